@@ -1,0 +1,229 @@
+"""Everything that can be set, in one typed schema.
+
+Settings are grouped in sections for reading; the name of a setting is unique over all sections, so that files,
+`--set`, and `ELF_...` variables may use the bare name (the reference's flat names) as well as `section.name`.
+Every field says what it means and its unit. `None` means "decided from other settings", as its description says.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**12)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**12)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about names: an unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def setting(default, description: str):
+    return Field(default, description=description)
+
+
+class Data(Section):
+    task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
+    data_path: str | None = setting(
+        None, "Training data: folder written by `elf tokenize` or save_to_disk, or a Hub data set"
+    )
+    eval_data_path: str | None = setting(
+        None, "Evaluation data; None: the `validation` split of data_path, if it has one"
+    )
+    max_length: Count = setting(1024, "Sequence length S in tokens, condition included")
+    max_input_length: CountOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
+    pad_token: Literal["pad", "eos"] = setting(
+        "pad", "Token that pads; `eos` makes the model learn to end texts"
+    )
+    tokenizer_name: str | None = setting(
+        None, "Tokenizer: Hub name or folder; None: the one recorded with the data"
+    )
+    num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
+
+
+class Encoder(Section):
+    encoder_model_name: str = setting(
+        "t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding` for a Gaussian token table"
+    )
+    encoder_checkpoint: str | None = setting(
+        None, "Encoder weights in the reference's pickle; None: those of encoder_model_name"
+    )
+    embedding_dim: Count = setting(64, "Width E of the `embedding` table")
+    embedding_seed: CountOrZero = setting(0, "Seed of the `embedding` table")
+    latent_mean: FiniteFloat | Literal["measure"] = setting(
+        0.0, "Mean taken from latents; `measure`: over the first batches"
+    )
+    latent_std: Positive | Literal["measure"] = setting(
+        0.2, "Standard deviation latents are divided by; or `measure`"
+    )
+
+
+class Network(Section):
+    model: str | None = setting(None, "Model preset, e.g. ELF-B; None: the fields below as they stand")
+    depth: Count = setting(12, "Transformer blocks")
+    hidden_size: Count = setting(768, "Hidden width H")
+    num_heads: Count = setting(12, "Attention heads; must divide hidden_size into an even head size")
+    bottleneck_dim: Count = setting(128, "Width b between latents and hidden states")
+    num_time_tokens: Count = setting(4, "Prefix tokens that carry the time t")
+    num_self_cond_cfg_tokens: CountOrZero = setting(
+        4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere"
+    )
+    num_model_mode_tokens: CountOrZero = setting(4, "Tokens that switch between denoising and decoding")
+    attn_dropout: Probability = setting(0.0, "Dropout of attention weights, middle half of the blocks only")
+    proj_dropout: Probability = setting(
+        0.0, "Dropout of attention and MLP outputs, middle half of the blocks only"
+    )
+
+
+class Objective(Section):
+    denoiser_p_mean: FiniteFloat = setting(-1.5, "Mean of the logit of t")
+    denoiser_p_std: Positive = setting(0.8, "Standard deviation of the logit of t")
+    denoiser_noise_scale: Positive = setting(2.0, "Noise scale of the denoise branch and of sampling")
+    t_eps: Annotated[float, Field(gt=0, le=1)] = setting(
+        0.05, "Least value of 1 - t that velocities are divided by"
+    )
+    time_schedule: Literal["logit_normal", "uniform"] = setting(
+        "logit_normal", "Distribution of t in training"
+    )
+    decoder_prob: Probability = setting(0.2, "Weight of the decode branch against the denoise branch")
+    decoder_noise_scale: NonNegative = setting(5.0, "Noise scale of the decode branch")
+    decoder_p_mean: FiniteFloat = setting(0.8, "Mean of the logit of the decode branch's mixing weight")
+    decoder_p_std: Positive = setting(
+        0.8, "Standard deviation of the logit of the decode branch's mixing weight"
+    )
+    label_drop_prob: Probability = setting(0.0, "Share of examples whose condition is dropped (for CFG)")
+    self_cond_prob: Probability = setting(
+        0.5, "Share of examples that see the first pass's estimate; 0: no self-conditioning"
+    )
+    self_cond_cfg_min: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = setting(
+        0.5, "Least guidance scale w drawn in training"
+    )
+    self_cond_cfg_max: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = setting(
+        5.0, "Greatest guidance scale w drawn in training"
+    )
+    branching: Literal["split", "device"] = setting(
+        "split",
+        "`split`: a fixed share of each batch decodes; `device`: the whole batch flips one coin per step",
+    )
+
+
+class Optimization(Section):
+    optimizer: Literal["muon", "adamw"] = setting(
+        "muon", "Muon for matrices with Adam for the rest, or AdamW"
+    )
+    lr: Positive | None = setting(
+        None, "Peak learning rate; None: blr * global batch * grad_accum_steps / 256"
+    )
+    blr: Positive = setting(0.001, "Base learning rate per 256 examples, used where lr is not given")
+    min_lr: NonNegative = setting(0.0, "Learning rate at the end of the cosine schedule")
+    lr_schedule: Literal["constant", "cosine"] = setting("constant", "Schedule after the warm-up")
+    warmup_steps: int = setting(-1, "Linear warm-up in optimiser steps; negative: warmup_epochs decides")
+    warmup_epochs: NonNegative = setting(0.0, "Linear warm-up in epochs, used where warmup_steps is negative")
+    weight_decay: NonNegative = setting(0.0, "Decoupled weight decay per unit of learning rate")
+    adam_b1: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "AdamW only: decay of the first moment")
+    adam_b2: Annotated[float, Field(ge=0, lt=1)] = setting(0.95, "AdamW only: decay of the second moment")
+    grad_accum_steps: Count = setting(1, "Batches whose gradients are averaged into one optimiser step")
+    clip_norm: Positive = setting(1.0, "Global gradient norm above which gradients are scaled down")
+    ema_decay1: Annotated[float, Field(ge=0, lt=1)] = setting(
+        0.9999, "Decay per optimiser step of the weights' moving average"
+    )
+
+
+class Training(Section):
+    epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
+    steps: Count | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
+    batch_size: Count = setting(
+        512, "Examples per batch over all devices; global_batch_size wins where given"
+    )
+    global_batch_size: Count | None = setting(
+        None, "Examples per batch over all devices (the reference's name)"
+    )
+    seed: CountOrZero = setting(42, "Seed of weights, data order and every draw")
+    log_freq: Count = setting(100, "Steps between lines of metrics.jsonl")
+    eval_freq: NonNegative = setting(
+        0.0, "Epochs between online evaluations; 0: only at the end, if online_eval"
+    )
+    save_freq: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
+    save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
+    keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
+    output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
+    resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
+    )
+    remat: Literal["none", "dots", "full"] = setting(
+        "none", "What the backward pass recomputes: nothing, all but matmuls, whole blocks"
+    )
+
+
+class SamplingSetting(Section):
+    """One entry of a sampling preset; every combination of its lists is run (SPEC of the reference's file)."""
+
+    sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
+    num_sampling_steps: tuple[Count, ...] = setting((64,), "Network steps")
+    cfgs: tuple[FiniteFloat, ...] = setting(
+        (1.0,), "Classifier-free guidance scales of the condition; 1: off"
+    )
+    self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
+    time_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Time grid")
+    sde_gamma: NonNegative = setting(0.0, "Noise put back per unit of time (SDE only)")
+
+
+class Evaluation(Section):
+    sampling_configs_path: str | None = setting(
+        None, "File with a list of sampling settings (YAML or TOML); replaces `sampling`"
+    )
+    num_samples: Count = setting(1000, "Samples drawn for an evaluation")
+    online_eval: bool = setting(False, "Evaluate while training")
+    metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
+    eval_ppl_model: str = setting("gpt2-large", "GPT-2 for generative perplexity: folder or Hub name")
+    eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
+    eval_ppl_max_length: Count = setting(1024, "Tokens at which texts are cut for perplexity")
+
+
+class Tracking(Section):
+    hf_repo_id: str | None = setting(None, "Hub repository that mirrors the run")
+    use_wandb: bool = setting(False, "Log to Weights & Biases")
+    wandb_project: str | None = setting(None, "Weights & Biases project")
+    wandb_entity: str | None = setting(None, "Weights & Biases entity")
+    wandb_run_name: str | None = setting(None, "Weights & Biases run name")
+    wandb_tag: str | None = setting(None, "Weights & Biases tag")
+    wandb_resume: bool | str | None = setting(None, "Weights & Biases resume mode")
+    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting(
+        "none", "Tracker beside metrics.jsonl"
+    )
+
+
+class Config(Section):
+    data: Data = Data()
+    encoder: Encoder = Encoder()
+    network: Network = Network()
+    objective: Objective = Objective()
+    optimization: Optimization = Optimization()
+    training: Training = Training()
+    sampling: tuple[SamplingSetting, ...] = (SamplingSetting(),)
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+
+    @property
+    def global_batch(self) -> int:
+        """Examples per batch over all devices and processes."""
+        return self.training.global_batch_size or self.training.batch_size
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation for name, field in Config.model_fields.items() if name != "sampling"
+}
+SECTION_OF: dict[str, str] = {
+    leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields
+}
+"""Section that holds each setting, by the setting's bare name."""
+
+
+def reference_keys_without_meaning() -> dict[str, str]:
+    """Reference keys that are accepted but change nothing here, each with the reason told in the warning."""
+    return {"wandb_resume": "a resumed run continues its tracker run by itself"}

@@ -1,0 +1,21 @@
+"""The two ways a command fails on purpose; each message is one line that says what, where and how to mend it."""
+
+
+class ElfError(Exception):
+    """The run failed (exit code 1)."""
+
+    exit_code = 1
+
+
+class InputError(ElfError):
+    """The user's input or usage is wrong (exit code 2); mending it is in the user's hands."""
+
+    exit_code = 2
+
+
+def did_you_mean(name: str, known) -> str:
+    """` (did you mean 'x'?)` for the nearest of `known`, or an empty string when nothing is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{near[0]}'?)" if near else ""
