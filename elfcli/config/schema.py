@@ -36,12 +36,8 @@ class Data(Section):
     )
     max_length: Count = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: CountOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
-    pad_token: Literal["pad", "eos"] = setting(
-        "pad", "Token that pads; `eos` makes the model learn to end texts"
-    )
-    tokenizer_name: str | None = setting(
-        None, "Tokenizer: Hub name or folder; None: the one recorded with the data"
-    )
+    pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
+    tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
 
 
@@ -74,27 +70,19 @@ class Network(Section):
     )
     num_model_mode_tokens: CountOrZero = setting(4, "Tokens that switch between denoising and decoding")
     attn_dropout: Probability = setting(0.0, "Dropout of attention weights, middle half of the blocks only")
-    proj_dropout: Probability = setting(
-        0.0, "Dropout of attention and MLP outputs, middle half of the blocks only"
-    )
+    proj_dropout: Probability = setting(0.0, "Dropout of attention and MLP outputs, middle half of the blocks only")
 
 
 class Objective(Section):
     denoiser_p_mean: FiniteFloat = setting(-1.5, "Mean of the logit of t")
     denoiser_p_std: Positive = setting(0.8, "Standard deviation of the logit of t")
     denoiser_noise_scale: Positive = setting(2.0, "Noise scale of the denoise branch and of sampling")
-    t_eps: Annotated[float, Field(gt=0, le=1)] = setting(
-        0.05, "Least value of 1 - t that velocities are divided by"
-    )
-    time_schedule: Literal["logit_normal", "uniform"] = setting(
-        "logit_normal", "Distribution of t in training"
-    )
+    t_eps: Annotated[float, Field(gt=0, le=1)] = setting(0.05, "Least value of 1 - t that velocities are divided by")
+    time_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Distribution of t in training")
     decoder_prob: Probability = setting(0.2, "Weight of the decode branch against the denoise branch")
     decoder_noise_scale: NonNegative = setting(5.0, "Noise scale of the decode branch")
     decoder_p_mean: FiniteFloat = setting(0.8, "Mean of the logit of the decode branch's mixing weight")
-    decoder_p_std: Positive = setting(
-        0.8, "Standard deviation of the logit of the decode branch's mixing weight"
-    )
+    decoder_p_std: Positive = setting(0.8, "Standard deviation of the logit of the decode branch's mixing weight")
     label_drop_prob: Probability = setting(0.0, "Share of examples whose condition is dropped (for CFG)")
     self_cond_prob: Probability = setting(
         0.5, "Share of examples that see the first pass's estimate; 0: no self-conditioning"
@@ -112,12 +100,8 @@ class Objective(Section):
 
 
 class Optimization(Section):
-    optimizer: Literal["muon", "adamw"] = setting(
-        "muon", "Muon for matrices with Adam for the rest, or AdamW"
-    )
-    lr: Positive | None = setting(
-        None, "Peak learning rate; None: blr * global batch * grad_accum_steps / 256"
-    )
+    optimizer: Literal["muon", "adamw"] = setting("muon", "Muon for matrices with Adam for the rest, or AdamW")
+    lr: Positive | None = setting(None, "Peak learning rate; None: blr * global batch * grad_accum_steps / 256")
     blr: Positive = setting(0.001, "Base learning rate per 256 examples, used where lr is not given")
     min_lr: NonNegative = setting(0.0, "Learning rate at the end of the cosine schedule")
     lr_schedule: Literal["constant", "cosine"] = setting("constant", "Schedule after the warm-up")
@@ -136,17 +120,11 @@ class Optimization(Section):
 class Training(Section):
     epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
     steps: Count | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
-    batch_size: Count = setting(
-        512, "Examples per batch over all devices; global_batch_size wins where given"
-    )
-    global_batch_size: Count | None = setting(
-        None, "Examples per batch over all devices (the reference's name)"
-    )
+    batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where given")
+    global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
     seed: CountOrZero = setting(42, "Seed of weights, data order and every draw")
     log_freq: Count = setting(100, "Steps between lines of metrics.jsonl")
-    eval_freq: NonNegative = setting(
-        0.0, "Epochs between online evaluations; 0: only at the end, if online_eval"
-    )
+    eval_freq: NonNegative = setting(0.0, "Epochs between online evaluations; 0: only at the end, if online_eval")
     save_freq: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
@@ -165,9 +143,7 @@ class SamplingSetting(Section):
 
     sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
     num_sampling_steps: tuple[Count, ...] = setting((64,), "Network steps")
-    cfgs: tuple[FiniteFloat, ...] = setting(
-        (1.0,), "Classifier-free guidance scales of the condition; 1: off"
-    )
+    cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
     time_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Time grid")
     sde_gamma: NonNegative = setting(0.0, "Noise put back per unit of time (SDE only)")
@@ -193,9 +169,7 @@ class Tracking(Section):
     wandb_run_name: str | None = setting(None, "Weights & Biases run name")
     wandb_tag: str | None = setting(None, "Weights & Biases tag")
     wandb_resume: bool | str | None = setting(None, "Weights & Biases resume mode")
-    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting(
-        "none", "Tracker beside metrics.jsonl"
-    )
+    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting("none", "Tracker beside metrics.jsonl")
 
 
 class Config(Section):
@@ -218,9 +192,7 @@ class Config(Section):
 SECTIONS: dict[str, type[Section]] = {
     name: field.annotation for name, field in Config.model_fields.items() if name != "sampling"
 }
-SECTION_OF: dict[str, str] = {
-    leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields
-}
+SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
 
 
