@@ -189,13 +189,14 @@ class Config(Section):
         return self.training.global_batch_size or self.training.batch_size
 
 
-SECTIONS: dict[str, type[Section]] = {
-    name: field.annotation for name, field in Config.model_fields.items() if name != "sampling"
-}
+SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Config() if name != "sampling"}
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
 
 
 def reference_keys_without_meaning() -> dict[str, str]:
     """Reference keys that are accepted but change nothing here, each with the reason told in the warning."""
-    return {"wandb_resume": "a resumed run continues its tracker run by itself"}
+    return {
+        "wandb_resume": "a resumed run continues its tracker run by itself",
+        "hf_repo_id": "mirroring to the Hub is not supported yet",
+    }

@@ -1,0 +1,131 @@
+"""What a setting accepts: checks single values against the schema and says in words what would be accepted."""
+
+import json
+import tomllib
+from functools import cache
+from typing import Any
+
+from pydantic import ValidationError
+
+from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting, Section
+
+
+class BadValue(Exception):
+    """The value is not accepted; the message says what is expected and what was given."""
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """The value of the setting with this bare name in its final type. Raises BadValue."""
+    return _check(SECTIONS[SECTION_OF[name]], name, [value])
+
+
+def check_sampling_field(name: str, value: Any) -> Any:
+    """The same for one field of a sampling setting."""
+    return _check(SamplingSetting, name, [value])
+
+
+def check_text(name: str, text: str) -> Any:
+    """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
+    return _check(SECTIONS[SECTION_OF[name]], name, [*_readings(text)], shown=text)
+
+
+def parse_toml_value(text: str) -> Any:
+    """`text` as a TOML value, or `text` itself where it is none."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+    return parsed["value"] if len(parsed) == 1 else text
+
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+def _readings(text: str):
+    """What a text may mean, likeliest first; the setting's type decides."""
+    word = text.strip().lower()
+    if word in ("null", "none", ""):
+        yield None
+    if word in ("true", "false"):
+        yield _WORDS[word]
+    yield parse_toml_value(text)
+    try:
+        yield float(text)
+    except ValueError:
+        pass
+    yield text
+    if word in _WORDS:
+        yield _WORDS[word]
+    yield [parse_toml_value(part.strip()) for part in text.split(",")]
+
+
+def _check(section: type[Section], name: str, readings: list[Any], shown: Any = None) -> Any:
+    shown = readings[0] if shown is None else shown
+    for value in readings:
+        whole = [int(value)] if isinstance(value, float) and value.is_integer() else []
+        for candidate in [value, *whole]:
+            try:
+                # JSON in strict mode takes lists for tuples and whole numbers for fractions, and nothing else.
+                checked = section.model_validate_json(json.dumps({name: candidate}, default=str), strict=True)
+            except (ValidationError, ValueError):
+                continue
+            return getattr(checked, name)
+    raise BadValue(f"expected {expectation(section, name)}, got {_show(shown)}{_hint(section, name, shown)}")
+
+
+def _hint(section: type[Section], name: str, shown: Any) -> str:
+    if not isinstance(shown, str):
+        return ""
+    try:
+        _check(section, name, [parse_toml_value(shown)], shown=0)
+    except BadValue:
+        from elfcli.errors import did_you_mean
+
+        return did_you_mean(shown, _choices(_properties(section)[name]))
+    return " (remove the quotes)"
+
+
+def _show(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@cache
+def _properties(section: type[Section]) -> dict[str, Any]:
+    return section.model_json_schema()["properties"]
+
+
+def expectation(section: type[Section], name: str) -> str:
+    """What a field accepts, in words: `a whole number of at least 1`."""
+    return _describe(_properties(section)[name])
+
+
+def _choices(schema: dict[str, Any]) -> list[str]:
+    nested = [choice for option in schema.get("anyOf", []) for choice in _choices(option)]
+    return [*schema.get("enum", []), *([schema["const"]] if "const" in schema else []), *nested]
+
+
+def _describe(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_describe(option) for option in schema["anyOf"] if option.get("type") != "null")
+    if choices := _choices(schema):
+        return " or ".join(f"'{choice}'" for choice in choices)
+    kind = schema.get("type")
+    if kind == "array":
+        return f"a list whose items are each {_describe(schema['items'])}"
+    if kind in ("integer", "number"):
+        return ("a whole number" if kind == "integer" else "a number") + _range(schema)
+    return {"boolean": "true or false", "string": "text"}.get(str(kind), str(kind))
+
+
+def _range(schema: dict[str, Any]) -> str:
+    bounds = {
+        "minimum": "at least",
+        "exclusiveMinimum": "greater than",
+        "maximum": "at most",
+        "exclusiveMaximum": "less than",
+    }
+    said = [f"{words} {schema[key]:g}" for key, words in bounds.items() if key in schema]
+    return " " + " and ".join(said) if said else ""
