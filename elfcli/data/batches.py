@@ -1,0 +1,162 @@
+"""From token rows to batches: storage with quick random access, the order of examples, collation, reading ahead.
+
+The order is a pure function of (seed, epoch, step): a resumed run computes where it stands and skips nothing, and
+every process of a multi-host run computes the same order and reads only its own rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from elfcli.errors import InputError
+
+Example = Mapping[str, np.ndarray]
+Batch = dict[str, np.ndarray]
+
+LARGEST_DATASET = 2**31
+"""Examples above which grain's 32-bit permutation no longer reaches."""
+
+
+@dataclass(frozen=True)
+class TokenColumn:
+    """Rows of token ids in chunks of flat values and offsets (views of memory-mapped Arrow buffers, not copies).
+
+    Row r of chunk c is `values[c][offsets[c][r] : offsets[c][r + 1]]`; `starts[c]` is the chunk's first row, and the
+    last entry of `starts` the number of rows.
+    """
+
+    values: tuple[np.ndarray, ...]
+    offsets: tuple[np.ndarray, ...]
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """Token ids of a row, int32 (length,)."""
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
+        first = row - int(self.starts[chunk])
+        offsets = self.offsets[chunk]
+        return self.values[chunk][offsets[first] : offsets[first + 1]].astype(np.int32, copy=False)
+
+    def lengths(self) -> np.ndarray:
+        """Tokens in every row, int64 (rows,)."""
+        return np.concatenate([np.zeros(0, np.int64), *(np.diff(offsets) for offsets in self.offsets)])
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """Examples by row: `input_ids`, and `condition_input_ids` where the task is conditional."""
+
+    input_ids: TokenColumn
+    condition_input_ids: TokenColumn | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, row: int) -> dict[str, np.ndarray]:
+        example = {"input_ids": self.input_ids[row]}
+        if self.condition_input_ids is not None:
+            example["condition_input_ids"] = self.condition_input_ids[row]
+        return example
+
+
+def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
+    """A column in memory, of one chunk."""
+    arrays = [np.asarray(row, np.int32) for row in rows]
+    offsets = np.cumsum([0, *(len(row) for row in arrays)], dtype=np.int64)
+    values = np.concatenate([np.zeros(0, np.int32), *arrays])
+    return TokenColumn((values,), (offsets,), np.array([0, len(arrays)], np.int64))
+
+
+class Rows(Protocol):
+    """What batches need of a data set: a length and rows by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> Example: ...
+
+
+def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input_length: int, pad_id: int) -> Batch:
+    """Joins condition and text of each example into one padded row.
+
+    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (position lies in the condition) and `valid_mask`
+    (B, S) bool (position lies before the padding), with S = max_length whatever the examples hold.
+    """
+    shape = (len(examples), max_length)
+    input_ids = np.full(shape, pad_id, np.int32)
+    condition_lengths = np.zeros((len(examples), 1), np.int64)
+    lengths = np.zeros((len(examples), 1), np.int64)
+    for row, example in enumerate(examples):
+        condition = example.get("condition_input_ids", ())[: min(max_input_length, max_length)]
+        text = example["input_ids"][: max_length - len(condition)]
+        end = len(condition) + len(text)
+        input_ids[row, : len(condition)] = condition
+        input_ids[row, len(condition) : end] = text
+        condition_lengths[row], lengths[row] = len(condition), end
+    positions = np.arange(max_length)[None]
+    return {"input_ids": input_ids, "cond_mask": positions < condition_lengths, "valid_mask": positions < lengths}
+
+
+def steps_per_epoch(num_examples: int, batch_size: int) -> int:
+    """Whole batches in one pass; the rest is dropped. Raises InputError where there is not even one."""
+    if num_examples < batch_size:
+        raise InputError(
+            f"The data has {num_examples} examples, fewer than one batch of {batch_size}: "
+            "lower batch_size or give more data"
+        )
+    return num_examples // batch_size
+
+
+def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -> np.ndarray:
+    """Rows of the batch at 0-based `step` of the whole run, int64 (batch_size,), without looking at other steps."""
+    from grain.experimental import index_shuffle
+
+    if num_examples > LARGEST_DATASET:
+        raise InputError(
+            f"The data has {num_examples} examples, more than the {LARGEST_DATASET} that can be shuffled"
+        )
+    epoch, step_in_epoch = divmod(step, steps_per_epoch(num_examples, batch_size))
+    epoch_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    first = step_in_epoch * batch_size
+    rows = (
+        index_shuffle(position, max_index=num_examples - 1, seed=epoch_seed, rounds=4)
+        for position in range(first, first + batch_size)
+    )
+    return np.fromiter(rows, np.int64, batch_size)
+
+
+def batches(
+    dataset: Rows,
+    *,
+    start_step: int,
+    num_steps: int,
+    batch_size: int,
+    seed: int,
+    collate_fn: Callable[[list[Example]], Batch],
+    rows: slice = slice(None),
+    num_workers: int = 2,
+) -> Iterator[tuple[int, Batch]]:
+    """Yields `(step, batch)` for `num_steps` steps from `start_step` on (0-based, counted over the whole run), read
+    ahead by `num_workers` threads (0: in the caller's thread).
+
+    `batch_size` counts examples over all processes; `rows` is the part of each batch that this process reads.
+    """
+    import grain
+
+    steps_per_epoch(len(dataset), batch_size)
+
+    def load(step: int) -> tuple[int, Batch]:
+        indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
+        return step, collate_fn([dataset[int(index)] for index in indices])
+
+    if num_workers == 0:
+        yield from map(load, range(start_step, start_step + num_steps))
+        return
+    reading = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=4 * num_workers)
+    source = grain.MapDataset.range(start_step, start_step + num_steps)
+    yield from source.map(load).to_iter_dataset(reading)
