@@ -1,0 +1,90 @@
+"""Sampling (paper section 6): solve the flow from noise to latents, then decode the latents into tokens.
+
+Solver and network are apart: `solve` takes a function (z, previous estimate, t) -> (estimate, velocity) and a grid.
+Shapes: B batch, S sequence, E latent width, N steps.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from elfcli.flow.objective import velocity, with_estimate
+
+
+class Guidance(NamedTuple):
+    """Scales, traced so that every value shares one compilation."""
+
+    cfg: jax.Array  # classifier-free guidance of the condition
+    w: jax.Array  # self-conditioning guidance
+
+
+class Condition(NamedTuple):
+    mask_BxS: jax.Array  # bool: position lies in the condition
+    latents_BxSxE: jax.Array  # read where the mask is on
+
+    def keep(self, x_BxSxE):
+        """x with the condition's latents put back."""
+        return jnp.where(self.mask_BxS[..., None], self.latents_BxSxE, x_BxSxE)
+
+    def zero(self, x_BxSxE):
+        return jnp.where(self.mask_BxS[..., None], 0.0, x_BxSxE)
+
+
+def solve(predict, z_BxSxE, condition: Condition, grid, noise_at, gamma):
+    """Latents at time 1, and the last estimate. gamma = 0 is the ODE; greater is the SDE, with an ODE last step.
+
+    grid: (M + 1,) increasing times; entries after the first 1 are not used, so grids of one length share a
+    compilation. noise_at(i): standard normal noise (B, S, E) of step i, already scaled.
+    """
+    num_steps = jnp.argmax(grid >= 1.0)
+
+    def step(i, state):
+        z, estimate = state
+        t, t_next = grid[i], grid[i + 1]
+        keep = jnp.where(i == num_steps - 1, 1.0, jnp.clip(1 - gamma * (t_next - t), 0.0, 1.0))
+        noised = condition.keep(keep * z + (1 - keep) * noise_at(i))
+        estimate, v = predict(noised, estimate, jnp.full(z.shape[0], keep * t))
+        return noised + (t_next - keep * t) * v, estimate
+
+    z = condition.keep(z_BxSxE)
+    return jax.lax.fori_loop(0, num_steps, step, (z, condition.keep(jnp.zeros_like(z))))
+
+
+def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, *, use_cfg: bool, use_w: bool = True):
+    """The guided network as a function (z, previous estimate, t) -> (estimate, velocity).
+
+    use_cfg: run the second pass without condition (cfg != 1). use_w: a model without guidance tokens extrapolates
+    between passes with and without the previous estimate (w != 1); one with guidance tokens takes w as an input.
+    """
+    extrapolate = model.shape.self_cond and not model.shape.num_self_cond_cfg_tokens and use_w
+
+    def one_pass(z, estimate, t, keep):
+        w = jnp.full_like(t, guidance.w) if model.shape.num_self_cond_cfg_tokens else None
+        x = model.denoise(model(with_estimate(model, z, estimate), t, w, jnp.zeros_like(t)))
+        x = keep(x)
+        return x, velocity(x, z, t, t_eps)
+
+    def self_guided(z, estimate, t, keep):
+        with_previous = one_pass(z, estimate, t, keep)
+        if not extrapolate:
+            return with_previous
+        without = one_pass(z, keep(jnp.zeros_like(z)), t, keep)
+        return jax.tree.map(lambda c, u: u + guidance.w * (c - u), with_previous, without)
+
+    def predict(z, estimate, t):
+        x, v = self_guided(z, estimate, t, condition.keep)
+        if use_cfg:
+            free_x, free_v = self_guided(condition.zero(z), condition.zero(estimate), t, lambda x: x)
+            x, v = free_x + guidance.cfg * (x - free_x), free_v + guidance.cfg * (v - free_v)
+        return condition.keep(x), condition.zero(v)
+
+    return predict
+
+
+def decode(model, z_BxSxE, guidance: Guidance):
+    """Tokens (B, S) of latents at time 1: one pass with the decode flag on and no previous estimate."""
+    one_B = jnp.ones(z_BxSxE.shape[0])
+    w = one_B * guidance.w if model.shape.num_self_cond_cfg_tokens else None
+    features = model(with_estimate(model, z_BxSxE, jnp.zeros_like(z_BxSxE)), one_B, w, one_B)
+    return jnp.argmax(model.logits(features), axis=-1)

@@ -1,0 +1,154 @@
+"""Pretrained T5 encoders and GPT-2 from a Hugging Face folder or Hub name (safetensors), and the reference's pickle."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+
+from elfcli.errors import InputError
+from elfcli.hub.reference import t5_from_reference, unflatten
+from elfcli.models.gpt2 import Gpt2Shape
+from elfcli.models.t5 import T5Shape
+
+
+def fetch(name: str, filename: str, what: str) -> Path:
+    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`. InputError if it is not there."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / filename).is_file():
+            raise InputError(f"{folder}: no {filename}, which the {what} needs")
+        return folder / filename
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError(f"{name}: no such folder, wanted as the {what}")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = name.partition("@")
+    try:
+        return Path(hf_hub_download(repo, filename, revision=revision or None))
+    except LocalEntryNotFoundError:
+        raise InputError(f"{name}: no such folder here, and the Hub cannot be reached for the {what}; "
+                         "give a local folder") from None  # fmt: skip
+    except (HfHubHTTPError, ValueError, OSError) as error:
+        raise InputError(f"{name}: the {what} cannot be had from the Hub ({first_line(error)})") from None
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for one-line messages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({first_line(error)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Every array of a safetensors file, as float32."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="flax") as file:  # flax, because numpy has no bfloat16
+            return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
+
+
+def weights(name: str, what: str) -> dict[str, np.ndarray]:
+    """All arrays of `model.safetensors`, or of the parts that its index names."""
+    folder = Path(name)
+    if folder.is_dir() and (folder / "model.safetensors.index.json").is_file():
+        parts = set(read_json(folder / "model.safetensors.index.json")["weight_map"].values())
+        return {k: v for part in sorted(parts) for k, v in read_safetensors(fetch(name, part, what)).items()}
+    return read_safetensors(fetch(name, "model.safetensors", what))
+
+
+def t5_shape(config: dict, where) -> T5Shape:
+    """Shape of the encoder that a Hugging Face `config.json` describes."""
+    kind = config.get("feed_forward_proj", "relu")
+    if config.get("model_type") not in ("t5", "mt5") or kind not in ("relu", "gated-gelu"):
+        raise InputError(f"{where}: expected a T5 encoder with relu or gated-gelu, got model_type "
+                         f"{config.get('model_type')!r}, feed_forward_proj {kind!r}")  # fmt: skip
+    try:
+        return T5Shape(
+            vocab_size=config["vocab_size"],
+            d_model=config["d_model"],
+            d_kv=config["d_kv"],
+            d_ff=config["d_ff"],
+            num_layers=config["num_layers"],
+            num_heads=config["num_heads"],
+            gated=kind == "gated-gelu",
+            num_buckets=config.get("relative_attention_num_buckets", 32),
+            max_distance=config.get("relative_attention_max_distance", 128),
+            eps=config.get("layer_norm_epsilon", 1e-6),
+        )
+    except KeyError as error:
+        raise InputError(f"{where}: {error} is missing") from None
+
+
+def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
+    """Hugging Face's T5 arrays (kernels transposed) as our parameters."""
+    flat = {}
+    for name, array in tensors.items():
+        if name == "shared.weight":
+            flat["shared/embedding"] = array
+        elif name == "encoder.embed_tokens.weight":
+            flat.setdefault("shared/embedding", array)
+        elif name.startswith("encoder."):
+            path = re.sub(r"(block|layer)\.(\d+)", r"\1_\2", name).replace(".", "/")
+            if path.endswith("relative_attention_bias/weight"):
+                flat[path.removesuffix("weight") + "rel_embedding"] = array
+            elif "norm" in path:
+                flat[path] = array
+            else:
+                flat[path.removesuffix("weight") + "kernel"] = array.T
+    return t5_from_reference(flat)
+
+
+def load_t5(name: str) -> tuple[T5Shape, dict]:
+    """(shape, parameters) of a T5 encoder folder or Hub name."""
+    config_path = fetch(name, "config.json", "T5 encoder")
+    return t5_shape(read_json(config_path), config_path), t5_from_huggingface(weights(name, "T5 encoder"))
+
+
+def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> dict:
+    """Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters."""
+    tensors = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    ours = {"wte": tensors["wte.weight"], "wpe": tensors["wpe.weight"]}
+    ours |= {"ln_f/scale": tensors["ln_f.weight"], "ln_f/bias": tensors["ln_f.bias"]}
+    names = {"ln_1": "ln_1", "attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "ln_2": "ln_2", "mlp.c_fc": "c_fc",
+             "mlp.c_proj": "mlp_proj"}  # fmt: skip
+    for theirs, mine in names.items():
+        for kind in ("weight", "bias"):
+            leaf = {"bias": "bias", "weight": "scale" if mine.startswith("ln") else "kernel"}[kind]
+            ours[f"blocks/{mine}/{leaf}"] = np.stack([tensors[f"h.{i}.{theirs}.{kind}"] for i in range(num_layers)])
+    return unflatten(ours)
+
+
+def load_gpt2(name: str) -> tuple[Gpt2Shape, dict]:
+    """(shape, parameters) of a GPT-2 folder or Hub name."""
+    config_path = fetch(name, "config.json", "GPT-2 model")
+    config = read_json(config_path)
+    if config.get("model_type") != "gpt2" or config.get("activation_function", "gelu_new") != "gelu_new":
+        raise InputError(
+            f"{config_path}: expected a GPT-2 with gelu_new, got model_type {config.get('model_type')!r}"
+        )
+    try:
+        shape = Gpt2Shape(
+            vocab_size=config["vocab_size"],
+            n_positions=config["n_positions"],
+            n_embd=config["n_embd"],
+            n_layer=config["n_layer"],
+            n_head=config["n_head"],
+            n_inner=config.get("n_inner") or 4 * config["n_embd"],
+            eps=config.get("layer_norm_epsilon", 1e-5),
+        )
+        return shape, gpt2_from_huggingface(weights(name, "GPT-2 model"), shape.n_layer)
+    except KeyError as error:
+        raise InputError(f"{name}: {error} is missing from this GPT-2") from None

@@ -1,0 +1,145 @@
+"""The reference's parameter trees, as flat dicts {"blocks_0/attn/qkv/kernel": array}, to ours and back (SPEC 2, 3).
+
+Ours stack the blocks along a leading layer axis; every array is otherwise the same, so nothing is lost either way.
+"""
+
+import re
+
+import numpy as np
+
+from elfcli.errors import InputError
+from elfcli.models.elf import ElfShape, abstract_params
+
+T5_BLOCK_NAMES = {
+    "q/kernel": "layer_0/SelfAttention/q/kernel",
+    "k/kernel": "layer_0/SelfAttention/k/kernel",
+    "v/kernel": "layer_0/SelfAttention/v/kernel",
+    "o/kernel": "layer_0/SelfAttention/o/kernel",
+    "attn_norm/weight": "layer_0/layer_norm/weight",
+    "wi/kernel": "layer_1/DenseReluDense/wi/kernel",
+    "wi_0/kernel": "layer_1/DenseReluDense/wi_0/kernel",
+    "wi_1/kernel": "layer_1/DenseReluDense/wi_1/kernel",
+    "wo/kernel": "layer_1/DenseReluDense/wo/kernel",
+    "mlp_norm/weight": "layer_1/layer_norm/weight",
+}
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """Nested dict to {"a/b/c": leaf}."""
+    flat = {}
+    for key, value in tree.items():
+        path = f"{prefix}/{key}" if prefix else str(key)
+        flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})
+    return flat
+
+
+def unflatten(flat: dict) -> dict:
+    """{"a/b/c": leaf} to nested dicts."""
+    tree: dict = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    return tree
+
+
+def elf_to_reference(params: dict) -> dict[str, np.ndarray]:
+    """Our ELF parameters as the reference's flat tree."""
+    flat = {}
+    for path, leaf in flatten(params).items():
+        if path.startswith("blocks/"):
+            for i, layer in enumerate(np.asarray(leaf)):
+                flat[f"blocks_{i}/{path.removeprefix('blocks/')}"] = layer
+        else:
+            flat[path] = np.asarray(leaf)
+    return flat
+
+
+def elf_from_reference(flat: dict) -> dict:
+    """The reference's flat ELF tree as our parameters. InputError where it is no such tree."""
+    layers: dict[str, dict[int, np.ndarray]] = {}
+    ours = {}
+    for path, leaf in flat.items():
+        match = re.fullmatch(r"blocks_(\d+)/(.+)", path)
+        if match:
+            layers.setdefault(f"blocks/{match[2]}", {})[int(match[1])] = leaf
+        else:
+            ours[path] = leaf
+    for path, by_layer in layers.items():
+        if sorted(by_layer) != list(range(len(by_layer))):
+            raise InputError(f"{path}: layers {sorted(by_layer)} are not consecutive from 0; the tree is incomplete")
+        ours[path] = np.stack([by_layer[i] for i in range(len(by_layer))])
+    params = unflatten(ours)
+    check_tree(params, shape_of(params))
+    return params
+
+
+def shape_of(params: dict) -> ElfShape:
+    """The network's shape, read from its parameters."""
+    try:
+        qkv = params["blocks"]["attn"]["qkv"]["kernel"]
+        bottleneck, hidden = params["text_proj"]["proj2"]["kernel"].shape
+        latent, vocab = params["unembed_kernel"].shape
+        head_dim = params["blocks"]["attn"]["q_norm"]["weight"].shape[-1]
+
+        def tokens(name):
+            return params[name].shape[1] if name in params else 0
+
+        return ElfShape(
+            latent_dim=latent,
+            vocab_size=vocab,
+            depth=qkv.shape[0],
+            hidden_size=hidden,
+            num_heads=hidden // head_dim,
+            bottleneck_dim=bottleneck,
+            num_time_tokens=tokens("t_emb_tokens"),
+            num_self_cond_cfg_tokens=tokens("self_cond_cfg_tokens"),
+            num_model_mode_tokens=tokens("mode_tokens"),
+            self_cond="self_cond_proj" in params,
+        )
+    except (KeyError, AttributeError, ValueError, IndexError) as error:
+        raise InputError(f"this is no ELF parameter tree: {error} is missing or has the wrong shape") from None
+
+
+def check_tree(params: dict, shape: ElfShape) -> None:
+    """InputError naming the first array that a network of `shape` lacks, has not, or has in another shape."""
+    have, want = flatten(params), flatten(abstract_params(shape))
+    for path in sorted(have.keys() | want.keys()):
+        mine = tuple(have[path].shape) if path in have else "absent"
+        theirs = tuple(want[path].shape) if path in want else "absent"
+        if mine != theirs:
+            raise InputError(f"parameter {path} is {mine} in the checkpoint but {theirs} in the model's settings")
+
+
+def t5_from_reference(flat: dict) -> dict:
+    """The reference's flat encoder tree (or Hugging Face's, renamed) as our T5 parameters."""
+    num_layers = len({m[1] for path in flat if (m := re.match(r"encoder/block_(\d+)/", path))})
+    first = "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding"
+    try:
+        ours = {
+            "embedding": flat["shared/embedding"],
+            "rel_embedding": flat[first],
+            "final_norm/weight": flat["encoder/final_layer_norm/weight"],
+        }
+        for name, theirs in T5_BLOCK_NAMES.items():
+            if f"encoder/block_0/{theirs}" in flat:
+                ours[f"blocks/{name}"] = np.stack([flat[f"encoder/block_{i}/{theirs}"] for i in range(num_layers)])
+    except KeyError as error:
+        raise InputError(f"this is no T5 encoder tree: {error} is missing") from None
+    return unflatten(ours)
+
+
+def t5_to_reference(params: dict) -> dict[str, np.ndarray]:
+    """Our T5 parameters as the reference's flat encoder tree."""
+    flat = flatten(params)
+    theirs = {
+        "shared/embedding": flat.pop("embedding"),
+        "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding": flat.pop("rel_embedding"),
+        "encoder/final_layer_norm/weight": flat.pop("final_norm/weight"),
+    }
+    for path, stacked in flat.items():
+        for i, layer in enumerate(stacked):
+            theirs[f"encoder/block_{i}/{T5_BLOCK_NAMES[path.removeprefix('blocks/')]}"] = layer
+    return {path: np.asarray(leaf) for path, leaf in theirs.items()}

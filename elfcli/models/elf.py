@@ -1,0 +1,237 @@
+"""The ELF network: one Transformer that denoises latents and decodes them into tokens (paper section 3).
+
+Shapes: B batch, S text positions, P prefix and mode positions, T = P + S, E latent width, H hidden width,
+V vocabulary.
+Parameter names are the reference's; its blocks_0, blocks_1, ... are stacked here along a leading layer axis `blocks`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from elfcli.models.layers import (
+    RMSNorm,
+    apply_rope,
+    attention,
+    dropout,
+    rope_angles,
+    scan_blocks,
+    stack_blocks,
+    xavier,
+)
+
+SCALAR_FEATURES = 256
+normal_002 = nnx.initializers.normal(0.02)
+
+
+@dataclass(frozen=True)
+class ElfShape:
+    """Everything that decides the network's parameters and arithmetic."""
+
+    latent_dim: int
+    vocab_size: int
+    depth: int
+    hidden_size: int
+    num_heads: int
+    bottleneck_dim: int = 128
+    num_time_tokens: int = 4
+    num_self_cond_cfg_tokens: int = 4
+    num_model_mode_tokens: int = 4
+    self_cond: bool = True
+    attn_dropout: float = 0.0
+    proj_dropout: float = 0.0
+    dtype: Any = jnp.float32
+    remat: str = "none"
+
+    @property
+    def mlp_dim(self) -> int:
+        return int(4 * self.hidden_size * 2 / 3)
+
+    @property
+    def has_dropout(self) -> bool:
+        return self.attn_dropout > 0 or self.proj_dropout > 0
+
+
+class ScalarEmbedder(nnx.Module):
+    """A scalar per example to an H-vector: 256 cosine and sine features, then a two-layer MLP. Float32."""
+
+    def __init__(self, hidden: int, *, rngs: nnx.Rngs):
+        self.mlp_0 = nnx.Linear(SCALAR_FEATURES, hidden, kernel_init=normal_002, rngs=rngs)
+        self.mlp_2 = nnx.Linear(hidden, hidden, kernel_init=normal_002, rngs=rngs)
+
+    def __call__(self, scalar_B):
+        half = SCALAR_FEATURES // 2
+        frequency = jnp.exp(-jnp.log(10000.0) * jnp.arange(half) / half)
+        angle = scalar_B[:, None] * frequency
+        features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+        return self.mlp_2(nnx.silu(self.mlp_0(features)))
+
+
+class TextProjection(nnx.Module):
+    """Latents to hidden states through the bottleneck."""
+
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        self.proj1 = nnx.Linear(
+            shape.latent_dim, shape.bottleneck_dim, use_bias=False, kernel_init=xavier, dtype=shape.dtype, rngs=rngs
+        )
+        self.proj2 = nnx.Linear(
+            shape.bottleneck_dim, shape.hidden_size, kernel_init=xavier, dtype=shape.dtype, rngs=rngs
+        )
+
+    def __call__(self, x):
+        return self.proj2(self.proj1(x))
+
+
+class Attention(nnx.Module):
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        hidden, self.num_heads = shape.hidden_size, shape.num_heads
+        self.rate = shape.attn_dropout
+        self.qkv = nnx.Linear(hidden, 3 * hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.proj = nnx.Linear(hidden, hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.q_norm = RMSNorm(hidden // shape.num_heads)
+        self.k_norm = RMSNorm(hidden // shape.num_heads)
+
+    def __call__(self, x_BxTxH, rope, mask, active, key):
+        B, T, H = x_BxTxH.shape
+        q, k, v = jnp.moveaxis(self.qkv(x_BxTxH).reshape(B, T, 3, self.num_heads, -1), 2, 0)
+        q, k = apply_rope(self.q_norm(q), *rope), apply_rope(self.k_norm(k), *rope)
+        drop = (self.rate * active, key) if key is not None and self.rate > 0 else None
+        return self.proj(attention(q, k, v, mask, drop=drop).reshape(B, T, H))
+
+
+class SwiGLU(nnx.Module):
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        self.w12 = nnx.Linear(shape.hidden_size, 2 * shape.mlp_dim, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.w3 = nnx.Linear(shape.mlp_dim, shape.hidden_size, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+
+    def __call__(self, x):
+        gate, value = jnp.split(self.w12(x), 2, axis=-1)
+        return self.w3(nnx.silu(gate) * value)
+
+
+class Block(nnx.Module):
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        self.norm1 = RMSNorm(shape.hidden_size)
+        self.attn = Attention(shape, rngs=rngs)
+        self.norm2 = RMSNorm(shape.hidden_size)
+        self.mlp = SwiGLU(shape, rngs=rngs)
+        self.rate = shape.proj_dropout
+
+    def __call__(self, x_BxTxH, rope, mask, active, key):
+        """active: 1.0 where this layer's dropout acts; key: None without dropout."""
+        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+
+        def drop(y, key):
+            return y if key is None or self.rate == 0 else dropout(y, self.rate * active, key)
+
+        x_BxTxH = x_BxTxH + drop(self.attn(self.norm1(x_BxTxH), rope, mask, active, keys[0]), keys[1])
+        return x_BxTxH + drop(self.mlp(self.norm2(x_BxTxH)), keys[2])
+
+
+class FinalLayer(nnx.Module):
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        self.norm_final = RMSNorm(shape.hidden_size)
+        self.linear = nnx.Linear(
+            shape.hidden_size, shape.latent_dim, kernel_init=nnx.initializers.zeros, dtype=shape.dtype, rngs=rngs
+        )
+
+    def __call__(self, x):
+        return self.linear(self.norm_final(x))
+
+
+class ELF(nnx.Module):
+    """`model(x, t, w, decode)` gives features; `model.denoise` and `model.logits` read them."""
+
+    def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
+        self.shape, hidden, latent = shape, shape.hidden_size, shape.latent_dim
+        if shape.self_cond:
+            self.self_cond_proj = nnx.Linear(2 * latent, latent, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.text_proj = TextProjection(shape, rngs=rngs)
+
+        def learned_tokens(count):
+            return nnx.Param(normal_002(rngs.params(), (1, count, hidden)))
+
+        if shape.num_model_mode_tokens:
+            self.mode_tokens = learned_tokens(shape.num_model_mode_tokens)
+        self.t_emb_tokens = learned_tokens(shape.num_time_tokens)
+        self.t_embedder = ScalarEmbedder(hidden, rngs=rngs)
+        if shape.num_self_cond_cfg_tokens:
+            self.self_cond_cfg_tokens = learned_tokens(shape.num_self_cond_cfg_tokens)
+            self.self_cond_cfg_embedder = ScalarEmbedder(hidden, rngs=rngs)
+        self.blocks = stack_blocks(lambda rngs: Block(shape, rngs=rngs), shape.depth, rngs)
+        self.final_layer = FinalLayer(shape, rngs=rngs)
+        self.proj_kernel = nnx.Param(xavier(rngs.params(), (hidden, latent)))
+        self.proj_bias = nnx.Param(jnp.zeros((latent,)))
+        self.unembed_kernel = nnx.Param(xavier(rngs.params(), (latent, shape.vocab_size)))
+        self.unembed_bias = nnx.Param(jnp.zeros((shape.vocab_size,)))
+
+    def __call__(self, x_BxSxC, t_B, w_B, decode_B, mask_BxS=None, key=None):
+        """Features (B, S, H) of the text positions.
+
+        x: noisy latents, and beside them the previous estimate if the model is self-conditioned: C = 2E (else E).
+        w: self-conditioning guidance scales, or None to leave the guidance tokens out.
+        decode: 1 where the example is to be decoded, 0 where it is to be denoised.
+        mask: True at text positions that are attended to; None: all. key: dropout key; None: no dropout.
+        """
+        shape = self.shape
+        x_BxSxC = x_BxSxC.astype(shape.dtype)
+        x_BxSxE = self.self_cond_proj(x_BxSxC) if shape.self_cond else x_BxSxC
+        text_BxSxH = self.text_proj(x_BxSxE)
+        x_BxTxH = jnp.concatenate([*self._prefix(t_B, w_B, decode_B), text_BxSxH], axis=1)
+
+        S, T = x_BxSxC.shape[1], x_BxTxH.shape[1]
+        rope = rope_angles(T - S, S, shape.hidden_size // shape.num_heads)
+        if mask_BxS is not None:
+            mask_BxS = jnp.pad(mask_BxS.astype(bool), ((0, 0), (T - S, 0)), constant_values=True)[:, None, None, :]
+        layer = jnp.arange(shape.depth)
+        active_L = ((layer >= shape.depth // 4) & (layer < shape.depth - shape.depth // 4)).astype(jnp.float32)
+        keys = () if key is None or not shape.has_dropout else (jax.random.split(key, shape.depth),)
+
+        def body(block, x, active, key=None):
+            return block(x, rope, mask_BxS, active, key)
+
+        x_BxTxH = scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat)
+        return x_BxTxH[:, T - S :]
+
+    def _prefix(self, t_B, w_B, decode_B):
+        """Time, guidance and mode tokens, each (B, count, H)."""
+        dtype = self.shape.dtype
+        yield (self.t_emb_tokens + self.t_embedder(t_B)[:, None]).astype(dtype)
+        if self.shape.num_self_cond_cfg_tokens and w_B is not None:
+            yield (self.self_cond_cfg_tokens + self.self_cond_cfg_embedder(w_B)[:, None]).astype(dtype)
+        if self.shape.num_model_mode_tokens:
+            yield (self.mode_tokens * decode_B[:, None, None]).astype(dtype)
+
+    def denoise(self, features_BxSxH):
+        """Estimate of the clean latents (B, S, E), float32."""
+        return self.final_layer(features_BxSxH).astype(jnp.float32)
+
+    def logits(self, features_BxSxH):
+        """Token logits (B, S, V), float32."""
+        dtype = self.shape.dtype
+        latent = features_BxSxH @ self.proj_kernel.astype(dtype) + self.proj_bias.astype(dtype)
+        latent = nnx.gelu(latent, approximate=True)
+        logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
+        return logits + self.unembed_bias
+
+
+def init_params(shape: ElfShape, key) -> dict:
+    """Freshly drawn float32 parameters as a plain nested dict."""
+    return nnx.to_pure_dict(nnx.state(ELF(shape, rngs=nnx.Rngs(params=key))))
+
+
+def abstract_params(shape: ElfShape) -> dict:
+    """Shapes and dtypes of the parameters, without making them."""
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: ELF(shape, rngs=nnx.Rngs(0)))))
+
+
+def graphdef_of(shape: ElfShape):
+    """The network without its parameters; `nnx.merge(graphdef_of(shape), params)` is the model."""
+    return nnx.graphdef(nnx.eval_shape(lambda: ELF(shape, rngs=nnx.Rngs(0))))
+
+
+def num_params(params) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,62 @@
+"""GPT-2, forward only: the judge of generative perplexity.
+
+Shapes: B batch, T tokens, C model width, N heads, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from elfcli.models.layers import attention, scan_blocks, stack_blocks
+
+
+@dataclass(frozen=True)
+class Gpt2Shape:
+    vocab_size: int
+    n_positions: int
+    n_embd: int
+    n_layer: int
+    n_head: int
+    n_inner: int
+    eps: float = 1e-5
+    dtype: Any = jnp.float32
+
+
+class Gpt2Block(nnx.Module):
+    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs):
+        width, inner, dtype = shape.n_embd, shape.n_inner, shape.dtype
+        self.num_heads = shape.n_head
+        self.ln_1 = nnx.LayerNorm(width, epsilon=shape.eps, rngs=rngs)
+        self.c_attn = nnx.Linear(width, 3 * width, dtype=dtype, rngs=rngs)
+        self.c_proj = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.ln_2 = nnx.LayerNorm(width, epsilon=shape.eps, rngs=rngs)
+        self.c_fc = nnx.Linear(width, inner, dtype=dtype, rngs=rngs)
+        self.mlp_proj = nnx.Linear(inner, width, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x_BxTxC, mask):
+        B, T, C = x_BxTxC.shape
+        qkv = self.c_attn(self.ln_1(x_BxTxC)).reshape(B, T, 3, self.num_heads, -1)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        x_BxTxC += self.c_proj(attention(q, k, v, mask).reshape(B, T, C))
+        return x_BxTxC + self.mlp_proj(nnx.gelu(self.c_fc(self.ln_2(x_BxTxC)), approximate=True))
+
+
+class GPT2(nnx.Module):
+    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs):
+        self.shape = shape
+        self.wte = nnx.Param(jnp.zeros((shape.vocab_size, shape.n_embd)))
+        self.wpe = nnx.Param(jnp.zeros((shape.n_positions, shape.n_embd)))
+        self.blocks = stack_blocks(lambda rngs: Gpt2Block(shape, rngs=rngs), shape.n_layer, rngs)
+        self.ln_f = nnx.LayerNorm(shape.n_embd, epsilon=shape.eps, rngs=rngs)
+
+    def __call__(self, ids_BxT, mask_BxT):
+        """Logits (B, T, V) in float32; position ids are 0..T-1, `mask` is True before the padding."""
+        T = ids_BxT.shape[1]
+        causal = jnp.tril(jnp.ones((T, T), bool))
+        mask = causal[None, None] & mask_BxT[:, None, None, :].astype(bool)
+        x_BxTxC = (self.wte[ids_BxT] + self.wpe[:T]).astype(self.shape.dtype)
+        x_BxTxC = scan_blocks(lambda block, x: block(x, mask), x_BxTxC, self.blocks)
+        hidden = self.ln_f(x_BxTxC).astype(self.shape.dtype)
+        return jnp.matmul(hidden, self.wte[...].T.astype(hidden.dtype), preferred_element_type=jnp.float32)

@@ -1,0 +1,89 @@
+"""Layers shared by the networks: normalisation, rotary positions, dropout, attention, scanning over stacked blocks.
+
+Array names carry their shape: B batch, T tokens, H hidden width, N heads, D head size.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+xavier = nnx.initializers.xavier_uniform()
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square normalisation over the last axis, computed in float32, returned in the input's dtype."""
+
+    def __init__(self, dim: int, eps: float = 1e-6):
+        self.weight = nnx.Param(jnp.ones((dim,)))
+        self.eps = eps
+
+    def __call__(self, x):
+        x32 = x.astype(jnp.float32)
+        scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return (x32 * scale * self.weight).astype(x.dtype)
+
+
+def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10000.0):
+    """Cosines and sines (num_unturned + length, head_dim / 2); the first `num_unturned` tokens are not turned."""
+    position_T = jnp.concatenate([jnp.zeros(num_unturned), jnp.arange(length)])
+    frequency_D = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
+    angle_TxD = position_T[:, None] * frequency_D
+    return jnp.cos(angle_TxD), jnp.sin(angle_TxD)
+
+
+def apply_rope(x_BxTxNxD, cos_TxD, sin_TxD):
+    """Turns interleaved pairs: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin). Float32 inside."""
+    x0, x1 = jnp.moveaxis(x_BxTxNxD.astype(jnp.float32).reshape(*x_BxTxNxD.shape[:-1], -1, 2), -1, 0)
+    cos, sin = cos_TxD[:, None], sin_TxD[:, None]
+    turned = jnp.stack([x0 * cos - x1 * sin, x1 * cos + x0 * sin], axis=-1)
+    return turned.reshape(x_BxTxNxD.shape).astype(x_BxTxNxD.dtype)
+
+
+def dropout(x, rate, key):
+    """Inverted dropout; `rate` may be traced (0 keeps everything)."""
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=None, drop=None):
+    """Softmax attention over all tokens, softmax in float32.
+
+    mask: bool, broadcastable to (B, N, T, T), True where attended. scale: of the logits, default 1/sqrt(D).
+    drop: None or (rate, key), dropout of the attention weights, which needs them written out.
+    """
+    if drop is None:
+        return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale)
+    scale = q_BxTxNxD.shape[-1] ** -0.5 if scale is None else scale
+    logits = jnp.einsum("btnd,bsnd->bnts", q_BxTxNxD, k_BxTxNxD, preferred_element_type=jnp.float32) * scale
+    if bias is not None:
+        logits += bias
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = dropout(jax.nn.softmax(logits, axis=-1), *drop).astype(v_BxTxNxD.dtype)
+    return jnp.einsum("bnts,bsnd->btnd", weights, v_BxTxNxD)
+
+
+def stack_blocks(make, depth: int, rngs: nnx.Rngs):
+    """`depth` blocks made by `make(rngs)` as one module whose parameters have a leading layer axis."""
+    return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))
+
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
+    """Runs `x = body(block, x, *per_layer)` over stacked blocks, compiled once whatever the depth.
+
+    remat: what the backward pass recomputes: `none`, `dots` (all but matmul results) or `full` (whole blocks).
+    """
+
+    def step(x, layer):
+        block, *per_layer = layer
+        return body(block, x, *per_layer), None
+
+    if remat != "none":
+        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    return jax.lax.scan(step, x, (blocks, *xs))[0]
