@@ -1,0 +1,287 @@
+"""Built-in tasks from our own grammar, for trying everything without a network.
+
+`toy-de-en`: German to English sentences whose translation needs agreement in gender and case and a change of word
+order (verb second, verb last, fronted objects and adverbs, modal verbs). `toy-text`: English sentences of the same
+grammar. `toy-summary`: a short story to one line. Everything is a pure function of the seed.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from elfcli.errors import InputError, did_you_mean
+
+LONGEST = 12
+SHORTEST = 4
+
+
+@dataclass(frozen=True)
+class Noun:
+    german: str
+    gender: str
+    english: str
+
+
+@dataclass(frozen=True)
+class Verb:
+    """Third person and infinitive in both languages."""
+
+    german: str
+    german_infinitive: str
+    english: str
+    english_infinitive: str
+
+
+@dataclass(frozen=True)
+class NounPhrase:
+    noun: Noun
+    definite: bool
+    adjective: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class Clause:
+    """Who does what (and to whom); `modal` and `adverb` as (German, English)."""
+
+    verb: Verb
+    subject: NounPhrase
+    accusative: NounPhrase | None = None
+    dative: NounPhrase | None = None
+    modal: tuple[str, str] | None = None
+    adverb: tuple[str, str] | None = None
+
+
+PERSONS = (
+    Noun("mann", "m", "man"),
+    Noun("lehrer", "m", "teacher"),
+    Noun("frau", "f", "woman"),
+    Noun("kind", "n", "child"),
+    Noun("mädchen", "n", "girl"),
+)
+ANIMALS = (
+    Noun("hund", "m", "dog"),
+    Noun("vogel", "m", "bird"),
+    Noun("katze", "f", "cat"),
+    Noun("pferd", "n", "horse"),
+)
+THINGS = (
+    Noun("ball", "m", "ball"),
+    Noun("apfel", "m", "apple"),
+    Noun("blume", "f", "flower"),
+    Noun("tasche", "f", "bag"),
+    Noun("buch", "n", "book"),
+    Noun("bild", "n", "picture"),
+)
+ADJECTIVES = (("klein", "small"), ("groß", "big"), ("alt", "old"), ("schön", "beautiful"))
+TRANSITIVE = (
+    (Verb("sieht", "sehen", "sees", "see"), PERSONS + ANIMALS, PERSONS + ANIMALS + THINGS),
+    (Verb("findet", "finden", "finds", "find"), PERSONS + ANIMALS, PERSONS + ANIMALS + THINGS),
+    (Verb("kauft", "kaufen", "buys", "buy"), PERSONS, ANIMALS + THINGS),
+    (Verb("liebt", "lieben", "loves", "love"), PERSONS + ANIMALS, PERSONS + ANIMALS),
+)
+HELP = Verb("hilft", "helfen", "helps", "help")
+DITRANSITIVE = (Verb("gibt", "geben", "gives", "give"), Verb("zeigt", "zeigen", "shows", "show"))
+OPINIONS = (("sagt", "says"), ("glaubt", "believes"))
+FEELINGS = (("lacht", "laughs"), ("wartet", "waits"))
+MODALS = (("kann", "can"), ("muss", "must"), ("soll", "should"))
+ADVERBS = (("heute", "today"), ("jetzt", "now"))
+
+DEFINITE = {
+    "nominative": {"m": "der", "f": "die", "n": "das"},
+    "accusative": {"m": "den", "f": "die", "n": "das"},
+    "dative": {"m": "dem", "f": "der", "n": "dem"},
+}
+INDEFINITE = {
+    "nominative": {"m": "ein", "f": "eine", "n": "ein"},
+    "accusative": {"m": "einen", "f": "eine", "n": "ein"},
+    "dative": {"m": "einem", "f": "einer", "n": "einem"},
+}
+
+
+def adjective_ending(gender: str, case: str, definite: bool) -> str:
+    """Weak endings after der/die/das, mixed ones after ein/eine."""
+    if case == "dative" or (case == "accusative" and gender == "m"):
+        return "en"
+    if definite or gender == "f":
+        return "e"
+    return "er" if gender == "m" else "es"
+
+
+def german_phrase(phrase: NounPhrase, case: str) -> list[str]:
+    noun = phrase.noun
+    article = (DEFINITE if phrase.definite else INDEFINITE)[case][noun.gender]
+    if phrase.adjective is None:
+        return [article, noun.german]
+    return [article, phrase.adjective[0] + adjective_ending(noun.gender, case, phrase.definite), noun.german]
+
+
+def english_phrase(phrase: NounPhrase) -> list[str]:
+    words = [phrase.noun.english] if phrase.adjective is None else [phrase.adjective[1], phrase.noun.english]
+    article = "the" if phrase.definite else "an" if words[0][0] in "aeiou" else "a"
+    return [article, *words]
+
+
+def may_stand_first(clause: Clause) -> bool:
+    """A fronted accusative is told from a subject only by a masculine article on one of the two."""
+    return clause.accusative is not None and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender)
+
+
+def german_main(clause: Clause, front: str) -> list[str]:
+    """Verb second; `front` names what stands before it: subject, adverb, accusative or dative."""
+    parts = {
+        "subject": german_phrase(clause.subject, "nominative"),
+        "adverb": [clause.adverb[0]] if clause.adverb else [],
+        "dative": german_phrase(clause.dative, "dative") if clause.dative else [],
+        "accusative": german_phrase(clause.accusative, "accusative") if clause.accusative else [],
+    }
+    words = [*parts.pop(front), clause.modal[0] if clause.modal else clause.verb.german]
+    for rest in parts.values():
+        words += rest
+    return [*words, clause.verb.german_infinitive] if clause.modal else words
+
+
+def german_subordinate(clause: Clause) -> list[str]:
+    """Verb last, after a modal's infinitive."""
+    words = german_phrase(clause.subject, "nominative")
+    if clause.adverb:
+        words = [*words, clause.adverb[0]]
+    if clause.dative:
+        words += german_phrase(clause.dative, "dative")
+    if clause.accusative:
+        words += german_phrase(clause.accusative, "accusative")
+    if clause.modal:
+        return [*words, clause.verb.german_infinitive, clause.modal[0]]
+    return [*words, clause.verb.german]
+
+
+def english_clause(clause: Clause) -> list[str]:
+    """Subject, verb, objects, adverb, in main and subordinate clauses alike."""
+    words = english_phrase(clause.subject)
+    words += [clause.modal[1], clause.verb.english_infinitive] if clause.modal else [clause.verb.english]
+    if clause.accusative:
+        words += english_phrase(clause.accusative)
+    if clause.dative:
+        words += (["to"] if clause.accusative else []) + english_phrase(clause.dative)
+    return [*words, clause.adverb[1]] if clause.adverb else words
+
+
+def draw_phrase(random: Random, nouns: tuple[Noun, ...], others: tuple[NounPhrase, ...] = ()) -> NounPhrase:
+    """A noun phrase whose noun is not one of `others`."""
+    taken = [other.noun for other in others]
+    noun = random.choice([noun for noun in nouns if noun not in taken])
+    adjective = random.choice(ADJECTIVES) if random.random() < 0.5 else None
+    return NounPhrase(noun, random.random() < 0.5, adjective)
+
+
+def draw_clause(random: Random) -> Clause:
+    modal = random.choice(MODALS) if random.random() < 0.35 else None
+    adverb = random.choice(ADVERBS) if random.random() < 0.3 else None
+    kind = random.random()
+    if kind < 0.6:
+        verb, subjects, objects = random.choice(TRANSITIVE)
+        subject = draw_phrase(random, subjects)
+        return Clause(verb, subject, draw_phrase(random, objects, (subject,)), None, modal, adverb)
+    subject = draw_phrase(random, PERSONS)
+    if kind < 0.8:
+        helped = draw_phrase(random, PERSONS + ANIMALS, (subject,))
+        return Clause(HELP, subject, None, helped, modal, adverb)
+    receiver = draw_phrase(random, PERSONS, (subject,))
+    verb = random.choice(DITRANSITIVE)
+    return Clause(verb, subject, draw_phrase(random, THINGS), receiver, modal, adverb)
+
+
+def draw_translation(random: Random) -> dict[str, str]:
+    """One German sentence and its only translation, both of 4 to 12 words."""
+    while True:
+        clause = draw_clause(random)
+        if random.random() < 0.35:
+            speaker = draw_phrase(random, PERSONS, (clause.subject,))
+            verb, link = random.choice(
+                [(verb, ("dass", "that")) for verb in OPINIONS] + [(verb, ("weil", "because")) for verb in FEELINGS]
+            )
+            german = [*german_phrase(speaker, "nominative"), verb[0], link[0], *german_subordinate(clause)]
+            english = [*english_phrase(speaker), verb[1], link[1], *english_clause(clause)]
+        else:
+            fronts = ["subject"] + (["adverb"] * 2 if clause.adverb else []) + (["dative"] if clause.dative else [])
+            front = random.choice([*fronts, "accusative"] if may_stand_first(clause) else fronts)
+            german, english = german_main(clause, front), english_clause(clause)
+        if all(SHORTEST <= len(words) <= LONGEST for words in (german, english)):
+            return {"input": " ".join(german), "output": " ".join(english)}
+
+
+def draw_text(random: Random) -> dict[str, str]:
+    """One English sentence."""
+    return {"text": draw_translation(random)["output"]}
+
+
+def draw_summary(random: Random) -> dict[str, str]:
+    """Three sentences, one of them beside the point, and one line that joins the other two."""
+    person = draw_phrase(random, PERSONS)
+    thing = draw_phrase(random, ANIMALS + THINGS, (person,))
+    other = draw_phrase(random, PERSONS + ANIMALS, (person, thing))
+    hero = NounPhrase(person.noun, False, random.choice(ADJECTIVES))
+    found = NounPhrase(thing.noun, False, random.choice(ADJECTIVES))
+    verb, adverb = random.choice(TRANSITIVE[2:3] + TRANSITIVE[1:2])[0], random.choice(ADVERBS)
+    beside = draw_phrase(random, THINGS, (thing,))
+    sentences = [
+        english_clause(Clause(TRANSITIVE[0][0], hero, found)),
+        english_clause(
+            Clause(verb, NounPhrase(hero.noun, True, None), NounPhrase(found.noun, True, None), None, None, adverb)
+        ),
+    ]
+    sentences.insert(random.randrange(3), english_clause(Clause(TRANSITIVE[1][0], other, beside)))
+    summary = english_clause(Clause(verb, hero, found, None, None, adverb))
+    return {"input": " ".join(" ".join([*words, "."]) for words in sentences), "output": " ".join(summary)}
+
+
+TASKS: dict[str, Callable[[Random], dict[str, str]]] = {
+    "toy-de-en": draw_translation,
+    "toy-text": draw_text,
+    "toy-summary": draw_summary,
+}
+
+
+def generate(
+    task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
+) -> dict[str, list[dict[str, str]]]:
+    """Examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
+
+    Inputs are distinct, and no text of the validation split (neither side) occurs in training. Raises InputError
+    for an unknown task or for more examples than the grammar yields.
+    """
+    if task not in TASKS:
+        raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: there are {', '.join(TASKS)}")
+    random = Random(f"{task} {seed}")
+    splits: dict[str, list[dict[str, str]]] = {"validation": [], "train": []}
+    seen: set[str] = set()
+    held_out: set[str] = set()
+    for split, wanted in (("validation", num_validation), ("train", num_train)):
+        misses = 0
+        while len(splits[split]) < wanted:
+            example = TASKS[task](random)
+            first, *_ = texts = tuple(example.values())
+            if first in seen or held_out.intersection(texts):
+                misses += 1
+                if misses > 100_000:
+                    raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
+                continue
+            misses = 0
+            seen.add(first)
+            splits[split].append(example)
+        held_out = {text for example in splits["validation"] for text in example.values()}
+    return {"train": splits["train"], "validation": splits["validation"]}
+
+
+def task_files(
+    task: str, folder: Path, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
+) -> dict[str, Path]:
+    """Writes `train.jsonl` and `validation.jsonl` of a task into an existing folder; returns their paths."""
+    paths = {}
+    splits = generate(task, num_train=num_train, num_validation=num_validation, seed=seed)
+    for split, examples in splits.items():
+        paths[split] = folder / f"{split}.jsonl"
+        lines = (json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
+        paths[split].write_text("".join(lines), encoding="utf-8")
+    return paths
