@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -26,7 +27,7 @@ def check_sampling_field(name: str, value: Any) -> Any:
 
 def check_text(name: str, text: str) -> Any:
     """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
-    return _check(SECTIONS[SECTION_OF[name]], name, [*_readings(text)], shown=text)
+    return _check(SECTIONS[SECTION_OF[name]], name, [*_readings(text)], shown=parse_toml_value(text))
 
 
 def parse_toml_value(text: str) -> Any:
@@ -49,10 +50,8 @@ def _readings(text: str):
     if word in ("true", "false"):
         yield _WORDS[word]
     yield parse_toml_value(text)
-    try:
+    with suppress(ValueError):
         yield float(text)
-    except ValueError:
-        pass
     yield text
     if word in _WORDS:
         yield _WORDS[word]
@@ -128,4 +127,4 @@ def _range(schema: dict[str, Any]) -> str:
         "exclusiveMaximum": "less than",
     }
     said = [f"{words} {schema[key]:g}" for key, words in bounds.items() if key in schema]
-    return " " + " and ".join(said) if said else ""
+    return f" ({', '.join(said)})" if said else ""

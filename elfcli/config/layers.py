@@ -1,0 +1,252 @@
+"""Turns each source of settings (files, environment, `--set`, flags) into entries with a name, a value, an origin."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from elfcli.config.files import FileError, SettingsFile, read_settings_file
+from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
+from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
+from elfcli.errors import did_you_mean
+
+RESERVED_ENVIRONMENT = {"ELF_DEBUG"}
+COMPLETE = "complete"
+"""Key that a run's config.toml starts with: the file holds every value, so no preset is laid beneath it."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Layer that set a value; file and line (from 1) where there is one."""
+
+    layer: str
+    file: str | None = None
+    line: int | None = None
+
+    def place(self) -> str:
+        """`file:line`, or the layer where there is no file."""
+        if self.file is None:
+            return self.layer
+        return self.file if self.line is None else f"{self.file}:{self.line}"
+
+    def __str__(self) -> str:
+        return self.layer if self.file is None else f"{self.layer} {self.place()}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting as one layer gives it: bare name (or `sampling`) and checked value."""
+
+    name: str
+    value: Any
+    origin: Origin
+
+
+@dataclass
+class Problems:
+    """Lines for the user, and the bare names they are about (not to be complained about twice)."""
+
+    lines: list[str] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def add(self, line: str, names: Sequence[str] = ()) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+        self.names.update(names)
+
+
+def bare_name(key: str) -> str | None:
+    """The bare name of `name` or `section.name`, or None where there is no such setting."""
+    section, dot, leaf = key.rpartition(".")
+    known = leaf == "sampling" or leaf in SECTION_OF
+    if not known or (dot and SECTION_OF.get(leaf) != section):
+        return None
+    return leaf
+
+
+def unknown(key: str) -> str:
+    """What is wrong with a key that `bare_name` does not know."""
+    if key in SECTIONS:
+        return f"{key}: is a section, not a setting; write `[{key}]` above its settings, or `{key}.<name>`"
+    leaf = key.rpartition(".")[2]
+    if leaf in SECTION_OF:
+        return f"{key}: unknown setting (did you mean '{SECTION_OF[leaf]}.{leaf}'?)"
+    names = [*SECTION_OF, "sampling"]
+    return f"{key}: unknown setting{did_you_mean(key, names) or did_you_mean(leaf, names)}"
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+
+
+class FileLayer(NamedTuple):
+    """Entries of a file; `complete`: the file says that it holds every value, so nothing is laid beneath it."""
+
+    entries: list[Entry]
+    complete: bool
+
+
+def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
+    """Entries of a settings file."""
+    try:
+        source = read_settings_file(path)
+    except FileError as error:
+        problems.add(str(error))
+        return FileLayer([], False)
+    content = {"sampling": source.content} if isinstance(source.content, list) else dict(source.content)
+    complete = content.pop(COMPLETE, False)
+    if not isinstance(complete, bool):
+        problems.add(f"{source.path}:{source.line_of(COMPLETE)}: {COMPLETE}: expected true or false")
+    entries: list[Entry] = []
+    seen: dict[str, str] = {}
+    for key, value, where in _flattened(content):
+        origin = Origin(layer, str(path), source.line_of(*where))
+        name = bare_name(key)
+        if name is None:
+            problems.add(f"{origin.place()}: {unknown(key)}")
+        elif name in seen:
+            problems.add(f"{origin.place()}: {key}: set twice in this file (also as '{seen[name]}')", [name])
+        else:
+            seen[name] = key
+            entries += _file_entry(name, value, origin, source, problems)
+    if complete is not True:
+        entries += _sampling_from_path(entries, problems, Path(path).parent)
+    return FileLayer(entries, complete is True)
+
+
+def _flattened(content: dict[str, Any]):
+    """(key as written, value, path of the key) of every setting, sections opened."""
+    for key, value in content.items():
+        if key in SECTIONS and isinstance(value, dict):
+            for leaf, inner in value.items():
+                yield f"{key}.{leaf}", inner, (key, leaf)
+        elif key not in SECTIONS or value is not None:
+            yield key, value, (key,)
+
+
+def _file_entry(name: str, value: Any, origin: Origin, source: SettingsFile, problems: Problems) -> list[Entry]:
+    if name == "sampling":
+        return _sampling_entry(value, origin, source, problems)
+    try:
+        return [Entry(name, check_setting(name, value), origin)]
+    except BadValue as error:
+        if value is None:  # YAML's null: not set here
+            return []
+        problems.add(f"{origin.place()}: {name}: {error}", [name])
+        return []
+
+
+def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, problems: Problems) -> list[Entry]:
+    """`sampling` from a list of tables; `source`, where there is one, knows the lines of the inner keys."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        problems.add(f"{origin.place()}: sampling: expected a list of tables ([[sampling]])", ["sampling"])
+        return []
+    at_top = source is not None and isinstance(source.content, list)
+    before = len(problems.lines)
+    settings = []
+    for index, item in enumerate(value):
+        fields = {}
+        for key, inner in item.items():
+            where = (index, key) if at_top else ("sampling", index, key)
+            place = Origin("", origin.file, source.line_of(*where)).place() if source else origin.place()
+            if key not in SamplingSetting.model_fields:
+                near = did_you_mean(str(key), SamplingSetting.model_fields)
+                problems.add(f"{place}: sampling.{key}: unknown setting{near}", ["sampling"])
+                continue
+            if inner is None:
+                continue
+            try:
+                fields[key] = check_sampling_field(key, inner)
+            except BadValue as error:
+                problems.add(f"{place}: sampling.{key}: {error}", ["sampling"])
+        settings.append(SamplingSetting(**fields))
+    return [Entry("sampling", tuple(settings), origin)] if len(problems.lines) == before else []
+
+
+def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path | None = None) -> list[Entry]:
+    """The `sampling` entry of the file that a layer's sampling_configs_path names, or nothing."""
+    named = next((entry for entry in reversed(entries) if entry.name == "sampling_configs_path"), None)
+    if named is None or named.value is None:
+        return []
+    near = [folder / named.value] if folder is not None else []
+    path = next((candidate for candidate in near if candidate.is_file()), Path(named.value))
+    try:
+        source = read_settings_file(path)
+    except FileError as error:
+        problems.add(f"{named.origin.place()}: sampling_configs_path: {error}", ["sampling"])
+        return []
+    content = source.content
+    if isinstance(content, dict):
+        others = [key for key in content if key != "sampling"]
+        if others or "sampling" not in content:
+            problems.add(f"{path}: expected a list of sampling settings ([[sampling]] in TOML) and nothing else")
+            return []
+        content = content["sampling"]
+    first = 1 if isinstance(source.content, list) else source.line_of("sampling")
+    return _sampling_entry(content, Origin(named.origin.layer, str(path), first), source, problems)
+
+
+# --- environment, --set, flags ------------------------------------------------------------------------------------
+
+
+def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[Entry]:
+    """Entries of every `ELF_...` variable."""
+    entries: list[Entry] = []
+    for variable in sorted(environ):
+        if not variable.startswith("ELF_") or variable in RESERVED_ENVIRONMENT:
+            continue
+        name = variable.removeprefix("ELF_").lower()
+        if variable != variable.upper() or bare_name(name) is None:
+            known = [f"ELF_{other.upper()}" for other in [*SECTION_OF, "sampling"]]
+            problems.add(f"{variable}: unknown setting{did_you_mean(variable.upper(), known)}")
+            continue
+        entries += _text_entry(name, environ[variable], Origin("environment"), problems, said=variable)
+    return entries + _sampling_from_path(entries, problems)
+
+
+def set_entries(sets: Sequence[str], problems: Problems) -> list[Entry]:
+    """Entries of `key=value` texts."""
+    entries: list[Entry] = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        name = bare_name(key.strip())
+        if not equals:
+            problems.add(f"--set {text}: expected key=value")
+        elif name is None:
+            problems.add(f"--set: {unknown(key.strip())}")
+        else:
+            entries += _text_entry(name, value.strip(), Origin("--set"), problems, said=f"--set {name}")
+    return entries + _sampling_from_path(entries, problems)
+
+
+def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
+    """Entries of command-line flags, by bare name; None values are not given."""
+    entries: list[Entry] = []
+    for key, value in flags.items():
+        name = bare_name(key)
+        if value is None:
+            continue
+        if name is None:
+            problems.add(f"command line: {unknown(key)}")
+            continue
+        origin = Origin("command line")
+        value = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        if isinstance(value, str):
+            entries += _text_entry(name, value, origin, problems, said=f"command line: {name}")
+            continue
+        try:
+            entries.append(Entry(name, check_setting(name, value), origin))
+        except BadValue as error:
+            problems.add(f"command line: {name}: {error}", [name])
+    return entries + _sampling_from_path(entries, problems)
+
+
+def _text_entry(name: str, text: str, origin: Origin, problems: Problems, said: str) -> list[Entry]:
+    if name == "sampling":
+        return _sampling_entry(parse_toml_value(text), origin, None, problems)
+    try:
+        return [Entry(name, check_text(name, text), origin)]
+    except BadValue as error:
+        problems.add(f"{said}: {error}", [name])
+        return []

@@ -1,0 +1,105 @@
+"""Writes a configuration as TOML, YAML or JSON, with a comment at each value that says which layer set it."""
+
+import json
+from typing import Any
+
+from elfcli.config.layers import COMPLETE, Origin
+from elfcli.config.resolve import Resolved
+from elfcli.config.schema import SECTIONS, Config
+
+_COMPLETE_NOTE = "every value is given below, so no preset is laid beneath this file"
+
+
+def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
+    """TOML that `load_config` reads back to the equal Config; unset values are comments."""
+    config, came_from = _split(resolved, origins)
+    lines = [f"{COMPLETE} = true  # {_COMPLETE_NOTE}"]
+    for section in SECTIONS:
+        lines += ["", f"[{section}]"]
+        for name, value in getattr(config, section):
+            text = f"# {name} is not set" if value is None else f"{name} = {_literal(value)}"
+            lines.append(text + _comment(came_from, name))
+    for item in config.sampling:
+        lines += ["", "[[sampling]]" + _comment(came_from, "sampling")]
+        lines += [f"{name} = {_literal(value)}" for name, value in item]
+    return "\n".join(lines) + "\n"
+
+
+def to_yaml(resolved: Resolved | Config, origins: bool = True) -> str:
+    """The same as YAML; unset values are `null`."""
+    config, came_from = _split(resolved, origins)
+    lines = [f"{COMPLETE}: true  # {_COMPLETE_NOTE}"]
+    for section in SECTIONS:
+        lines.append(f"{section}:")
+        lines += [
+            f"  {name}: {_literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)
+        ]
+    lines.append(f"sampling:{_comment(came_from, 'sampling')}")
+    for item in config.sampling:
+        fields = [f"{name}: {_literal(value)}" for name, value in item]
+        lines += [f"{'  - ' if index == 0 else '    '}{text}" for index, text in enumerate(fields)]
+    return "\n".join(lines) + "\n"
+
+
+def to_json(resolved: Resolved | Config, origins: bool = True) -> str:
+    """JSON by section; with origins each setting is {"value", "layer", "file", "line"}, else its value."""
+    config, came_from = _split(resolved, origins)
+    plain = config.model_dump(mode="json")
+
+    def shown(name: str, value: Any) -> Any:
+        if came_from is None:
+            return value
+        origin = came_from[name]
+        return {"value": value, "layer": origin.layer, "file": origin.file, "line": origin.line}
+
+    tree: dict[str, Any] = {
+        section: {name: shown(name, value) for name, value in plain[section].items()} for section in SECTIONS
+    }
+    tree["sampling"] = shown("sampling", plain["sampling"])
+    return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str, Origin] | None]:
+    if isinstance(resolved, Config):
+        return resolved, None
+    return resolved.config, resolved.origins if origins else None
+
+
+def _comment(origins: dict[str, Origin] | None, name: str) -> str:
+    if origins is None:
+        return ""
+    text = str(origins[name])
+    return "  # " + "".join(char if char.isprintable() else "?" for char in text)
+
+
+def _literal(value: Any) -> str:
+    """A value that TOML and YAML both read as it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return _fraction(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(_literal(item) for item in value)}]"
+    return _quoted(str(value))
+
+
+def _fraction(value: float) -> str:
+    mantissa, e, exponent = repr(value).partition("e")
+    if e and "." not in mantissa:
+        mantissa += ".0"  # YAML 1.1 readers take 1e-05 for text
+    return mantissa + e + exponent
+
+
+def _quoted(text: str) -> str:
+    def escaped(char: str) -> str:
+        if char in '"\\':
+            return "\\" + char
+        if char.isprintable():
+            return char
+        return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+    return f'"{"".join(escaped(char) for char in text)}"'
