@@ -6,10 +6,15 @@ from elfcli.config.schema import Config
 
 
 class Contradiction(NamedTuple):
-    """`names` are the bare names involved, the one to be named first in the report first."""
+    """`names` are the bare names involved.
+
+    `mild`: the run is merely worse for it, so a warning is enough where the user did not set the first name: a
+    short trial of a recipe (`--task de-en --steps 100`) has no need to give a warm-up of its own.
+    """
 
     names: tuple[str, ...]
     message: str
+    mild: bool = False
 
 
 def contradictions(config: Config) -> list[Contradiction]:
@@ -66,12 +71,12 @@ def _optimization(config: Config) -> list[Contradiction]:
         found.append(Contradiction(("min_lr", "blr", "lr", "batch_size", "global_batch_size"), message))
     if training.steps is not None and optimization.warmup_steps > training.steps:
         message = f"warmup_steps {optimization.warmup_steps} is more than the {training.steps} steps of the whole run"
-        found.append(Contradiction(("warmup_steps", "steps"), message))
+        found.append(Contradiction(("warmup_steps", "steps"), message, mild=True))
     if training.steps is None and optimization.warmup_steps < 0 and optimization.warmup_epochs > training.epochs:
         message = (
             f"warmup_epochs {optimization.warmup_epochs:g} is more than the {training.epochs:g} epochs of the run"
         )
-        found.append(Contradiction(("warmup_epochs", "epochs"), message))
+        found.append(Contradiction(("warmup_epochs", "epochs"), message, mild=True))
     return found
 
 

@@ -1,5 +1,6 @@
 """Turns each source of settings (files, environment, `--set`, flags) into entries with a name, a value, an origin."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,6 +79,12 @@ def unknown(key: str) -> str:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
+def shown_path(path: str | Path) -> str:
+    """`path` as it is told to the user: relative where it lies in the working folder."""
+    relative = os.path.relpath(path)
+    return os.path.normpath(path) if relative.startswith(os.pardir) else relative
+
+
 class FileLayer(NamedTuple):
     """Entries of a file; `complete`: the file says that it holds every value, so nothing is laid beneath it."""
 
@@ -99,7 +106,7 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
     entries: list[Entry] = []
     seen: dict[str, str] = {}
     for key, value, where in _flattened(content):
-        origin = Origin(layer, str(path), source.line_of(*where))
+        origin = Origin(layer, shown_path(path), source.line_of(*where))
         name = bare_name(key)
         if name is None:
             problems.add(f"{origin.place()}: {unknown(key)}")
@@ -184,7 +191,7 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
             return []
         content = content["sampling"]
     first = 1 if isinstance(source.content, list) else source.line_of("sampling")
-    return _sampling_entry(content, Origin(named.origin.layer, str(path), first), source, problems)
+    return _sampling_entry(content, Origin(named.origin.layer, shown_path(path), first), source, problems)
 
 
 # --- environment, --set, flags ------------------------------------------------------------------------------------

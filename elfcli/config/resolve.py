@@ -92,11 +92,11 @@ def resolve(
     merged = _merge(layers)
     _follow_use_wandb(merged)
     config = _build(merged.values)
-    _report_contradictions(config, merged, problems)
+    warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(whole), problems)]
     if problems.lines:
         raise ConfigError(problems.lines)
-    origins = {name: merged.origins.get(name, Origin("default")) for name in [*SECTION_OF, "sampling"]}
-    return Resolved(config, origins, tuple(_warnings(merged)))
+    origins = {name: _origin(merged, name) for name in [*SECTION_OF, "sampling"]}
+    return Resolved(config, origins, tuple(warnings))
 
 
 def load_config(path: str | Path) -> Config:
@@ -108,7 +108,7 @@ def load_config(path: str | Path) -> Config:
 
 
 def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problems) -> None:
-    """Reports a task or model chosen above the complete file `path` (the first of `layers`): it would be a mere name."""
+    """Reports a task or model chosen above the complete file `path`, the first of `layers`."""
     for kind in ("task", "model"):
         inside, outside = _last(layers[:1], kind), _last(layers[1:], kind)
         if outside and outside.value != (inside.value if inside else None):
@@ -168,11 +168,23 @@ def _build(values: dict[str, Any]) -> Config:
     return Config(**sections)
 
 
-def _report_contradictions(config: Config, merged: _Merged, problems: Problems) -> None:
-    for names, message in contradictions(config):
-        if problems.names.isdisjoint(names):
-            latest = max(names, key=lambda name: merged.ranks.get(name, -1))
-            problems.add(f"{merged.origins.get(latest, Origin('default')).place()}: {message}")
+def _report_contradictions(config: Config, merged: _Merged, complete: bool, problems: Problems) -> list[str]:
+    """Adds contradictions to `problems`; those that a warning is enough for are returned."""
+    warnings = []
+    for names, message, mild in contradictions(config):
+        if not problems.names.isdisjoint(names):
+            continue
+        latest = max(names, key=lambda name: merged.ranks.get(name, -1))
+        line = f"{_origin(merged, latest).place()}: {message}"
+        if mild and (complete or _origin(merged, names[0]).layer.endswith("preset")):
+            warnings.append(line)
+        else:
+            problems.add(line)
+    return warnings
+
+
+def _origin(merged: _Merged, name: str) -> Origin:
+    return merged.origins.get(name, Origin("default"))
 
 
 def _warnings(merged: _Merged):

@@ -1,0 +1,84 @@
+"""Entry point of `elf` and `python -m elfcli`: runs the command and turns every failure into one clear line."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from elfcli.errors import ElfError
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    rest, debug = _without_debug(given)
+    debug = debug or os.environ.get("ELF_DEBUG", "0").lower() not in ("", "0", "false")
+    if not debug:
+        from elfcli.ui.quiet import quiet
+
+        quiet()
+    sys.exit(_run(rest, debug))
+
+
+def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    rest = [argument for argument in arguments[:end] if argument != "--debug"]
+    return rest + arguments[end:], len(rest) < end
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    import typer
+
+    from elfcli.cli.app import app
+
+    # Typer carries its own copy of click since 0.2x, click itself before; the base class is not exported.
+    usage_error = sys.modules[typer.BadParameter.__module__].ClickException
+    try:
+        code = typer.main.get_command(app)(arguments, prog_name="elf", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except ElfError as error:
+        if debug:
+            traceback.print_exc()
+        _print_error(str(error))
+        return error.exit_code
+    except usage_error as error:
+        return _report_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        if debug:
+            traceback.print_exc()
+        _print_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) is gone; a second failure at exit would be noise.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        text = " ".join(str(error).split())
+        _print_error(f"unexpected {type(error).__name__}: {text} (run with --debug for the traceback)")
+        return 1
+
+
+def _report_usage(error) -> int:
+    """One line for click's usage errors; a bare `elf` has had its help printed already and has no message."""
+    message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    if message:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "elf"
+        _print_error(f"{message} (see `{command} --help`)")
+    return error.exit_code
+
+
+def _print_error(text: str) -> None:
+    """`error: <line>` on stderr for each line of `text`, red on a terminal."""
+    head = "error:"
+    if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
+        head = f"\x1b[1;31m{head}\x1b[0m"
+    for line in text.splitlines() or [""]:
+        print(f"{head} {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The `elf` command: registers the subcommands, one thin module each, which import heavy packages when they run."""
+
+from typing import Annotated
+
+import typer
+
+from elfcli import __version__
+from elfcli.cli import config
+
+app = typer.Typer(
+    name="elf",
+    help="Train, sample and score continuous diffusion language models (Embedded Language Flows).",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"elf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and what libraries log; anywhere on the line.")
+    ] = False,
+) -> None:
+    pass
+
+
+# Panels, in the order of `elf --help`.
+SETTINGS = "Settings"
+
+app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)

@@ -1,0 +1,85 @@
+"""`elf config show` and `elf config check`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+
+app = typer.Typer(no_args_is_help=True, help="Show or check settings.")
+
+
+class Format(StrEnum):
+    toml = "toml"
+    yaml = "yaml"
+    json = "json"
+
+
+@app.command()
+def show(
+    task: TaskOption = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.toml,
+) -> None:
+    """Print every setting's value and the layer, file and line that set it.
+
+    Later layers win: built-in defaults, task preset, model preset, --config files, ELF_... in the environment, --set.
+    """
+    from elfcli.config import render
+    from elfcli.config.resolve import resolve
+
+    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or ())
+    _warn(resolved.warnings)
+    write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml, Format.json: render.to_json}[format_]
+    typer.echo(write(resolved), nl=False)
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Settings files (TOML or YAML).")],
+    task: TaskOption = None,
+    model: ModelOption = None,
+    set_: SetOption = None,
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="Devices of the run; by default those that JAX sees here.")
+    ] = None,
+) -> None:
+    """Report every problem of every file at once: unknown names, wrong types and ranges, contradictions."""
+    from elfcli.config.check import check_devices
+    from elfcli.config.resolve import ConfigError, Resolved, resolve
+
+    problems: list[str] = []
+    good: list[tuple[Path, Resolved]] = []
+    for path in files:
+        try:
+            good.append((path, resolve(task=task, model=model, files=[path], sets=set_ or ())))
+        except ConfigError as error:
+            problems += [line for line in error.problems if line not in problems]
+    num_devices = devices or (_num_devices() if good else 1)
+    for path, resolved in good:
+        _warn(resolved.warnings)
+        found = [f"{path}: {line}" for line in check_devices(resolved.config, num_devices)]
+        problems += found
+        if not found:
+            typer.echo(f"{path}: ok")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _num_devices() -> int:
+    """Devices of this machine, or 1 where JAX cannot say (for example while another process holds the TPU)."""
+    import jax
+
+    try:
+        return jax.device_count()
+    except RuntimeError:
+        return 1
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for line in warnings:
+        typer.echo(f"warning: {line}", err=True)

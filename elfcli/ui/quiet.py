@@ -1,0 +1,33 @@
+"""Keeps third-party libraries from talking on the terminal. Imports none of them."""
+
+import os
+
+_ENVIRONMENT = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "GRPC_VERBOSITY": "ERROR",
+    "GLOG_minloglevel": "3",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+
+_LOGGERS = ("absl", "jax", "jax._src.xla_bridge", "orbax", "flax", "grain", "transformers", "datasets", "evaluate")
+_LOGGERS += ("huggingface_hub", "httpx", "urllib3", "filelock", "asyncio", "rouge_score")
+
+
+def quiet() -> None:
+    """Sets what is not already set by the user; child processes inherit it."""
+    import logging
+    import warnings
+
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.simplefilter("ignore")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
