@@ -1,6 +1,7 @@
 """The built-in tasks: held-out sentences, agreement, word order, one translation each, determinism."""
 
 import json
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -70,7 +71,7 @@ def test_articles_and_adjectives_agree(pairs):
 def test_english_articles_and_lengths(pairs):
     for pair in pairs:
         english = pair["output"].split()
-        for article, following in zip(english, english[1:], strict=False):
+        for article, following in pairwise(english):
             if article in ("a", "an"):
                 assert (article == "an") == (following[0] in "aeiou"), pair["output"]
         assert all(4 <= len(text.split()) <= 12 for text in pair.values())
@@ -134,8 +135,9 @@ def test_files_hold_the_examples(tmp_path):
         assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == splits[split]
 
 
-def test_unknown_task_and_too_many_examples():
+def test_unknown_task_and_too_many_examples(monkeypatch):
     with pytest.raises(InputError, match="did you mean 'toy-de-en'"):
         toy.generate("toy-de", num_train=1, num_validation=1)
+    monkeypatch.setitem(toy.TASKS, "toy-text", lambda random: {"text": str(random.randrange(5))})
     with pytest.raises(InputError, match="ask for fewer"):
-        toy.generate("toy-text", num_train=10**9, num_validation=0)
+        toy.generate("toy-text", num_train=4, num_validation=2)

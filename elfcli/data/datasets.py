@@ -1,0 +1,289 @@
+"""Opening data: folders of `elf tokenize` or `datasets.save_to_disk`, and data sets and tokenizers of the Hub."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elfcli.data.batches import TokenColumn, TokenTable
+from elfcli.errors import InputError, did_you_mean
+
+METADATA_FILE = "elf_data.json"
+TOKENIZER_FOLDER = "tokenizer"
+TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
+SAVED_FOLDER_COLUMN = "_data_files"
+"""Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin."""
+
+    tokens: TokenTable
+    texts: Callable[[int], dict[str, str]] | None
+    metadata: dict[str, Any] | None
+    path: str
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def hub_reachable() -> bool:
+    """Whether the Hub answers at all; asked first because the Hub client retries for half a minute."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:
+        return False
+    return True
+
+
+def looks_like_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or Path(name).exists()
+
+
+def existing_folder(name: str, what: str) -> Path:
+    """The folder, or InputError that names its nearest sibling."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise InputError(f"{what} {name} is a file, not a folder")
+    siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    raise InputError(f"No {what.lower()} folder {name}{did_you_mean(folder.name, siblings)}")
+
+
+def saved_splits(folder: Path) -> tuple[str, ...] | None:
+    """Splits of a save_to_disk folder; none: a single unnamed split; InputError if it is no such folder."""
+    splits_file = folder / "dataset_dict.json"
+    if splits_file.is_file():
+        try:
+            return tuple(json.loads(splits_file.read_text(encoding="utf-8"))["splits"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{splits_file} is damaged ({error}): write the data again") from error
+    if (folder / "state.json").is_file():
+        return None
+    raise InputError(
+        f"{folder} holds no data (neither state.json nor dataset_dict.json): "
+        "give a folder written by `elf tokenize` or datasets.save_to_disk"
+    )
+
+
+def choose_split(splits: tuple[str, ...], split: str, where: str) -> str:
+    if split not in splits:
+        raise InputError(f"{where} has no split '{split}'{did_you_mean(split, splits)}: it has {', '.join(splits)}")
+    return split
+
+
+def open_folder(folder: Path, split: str | None):
+    """The `datasets.Dataset` of a split of a save_to_disk folder."""
+    import datasets
+
+    splits = saved_splits(folder)
+    if splits is None:
+        choose_split(("train",), split or "train", str(folder))
+        part = folder
+    else:
+        part = folder / choose_split(splits, split or only_split(splits, str(folder)), str(folder))
+    try:
+        return datasets.load_from_disk(str(part))
+    except IndexError as error:  # datasets meets no shard at all
+        raise InputError(f"{part} has no examples") from error
+    except Exception as error:
+        raise InputError(f"{part} cannot be opened ({one_line(error)}): write the data again") from error
+
+
+def only_split(splits: tuple[str, ...], where: str) -> str:
+    if len(splits) != 1:
+        raise InputError(f"{where} has several splits ({', '.join(splits)}): name one")
+    return splits[0]
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def open_hub_dataset(name: str, split: str | None):
+    """A split of a Hub data set, also where a save_to_disk folder was uploaded as it was."""
+    import datasets
+    from datasets.exceptions import DatasetGenerationError
+
+    try:
+        found = datasets.load_dataset(name)
+    except DatasetGenerationError:
+        return open_snapshot(name, split)
+    except Exception as error:
+        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
+    if any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
+        return open_snapshot(name, split)
+    splits = tuple(str(known) for known in found)
+    return found[choose_split(splits, split or only_split(splits, name), name)]
+
+
+def open_snapshot(name: str, split: str | None):
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, repo_type="dataset"))
+    except Exception as error:
+        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
+    return open_folder(folder, split)
+
+
+def column_from_arrow(column, where: str) -> TokenColumn:
+    """Views of an Arrow list column, without copying; InputError where it does not hold lists of integers."""
+    import pyarrow as pa
+
+    kind = column.type
+    fixed = pa.types.is_fixed_size_list(kind)
+    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(
+        kind.value_type
+    ):
+        raise InputError(f"{where} holds {kind}, not lists of token ids")
+    values, offsets, starts = [], [], [0]
+    for chunk in column.chunks:
+        if chunk.null_count or chunk.values.null_count:
+            raise InputError(f"{where} has missing token ids between rows {starts[-1]} and {starts[-1] + len(chunk)}")
+        values.append(chunk.values.to_numpy(zero_copy_only=True))
+        if fixed:
+            offsets.append((np.arange(len(chunk) + 1) + chunk.offset) * kind.list_size)
+        else:
+            offsets.append(chunk.offsets.to_numpy(zero_copy_only=True))
+        starts.append(starts[-1] + len(chunk))
+    return TokenColumn(tuple(values), tuple(offsets), np.array(starts, np.int64))
+
+
+def token_table(dataset, where: str) -> TokenTable:
+    """Token columns of a `datasets.Dataset`; InputError where `input_ids` is missing, empty or not integer lists."""
+    if "input_ids" not in dataset.column_names:
+        found = ", ".join(dataset.column_names) or "none"
+        raise InputError(
+            f"{where} has no column 'input_ids'{did_you_mean('input_ids', dataset.column_names)}: "
+            f"its columns are {found}; `elf tokenize` writes what is needed"
+        )
+    if len(dataset) == 0:
+        raise InputError(f"{where} has no examples")
+    names = [name for name in ("input_ids", "condition_input_ids") if name in dataset.column_names]
+    if dataset._indices is not None:
+        dataset = dataset.select_columns(names).flatten_indices()
+    columns = [column_from_arrow(dataset.data.column(name), f"Column '{name}' of {where}") for name in names]
+    return TokenTable(*columns)
+
+
+def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
+    names = [name for name in TEXT_COLUMNS if name in dataset.column_names]
+    if not names:
+        return None
+    texts = dataset.select_columns(names)
+    return lambda row: dict(texts[row])
+
+
+def load_examples(path_or_name: str | Path, split: str | None = "train") -> Examples:
+    """Opens one split of a data folder or Hub data set; token ids stay memory-mapped.
+
+    A folder saved from a single Dataset counts as `train`. `split=None` takes the only split there is. Raises
+    InputError that says what is missing.
+    """
+    name = str(path_or_name)
+    if looks_like_a_path(name):
+        folder = existing_folder(name, "Data")
+        dataset, metadata = open_folder(folder, split), read_metadata(folder)
+    elif not hub_reachable():
+        raise InputError(f"There is no folder {name}, and the Hugging Face Hub cannot be reached: give a data folder")
+    else:
+        dataset, metadata = open_hub_dataset(name, split), None
+    where = name if split is None else f"{name} ({split})"
+    return Examples(token_table(dataset, where), text_reader(dataset), metadata, name)
+
+
+def split_names(path_or_name: str | Path) -> tuple[str, ...]:
+    """Splits of a data folder (("train",) for a single Dataset)."""
+    return saved_splits(existing_folder(str(path_or_name), "Data")) or ("train",)
+
+
+def read_metadata(folder: Path) -> dict[str, Any] | None:
+    """What `elf tokenize` recorded about a folder; None where it did not write it."""
+    file = folder / METADATA_FILE
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is damaged ({error}): tokenize again") from error
+
+
+def check_ids(tokens: TokenTable, vocab_size: int) -> None:
+    """Raises InputError that names the first row with a token id outside 0..vocab_size-1."""
+    columns = {"input_ids": tokens.input_ids, "condition_input_ids": tokens.condition_input_ids}
+    for name, column in columns.items():
+        if column is None:
+            continue
+        for values, offsets, start in zip(column.values, column.offsets, column.starts, strict=False):
+            used = values[offsets[0] : offsets[-1]]
+            if len(used) == 0 or (used.min() >= 0 and used.max() < vocab_size):
+                continue
+            place = int(np.argmax((used < 0) | (used >= vocab_size)))
+            row = int(start) + int(np.searchsorted(offsets, offsets[0] + place, side="right")) - 1
+            raise InputError(
+                f"Row {row} of '{name}' has token id {used[place]}, outside the vocabulary of {vocab_size}: "
+                "the data was made with another tokenizer"
+            )
+
+
+def load_tokenizer(name_or_folder: str | Path):
+    """A Hugging Face tokenizer from a folder or by Hub name (from the cache where it is there)."""
+    from transformers import AutoTokenizer
+
+    name = str(name_or_folder)
+    if looks_like_a_path(name):
+        folder = existing_folder(name, "Tokenizer")
+        try:
+            return AutoTokenizer.from_pretrained(str(folder))
+        except Exception as error:
+            raise InputError(f"{folder} holds no tokenizer that can be loaded: {one_line(error)}") from error
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    except Exception:
+        if not hub_reachable():
+            raise InputError(
+                f"The tokenizer {name} is neither a folder nor in the cache, and the Hugging Face Hub cannot be "
+                "reached: give --tokenizer DIR or --train-tokenizer SIZE"
+            ) from None
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise InputError(f"The tokenizer {name} cannot be had from the Hub: {one_line(error)}") from error
+
+
+def recorded_tokenizer(examples: Examples) -> str:
+    """Folder or name of the tokenizer that made the data; InputError where it is not recorded."""
+    folder = Path(examples.path).expanduser() / TOKENIZER_FOLDER
+    if folder.is_dir():
+        return str(folder)
+    if examples.metadata and examples.metadata.get("tokenizer"):
+        return str(examples.metadata["tokenizer"])
+    raise InputError(f"{examples.path} does not say which tokenizer made it: set tokenizer_name")
+
+
+def vocab_size(tokenizer) -> int:
+    """Token ids there are, added tokens included."""
+    return len(tokenizer)
+
+
+def pad_id(tokenizer) -> int:
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no pad token: choose another or set one in it")
+    return tokenizer.pad_token_id
+
+
+def eos_id(tokenizer) -> int:
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no end token: choose another or set one in it")
+    return tokenizer.eos_token_id
