@@ -1,4 +1,4 @@
-"""Pretrained T5 encoders and GPT-2 from a Hugging Face folder or Hub name (safetensors), and the reference's pickle."""
+"""Pretrained T5 encoders and GPT-2 from a Hugging Face folder or Hub name (safetensors)."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from elfcli.models.t5 import T5Shape
 
 
 def fetch(name: str, filename: str, what: str) -> Path:
-    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`. InputError if it is not there."""
+    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`; InputError if not there."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():

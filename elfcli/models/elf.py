@@ -14,6 +14,7 @@ from flax import nnx
 
 from elfcli.models.layers import (
     RMSNorm,
+    abstract,
     apply_rope,
     attention,
     dropout,
@@ -225,12 +226,7 @@ def init_params(shape: ElfShape, key) -> dict:
 
 def abstract_params(shape: ElfShape) -> dict:
     """Shapes and dtypes of the parameters, without making them."""
-    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: ELF(shape, rngs=nnx.Rngs(0)))))
-
-
-def graphdef_of(shape: ElfShape):
-    """The network without its parameters; `nnx.merge(graphdef_of(shape), params)` is the model."""
-    return nnx.graphdef(nnx.eval_shape(lambda: ELF(shape, rngs=nnx.Rngs(0))))
+    return nnx.to_pure_dict(nnx.state(abstract(ELF, shape)))
 
 
 def num_params(params) -> int:

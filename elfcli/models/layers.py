@@ -3,6 +3,8 @@
 Array names carry their shape: B batch, T tokens, H hidden width, N heads, D head size.
 """
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -87,3 +89,14 @@ def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
     if remat != "none":
         step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
     return jax.lax.scan(step, x, (blocks, *xs))[0]
+
+
+def abstract(network, shape):
+    """`network(shape)` with shapes and dtypes in place of arrays."""
+    return nnx.eval_shape(lambda: network(shape, rngs=nnx.Rngs(0)))
+
+
+@cache
+def graphdef_of(network, shape):
+    """The network without its parameters; `nnx.merge(graphdef_of(network, shape), params)` is the model."""
+    return nnx.graphdef(abstract(network, shape))

@@ -1,0 +1,119 @@
+"""The reference's files: checkpoints (flax msgpack or an Orbax tree) and the encoder pickle (SPEC 9).
+
+Only data is read. The pickle goes through an unpickler that admits arrays and nothing else.
+"""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+
+from elfcli.errors import InputError
+from elfcli.hub.pretrained import first_line
+from elfcli.hub.reference import elf_from_reference, flatten
+
+WEIGHTS = ("params", "ema_params1")
+
+
+def read_reference_checkpoint(path: str | Path) -> dict:
+    """{"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
+
+    The optimiser state is never needed and never read. InputError where the path is no such checkpoint.
+    """
+    path = Path(path)
+    tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
+    missing = [name for name in ("params", "step") if name not in tree]
+    if missing:
+        raise InputError(
+            f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(tree)) or 'nothing'}"
+        )
+    weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
+    return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
+
+
+def _read_msgpack(path: Path) -> dict:
+    from flax.serialization import msgpack_restore
+
+    try:
+        tree = msgpack_restore(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # msgpack raises whatever the damage makes it meet
+        raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not a flax checkpoint")
+    return tree
+
+
+def _read_orbax(path: Path) -> dict:
+    import jax
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            names = checkpointer.metadata(path.absolute()).item_metadata.tree
+            wanted = {k: names[k] for k in (*WEIGHTS, "step", "epoch") if k in names}
+            item = jax.tree.map(lambda _: 0, wanted)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+            return checkpointer.restore(path.absolute(), args=how)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({first_line(error)})") from None
+
+
+def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
+    """The flat encoder tree of the reference's pickle {"params": tree}. Anything but arrays is refused unread."""
+    try:
+        with open(path, "rb") as file:
+            content = ArrayUnpickler(file).load()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # a damaged pickle raises whatever it meets
+        raise InputError(f"{path}: not a pickle of arrays, or a damaged one ({first_line(error)})") from None
+    flat = flatten(content["params"]) if isinstance(content, dict) and isinstance(content.get("params"), dict) else {}
+    if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
+        raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
+    return flat
+
+
+def _reconstruct(_subtype, _shape, _typecode):
+    """An empty array, whose state numpy checks against the bytes that follow; the shape given here is not trusted."""
+    return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
+
+
+def _dtype(name, *flags):
+    return np.dtype(str(name), *flags)
+
+
+def _frombuffer(buffer, dtype, shape, order):
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _jax_array(_numpy_reconstruct, _args, array_state, _aval_state):
+    """What a jax.Array pickles to: the parts of a numpy array."""
+    array = _reconstruct(None, None, None)
+    array.__setstate__(array_state)
+    return array
+
+
+ADMITTED = {
+    ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct; a string cannot be called
+    ("numpy", "dtype"): _dtype,
+    ("jax._src.array", "_reconstruct_array"): _jax_array,
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits what numpy and JAX arrays pickle to, by stand-ins of ours, and refuses every other name."""
+
+    def find_class(self, module, name):
+        try:
+            return ADMITTED[module, name]
+        except KeyError:
+            raise InputError(
+                f"the pickle asks for {module}.{name}; only arrays are admitted, nothing was run"
+            ) from None

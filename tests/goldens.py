@@ -1,0 +1,311 @@
+"""Runs every golden case found in a folder and prints its largest errors: `python tests/goldens.py DIR`.
+
+An error is the largest absolute difference over the largest magnitude of the golden. Exit code 0 only if all hold:
+1e-5 for outputs, 1e-4 for sampled latents, gradients and updated weights, tokens and stored values identical.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from elfcli.config.schema import Objective, Optimization
+from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
+from elfcli.flow import objective, sampler
+from elfcli.flow.postprocess import cut_after_eos, shift_left
+from elfcli.hub.files import read_encoder_pickle, read_reference_checkpoint
+from elfcli.hub.pretrained import load_gpt2, load_t5
+from elfcli.hub.reference import elf_from_reference, elf_to_reference, shape_of, t5_from_reference, t5_to_reference
+from elfcli.models.elf import ELF
+from elfcli.models.layers import graphdef_of
+from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.training.optimizer import lr_schedule, make_optimizer, update_ema
+
+OUTPUT, SAMPLED = 1e-5, 1e-4
+
+
+@dataclass(frozen=True)
+class Row:
+    case: str
+    what: str
+    absolute: float
+    relative: float
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        return self.relative <= self.limit
+
+
+def row(case, what, ours, golden, limit) -> Row:
+    """limit 0 asks for identity."""
+    ours, golden = np.asarray(ours), np.asarray(golden)
+    if ours.shape != golden.shape:
+        return Row(case, f"{what}: shape {ours.shape}, golden {golden.shape}", np.inf, np.inf, limit)
+    difference = np.abs(ours.astype(np.float64) - golden.astype(np.float64))
+    absolute = float(np.max(difference, initial=0.0))
+    if not np.isfinite(difference).all():
+        absolute = np.inf
+    magnitude = float(np.max(np.abs(golden.astype(np.float64)), initial=0.0))
+    return Row(case, what, absolute, absolute / magnitude if magnitude else absolute, limit)
+
+
+def tree_row(case, what, ours: dict, golden: dict, limit) -> Row:
+    """The worst row over two flat trees, each leaf against its own largest magnitude."""
+    if ours.keys() != golden.keys():
+        return Row(case, f"{what}: paths differ {sorted(ours.keys() ^ golden.keys())[:3]}", np.inf, np.inf, limit)
+    leaves = [row(case, path, ours[path], golden[path], limit) for path in golden]
+    worst = max(leaves, key=lambda r: r.relative)
+    return Row(case, f"{what} ({len(leaves)} arrays)", max(r.absolute for r in leaves), worst.relative, limit)
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def subtree(flat: dict, prefix: str) -> dict:
+    return {key.removeprefix(prefix + "/"): value for key, value in flat.items() if key.startswith(prefix + "/")}
+
+
+@partial(jax.jit, static_argnums=0)
+def run_t5(shape: T5Shape, params, ids, mask):
+    return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids, mask)
+
+
+class Goldens:
+    """The goldens of one folder; every method yields the rows of one kind of case that exists there."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = json.loads((folder / "config.json").read_text())
+
+    def params(self, name: str) -> dict:
+        return elf_from_reference(subtree(load(self.folder / name), "params"))
+
+    def rows(self) -> Iterator[Row]:
+        for name in ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "samples", "postprocess",
+                     "checkpoints", "encoder_pickle"):  # fmt: skip
+            yield from getattr(self, name)()
+
+    def t5_shape(self) -> T5Shape:
+        encoder = dict(self.config["encoder"])
+        return T5Shape(gated=encoder.pop("feed_forward_proj") != "relu", **encoder)
+
+    def t5_reference(self):
+        path = self.folder / "t5_encoder.npz"
+        if not path.exists():
+            return
+        golden = load(path)
+        flat = subtree(golden, "params")
+        for mask in ("2d", "3d"):
+            out = run_t5(self.t5_shape(), t5_from_reference(flat), golden["input_ids"], golden[f"mask_{mask}"])
+            yield row("t5_encoder", f"output, {mask} mask", out, golden[f"out_{mask}"], OUTPUT)
+        yield tree_row("t5_encoder", "tree round trip", t5_to_reference(t5_from_reference(flat)), flat, 0)
+
+    def t5_huggingface(self):
+        for path in sorted(self.folder.glob("t5_*/golden.npz")):
+            golden = load(path)
+            shape, params = load_t5(str(path.parent))
+            out = run_t5(shape, params, golden["input_ids"], golden["attention_mask"])
+            yield row(path.parent.name, "output", out, golden["last_hidden_state"], OUTPUT)
+
+    def gpt2(self):
+        path = self.folder / "gpt2" / "golden.npz"
+        if not path.exists():
+            return
+        golden = load(path)
+        shape, params = load_gpt2(str(path.parent))
+        eos = json.loads((path.parent / "config.json").read_text())["eos_token_id"]
+        ids, mask = golden["input_ids"], golden["attention_mask"].astype(bool)
+        nll, valid = score_tokens(shape, params, ids, mask, eos)
+        nll, valid = np.asarray(nll), np.asarray(valid)
+        entropy = unigram_entropies([list(r[m]) for r, m in zip(ids, mask, strict=True)], eos)
+        per_sample = np.exp(np.sum(nll * valid, axis=1) / np.sum(valid, axis=1))
+        yield row("gpt2", "scored positions", valid, golden["valid"], 0)
+        yield row("gpt2", "NLL of scored positions", nll * valid, golden["nll"] * golden["valid"], OUTPUT)
+        yield row("gpt2", "perplexity", np.exp(np.sum(nll * valid) / np.sum(valid)), golden["ppl"], OUTPUT)
+        yield row("gpt2", "perplexity per sample", per_sample, golden["per_sample_ppl"], OUTPUT)
+        yield row("gpt2", "entropy", entropy, golden["entropy"], OUTPUT)
+        yield row("gpt2", "mean entropy", np.mean(entropy), golden["mean_entropy"], OUTPUT)
+
+    def network(self):
+        for path in sorted(self.folder.glob("elf_network*.npz")):
+            golden, case = load(path), path.stem
+            flat = subtree(golden, "params")
+            params = elf_from_reference(flat)
+            yield tree_row(case, "tree round trip", elf_to_reference(params), flat, 0)
+            yield row(case, "dimensions against config.json", *self.dimensions(params), 0)
+            if "x" not in golden:
+                continue
+            model = nnx.merge(graphdef_of(ELF, shape_of(params)), params)
+
+            @jax.jit
+            def run(model, x, t, w, decode, mask=None):
+                features = model(x, t, w, decode, mask)
+                return model.denoise(features), model.logits(features)
+
+            x, t, w = golden["x"], golden["t"], golden["self_cond_cfg_scale"]
+            zero, one = jnp.zeros_like(t), jnp.ones_like(t)
+            yield row(case, "denoised", run(model, x, t, w, zero)[0], golden["denoised"], OUTPUT)
+            masked = run(model, x, t, w, zero, golden["attention_mask"])[0]
+            yield row(case, "denoised, masked", masked, golden["denoised_masked"], OUTPUT)
+            without = run(model, x, t, None, zero)[0]
+            yield row(case, "denoised, w not given", without, golden["denoised_without_cfg_tokens"], OUTPUT)
+            decode_x, logits = run(model, x, one, w, one)
+            yield row(case, "denoise output while decoding", decode_x, golden["decode_x"], OUTPUT)
+            yield row(case, "decode logits", logits, golden["decode_logits"], OUTPUT)
+
+    def dimensions(self, params):
+        shape, want = shape_of(params), self.config["model"]
+        names = ("hidden_size", "depth", "num_heads", "bottleneck_dim", "vocab_size")
+        ours = [getattr(shape, name) for name in names]
+        return [*ours, shape.latent_dim], [*(want[name] for name in names), want["text_encoder_dim"]]
+
+    def objectives(self):
+        for path in sorted(self.folder.glob("objective_*.npz")):
+            yield from self.objective_case(path.stem, load(path))
+
+    def objective_case(self, case: str, golden: dict):
+        config = self.config
+        plain = float(golden["setting_self_cond_prob"]) == 0
+        params = self.params("elf_network_without_self_cond.npz" if plain else "elf_network.npz")
+        graphdef = graphdef_of(ELF, shape_of(params))
+        cfg = Objective(
+            t_eps=config["t_eps"],
+            denoiser_noise_scale=config["denoiser_noise_scale"],
+            decoder_noise_scale=config["decoder_noise_scale"],
+            self_cond_prob=float(golden["setting_self_cond_prob"]),
+            denoiser_p_mean=float(golden["setting_denoiser_p_mean"]),
+            label_drop_prob=float(golden["setting_label_drop_prob"]),
+        )
+        drop = golden["batch_label_drop_mask"]
+        draws = objective.Draws(
+            golden["draw_t"], golden["draw_noise"], golden["draw_self_cond_uniform"] < cfg.self_cond_prob,
+            golden["draw_self_cond_cfg_scale"], golden["draw_decoder_lambda"], golden["draw_decoder_noise"],
+            drop, None,
+        )  # fmt: skip
+        cond, valid = golden["batch_cond_seq_mask"].astype(bool), golden["batch_attention_mask"].astype(bool)
+        undropped = objective.encoder_mask(cond, valid, np.zeros_like(drop))
+        yield row(case, "encoder mask", undropped, golden["batch_encoder_attention_mask"], 0)
+
+        t5 = t5_from_reference(subtree(load(self.folder / "t5_encoder.npz"), "params"))
+        mask = objective.encoder_mask(cond, valid, drop)
+        latents = run_t5(self.t5_shape(), t5, golden["batch_input_ids"], mask)
+        x0 = objective.drop_condition((latents - config["latent_mean"]) / config["latent_std"], cond, drop)
+        counted = objective.loss_mask(cond, valid, str(golden["setting_pad_token"]))
+        batch = objective.Batch(jnp.asarray(golden["batch_input_ids"]), cond, counted, x0)
+
+        def loss(params, branch):
+            num_decode, num_first = (0, len(drop)) if branch == "denoise" else (len(drop), 0)
+            model = nnx.merge(graphdef, params)
+            losses = objective.split_loss(model, batch, draws, cfg, num_decode, num_first)
+            return losses[0 if branch == "denoise" else 1]
+
+        gradients = {}
+        for branch in ("denoise", "decode"):
+            value, gradients[branch] = jax.jit(jax.value_and_grad(loss), static_argnums=1)(params, branch)
+            yield row(case, f"{branch} loss", value, golden[f"{branch}_loss"], OUTPUT)
+            flat = elf_to_reference(gradients[branch])
+            yield tree_row(case, f"{branch} gradients", flat, subtree(golden, f"{branch}_grad"), SAMPLED)
+
+        optimization = Optimization(optimizer=config["adam_or_muon"], lr=config["lr"], clip_norm=config["clip"])
+        tx = make_optimizer(optimization, lr_schedule(optimization, config["lr"], config["warmup_steps"], 1))
+        updates, _ = tx.update(gradients["denoise"], tx.init(params), params)
+        stepped = jax.tree.map(jnp.add, params, updates)
+        ema = update_ema(params, stepped, config["ema_decay"])
+        yield tree_row(
+            case, "weights after a step", elf_to_reference(stepped), subtree(golden, "muon_step1"), SAMPLED
+        )
+        yield tree_row(case, "EMA after a step", elf_to_reference(ema), subtree(golden, "ema_step1"), SAMPLED)
+
+    def samples(self):
+        for path in sorted(self.folder.glob("sample_*.npz")):
+            golden, case = load(path), path.stem
+            if case.startswith("sample_no_cfg_tokens"):
+                params = self.params("elf_network_without_cfg_tokens.npz")
+            elif case == "sample_no_self_cond":
+                params = self.params("elf_network_without_self_cond.npz")
+            else:
+                params = self.params("elf_network.npz")
+            latents, tokens = self.sample(params, golden)
+            yield row(case, "final latents", latents, golden["final_latents"], SAMPLED)
+            yield row(case, "tokens", tokens, golden["tokens"], 0)
+
+    def sample(self, params, golden):
+        z0 = golden["z0"]
+        cond = golden.get("cond_mask", np.zeros(z0.shape[:2])).astype(bool)
+        condition = sampler.Condition(jnp.asarray(cond), jnp.asarray(golden.get("cond_latents", np.zeros_like(z0))))
+        guidance = sampler.Guidance(jnp.float32(golden["cfg_scale"]), jnp.float32(golden["self_cond_cfg_scale"]))
+        noise = jnp.asarray(golden["sde_noise"]) * self.config["denoiser_noise_scale"]
+
+        @jax.jit
+        def run(params):
+            model = nnx.merge(graphdef_of(ELF, shape_of(params)), params)
+            use_cfg = float(golden["cfg_scale"]) != 1
+            predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=use_cfg)
+            grid, gamma = jnp.asarray(golden["t_steps"]), float(golden["sde_gamma"])
+            z, _ = sampler.solve(predict, jnp.asarray(z0), condition, grid, lambda i: noise[i], gamma)
+            return z, sampler.decode(model, z, guidance)
+
+        return run(params)
+
+    def postprocess(self):
+        path = self.folder / "postprocess.npz"
+        if not path.exists():
+            return
+        golden = load(path)
+        yield row("postprocess", "shifted", shift_left(golden["tokens"], golden["shift"]), golden["shifted"], 0)
+        yield row("postprocess", "after eos", cut_after_eos(golden["tokens"], 1, 0), golden["after_eos"], 0)
+        for kind in ("constant", "cosine"):
+            cfg = Optimization(lr=0.002, min_lr=1e-4, lr_schedule=kind)
+            rates = jax.vmap(lr_schedule(cfg, 0.002, 10, 100))(jnp.arange(100))
+            yield row("postprocess", f"learning rate, {kind}", rates, golden[f"lr_{kind}"], OUTPUT)
+
+    def checkpoints(self):
+        path = self.folder / "checkpoint_expected.npz"
+        if not path.exists():
+            return
+        golden = load(path)
+        for kind in ("msgpack", "orbax"):
+            for file in sorted((self.folder / f"checkpoint_{kind}").glob("checkpoint_*")):
+                case, found = f"checkpoint_{kind}", read_reference_checkpoint(file)
+                for name in ("params", "ema_params1"):
+                    yield tree_row(case, name, elf_to_reference(found[name]), subtree(golden, name), 0)
+                yield row(case, "step, epoch", [found["step"], found["epoch"]], [golden["step"], golden["epoch"]], 0)
+
+    def encoder_pickle(self):
+        path = self.folder / "encoder.pkl"
+        if not path.exists():
+            return
+        flat = subtree(load(self.folder / "t5_encoder.npz"), "params")
+        yield tree_row("encoder.pkl", "params", read_encoder_pickle(path), flat, 0)
+
+
+def main(folder: str) -> int:
+    jax.config.update("jax_default_matmul_precision", "highest")
+    rows = []
+    print(f"{'case':34} {'what':42} {'absolute':>10} {'relative':>10} {'limit':>8}")
+    for result in Goldens(Path(folder)).rows():
+        rows.append(result)
+        verdict = "" if result.holds else "  FAILS"
+        limit = f"{result.limit:.0e}" if result.limit else "same"
+        print(
+            f"{result.case:34} {result.what:42} {result.absolute:10.2e} {result.relative:10.2e} {limit:>8}{verdict}"
+        )
+    failed = sum(not result.holds for result in rows)
+    print(f"{len(rows) - failed} hold, {failed} fail")
+    return 1 if failed or not rows else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or not (Path(sys.argv[1]) / "config.json").is_file():
+        sys.exit("usage: python tests/goldens.py DIR, where DIR holds config.json and the goldens")
+    sys.exit(main(sys.argv[1]))
