@@ -62,12 +62,14 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _report_usage(error) -> int:
-    """One line for click's usage errors; a bare `elf` has had its help printed already and has no message."""
+    """One line for click's usage errors; the help, as it is, where no command was given."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return error.exit_code
     message = " ".join(error.format_message().split()).replace("Value error, ", "")
-    if message:
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context is not None else "elf"
-        _print_error(f"{message} (see `{command} --help`)")
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "elf"
+    _print_error(f"{message} (see `{command} --help`)")
     return error.exit_code
 
 

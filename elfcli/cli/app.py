@@ -6,13 +6,15 @@ import typer
 
 from elfcli import __version__
 from elfcli.cli import config
+from elfcli.cli.options import Grouped
 
 app = typer.Typer(
     name="elf",
+    cls=Grouped,
     help="Train, sample and score continuous diffusion language models (Embedded Language Flows).",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # with Rich's panels `elf --help` takes three times as long
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import ConfigOption, Grouped, ModelOption, SetOption, TaskOption
 
-app = typer.Typer(no_args_is_help=True, help="Show or check settings.")
+app = typer.Typer(cls=Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show or check settings.")
 
 
 class Format(StrEnum):

@@ -1,9 +1,10 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the listing of commands."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 _PANEL = "Settings"
 
@@ -33,3 +34,19 @@ SetOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+
+
+class Grouped(TyperGroup):
+    """Lists commands by their `rich_help_panel`, in the order in which they were registered."""
+
+    def format_commands(self, ctx, formatter) -> None:
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for name, command in self.commands.items():
+            if not command.hidden:
+                panel = getattr(command, "rich_help_panel", None)
+                panels.setdefault(panel if isinstance(panel, str) else "Commands", []).append(
+                    (name, command.get_short_help_str(limit=100))
+                )
+        for panel, rows in panels.items():
+            with formatter.section(panel):
+                formatter.write_dl(rows)
