@@ -1,0 +1,245 @@
+"""Reading corpora: text, JSON lines, CSV, TSV (each also as .gz) and Parquet, one document at a time.
+
+Whatever is wrong with a document is told as `file:line: what`; with `skip_bad` it is counted instead.
+"""
+
+import csv
+import glob
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from elfcli.errors import InputError, did_you_mean
+
+FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
+LONGEST_FIELD = 2**31 - 1
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Reading:
+    """How far the reading of a corpus is, and what it does with bad documents."""
+
+    skip_bad: bool = False
+    bad: int = 0
+    documents: int = 0
+    bytes_done: int = 0
+
+    def reject(self, where: str, what: str) -> None:
+        if not self.skip_bad:
+            raise InputError(f"{where}: {what} (mend it, or give --skip-bad to leave such lines out)")
+        self.bad += 1
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Columns to read: one for text, two (source, target) for conditional data; empty: found in the first record."""
+
+    names: tuple[str, ...] = ()
+
+    @property
+    def conditional(self) -> bool:
+        return len(self.names) == 2
+
+
+def requested_keys(text_key: str | None, source_key: str | None, target_key: str | None) -> Keys:
+    """Keys the user named; InputError where they contradict each other."""
+    if text_key and (source_key or target_key):
+        raise InputError("--text-key is for text, --source-key and --target-key for pairs: give one or the other")
+    if bool(source_key) != bool(target_key):
+        raise InputError("--source-key and --target-key belong together: give both")
+    if source_key and target_key:
+        return Keys((source_key, target_key))
+    return Keys((text_key,)) if text_key else Keys()
+
+
+def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
+    """The requested keys, checked against the columns of the first record, or the default ones that it has."""
+    found = f"its columns are {', '.join(columns) or 'none'}"
+    for name in keys.names:
+        if name not in columns:
+            raise InputError(f"{where} has no column '{name}'{did_you_mean(name, columns)}: {found}")
+    if keys.names:
+        return keys
+    for names in DEFAULT_KEYS:
+        if set(names) <= set(columns):
+            return Keys(names)
+    raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; give --text-key or --source-key")
+
+
+def file_format(path: Path) -> str:
+    """Ending that names the format, `.gz` left out; InputError for others."""
+    name = path.name.lower()
+    zipped = name.endswith(".gz")
+    ending = Path(name.removesuffix(".gz")).suffix
+    if ending not in FORMATS or (zipped and ending == ".parquet"):
+        raise InputError(f"{path}: unknown format '{path.suffix}': give {', '.join(FORMATS)} (text ones also as .gz)")
+    return ending
+
+
+def find_files(patterns: list[str]) -> list[Path]:
+    """Files of paths and globs, each pattern's in sorted order, none twice; InputError where one matches nothing."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        matches = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        matches = [match for match in matches if match.is_file()]
+        if path.is_dir():
+            raise InputError(f"{pattern} is a folder: name its files, e.g. '{path / '*.jsonl'}'")
+        if not matches:
+            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise InputError(f"No file {pattern}{did_you_mean(path.name, siblings)}")
+        files.update(dict.fromkeys(matches))
+    for path in files:
+        file_format(path)
+    return list(files)
+
+
+def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    """Numbered lines; lines that are not UTF-8 are rejected. InputError for binary files."""
+    start = reading.bytes_done
+    number = 0
+    try:
+        with path.open("rb") as raw:
+            lines = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
+            for number, line in enumerate(lines, 1):
+                reading.bytes_done = start + raw.tell()
+                if b"\0" in line:
+                    raise InputError(f"{path}:{number}: holds a zero byte; the file looks binary, not text")
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    reading.reject(f"{path}:{number}", f"not UTF-8 at byte {error.start + 1}")
+                    continue
+                yield number, text
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}:{number + 1}: cannot be read: {error}") from error
+
+
+def json_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
+    for number, line in text_lines(path, reading):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = str(error).split(": line")[0]
+            reading.reject(f"{path}:{number}", f"not JSON: {what} at column {getattr(error, 'colno', 1)}")
+            continue
+        if isinstance(record, dict):
+            yield number, record
+        elif isinstance(record, list) and number == 1:
+            raise InputError(f"{path}: one JSON list; write one object per line (JSON lines)")
+        else:
+            reading.reject(f"{path}:{number}", f"a JSON {type(record).__name__}, not an object")
+
+
+def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
+    csv.field_size_limit(LONGEST_FIELD)
+    line = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal line
+        for number, text in text_lines(path, reading):
+            line = number
+            yield text
+
+    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        first = line + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            reading.reject(f"{path}:{first}", f"not {path.suffix[1:].upper()}: {error}")
+            continue
+        if not header:
+            header = row
+        elif row and len(row) != len(header):
+            reading.reject(f"{path}:{first}", f"{len(row)} fields where the header has {len(header)}")
+        elif row:
+            yield first, dict(zip(header, row, strict=True))
+
+
+def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    start, size = reading.bytes_done, path.stat().st_size
+    try:
+        with ParquetFile(path) as file:
+            total, number = file.metadata.num_rows, 0
+            for batch in file.iter_batches(batch_size=1000):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield number, record
+                reading.bytes_done = start + size * number // max(total, 1)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
+    """(line or row number from 1 on, columns) of each record; blank lines are passed over."""
+    ending = file_format(path)
+    if ending in (".csv", ".tsv"):
+        return table_records(path, reading, "\t" if ending == ".tsv" else ",")
+    if ending == ".parquet":
+        return parquet_records(path, reading)
+    if ending in (".json", ".jsonl"):
+        return json_records(path, reading)
+    lines = text_lines(path, reading)
+    return ((number, {"text": line.strip()}) for number, line in lines if line.strip())
+
+
+@dataclass
+class Corpus:
+    """Documents of some files as tuples of texts: (text,) or (source, target). Iterating reads the files anew."""
+
+    files: list[Path]
+    keys: Keys
+    reading: Reading = field(default_factory=Reading)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        self.reading = reading = Reading(self.reading.skip_bad)
+        for path in self.files:
+            start = reading.bytes_done
+            for number, record in records(path, reading):
+                texts = tuple(record.get(name) for name in self.keys.names)
+                wrong = what_is_wrong(self.keys.names, texts, list(record))
+                if wrong:
+                    reading.reject(f"{path}:{number}", wrong)
+                    continue
+                reading.documents += 1
+                yield texts  # type: ignore[misc]
+            reading.bytes_done = start + path.stat().st_size
+        if not reading.documents:
+            raise InputError(f"No documents in {', '.join(map(str, self.files))} ({reading.bad} bad lines)")
+
+
+def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
+    for name, text in zip(names, texts, strict=True):
+        if text is None:
+            return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
+        if not isinstance(text, str):
+            return f"'{name}' is a {type(text).__name__}, not a string"
+        if not text.strip():
+            return f"'{name}' is empty"
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            return f"'{name}' holds half a surrogate pair"
+    return None
+
+
+def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:
+    """Finds the files and settles the keys by the first record that can be read."""
+    files = find_files(patterns)
+    for path in files:
+        for number, record in records(path, Reading(skip_bad)):
+            return Corpus(files, chosen_keys(keys, list(record), f"{path}:{number}"), Reading(skip_bad))
+    raise InputError(f"No documents in {', '.join(map(str, files))}: the files are empty")

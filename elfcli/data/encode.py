@@ -1,0 +1,82 @@
+"""Token ids of documents, in processes that share the work, and packing into full sequences."""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elfcli.data.datasets import load_tokenizer
+
+Chunk = tuple[tuple[str, ...], ...]
+Tokens = tuple[np.ndarray, np.ndarray]
+"""Flat token ids int32 and the length of every row int64."""
+
+
+def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk]:
+    """The documents in tuples of `size`, the last one shorter."""
+    rest = iter(documents)
+    while chunk := tuple(islice(rest, size)):
+        yield chunk
+
+
+_tokenizer: Any = None
+
+
+def start_worker(folder: str) -> None:
+    """Loads the tokenizer once per process; processes share the work, so each keeps to one thread."""
+    global _tokenizer
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _tokenizer = load_tokenizer(folder)
+
+
+def encode_chunk(chunk: Chunk) -> list[Tokens]:
+    """Token ids of each side of the documents, without special tokens and not cut."""
+    return [encode_texts(_tokenizer, list(texts)) for texts in zip(*chunk, strict=True)]
+
+
+def encode_texts(tokenizer, texts: list[str]) -> Tokens:
+    settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    rows = tokenizer(texts, **settings)["input_ids"]
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+
+
+def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
+    """Chunks with their token ids, in order. More workers than one are processes, which load `folder`, the tokenizer's
+    own; a few chunks per worker are under way at a time.
+    """
+    if workers <= 1:
+        for chunk in chunks:
+            yield chunk, [encode_texts(tokenizer, list(texts)) for texts in zip(*chunk, strict=True)]
+        return
+    spawn = multiprocessing.get_context("spawn")
+    waiting: deque[tuple[Chunk, Future]] = deque()
+    with ProcessPoolExecutor(workers, spawn, start_worker, (str(folder),)) as pool:
+        for chunk in chunks:
+            waiting.append((chunk, pool.submit(encode_chunk, chunk)))
+            if len(waiting) > 4 * workers:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+
+
+def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Joins rows with eos between into full sequences: (n, length) int32 and what is left over.
+
+    `rest` is what earlier rows left over, None before the first.
+    """
+    values, lengths = tokens
+    starts = np.cumsum(lengths) - lengths
+    if rest is None:
+        joined = np.insert(values, starts[1:], eos)
+    else:
+        joined = np.concatenate([rest, np.insert(values, starts, eos)])
+    full = len(joined) // length * length
+    return joined[:full].reshape(-1, length), joined[full:]

@@ -1,0 +1,267 @@
+"""From files to a data folder: tokenizer, Arrow token columns, texts and `elf_data.json`.
+
+    files -> chunks of documents -> token ids (in processes) -> packing -> Arrow file, in the order of the input
+
+The folder is written beside its place and renamed into it when complete. What it holds depends on the input and the
+settings alone, not on the number of workers.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elfcli import __version__
+from elfcli.data.arrow import sha256, write_arrow
+from elfcli.data.corpus import Corpus, open_corpus, requested_keys
+from elfcli.data.datasets import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows
+from elfcli.data.toy import TASKS, task_files
+from elfcli.data.vocabulary import train_tokenizer
+from elfcli.errors import InputError, did_you_mean
+
+CHUNK = 1000
+"""Documents per unit of work, and rows per Arrow record batch."""
+PERCENTILES = (50, 90, 99, 100)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `elf tokenize` was asked for; its options say what the fields mean."""
+
+    output: Path
+    inputs: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    task: str | None = None
+    seed: int = 0
+    text_key: str | None = None
+    source_key: str | None = None
+    target_key: str | None = None
+    tokenizer: str | None = None
+    train_tokenizer: int | None = None
+    pack: int | None = None
+    workers: int = 1
+    skip_bad: bool = False
+    overwrite: bool = False
+
+
+@dataclass
+class SplitSummary:
+    """What was written for a split. `lengths` holds the tokens of every row, per column."""
+
+    documents: int = 0
+    examples: int = 0
+    bad: int = 0
+    dropped_tokens: int = 0
+    seconds: float = 0.0
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def tokens(self) -> int:
+        return int(sum(lengths.sum() for lengths in self.lengths.values()))
+
+
+@dataclass(frozen=True)
+class Summary:
+    output: Path
+    keys: tuple[str, ...]
+    vocab_size: int
+    splits: dict[str, SplitSummary]
+
+
+Progress = Callable[[str, int, int, int], None]
+"""Called with (what is being done, bytes read, bytes in all, documents so far)."""
+
+
+def no_progress(stage: str, done: int, total: int, documents: int) -> None:
+    pass
+
+
+def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
+    """Does the whole job; InputError for anything wrong with it or with the input, and then nothing is written."""
+    check_job(job)
+    output = job.output.expanduser().absolute()
+    check_output(output, job.overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        if job.task:
+            paths = task_files(job.task, Path(temporary), seed=job.seed)
+            job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
+        folder = Path(temporary) / "data"
+        folder.mkdir(mode=0o755)
+        summary = write_data(job, folder, progress)
+        if output.exists():
+            output.rename(Path(temporary) / "replaced")
+        folder.rename(output)
+    return replace(summary, output=output)
+
+
+def check_job(job: Job) -> None:
+    if job.task and (job.inputs or job.validation):
+        raise InputError("--task makes its own text: leave out --input and --validation")
+    if job.task and job.task not in TASKS:
+        raise InputError(
+            f"No built-in task '{job.task}'{did_you_mean(job.task, TASKS)}: there are {', '.join(TASKS)}"
+        )
+    if not job.task and not job.inputs:
+        raise InputError("Nothing to tokenize: give --input FILE, or --task for a built-in one")
+    if job.tokenizer and job.train_tokenizer is not None:
+        raise InputError("--tokenizer and --train-tokenizer exclude each other: give one")
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    if not output.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{output} exists already: give another --output, or --overwrite to replace it")
+    if not (output / METADATA_FILE).is_file():
+        raise InputError(f"{output} is no data folder of elf, so it is not overwritten: give another --output")
+
+
+def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
+    keys = requested_keys(job.text_key, job.source_key, job.target_key)
+    corpora = {"train": open_corpus(list(job.inputs), keys, job.skip_bad)}
+    if job.validation:
+        corpora["validation"] = open_corpus(list(job.validation), corpora["train"].keys, job.skip_bad)
+    keys = corpora["train"].keys
+    if job.pack is not None and keys.conditional:
+        raise InputError("--pack joins texts without a source: it is not for pairs")
+    tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
+    splits = {}
+    for name, corpus in corpora.items():
+        part = folder / name if job.validation else folder
+        part.mkdir(exist_ok=True)
+        splits[name] = write_split(corpus, part, job, (name, tokenizer), progress)
+    if job.validation:
+        (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
+    summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
+    metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
+    (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return summary
+
+
+def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
+    """Trains the tokenizer or takes the named one; either way it is kept in `folder`."""
+    folder.mkdir()
+    if job.train_tokenizer is not None or (job.task and not job.tokenizer):
+        documents = observed(corpus, "training the tokenizer", progress)
+        train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer)
+        return load_tokenizer(folder)
+    tokenizer = load_tokenizer(job.tokenizer or "t5-small")
+    pad_id(tokenizer), eos_id(tokenizer)
+    tokenizer.save_pretrained(str(folder))
+    return tokenizer
+
+
+def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
+    """The documents, with the progress told every thousand."""
+    total = sum(path.stat().st_size for path in corpus.files)
+    for texts in corpus:
+        if corpus.reading.documents % CHUNK == 0:
+            progress(stage, corpus.reading.bytes_done, total, corpus.reading.documents)
+        yield texts
+    progress(stage, total, total, corpus.reading.documents)
+
+
+def write_split(
+    corpus: Corpus, folder: Path, job: Job, name_and_tokenizer: tuple[str, Any], progress: Progress
+) -> SplitSummary:
+    name, tokenizer = name_and_tokenizer
+    start = time.perf_counter()
+    summary = SplitSummary()
+    tokenizer_folder = folder.parent if job.validation else folder
+    documents = observed(corpus, f"tokenizing {name}", progress)
+    encoded = encode(chunks_of(documents, CHUNK), tokenizer, tokenizer_folder / TOKENIZER_FOLDER, job.workers)
+    if job.pack:
+        columns: Iterable[dict[str, Any]] = packed(encoded, job.pack, eos_id(tokenizer), summary)
+    else:
+        columns = (token_columns(tokens) | text_columns(chunk) for chunk, tokens in encoded)
+    names = ["input_ids"] if job.pack else list(column_names(corpus.keys.conditional))
+    lengths = write_arrow(columns, names, folder)
+    summary.lengths = lengths
+    summary.examples = len(lengths["input_ids"])
+    summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
+    summary.seconds = time.perf_counter() - start
+    if not summary.examples:
+        raise InputError(f"--pack {job.pack} is longer than all of {name} together ({summary.dropped_tokens} tokens)")
+    return summary
+
+
+def column_names(conditional: bool) -> tuple[str, ...]:
+    return ("condition_input_ids", "input_ids", "input", "reference") if conditional else ("input_ids", "text")
+
+
+def token_columns(tokens: list[Tokens]) -> dict[str, Tokens]:
+    return dict(
+        zip(("condition_input_ids", "input_ids") if len(tokens) == 2 else ("input_ids",), tokens, strict=True)
+    )
+
+
+def text_columns(chunk: Chunk) -> dict[str, list[str]]:
+    names = ("input", "reference") if len(chunk[0]) == 2 else ("text",)
+    return {name: list(texts) for name, texts in zip(names, zip(*chunk, strict=True), strict=True)}
+
+
+def packed(
+    encoded: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
+) -> Iterator[dict[str, Any]]:
+    rest = None
+    for _, (tokens,) in encoded:
+        rows, rest = pack_rows(rest, tokens, length, eos)
+        summary.dropped_tokens = len(rest)
+        if len(rows):
+            yield {"input_ids": (rows.reshape(-1), np.full(len(rows), length, np.int64))}
+
+
+def percentiles(lengths: np.ndarray) -> dict[str, int]:
+    """Row lengths that so many per cent of the rows do not exceed, and the greatest."""
+    found = np.percentile(lengths, PERCENTILES, method="higher")
+    return dict(zip(("p50", "p90", "p99", "max"), map(int, found), strict=True))
+
+
+def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
+    """What `elf_data.json` says; it depends on the input and the settings alone."""
+    settings: dict[str, Any] = {"task": job.task, "seed": job.seed if job.task else None, "keys": summary.keys}
+    settings |= {"pack": job.pack, "train_tokenizer": job.train_tokenizer, "skip_bad": job.skip_bad}
+    trained = job.train_tokenizer is not None or (job.task and not job.tokenizer)
+    return {
+        "elf_version": __version__,
+        "kind": "conditional" if len(summary.keys) == 2 else "text",
+        "tokenizer": TOKENIZER_FOLDER,
+        "tokenizer_source": "trained" if trained else job.tokenizer or "t5-small",
+        "vocab_size": summary.vocab_size,
+        "settings": settings,
+        "splits": {
+            name: {
+                "examples": split.examples,
+                "documents": split.documents,
+                "bad_lines": split.bad,
+                "tokens": split.tokens,
+                "dropped_tokens": split.dropped_tokens,
+                "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
+                "sources": [
+                    {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                    for path in corpora[name].files
+                ],
+            }
+            for name, split in summary.splits.items()
+        },
+    }
+
+
+def cut_counts(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> dict[str, int]:
+    """Rows that collation will cut, per column: conditions over max_input_length, texts that then do not fit."""
+    condition = lengths.get("condition_input_ids")
+    if condition is None:
+        return {"input_ids": int((lengths["input_ids"] > max_length).sum())}
+    room = max_length - np.minimum(condition, max_input_length)
+    return {
+        "condition_input_ids": int((condition > max_input_length).sum()),
+        "input_ids": int((lengths["input_ids"] > room).sum()),
+    }

@@ -1,0 +1,64 @@
+"""Training small tokenizers: SentencePiece models in the form in which Hugging Face's T5 tokenizer loads them."""
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from elfcli.errors import ElfError, InputError
+
+MOST_SENTENCES = 1_000_000
+LONGEST_SENTENCE = 100_000
+"""In bytes; longer documents are left out of the training of the tokenizer (not out of the data)."""
+
+
+def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:
+    """Writes `spiece.model` and `tokenizer_config.json` into an existing folder.
+
+    `size` is the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None makes every word
+    of the texts one piece. Deterministic: one thread, the first million documents. Raises InputError where the texts
+    do not yield `size` pieces.
+    """
+    import sentencepiece
+
+    kind: dict[str, Any]
+    if size is None:
+        kind = {"model_type": "word", "use_all_vocab": True, "vocab_size": 2**20}
+    else:
+        kind = {"model_type": "unigram", "vocab_size": size, "character_coverage": 0.9999}
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            pad_id=0,
+            eos_id=1,
+            unk_id=2,
+            bos_id=-1,
+            pad_piece="<pad>",
+            eos_piece="</s>",
+            unk_piece="<unk>",
+            num_threads=1,
+            input_sentence_size=MOST_SENTENCES,
+            shuffle_input_sentence=False,
+            max_sentence_length=LONGEST_SENTENCE,
+            minloglevel=2,
+            **kind,
+        )
+    except RuntimeError as error:
+        raise training_failure(size, str(error)) from error
+    (folder / "spiece.model").write_bytes(model.getvalue())
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}
+    settings |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def training_failure(size: int | None, message: str) -> ElfError:
+    """SentencePiece's complaint in the user's terms."""
+    if most := re.search(r"set it to a value <= (\d+)", message):
+        return InputError(f"--train-tokenizer {size} is too large for this text: it yields at most {most[1]} pieces")
+    if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
+        return InputError(f"--train-tokenizer {size} is too small for this text: it needs at least {least[1]} pieces")
+    return ElfError(f"Training a tokenizer of {size} pieces failed: {' '.join(message.split())}")
