@@ -126,7 +126,7 @@ def json_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line.rstrip())
         except (ValueError, RecursionError) as error:
             what = str(error).split(": line")[0]
             reading.reject(f"{path}:{number}", f"not JSON: {what} at column {getattr(error, 'colno', 1)}")
@@ -228,7 +228,7 @@ def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
         if not isinstance(text, str):
-            return f"'{name}' is a {type(text).__name__}, not a string"
+            return f"'{name}' holds {type(text).__name__}, not a string"
         if not text.strip():
             return f"'{name}' is empty"
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):

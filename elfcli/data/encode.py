@@ -48,8 +48,10 @@ def encode_texts(tokenizer, texts: list[str]) -> Tokens:
 
 
 def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
-    """Chunks with their token ids, in order. More workers than one are processes, which load `folder`, the tokenizer's
-    own; a few chunks per worker are under way at a time.
+    """Chunks with their token ids, in order.
+
+    More workers than one are processes that load the tokenizer from `folder`; a few chunks per worker are under way
+    at a time.
     """
     if workers <= 1:
         for chunk in chunks:

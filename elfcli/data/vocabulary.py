@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,19 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
     else:
         kind = {"model_type": "unigram", "vocab_size": size, "character_coverage": 0.9999}
     model = io.BytesIO()
+    failures: list[BaseException] = []
+
+    def watched() -> Iterator[str]:
+        """SentencePiece turns what fails in here into a RuntimeError of its own; the failure itself is kept."""
+        try:
+            yield from texts
+        except BaseException as failure:
+            failures.append(failure)
+            raise
+
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts),
+            sentence_iterator=watched(),
             model_writer=model,
             pad_id=0,
             eos_id=1,
@@ -48,6 +58,8 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
             **kind,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         raise training_failure(size, str(error)) from error
     (folder / "spiece.model").write_bytes(model.getvalue())
     settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}
