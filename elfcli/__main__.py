@@ -34,9 +34,13 @@ def _run(arguments: list[str], debug: bool) -> int:
     # Typer carries its own copy of click since 0.2x, click itself before; the base class is not exported.
     usage_error = sys.modules[typer.BadParameter.__module__].ClickException
     try:
-        code = typer.main.get_command(app)(arguments, prog_name="elf", standalone_mode=False)
+        command = typer.main.get_command(app)
+        with command.make_context("elf", arguments) as context:
+            command.invoke(context)
         sys.stdout.flush()
-        return code if isinstance(code, int) else 0
+        return 0
+    except typer.Exit as done:
+        return done.exit_code
     except ElfError as error:
         if debug:
             traceback.print_exc()

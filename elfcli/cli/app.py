@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from elfcli import __version__
-from elfcli.cli import config
+from elfcli.cli import config, resume, train
 from elfcli.cli.options import Grouped
 
 app = typer.Typer(
@@ -39,6 +39,9 @@ def root(
 
 
 # Panels, in the order of `elf --help`.
+TRAINING = "Training"
 SETTINGS = "Settings"
 
 app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)
+app.command(rich_help_panel=TRAINING)(train.train)
+app.command(rich_help_panel=TRAINING)(resume.resume)

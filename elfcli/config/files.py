@@ -132,8 +132,8 @@ def _toml_lines(text: str) -> dict[KeyPath, int]:
 def _read_yaml(path: Path, text: str) -> tuple[dict[str, Any] | list[Any], dict[KeyPath, int]]:
     import yaml
 
-    loader = _bounded_loader()(text)
     try:
+        loader = _bounded_loader()(text)
         node = loader.get_single_node()
         if node is None:
             return {}, {}
@@ -148,8 +148,6 @@ def _read_yaml(path: Path, text: str) -> tuple[dict[str, Any] | list[Any], dict[
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise FileError(f"{path}:{line}: not valid YAML: {error.reason}") from None
-    finally:
-        loader.dispose()
 
 
 def _line(node) -> int:
@@ -178,6 +176,7 @@ def _bounded_loader():
 
 _DATE = "tag:yaml.org,2002:timestamp"
 _MERGE = "tag:yaml.org,2002:merge"
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
@@ -196,6 +195,8 @@ class _YamlWalk:
         self.count += 1
         if depth > MAX_DEPTH or self.count > MAX_VALUES:
             raise FileError(f"{self.path}:{_line(node)}: aliases expand to too many values; write the settings out")
+        if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+            raise FileError(f"{self.path}:{_line(node)}: the tag {node.tag} has no place among settings")
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, at, depth)
         if isinstance(node, yaml.SequenceNode):

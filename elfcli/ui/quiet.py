@@ -17,8 +17,10 @@ _ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 
-_LOGGERS = ("absl", "jax", "jax._src.xla_bridge", "orbax", "flax", "grain", "transformers", "datasets", "evaluate")
-_LOGGERS += ("huggingface_hub", "httpx", "urllib3", "filelock", "asyncio", "rouge_score")
+_LOGGERS = (
+    *("absl", "jax", "jax._src.xla_bridge", "orbax", "flax", "grain"),
+    *("transformers", "datasets", "evaluate", "huggingface_hub", "httpx", "urllib3", "filelock", "rouge_score"),
+)
 
 
 def quiet() -> None:

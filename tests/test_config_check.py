@@ -1,0 +1,39 @@
+import pytest
+
+from elfcli.config.check import check_devices
+from elfcli.config.resolve import ConfigError, resolve
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["max_length=64", "max_input_length=64"], "leaves no room"),
+        (["hidden_size=100", "num_heads=3"], "not divisible by num_heads"),
+        (["hidden_size=12", "num_heads=4"], "odd size 3"),
+        (["self_cond_cfg_min=3", "self_cond_cfg_max=2"], "self_cond_cfg_min 3 is above"),
+        (["min_lr=0.1", "lr=0.01"], "min_lr 0.1 is above lr 0.01"),
+        (["min_lr=0.1", "lr_schedule=cosine"], "that follows from blr"),
+        (["steps=10", "warmup_steps=11"], "more than the 10 steps"),
+        (["epochs=1", "warmup_epochs=2"], "more than the 1 epochs"),
+        (["encoder_model_name=embedding", "encoder_checkpoint=x.pkl"], "T5 weights"),
+    ],
+)
+def test_each_contradiction_is_reported_once(sets, said):
+    with pytest.raises(ConfigError) as caught:
+        resolve(sets=sets, environ={})
+    (line,) = caught.value.problems
+    assert line.startswith("--set: ") and said in line
+
+
+def test_the_boundaries_are_allowed():
+    resolve(sets=["max_length=64", "max_input_length=63", "min_lr=0.1", "lr=0.1"], environ={})
+    resolve(sets=["steps=10", "warmup_steps=10", "self_cond_cfg_min=2", "self_cond_cfg_max=2"], environ={})
+
+
+def test_a_batch_that_devices_cannot_share():
+    config = resolve(sets=["batch_size=10"], environ={}).config
+    assert check_devices(config, 5) == []
+    (line,) = check_devices(config, 4)
+    assert "4 devices cannot share 10" in line and line.endswith("for example 8")
+    (line,) = check_devices(resolve(sets=["global_batch_size=3"], environ={}).config, 4)
+    assert line.startswith("global_batch_size") and line.endswith("for example 4")

@@ -1,0 +1,65 @@
+import json
+import tomllib
+
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from elfcli.config.render import to_json, to_toml, to_yaml
+from elfcli.config.resolve import load_config, resolve
+from elfcli.config.schema import SECTION_OF, Config
+
+configs = st.builds(
+    Config,
+    data=st.builds(type(Config().data), task=st.none() | st.text(max_size=20), data_path=st.none() | st.text()),
+    encoder=st.builds(type(Config().encoder), latent_mean=st.floats(-1e30, 1e30) | st.just("measure")),
+    network=st.builds(type(Config().network), model=st.none() | st.text(max_size=5)),
+    optimization=st.builds(type(Config().optimization), blr=st.floats(1e-300, 1e300), lr=st.floats(0.5, 1.0)),
+    training=st.builds(
+        type(Config().training), seed=st.integers(0, 10**12), steps=st.none() | st.integers(1, 10**12)
+    ),
+    tracking=st.builds(type(Config().tracking), wandb_resume=st.none() | st.booleans() | st.text(max_size=5)),
+)
+
+
+@given(config=configs, write=st.sampled_from([("toml", to_toml), ("yaml", to_yaml)]))
+@settings(deadline=None)
+def test_any_config_reads_back_equal(tmp_path_factory, config, write):
+    suffix, render = write
+    path = tmp_path_factory.getbasetemp() / f"config.{suffix}"
+    path.write_bytes(render(config).encode())
+    assert load_config(path) == config
+
+
+def test_presets_do_not_creep_into_what_a_run_left_unset(tmp_path):
+    resolved = resolve(task="toy-de-en", sets=["lr=none"], environ={})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(resolved))
+    assert load_config(path) == resolved.config
+    assert load_config(path).optimization.lr is None
+
+
+def test_every_value_names_its_layer(tmp_path):
+    resolved = resolve(task="toy-de-en", sets=["seed=5"], environ={"ELF_KEEP": "2"})
+    toml = to_toml(resolved)
+    assert "seed = 5  # --set\n" in toml
+    assert "keep = 2  # environment\n" in toml
+    assert "# weight_decay" not in toml and "# data_path is not set  # default\n" in toml
+    assert any(line.startswith("max_length = ") and "toy-de-en.toml:" in line for line in toml.splitlines())
+    assert "# default" not in to_toml(resolved, origins=False)
+    for name in SECTION_OF:
+        assert f"{name} = " in toml or f"# {name} is not set" in toml
+
+
+def test_other_readers_agree():
+    config = resolve(task="owt", sets=["lr=1e-5"], environ={})
+    plain = config.config.model_dump(mode="json")
+    from_yaml = yaml.safe_load(to_yaml(config))
+    assert from_yaml.pop("complete") is True
+    assert from_yaml == plain
+    from_toml = tomllib.loads(to_toml(config))
+    assert from_toml["optimization"]["lr"] == 1e-5 and from_toml["sampling"] == plain["sampling"]
+    from_json = json.loads(to_json(config))
+    assert from_json["optimization"]["lr"] == {"value": 1e-5, "layer": "--set", "file": None, "line": None}
+    assert from_json["data"]["max_length"]["line"] > 1
+    assert json.loads(to_json(config.config)) == plain
