@@ -5,6 +5,7 @@ An error is the largest absolute difference over the largest magnitude of the go
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,6 +79,15 @@ def subtree(flat: dict, prefix: str) -> dict:
 @partial(jax.jit, static_argnums=0)
 def run_t5(shape: T5Shape, params, ids, mask):
     return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids, mask)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+def one_step(params, gradients, cfg: Optimization, lr, warmup_steps, ema_decay):
+    """(weights, EMA) after one optimiser step from the initial weights."""
+    tx = make_optimizer(cfg, lr_schedule(cfg, lr, warmup_steps, 1))
+    updates, _ = tx.update(gradients, tx.init(params), params)
+    stepped = jax.tree.map(jnp.add, params, updates)
+    return stepped, update_ema(params, stepped, ema_decay)
 
 
 class Goldens:
@@ -217,10 +227,9 @@ class Goldens:
             yield tree_row(case, f"{branch} gradients", flat, subtree(golden, f"{branch}_grad"), SAMPLED)
 
         optimization = Optimization(optimizer=config["adam_or_muon"], lr=config["lr"], clip_norm=config["clip"])
-        tx = make_optimizer(optimization, lr_schedule(optimization, config["lr"], config["warmup_steps"], 1))
-        updates, _ = tx.update(gradients["denoise"], tx.init(params), params)
-        stepped = jax.tree.map(jnp.add, params, updates)
-        ema = update_ema(params, stepped, config["ema_decay"])
+        stepped, ema = one_step(
+            params, gradients["denoise"], optimization, config["lr"], config["warmup_steps"], config["ema_decay"]
+        )
         yield tree_row(
             case, "weights after a step", elf_to_reference(stepped), subtree(golden, "muon_step1"), SAMPLED
         )
@@ -289,8 +298,16 @@ class Goldens:
         yield tree_row("encoder.pkl", "params", read_encoder_pickle(path), flat, 0)
 
 
+def compilation_cache() -> Path:
+    """Where the tests keep compiled programs between runs."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "elf-tests" / "jax"
+
+
 def main(folder: str) -> int:
     jax.config.update("jax_default_matmul_precision", "highest")
+    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     rows = []
     print(f"{'case':34} {'what':42} {'absolute':>10} {'relative':>10} {'limit':>8}")
     for result in Goldens(Path(folder)).rows():

@@ -1,0 +1,20 @@
+"""`elf resume`: continue a run exactly."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.options import SetOption
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`.")],
+    sets: SetOption = None,
+) -> None:
+    """Continue a run from its newest checkpoint, as if it had never stopped."""
+    from elfcli.training.loop import resume_run
+    from elfcli.ui.progress import say
+
+    resume_run(run, sets or ())
+    say(f"done: {run} (sample with `elf sample --checkpoint {run}`)")

@@ -1,0 +1,41 @@
+"""`elf train`: a new run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+
+
+def train(
+    task: TaskOption = None,
+    model: ModelOption = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Training data of `elf tokenize`, or a Hub data set.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="RUN", help="Run folder to make.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimiser steps in all.")] = None,
+    epochs: Annotated[float | None, typer.Option("--epochs", metavar="N", help="Passes over the data.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples per batch.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", metavar="RATE", help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
+) -> None:
+    """Train a new run; it can be continued with `elf resume`."""
+    from elfcli.config.resolve import resolve
+    from elfcli.ui.progress import say
+
+    flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
+             "batch_size": batch_size, "lr": lr, "seed": seed}  # fmt: skip
+    resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags)
+    for warning in resolved.warnings:
+        say(f"warning: {warning}")
+
+    from elfcli.training.defaults import with_data, with_output
+    from elfcli.training.loop import start_run
+
+    resolved, folder = with_output(resolved)
+    start_run(with_data(resolved), folder)
+    say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")

@@ -1,0 +1,162 @@
+"""From a checkpoint to texts: conditions in, sampled latents, decoded tokens, texts out.
+
+Every sample has draws of its own, keyed by (seed, sample number), so that the same samples come out whatever the
+batch size. All settings of one shape share one compilation: scales, gamma and the grid are traced.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from elfcli.config.resolve import load_config
+from elfcli.config.schema import Config, SamplingSetting
+from elfcli.data.batches import collate
+from elfcli.data.datasets import eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.errors import InputError
+from elfcli.flow import sampler
+from elfcli.flow.objective import encoder_mask
+from elfcli.flow.postprocess import text_tokens
+from elfcli.flow.schedules import time_grid
+from elfcli.hub.encoder import Encoder, load_encoder
+from elfcli.hub.reference import check_tree
+from elfcli.models.elf import ELF, ElfShape
+from elfcli.models.layers import graphdef_of
+from elfcli.training.checkpoint import load_weights
+from elfcli.training.loop import compute_dtype, elf_shape
+from elfcli.training.run import CONFIG_FILE, require_run
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all it needs to make text."""
+
+    config: Config
+    shape: ElfShape
+    params: dict
+    encoder: Encoder
+    tokenizer: object
+    name: str
+    step: int
+
+
+def load_model(checkpoint: Path, *, ema: bool = True, step: int | None = None) -> Model:
+    """The model of a run folder, from its newest checkpoint or that of `step`; EMA weights unless `ema` is off."""
+    require_run(checkpoint)
+    config = load_config(checkpoint / CONFIG_FILE)
+    weights, step = load_weights(checkpoint, ema=ema, step=step)
+    tokenizer = load_tokenizer(checkpoint / "tokenizer")
+    encoder = load_encoder(config.encoder, vocab_size(tokenizer), compute_dtype(config))
+    shape = elf_shape(config, encoder.dim, vocab_size(tokenizer))
+    check_tree(weights, shape)
+    return Model(config, shape, jax.tree.map(jnp.asarray, weights), encoder, tokenizer, str(checkpoint), step)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample. steps: network steps N; gamma 0 is the ODE; cfg and w are guidance scales, 1 is off."""
+
+    sampler: str = "ode"
+    steps: int = 64
+    cfg: float = 1.0
+    w: float = 1.0
+    time_schedule: str = "logit_normal"
+    gamma: float = 0.0
+
+    @property
+    def name(self) -> str:
+        gamma = f"-gamma{self.gamma:g}" if self.sampler == "sde" else ""
+        return f"{self.sampler}{self.steps}{gamma}-cfg{self.cfg:g}-w{self.w:g}-{self.time_schedule}"
+
+
+def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
+    """Every combination of every preset."""
+    return [
+        Setting(preset.sampling_method, steps, cfg, w, preset.time_schedule, preset.sde_gamma)
+        for preset in presets
+        for steps, cfg, w in product(preset.num_sampling_steps, preset.cfgs, preset.self_cond_cfg_scales)
+    ]
+
+
+def generate(
+    model: Model,
+    conditions: Sequence[Sequence[int]] | int,
+    setting: Setting,
+    *,
+    seed: int = 0,
+    batch_size: int = 64,
+    longest: int | None = None,
+    update: Callable[[int], None] = lambda done: None,
+) -> Iterator[str]:
+    """Texts in order: one per condition (token ids), or as many unconditional ones as the number given.
+
+    longest: steps of the longest setting that is to share this compilation. update(done) is called per batch.
+    """
+    config, tokenizer = model.config, model.tokenizer
+    conditions = [()] * conditions if isinstance(conditions, int) else conditions
+    pads, eos = pad_id(tokenizer), eos_id(tokenizer)
+    fill = pads if config.data.pad_token == "pad" else eos
+    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+    grid_key, noise_key = jax.random.split(jax.random.key(seed))
+    objective = config.objective
+    grid = time_grid(
+        grid_key, setting.steps, setting.time_schedule, objective.denoiser_p_mean, objective.denoiser_p_std
+    )
+    grid = jnp.pad(grid, (0, (longest or setting.steps) - setting.steps), constant_values=1.0)
+    batch_size = min(batch_size, max(len(conditions), 1))
+    for first in range(0, len(conditions), batch_size):
+        part = conditions[first : first + batch_size]
+        # A short last batch is filled up, so that it needs no compilation of its own.
+        filled = [*part, *[()] * (batch_size - len(part))]
+        examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
+        batch = collate(examples, **lengths, pad_id=fill)
+        tokens = _sample_batch(
+            (model.shape, model.encoder.apply, objective.denoiser_noise_scale, objective.t_eps),
+            (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
+            (model.params, model.encoder.params),
+            (batch["input_ids"], batch["cond_mask"], batch["valid_mask"]),
+            (jnp.float32(config.encoder.latent_mean), jnp.float32(config.encoder.latent_std)),
+            jnp.arange(first, first + batch_size),
+            noise_key,
+            grid,
+            jnp.float32(setting.gamma if setting.sampler == "sde" else 0.0),
+            sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.w)),
+        )
+        shift = batch["cond_mask"].sum(axis=1)
+        rows = text_tokens(np.asarray(tokens), shift, **lengths, eos_id=eos, pad_id=pads)
+        yield from tokenizer.batch_decode(rows[: len(part)], skip_special_tokens=True)
+        update(first + len(part))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _sample_batch(static, switches, params, batch, latent_stats, numbers_B, noise_key, grid, gamma, guidance):
+    """Tokens (B, S) of one batch."""
+    shape, encode, noise_scale, t_eps = static
+    use_cfg, use_w = switches
+    ids, cond, valid = batch
+    mean, std = latent_stats
+    model = nnx.merge(graphdef_of(ELF, shape), params[0])
+    latents = encode(params[1], ids, encoder_mask(cond, valid, jnp.zeros(len(ids), bool)))
+    condition = sampler.Condition(cond, (latents - mean) / std)
+
+    def noise_at(i):
+        """Noise of step i; step -1 is where sampling starts."""
+        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(numbers_B)
+        return jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys) * noise_scale
+
+    predict = sampler.make_predict(model, condition, guidance, t_eps, use_cfg=use_cfg, use_w=use_w)
+    z, _ = sampler.solve(predict, noise_at(-1), condition, grid, noise_at, gamma)
+    return sampler.decode(model, z, guidance)
+
+
+def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of source texts. InputError for an unconditional model."""
+    if not model.config.data.max_input_length:
+        raise InputError(f"{model.name}: an unconditional model takes no input; give --num-samples instead")
+    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

@@ -1,0 +1,64 @@
+"""What a command says while it works: a live line on a terminal, plain lines elsewhere; process 0 only."""
+
+import sys
+import time
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """One line on stderr, from process 0 only."""
+    if is_first_process():
+        console.print(text, markup=False)
+
+
+def is_first_process() -> bool:
+    jax = sys.modules.get("jax")  # whoever runs several processes has imported it
+    return jax is None or jax.process_index() == 0
+
+
+def number(value) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+@contextmanager
+def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0):
+    """Yields `update(done, detail)`: a bar with time left on a terminal, elsewhere a line every so often."""
+    if not is_first_process():
+        yield lambda done, detail="": None
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                   TextColumn("{task.fields[detail]}"))  # fmt: skip
+        with Progress(*columns, console=console, transient=True) as bar:
+            task = bar.add_task(what, total=total, completed=done, detail="")
+            yield lambda done, detail="": bar.update(task, completed=done, **({"detail": detail} if detail else {}))
+    else:
+        yield _PlainProgress(what, total, done, every_seconds)
+
+
+class _PlainProgress:
+    """Prints `what 120/1000, 2:10 left  detail`, and always the last step."""
+
+    def __init__(self, what: str, total: int, done: int, every_seconds: float):
+        self.what, self.total, self.first, self.every = what, total, done, every_seconds
+        self.start = self.last = time.monotonic()
+        self.detail = ""
+
+    def __call__(self, done: int, detail: str = "") -> None:
+        now = time.monotonic()
+        self.detail = detail or self.detail
+        if now - self.last < self.every and done < self.total:
+            return
+        self.last = now
+        left = (now - self.start) / max(done - self.first, 1) * (self.total - done)
+        say(f"{self.what} {done}/{self.total}, {clock(left)} left  {self.detail}".rstrip())
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
