@@ -199,9 +199,9 @@ def test_nothing_is_overwritten_without_being_told_to(pairs_job, pairs_data, tmp
 def test_a_bad_line_leaves_nothing_behind(tmp_path):
     bad = write(tmp_path / "a.jsonl", '{"text": "some words here"}\n' * 30 + "{\n")
     with pytest.raises(InputError, match=":31: not JSON"):
-        tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=20))
+        tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=13))
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
-    summary = tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=20, skip_bad=True))
+    summary = tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=13, skip_bad=True))
     assert (summary.splits["train"].examples, summary.splits["train"].bad) == (30, 1)
     assert load_examples(tmp_path / "d").texts(0) == {"text": "some words here"}
 

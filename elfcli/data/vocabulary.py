@@ -35,7 +35,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
         """SentencePiece turns what fails in here into a RuntimeError of its own; the failure itself is kept."""
         try:
             yield from texts
-        except BaseException as failure:
+        except (Exception, KeyboardInterrupt) as failure:
             failures.append(failure)
             raise
 
