@@ -96,9 +96,16 @@ def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
         folder = Path(temporary) / "data"
         folder.mkdir(mode=0o755)
         summary = write_data(job, folder, progress)
+        replaced = Path(temporary) / "replaced"
         if output.exists():
-            output.rename(Path(temporary) / "replaced")
-        folder.rename(output)
+            check_output(output, job.overwrite)
+            output.rename(replaced)
+        try:
+            folder.rename(output)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(output)
+            raise
     return replace(summary, output=output)
 
 
