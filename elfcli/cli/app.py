@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from elfcli import __version__
-from elfcli.cli import config, resume, train
+from elfcli.cli import config, evaluate, resume, sample, tokenize, train
 from elfcli.cli.options import Grouped
 
 app = typer.Typer(
@@ -39,9 +39,14 @@ def root(
 
 
 # Panels, in the order of `elf --help`.
+DATA = "Data"
 TRAINING = "Training"
+SAMPLING = "Sampling and scoring"
 SETTINGS = "Settings"
 
+app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
+app.command("train", rich_help_panel=TRAINING)(train.train)
+app.command("resume", rich_help_panel=TRAINING)(resume.resume)
+app.command("sample", rich_help_panel=SAMPLING)(sample.sample)
+app.command("eval", rich_help_panel=SAMPLING)(evaluate.evaluate)
 app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)
-app.command(rich_help_panel=TRAINING)(train.train)
-app.command(rich_help_panel=TRAINING)(resume.resume)

@@ -1,0 +1,76 @@
+"""`elf eval`: sample a task's evaluation split and score it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.options import SetOption, TaskOption
+from elfcli.cli.sample import CheckpointOption
+
+
+def evaluate(
+    checkpoint: CheckpointOption,
+    task: TaskOption = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Evaluation data; by default the run's own.")
+    ] = None,
+    num_samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many samples to score.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the draws.")] = 0,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts sampled at once.")] = 64,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for samples and results.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    sets: SetOption = None,
+) -> None:
+    """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
+    import json
+
+    from elfcli.config.resolve import resolve
+    from elfcli.errors import InputError
+    from elfcli.training.run import CONFIG_FILE, require_run, write_whole
+    from elfcli.ui.progress import progress, say
+
+    require_run(checkpoint)
+    # The preset of --task decides the metrics and sampling settings; the run's own settings decide the model.
+    of_run = resolve(files=[checkpoint / CONFIG_FILE], sets=sets or (), environ={}).config
+    preset = resolve(task=task, sets=sets or (), environ={}).config if task else of_run
+    if not preset.evaluation.metrics:
+        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
+    if json_file is not None and json_file.exists() and not overwrite:
+        raise InputError(f"{json_file} exists; give another --json, or --overwrite")
+
+    from elfcli.evaluation.evaluate import evaluate as run
+    from elfcli.evaluation.evaluate import evaluation_examples
+    from elfcli.evaluation.generate import load_model, settings_of
+
+    model = load_model(checkpoint)
+    conditional = bool(model.config.data.max_input_length)
+    settings = settings_of(preset.sampling)
+    folder = output or checkpoint / "eval" / f"step{model.step}-seed{seed}"
+    if (folder / "results.json").exists() and not overwrite:
+        raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
+    examples = evaluation_examples(of_run, data) if conditional else None
+    count = num_samples or preset.evaluation.num_samples
+    count = min(count, len(examples)) if examples else count
+    say(f"{checkpoint} at step {model.step}: {count} samples, {len(settings)} setting(s), results in {folder}")
+    with progress("eval", count * len(settings)) as update:
+        order = {setting.name: i for i, setting in enumerate(settings)}
+        results = run(
+            model,
+            settings,
+            preset.evaluation.metrics,
+            examples=examples,
+            num_samples=count,
+            seed=seed,
+            folder=folder,
+            batch_size=batch_size,
+            update=lambda name, done: update(order[name] * count + done),
+        )
+    for setting, result in zip(settings, results, strict=True):
+        scores = "  ".join(f"{score['metric']} {score['value']:.2f}" for score in result["scores"])
+        typer.echo(f"{setting.name:40}  {scores}  ({result['num_samples']} samples, {result['seconds']:.0f} s)")
+    if json_file is not None:
+        write_whole(json_file, json.dumps(results, indent=1) + "\n")

@@ -1,0 +1,106 @@
+"""`elf sample`: texts from a checkpoint."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CHECKPOINT_HELP = "Run folder of `elf train`."
+CheckpointOption = Annotated[Path, typer.Option("--checkpoint", metavar="RUN", help=CHECKPOINT_HELP)]
+
+
+def sample(
+    checkpoint: CheckpointOption,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Network steps.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="ode|sde", help="Solver.")] = None,
+    gamma: Annotated[float | None, typer.Option(metavar="G", min=0, help="Noise put back (SDE).")] = None,
+    cfg: Annotated[float | None, typer.Option(metavar="C", help="Guidance scale of the condition; 1: off.")] = None,
+    sc_cfg: Annotated[float | None, typer.Option(metavar="W", help="Self-conditioning guidance scale.")] = None,
+    time_schedule: Annotated[str | None, typer.Option(metavar="logit_normal|uniform", help="Time grid.")] = None,
+    num_samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many texts.")] = None,
+    input_: Annotated[
+        Path | None, typer.Option("--input", metavar="F.jsonl", help="Sources, one {'input': ...} per line.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Data folder whose sources are sampled.")] = None,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the draws.")] = 0,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts sampled at once.")] = 64,
+    at_step: Annotated[
+        int | None, typer.Option(metavar="N", help="Checkpoint to take; the newest by default.")
+    ] = None,
+    raw_weights: Annotated[
+        bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="F.jsonl", help="File to write.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+) -> None:
+    """Sample texts: one per source for conditional models, else --num-samples of them."""
+    from elfcli.errors import InputError
+    from elfcli.ui.progress import progress, say
+
+    flags = {"sampler": sampler, "steps": steps, "gamma": gamma, "cfg": cfg, "w": sc_cfg,
+             "time_schedule": time_schedule}  # fmt: skip
+    check_choices(sampler, time_schedule)
+    if input_ is not None and num_samples is not None:
+        raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
+    if output is not None and output.exists() and not overwrite:
+        raise InputError(f"{output} exists; give another --output, or --overwrite")
+
+    from elfcli.evaluation.evaluate import (
+        evaluation_examples,
+        rows_of_file,
+        rows_to_sample,
+        sample_rows,
+        write_samples,
+    )
+    from elfcli.evaluation.generate import load_model
+
+    model = load_model(checkpoint, ema=not raw_weights, step=at_step)
+    setting = chosen_setting(model.config.sampling, flags)
+    path = output or checkpoint / "samples" / f"step{model.step}-{setting.name}-seed{seed}.jsonl"
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another --output or --seed, or --overwrite")
+    count = num_samples or model.config.evaluation.num_samples
+    if input_ is not None:
+        conditions, rows = rows_of_file(model, input_)
+    elif model.config.data.max_input_length:
+        conditions, rows = rows_to_sample(model, evaluation_examples(model.config, data), count)
+    else:
+        conditions, rows = count, None
+    total = conditions if isinstance(conditions, int) else len(conditions)
+    say(f"{checkpoint} at step {model.step}, {setting.name}, {total} texts to {path}")
+    with progress("sample", total) as update:
+        samples = sample_rows(model, conditions, rows, setting, seed=seed, batch_size=batch_size, update=update)
+    write_samples(path, samples, overwrite)
+    show(samples)
+
+
+def check_choices(sampler: str | None, time_schedule: str | None) -> None:
+    from elfcli.errors import InputError, did_you_mean
+
+    for option, value, known in (
+        ("--sampler", sampler, ("ode", "sde")),
+        ("--time-schedule", time_schedule, ("logit_normal", "uniform")),
+    ):
+        if value is not None and value not in known:
+            raise InputError(f"{option} {value}: expected {' or '.join(known)}{did_you_mean(value, known)}")
+
+
+def chosen_setting(presets, flags: dict):
+    """The preset's first setting (of the chosen sampler, where it has one), with what the flags say in its place."""
+    from dataclasses import replace
+
+    from elfcli.evaluation.generate import settings_of
+
+    settings = settings_of(presets)
+    matching = [setting for setting in settings if flags["sampler"] in (None, setting.sampler)]
+    given = {name: value for name, value in flags.items() if value is not None}
+    return replace((matching or settings)[0], **given)
+
+
+def show(samples: list[dict], count: int = 5) -> None:
+    """The first few samples, on stdout."""
+    for row in samples[:count]:
+        for name in ("input", "generated", "reference"):
+            if name in row:
+                typer.echo(f"{name:>10}  {row[name]}")
+        typer.echo("")

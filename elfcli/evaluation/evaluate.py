@@ -1,0 +1,158 @@
+"""Sampling a task's evaluation split and scoring it: what `elf sample` and `elf eval` do, callable from Python."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from elfcli.config.schema import Config
+from elfcli.data.datasets import Examples, load_examples, split_names
+from elfcli.errors import InputError
+from elfcli.evaluation.generate import Model, Setting, encode_conditions, generate
+from elfcli.training.run import write_whole
+
+SOURCE_KEYS = ("input", "source")
+TARGET_KEYS = ("reference", "output", "target")
+
+
+def evaluation_examples(config: Config, data: str | None = None) -> Examples:
+    """The evaluation split: `data` or eval_data_path, else the validation split of the training data."""
+    where = data or config.data.eval_data_path
+    if where is None:
+        if config.data.data_path is None:
+            raise InputError("no evaluation data: give --data DIR or set eval_data_path")
+        return load_examples(config.data.data_path, "validation")
+    splits = split_names(where) if Path(where).is_dir() else ("validation",)
+    return load_examples(where, "validation" if "validation" in splits else splits[0])
+
+
+def first(row: dict, keys: Sequence[str]) -> str | None:
+    return next((row[key] for key in keys if key in row), None)
+
+
+def rows_to_sample(model: Model, examples: Examples, count: int) -> tuple[list, list[dict]]:
+    """(conditions as token ids, rows with `id`, `input`, `reference`) of the first `count` examples."""
+    if examples.tokens.condition_input_ids is None:
+        raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
+    conditions, rows = [], []
+    for i in range(min(count, len(examples))):
+        tokens, texts = examples.tokens[i], examples.texts(i) if examples.texts else {}
+
+        def text(keys, ids, texts=texts):
+            found = first(texts, keys)
+            return found if found is not None else model.tokenizer.decode(ids, skip_special_tokens=True)
+
+        conditions.append(tokens["condition_input_ids"])
+        source, target = text(SOURCE_KEYS, conditions[-1]), text(TARGET_KEYS, tokens["input_ids"])
+        rows.append({"id": i, "input": source, "reference": target})
+    return conditions, rows
+
+
+def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
+    """(conditions, rows) of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
+    from elfcli.evaluation.samples_file import read_jsonl
+
+    rows = []
+    for number, line in enumerate(read_jsonl(path), 1):
+        source, target = first(line, SOURCE_KEYS), first(line, TARGET_KEYS)
+        if not isinstance(source, str):
+            raise InputError(f"{path}:{number}: expected a text under 'input', found the keys {', '.join(line)}")
+        row = {"id": line.get("id", number - 1), "input": source}
+        rows.append(row | ({"reference": target} if target is not None else {}))
+    return encode_conditions(model, [row["input"] for row in rows]), rows
+
+
+def sample_rows(
+    model: Model,
+    conditions,
+    rows: list[dict] | None,
+    setting: Setting,
+    *,
+    seed: int,
+    batch_size: int,
+    longest: int | None = None,
+    update: Callable[[int], None] = lambda done: None,
+) -> list[dict]:
+    """One row per sample: `id`, `generated`, and `input` and `reference` where there are some."""
+    count = conditions if isinstance(conditions, int) else len(conditions)
+    texts = generate(model, conditions, setting, seed=seed, batch_size=batch_size, longest=longest, update=update)
+    given = rows or [{"id": i} for i in range(count)]
+    return [{"id": row["id"], "generated": text} | row for row, text in zip(given, texts, strict=True)]
+
+
+def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
+    """The samples as JSONL, whole or not at all."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another --output, or --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+
+
+def score(rows: list[dict], metric: str, config: Config) -> dict:
+    """{"metric", "value", ...} of one metric: bleu, rouge or ppl."""
+    generated = [row["generated"] for row in rows]
+    if metric == "ppl":
+        from elfcli.evaluation.perplexity import perplexity
+
+        settings = config.evaluation
+        return perplexity(
+            generated,
+            model=settings.eval_ppl_model,
+            batch_size=settings.eval_ppl_batch_size,
+            max_length=settings.eval_ppl_max_length,
+        ).as_dict()
+    references = [row["reference"] for row in rows]
+    if metric == "bleu":
+        from elfcli.evaluation.bleu import corpus_bleu
+
+        return corpus_bleu(generated, references).as_dict()
+    from elfcli.evaluation.rouge import rouge
+
+    return rouge(generated, references).as_dict()
+
+
+def evaluate(
+    model: Model,
+    settings: Sequence[Setting],
+    metrics: Sequence[str],
+    *,
+    examples: Examples | None,
+    num_samples: int,
+    seed: int,
+    folder: Path,
+    batch_size: int = 64,
+    update: Callable[[str, int], None] = lambda name, done: None,
+) -> list[dict]:
+    """Samples with every setting and scores each; writes the samples and a result per setting into `folder`.
+
+    Returns one result per setting: {"setting", "step", "seed", "num_samples", "seconds", "scores": [...]}.
+    """
+    if model.config.data.max_input_length:
+        conditions, rows = rows_to_sample(model, examples, num_samples)
+    else:
+        conditions, rows = num_samples, None
+    longest, results = max(setting.steps for setting in settings), []
+    for setting in settings:
+        start = time.monotonic()
+        report = lambda done, name=setting.name: update(name, done)  # noqa: E731
+        samples = sample_rows(
+            model, conditions, rows, setting, seed=seed, batch_size=batch_size, longest=longest, update=report
+        )
+        seconds = time.monotonic() - start
+        write_samples(folder / f"{setting.name}.jsonl", samples, overwrite=True)
+        results.append(
+            {
+                "setting": asdict(setting),
+                "step": model.step,
+                "seed": seed,
+                "num_samples": len(samples),
+                "seconds": seconds,
+                "scores": [score(samples, metric, model.config) for metric in metrics],
+            }
+        )
+        write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    return results
