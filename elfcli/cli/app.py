@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from elfcli import __version__
-from elfcli.cli import config, evaluate, resume, sample, tokenize, train
+from elfcli.cli import config, eval_bleu, eval_ppl, eval_rouge, evaluate, resume, sample, tokenize, train
 from elfcli.cli.options import Grouped
 
 app = typer.Typer(
@@ -49,4 +49,7 @@ app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("resume", rich_help_panel=TRAINING)(resume.resume)
 app.command("sample", rich_help_panel=SAMPLING)(sample.sample)
 app.command("eval", rich_help_panel=SAMPLING)(evaluate.evaluate)
+app.command("eval-bleu", rich_help_panel=SAMPLING)(eval_bleu.eval_bleu)
+app.command("eval-rouge", rich_help_panel=SAMPLING)(eval_rouge.eval_rouge)
+app.command("eval-ppl", rich_help_panel=SAMPLING)(eval_ppl.eval_ppl)
 app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)

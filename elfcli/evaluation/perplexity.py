@@ -1,26 +1,180 @@
-"""Generative perplexity and unigram entropy under GPT-2 (SPEC 7), exact against the reference's protocol."""
+"""Generative perplexity and unigram entropy under GPT-2 (SPEC 7), exact against the reference's protocol.
 
+Texts are scored longest first, padded to a few lengths, so that short ones cost little and few programs are compiled.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
+from elfcli.data.datasets import eos_id, hub_reachable, load_tokenizer, looks_like_a_path, vocab_size
+from elfcli.errors import ElfError, InputError
+from elfcli.hub.pretrained import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
+
+DEFAULT_MODEL = "gpt2-large"
+PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
+
+
+@dataclass(frozen=True)
+class PerplexityResult:
+    """ppl: exp(NLL per scored token), pooled. mean_entropy: nats, mean over texts. num_tokens: scored tokens.
+
+    num_samples: texts scored, the empty ones left out. max_length: tokens at which texts were cut.
+    """
+
+    ppl: float
+    mean_entropy: float
+    num_samples: int
+    num_skipped_empty: int
+    num_tokens: int
+    model: str
+    max_length: int
+
+    def as_dict(self) -> dict:
+        return {
+            "metric": "ppl",
+            "value": self.ppl,
+            "entropy": self.mean_entropy,
+            "num_samples": self.num_samples,
+            "num_skipped_empty": self.num_skipped_empty,
+            "num_tokens": self.num_tokens,
+            "model": self.model,
+            "max_length": self.max_length,
+        }
+
+
+def perplexity(
+    texts: Sequence[str],
+    *,
+    model: str = DEFAULT_MODEL,
+    tokenizer: str | None = None,
+    batch_size: int = 8,
+    max_length: int = 1024,
+    update: Callable[[int], None] = lambda done: None,
+) -> PerplexityResult:
+    """Scores texts with a GPT-2 from a folder or the Hub; `tokenizer` is by default the one beside the model.
+
+    Texts are cut at `max_length` tokens, or at the model's own window where that is shorter. update(done) is called
+    with the number of texts done. InputError for a model that cannot be had or does not fit its tokenizer, and where
+    all texts are empty.
+    """
+    kept = [text for text in texts if text.strip()]
+    if not kept:
+        raise InputError(f"all {len(texts)} texts are empty: nothing to score")
+    if max_length < 2:
+        raise InputError(f"max_length {max_length}: a text's first token is never scored, so 2 or more are needed")
+    judge_tokenizer = load_judge_tokenizer(model, tokenizer)
+    shape, params = load_gpt2(model)
+    if vocab_size(judge_tokenizer) > shape.vocab_size:
+        raise InputError(
+            f"{tokenizer or model}: a tokenizer of {vocab_size(judge_tokenizer)} tokens, but the model {model} knows "
+            f"{shape.vocab_size}; give the model's own with --tokenizer"
+        )
+    window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
+    rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+    skipped = len(texts) - len(kept)
+    params = jax.device_put(params)
+    nll, counts = row_totals(
+        shape,
+        params,
+        rows,
+        eos_id=eos,
+        window=window,
+        batch_size=batch_size,
+        update=lambda done: update(skipped + done),
+    )
+    if not counts.sum():
+        raise InputError("the texts hold nothing but end-of-text tokens: nothing to score")
+    value = float(np.exp(nll.sum() / counts.sum()))
+    if not np.isfinite(value):
+        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no GPT-2's")
+    entropy = float(unigram_entropies(rows, eos).mean())
+    return PerplexityResult(value, entropy, len(kept), skipped, int(counts.sum()), model, window)
+
+
+def load_judge_tokenizer(model: str, tokenizer: str | None):
+    """The tokenizer named, or the one beside the model; a model that is not there is told of first."""
+    if not looks_like_a_path(model) and not in_cache(model) and not hub_reachable():
+        raise InputError(
+            f"{model}: neither a folder nor in the cache, and the Hugging Face Hub cannot be reached; "
+            "give a local GPT-2 folder with --model"
+        )
+    fetch(model, "config.json", "GPT-2 model")
+    name = tokenizer or (model if looks_like_a_path(model) else model.partition("@")[0])
+    found = load_tokenizer(name)
+    # From a folder with a config but no vocabulary, transformers makes a tokenizer that knows only its end token.
+    if vocab_size(found) <= len(found.all_special_tokens):
+        raise InputError(f"{name}: no tokenizer in it (no vocab.json); give GPT-2's with --tokenizer")
+    return found
+
+
+def in_cache(model: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    repo, _, revision = model.partition("@")
+    try:
+        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str | Path)
+    except HFValidationError as error:
+        raise InputError(f"{model}: neither a folder nor a Hub name ({' '.join(str(error).split())})") from None
+
+
+def row_totals(
+    shape: Gpt2Shape,
+    params,
+    rows: Sequence[Sequence[int]],
+    *,
+    eos_id: int,
+    window: int,
+    batch_size: int,
+    update: Callable[[int], None] = lambda done: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """(NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens, however batched."""
+    nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+    longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
+    batch_size = min(batch_size, len(rows))
+    for first in range(0, len(rows), batch_size):
+        part = longest_first[first : first + batch_size]
+        length = padded_length(len(rows[part[0]]), window)
+        # A short last batch is filled up with rows of eos, so that it needs no compilation of its own.
+        ids_BxT = np.full((batch_size, length), eos_id, np.int32)
+        mask_BxT = np.zeros((batch_size, length), bool)
+        for place, row in enumerate(part):
+            ids_BxT[place, : len(rows[row])] = rows[row]
+            mask_BxT[place, : len(rows[row])] = True
+        nll, scored = score_tokens(shape, params, ids_BxT, mask_BxT, eos_id)
+        nll_R[part] = np.where(scored, nll, 0.0).sum(axis=1)[: len(part)]
+        counts_R[part] = scored.sum(axis=1)[: len(part)]
+        update(first + len(part))
+    return nll_R, counts_R
+
+
+def padded_length(length: int, window: int) -> int:
+    """The next of a few lengths that has room for an eos after the text, which is scored; at most the window."""
+    return next((padded for padded in PADDED_LENGTHS if length < padded < window), window)
 
 
 @partial(jax.jit, static_argnums=0)
 def _nll(shape: Gpt2Shape, params, ids_BxT, mask_BxT):
     logits = nnx.merge(graphdef_of(GPT2, shape), params)(ids_BxT, mask_BxT)
-    return optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], ids_BxT[:, 1:])
+    # Targets are rolled instead of logits cut: logits (B, T, V) are by far the largest array, and a cut copies them.
+    targets_BxT = jnp.roll(ids_BxT, -1, axis=1)
+    target_logits = jnp.take_along_axis(logits, targets_BxT[..., None], axis=-1)[..., 0]
+    return (jax.nn.logsumexp(logits, axis=-1) - target_logits)[:, :-1]
 
 
 def score_tokens(shape: Gpt2Shape, params, ids_BxT, mask_BxT, eos_id: int):
     """(NLL, scored), both (B, T-1), of each next token; a target counts unless it is an eos after the row's first."""
-    nll = _nll(shape, params, jnp.asarray(ids_BxT, jnp.int32), jnp.asarray(mask_BxT, bool))
+    with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise
+        nll = _nll(shape, params, jnp.asarray(ids_BxT, jnp.int32), jnp.asarray(mask_BxT, bool))
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)
     return np.asarray(nll, np.float64), (~is_eos | first_eos)[:, 1:]

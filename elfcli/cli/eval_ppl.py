@@ -1,0 +1,42 @@
+"""`elf eval-ppl`: generative perplexity of generated text."""
+
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.eval_bleu import JsonOption, OverwriteOption, SamplesArgument
+
+
+def eval_ppl(
+    samples: SamplesArgument,
+    model: Annotated[str, typer.Option(metavar="DIR_OR_NAME", help="GPT-2: folder or Hub name.")] = "gpt2-large",
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="DIR_OR_NAME", help="Its tokenizer; by default the one beside it.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts scored at once.")] = 8,
+    max_length: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens at which texts are cut.")] = 1024,
+    json_file: JsonOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
+    from elfcli.evaluation.report import check_result_file, table, write_result
+    from elfcli.evaluation.samples_file import read_samples
+    from elfcli.ui.progress import progress, say
+
+    check_result_file(json_file, overwrite)
+    texts = [row["generated"] for row in read_samples(samples)]
+
+    from elfcli.evaluation.perplexity import perplexity
+
+    with progress("eval-ppl", len(texts)) as update:
+        result = perplexity(
+            texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, update=update
+        )
+    if json_file is not None:
+        write_result(json_file, result.as_dict(), overwrite)
+    if result.max_length < max_length:
+        say(f"texts were cut at {result.max_length} tokens, the window of {model}, not at {max_length}")
+    if result.num_skipped_empty:
+        say(f"{result.num_skipped_empty} empty texts were skipped")
+    protocol = f"{model}, {result.num_tokens:,} tokens, texts cut at {result.max_length}"
+    typer.echo(table([("perplexity", result.ppl), ("entropy", result.mean_entropy)], result.num_samples, protocol))

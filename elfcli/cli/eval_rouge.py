@@ -1,0 +1,24 @@
+"""`elf eval-rouge`: ROUGE of generated text."""
+
+import typer
+
+from elfcli.cli.eval_bleu import JsonOption, OverwriteOption, ReferencesOption, SamplesArgument
+
+
+def eval_rouge(
+    samples: SamplesArgument,
+    references: ReferencesOption = None,
+    json_file: JsonOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
+    from elfcli.evaluation.report import check_result_file, table, write_result
+    from elfcli.evaluation.rouge import rouge
+    from elfcli.evaluation.samples_file import read_pairs
+
+    check_result_file(json_file, overwrite)
+    result = rouge(*read_pairs(samples, references))
+    if json_file is not None:
+        write_result(json_file, result.as_dict(), overwrite)
+    rows = [("ROUGE-1", result.rouge1), ("ROUGE-2", result.rouge2), ("ROUGE-L", result.rougeL)]
+    typer.echo(table(rows, result.num_samples, result.signature))

@@ -1,0 +1,41 @@
+"""BLEU by the published protocol (SPEC 7): sacrebleu's corpus BLEU, lowercase, effective order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from elfcli.evaluation.report import check_paired
+
+
+@dataclass(frozen=True)
+class BleuResult:
+    """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version."""
+
+    bleu: float
+    brevity_penalty: float
+    num_samples: int
+    signature: str
+
+    def as_dict(self) -> dict:
+        return {
+            "metric": "bleu",
+            "value": self.bleu,
+            "num_samples": self.num_samples,
+            "brevity_penalty": self.brevity_penalty,
+            "signature": self.signature,
+        }
+
+
+def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResult:
+    """BLEU of all texts together, one reference each. InputError if the numbers of texts differ or are 0."""
+    from sacrebleu.metrics import BLEU
+
+    check_paired(generated, references)
+    metric = BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
+    score = metric.corpus_score(list(generated), [list(references)])
+    return BleuResult(score.score, score.bp, len(generated), str(metric.get_signature()))
+
+
+def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:
+    """Share (0..1) of texts equal to their reference, white space at the ends aside. InputError as `corpus_bleu`."""
+    check_paired(generated, references)
+    return sum(a.strip() == b.strip() for a, b in zip(generated, references, strict=True)) / len(generated)

@@ -1,0 +1,123 @@
+"""Reading samples and the references to score them by; whatever is wrong is told as `file:line: what`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from elfcli.data.corpus import Reading, Record, json_records, text_lines
+from elfcli.errors import InputError, did_you_mean
+
+REFERENCE_KEYS = ("reference", "output", "target")
+Numbered = list[tuple[int, Record]]
+
+
+class Strict(Reading):
+    """Every bad line is an error: a score over part of the samples would be another score."""
+
+    def reject(self, where: str, what: str) -> None:
+        raise InputError(f"{where}: {what}")
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """The objects of a JSON lines file (UTF-8, also as .gz), empty lines skipped; InputError for anything else."""
+    return [record for _, record in numbered_records(path)]
+
+
+def numbered_records(path: Path) -> Numbered:
+    check_is_file(path)
+    records = list(json_records(path, Strict()))
+    if not records:
+        raise InputError(f"{path}: no lines in it; expected one JSON object per line")
+    return records
+
+
+def check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give a JSONL file in it")
+    if not path.exists():
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file{did_you_mean(path.name, siblings)}")
+
+
+def read_samples(path: Path, need: Sequence[str] = ("generated",)) -> list[dict]:
+    """Lines of a samples file, each with texts under the `need`ed keys, and an `id` (from 0 where none is given)."""
+    return [{"id": place} | row for place, (_, row) in enumerate(numbered_samples(path, need))]
+
+
+def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
+    rows = numbered_records(path)
+    for number, row in rows:
+        for key in need:
+            check_text(row, key, f"{path}:{number}")
+    return rows
+
+
+def check_text(row: dict, key: str, where: str) -> None:
+    if key not in row:
+        found = f"its keys are {', '.join(row) or 'none'}"
+        mend = "; --references FILE may hold them instead" if key == "reference" else ""
+        raise InputError(f"{where}: no '{key}'{did_you_mean(key, row)}; {found}{mend}")
+    text = row[key]
+    if not isinstance(text, str):
+        raise InputError(f"{where}: '{key}' holds {type(text).__name__}, not a string")
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError(f"{where}: '{key}' holds half a surrogate pair")
+
+
+def read_pairs(path: Path, references: Path | None = None) -> tuple[list[str], list[str]]:
+    """(generated, references), one of each per sample; references from the samples file or from one of their own.
+
+    A file of references is JSON lines (.jsonl, .json) with `reference`, `output` or `target`, matched by `id` where
+    both files have the same ids, else by line order; or plain text, one reference per line.
+    """
+    samples = numbered_samples(path, ("generated",) if references else ("generated", "reference"))
+    generated = [row["generated"] for _, row in samples]
+    if references is None:
+        return generated, [row["reference"] for _, row in samples]
+    check_is_file(references)
+    if Path(references.name.removesuffix(".gz")).suffix not in (".jsonl", ".json"):
+        texts = [line.rstrip("\r\n") for _, line in text_lines(references, Strict())]
+        return generated, by_order(texts, len(samples), path, references)
+    rows = numbered_records(references)
+    texts = [reference_text(row, f"{references}:{number}") for number, row in rows]
+    by_id = texts_by_id(rows, texts, references)
+    known = ["id" in row and str(row["id"]) in by_id for _, row in samples]
+    if not any(known):
+        return generated, by_order(texts, len(samples), path, references)
+    if not all(known):
+        number, row = samples[known.index(False)]
+        raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
+    return generated, [by_id[str(row["id"])] for _, row in samples]
+
+
+def reference_text(row: dict, where: str) -> str:
+    key = next((key for key in REFERENCE_KEYS if key in row), None)
+    if key is None:
+        found = f"its keys are {', '.join(row) or 'none'}"
+        raise InputError(f"{where}: none of {', '.join(map(repr, REFERENCE_KEYS))}; {found}")
+    check_text(row, key, where)
+    return row[key]
+
+
+def texts_by_id(rows: Numbered, texts: list[str], path: Path) -> dict[str, str]:
+    """References by id; empty where no row has one."""
+    found: dict[str, str] = {}
+    for (number, row), text in zip(rows, texts, strict=True):
+        if "id" not in row and not found:
+            continue
+        if "id" not in row:
+            raise InputError(f"{path}:{number}: no 'id', but lines before it have one")
+        if str(row["id"]) in found:
+            raise InputError(f"{path}:{number}: id {row['id']!r} is there twice")
+        found[str(row["id"])] = text
+    if found and len(found) < len(rows):
+        raise InputError(f"{path}:{rows[0][0]}: no 'id', but other lines have one")
+    return found
+
+
+def by_order(texts: list[str], wanted: int, path: Path, references: Path) -> list[str]:
+    if len(texts) != wanted:
+        raise InputError(
+            f"{references}: {len(texts)} references for the {wanted} samples of {path}; without common ids they are "
+            "matched by line order, so there must be as many"
+        )
+    return texts
