@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError
-from elfcli.hub.pretrained import first_line
+from elfcli.hub.pretrained import fetch, first_line
 from elfcli.hub.reference import elf_from_reference, flatten
 
 WEIGHTS = ("params", "ema_params1")
@@ -62,7 +62,11 @@ def _read_orbax(path: Path) -> dict:
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
-    """The flat encoder tree of the reference's pickle {"params": tree}. Anything but arrays is refused unread."""
+    """The flat encoder tree of the reference's pickle {"params": tree}. Anything but arrays is refused unread.
+
+    path: a file, or `org/repository/file` on the Hub.
+    """
+    path = _pickle_file(str(path))
     try:
         with open(path, "rb") as file:
             content = ArrayUnpickler(file).load()
@@ -76,6 +80,13 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
     if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
         raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
     return flat
+
+
+def _pickle_file(path: str) -> Path:
+    parts = path.split("/")
+    if Path(path).expanduser().exists() or len(parts) < 3 or path.startswith((".", "/", "~")):
+        return Path(path).expanduser()
+    return fetch("/".join(parts[:2]), "/".join(parts[2:]), "encoder's pickle")
 
 
 def _reconstruct(_subtype, _shape, _typecode):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError
-from elfcli.hub.reference import t5_from_reference, unflatten
+from elfcli.hub.reference import t5_from_reference, t5_to_reference, unflatten
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.t5 import T5Shape
 
@@ -24,9 +24,12 @@ def fetch(name: str, filename: str, what: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    from elfcli.data.datasets import hub_reachable
+
     repo, _, revision = name.partition("@")
+    local = not hub_reachable()  # asked first because the client retries for long
     try:
-        return Path(hf_hub_download(repo, filename, revision=revision or None))
+        return Path(hf_hub_download(repo, filename, revision=revision or None, local_files_only=local))
     except LocalEntryNotFoundError:
         raise InputError(f"{name}: no such folder here, and the Hub cannot be reached for the {what}; "
                          "give a local folder") from None  # fmt: skip
@@ -109,6 +112,21 @@ def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
             else:
                 flat[path.removesuffix("weight") + "kernel"] = array.T
     return t5_from_reference(flat)
+
+
+def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
+    """Our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
+    tensors = {}
+    for path, array in t5_to_reference(params).items():
+        name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
+        if name == "shared.embedding":
+            name = "shared.weight"
+        elif name.endswith("rel_embedding"):
+            name = name.removesuffix("rel_embedding") + "weight"
+        elif name.endswith("kernel"):
+            name, array = name.removesuffix("kernel") + "weight", array.T
+        tensors[name] = np.ascontiguousarray(array)
+    return tensors
 
 
 def load_t5(name: str) -> tuple[T5Shape, dict]:

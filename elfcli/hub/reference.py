@@ -26,7 +26,7 @@ T5_BLOCK_NAMES = {
 
 def flatten(tree: dict, prefix: str = "") -> dict:
     """Nested dict to {"a/b/c": leaf}."""
-    flat = {}
+    flat: dict = {}
     for key, value in tree.items():
         path = f"{prefix}/{key}" if prefix else str(key)
         flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})

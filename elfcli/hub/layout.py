@@ -1,0 +1,65 @@
+"""Names of files and published models, and how checkpoints are found among paths; imports nothing heavy."""
+
+import json
+import re
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from elfcli.errors import InputError
+
+CONFIG_FILE = "config.toml"
+WEIGHTS_FILE = "model.safetensors"
+PUBLISHED = {
+    "ELF-B-owt": ("owt", "ELF-B"),
+    "ELF-M-owt": ("owt", "ELF-M"),
+    "ELF-L-owt": ("owt", "ELF-L"),
+    "ELF-B-de-en": ("de-en", "ELF-B"),
+    "ELF-B-xsum": ("xsum", "ELF-B"),
+}
+"""Task and model of each published checkpoint."""
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether `elf export` wrote this folder."""
+    return (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file()
+
+
+def step_of(name: str) -> int | None:
+    """The step of a reference checkpoint's name `checkpoint_<step>`; None for other names."""
+    match = re.fullmatch(r"checkpoint_(\d+)", name)
+    return int(match[1]) if match else None
+
+
+def checkpoints_in(folder: Path) -> dict[int, Path]:
+    """Reference checkpoints (files or folders) below a folder, by step."""
+    return {step: folder / path for step, path in checkpoint_paths(_walk(folder)).items()}
+
+
+def _walk(folder: Path) -> Iterable[str]:
+    for path in sorted(folder.rglob("checkpoint_*")):
+        yield path.relative_to(folder).as_posix()
+
+
+def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
+    """{step: path up to and with `checkpoint_<step>`} of relative paths such as `a/checkpoint_5/_METADATA`."""
+    found: dict[int, str] = {}
+    for path in paths:
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            step = step_of(part)
+            if step is not None:
+                found.setdefault(step, "/".join(parts[: depth + 1]))
+                break
+    return found
+
+
+def weights_info(path: Path) -> dict:
+    """What `elf export` noted in a safetensors file: `step` and `weights` (ema or raw); empty for other files."""
+    try:
+        with open(path, "rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(size, 100_000_000)))
+        return json.loads(header.get("__metadata__", {}).get("elf", "{}"))
+    except (OSError, ValueError, struct.error) as error:
+        raise InputError(f"{path}: not a readable safetensors file ({error})") from None

@@ -1,0 +1,251 @@
+"""Where a network can come from: a run, our exported folder, files of the reference or the PyTorch port, the Hub.
+
+`open_source` takes any of them and says which it took; `settings_of` gives the configuration that goes with it.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from elfcli.config.resolve import model_names, presets_dir, resolve
+from elfcli.config.schema import Config
+from elfcli.data.datasets import looks_like_a_path
+from elfcli.errors import InputError, did_you_mean
+from elfcli.hub.download import hub_checkpoint
+from elfcli.hub.files import read_reference_checkpoint
+from elfcli.hub.layout import CONFIG_FILE, PUBLISHED, WEIGHTS_FILE, checkpoints_in, is_exported, weights_info
+from elfcli.hub.pretrained import read_safetensors
+from elfcli.hub.reference import elf_from_reference, shape_of
+from elfcli.hub.torch_names import elf_from_torch, is_torch_state, read_torch_state
+from elfcli.models.elf import ElfShape
+
+HUB_ORGANISATION = "embedded-language-flows"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
+TORCH_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+EXPORTED_ENCODER = "encoder"
+"""Value of encoder_model_name in an exported folder that brings its own encoder."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights (our tree of numpy arrays) and all that is known about them.
+
+    kind: `run`, `exported`, `reference` or `torch`. description: one line that says what was taken. config_file:
+    the settings that came with the weights, None where there are none. tokenizer: folder or Hub name. folder: the
+    run, or the folder that was read.
+    """
+
+    kind: str
+    name: str
+    description: str
+    params: dict
+    shape: ElfShape
+    step: int
+    ema: bool
+    config: Config | None = None
+    config_file: Path | None = None
+    tokenizer: str | None = None
+    folder: Path | None = None
+
+
+def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
+    """The weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` says which.
+
+    spec: run folder, exported folder, file or folder `checkpoint_<step>` of the reference or a folder that holds
+    some, a state dict of the PyTorch port, or a Hub repository `org/name[@revision]` with any of these.
+    InputError says in one line what is wrong with it.
+    """
+    name = str(spec)
+    path = Path(name).expanduser()
+    if path.exists():
+        return open_local(path, name, ema, step)
+    if name.partition("@")[0] in PUBLISHED:
+        name = f"{HUB_ORGANISATION}/{name}"
+    if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = did_you_mean(path.name, [*siblings, *PUBLISHED])
+        raise InputError(f"{name}: no such checkpoint{near}; give a run folder, a checkpoint or a Hub name org/name")
+    source = open_local(hub_checkpoint(name, step), name, ema, step)
+    return replace(source, name=name, description=f"{source.description}, from the Hub")
+
+
+def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
+    """What a file or folder here holds; `name` is what the user called it."""
+    if path.is_file():
+        if path.suffix in TORCH_SUFFIXES:
+            return _open_weights_file(path, name, ema, step)
+        return _open_reference(path, name, ema, step)
+    if is_exported(path):
+        return _open_exported(path, name, ema, step)
+    if (path / CONFIG_FILE).is_file():
+        return _open_run(path, name, ema, step)
+    if any((path / mark).exists() for mark in ORBAX_MARKS):
+        return _open_reference(path, name, ema, step)
+    found = checkpoints_in(path)
+    if found:
+        if step is not None and step not in found:
+            raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(found)))}")
+        return _open_reference(found[max(found) if step is None else step], name, ema, step)
+    files = sorted(file for file in path.iterdir() if file.suffix in TORCH_SUFFIXES)
+    if len(files) == 1:
+        return _open_weights_file(files[0], name, ema, step)
+    raise InputError(
+        f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf export`, "
+        "`checkpoint_<step>` of the reference, or one .safetensors or .pt file"
+    )
+
+
+def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
+    from elfcli.training.checkpoint import load_weights
+
+    params, step = load_weights(folder, ema=ema, step=step)
+    text = f"{name}: run at step {step}, {_kind(ema)}"
+    return _with_config(Source("run", name, text, params, shape_of(params), step, ema), folder)
+
+
+def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Source:
+    file = folder / WEIGHTS_FILE
+    if step is not None and weights_info(file).get("step") != step:
+        file = folder / "checkpoints" / str(step) / WEIGHTS_FILE
+        if not file.is_file():
+            raise InputError(f"{name}: no checkpoint of step {step} in this exported model")
+    source = _open_weights_file(file, name, ema, None)
+    return _with_config(replace(source, kind="exported"), folder)
+
+
+def _with_config(source: Source, folder: Path) -> Source:
+    file = folder / CONFIG_FILE
+    config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
+    return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
+
+
+def with_own_encoder(config: Config, folder: Path | None) -> Config:
+    """The settings with the encoder that an exported folder brings along, where it does."""
+    if folder is None or config.encoder.encoder_model_name != EXPORTED_ENCODER or not is_exported(folder):
+        return config
+    encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / EXPORTED_ENCODER)})
+    return config.model_copy(update={"encoder": encoder})
+
+
+def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> Source:
+    """One file of weights: ours (the reference's paths as names) or the PyTorch port's."""
+    if step is not None:
+        raise InputError(f"{name}: one set of weights, without a choice of steps: leave out --at-step")
+    if path.suffix != ".safetensors":
+        state, averaged = read_torch_state(path, ema=ema)
+        info = {"weights": "ema" if averaged else "raw"}
+    else:
+        state, info = read_safetensors(path), weights_info(path)
+    if is_torch_state(state):
+        params, kind, text = elf_from_torch(state), "torch", "weights of the PyTorch port"
+    else:
+        flat = {key.replace(".", "/"): array for key, array in state.items()}
+        params, kind, text = elf_from_reference(flat), "exported", "exported model"
+    averaged = info.get("weights") != "raw"
+    if info.get("weights") == "ema" and not ema:
+        raise InputError(f"{name}: it holds EMA weights only; leave out --raw-weights")
+    text += f" of step {info['step']}" if "step" in info else ""
+    label = _kind(averaged) if "weights" in info else "the only weights it holds"
+    step = int(info.get("step", 0))
+    return Source(kind, name, f"{name}: {text}, {label}", params, shape_of(params), step, averaged)
+
+
+def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Source:
+    found = read_reference_checkpoint(path)
+    if step is not None and found["step"] != step:
+        raise InputError(f"{name}: it holds step {found['step']}, not {step}")
+    averaged = ema and "ema_params1" in found
+    params = found["ema_params1" if averaged else "params"]
+    text = f"{name}: checkpoint of the reference ({'Orbax' if path.is_dir() else 'msgpack'})"
+    text += f" at step {found['step']}, {_kind(averaged)}" + (" (it holds no EMA)" if ema and not averaged else "")
+    return Source("reference", name, text, params, shape_of(params), found["step"], averaged, folder=path)
+
+
+def _kind(ema: bool) -> str:
+    return "EMA weights" if ema else "raw weights"
+
+
+# --- settings -----------------------------------------------------------------------------------------------------
+
+
+def settings_of(
+    source: Source,
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    files: Sequence[str | Path] = (),
+    sets: Sequence[str] = (),
+) -> Config:
+    """The settings to use the weights with, checked against them.
+
+    Weights that brought settings keep them (files and sets are laid over; `task` gives only its sampling and
+    evaluation settings); others take the published recipe of their name, or what task, model and files say.
+    """
+    if source.config_file is not None:
+        config = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={}).config
+        config = with_own_encoder(config, source.folder)
+        if task is not None and task != config.data.task:
+            preset = resolve(task=task, files=files, sets=sets, environ={}).config
+            config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
+    else:
+        known = PUBLISHED.get(Path(source.name.partition("@")[0]).name)
+        if known and task is None and not files:
+            task, model = known[0], model or known[1]
+        if task is None and not files:
+            raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
+                             "or --config FILE")  # fmt: skip
+        config = resolve(task=task, model=model, files=files, sets=sets).config
+    network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
+    check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
+    return config
+
+
+def check_shape(source: Source, wanted: dict) -> None:
+    """InputError that names both sides where the weights differ from the wanted dimensions."""
+    have = vars(source.shape)
+    wrong = [name for name, value in wanted.items() if have[name] != value]
+    if wrong:
+        mine = ", ".join(f"{name} {have[name]}" for name in wrong)
+        theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
+        preset = preset_of(source.shape)
+        hint = f": give --model {preset}" if preset else ": give --model or --set that fit it"
+        raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}{hint}")
+
+
+def preset_of(shape: ElfShape) -> str | None:
+    """The model preset that has this shape's depth, width, heads and bottleneck."""
+    names = ("depth", "hidden_size", "num_heads", "bottleneck_dim")
+    for model in model_names():
+        network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
+        if all(getattr(network, name) == getattr(shape, name) for name in names):
+            return model
+    return None
+
+
+def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
+    """InputError where a tokenizer of `size` tokens does not fit the weights."""
+    if size != source.shape.vocab_size:
+        raise InputError(
+            f"{source.name}: the checkpoint's vocabulary has {source.shape.vocab_size} tokens, but the tokenizer "
+            f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with"
+        )
+
+
+def check_latents(source: Source, encoder: str, dim: int) -> None:
+    """InputError where an encoder of width `dim` does not fit the weights."""
+    if dim != source.shape.latent_dim:
+        raise InputError(
+            f"{source.name}: the checkpoint takes latents of width {source.shape.latent_dim}, but the encoder "
+            f"{encoder} gives {dim}: set encoder_model_name to the one it was trained with"
+        )
+
+
+def initial_params(spec: str | Path, shape: ElfShape) -> dict:
+    """Weights (EMA where there is one) of any source to start a new run of a network of `shape` from."""
+    source = open_source(spec)
+    fields = ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
+              "num_model_mode_tokens", "self_cond", "latent_dim", "vocab_size")  # fmt: skip
+    check_shape(source, {name: getattr(shape, name) for name in fields})
+    return source.params

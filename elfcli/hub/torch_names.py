@@ -1,0 +1,71 @@
+"""State dicts of the PyTorch port: `blocks.0.attn.qkv.weight`, kernels transposed, the tree's names with dots.
+
+Its factored output head (`proj_kernel`, `unembed_kernel`) holds plain parameters, laid out as the reference's.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from elfcli.errors import InputError
+from elfcli.hub.pretrained import first_line, read_safetensors
+from elfcli.hub.reference import elf_from_reference, elf_to_reference
+
+WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
+BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")
+"""Tables of angles that are computed, not learned."""
+NESTED = {True: ("ema_params1", "ema", "ema_model"), False: ("model", "state_dict", "params", "model_state_dict")}
+"""Where a `.pt` training checkpoint keeps its moving average (True) and its weights (False)."""
+
+
+def is_torch_state(names) -> bool:
+    """Whether array names are the PyTorch port's rather than the reference's."""
+    return any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", WRAPPERS.sub("", name)) for name in names)
+
+
+def elf_to_torch(params: dict) -> dict[str, np.ndarray]:
+    """Our ELF parameters as the port's state dict, as contiguous arrays."""
+    state = {}
+    for path, leaf in elf_to_reference(params).items():
+        name = re.sub(r"^blocks_(\d+)/", r"blocks.\1.", path).replace("/", ".")
+        if name.endswith(".kernel"):
+            name, leaf = name.removesuffix("kernel") + "weight", leaf.T
+        state[name] = np.ascontiguousarray(leaf)
+    return state
+
+
+def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
+    """The port's state dict as our parameters. InputError where it is no such state dict."""
+    flat = {}
+    for name, leaf in state.items():
+        name = WRAPPERS.sub("", name)
+        if BUFFERS.search(name):
+            continue
+        path = re.sub(r"^blocks\.(\d+)\.", r"blocks_\1.", name)
+        path = re.sub(r"(embedder)\.mlp\.(\d)", r"\1.mlp_\2", path).replace(".", "/")
+        if path.endswith("/weight") and leaf.ndim == 2:
+            path, leaf = path.removesuffix("weight") + "kernel", leaf.T
+        flat[path] = leaf
+    return elf_from_reference(flat)
+
+
+def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], bool]:
+    """(state dict, whether it is a moving average) of a `.safetensors`, or `.pt` file read weights-only."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path), False
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            f"{path}: reading .pt files needs PyTorch, which is not installed; "
+            "`pip install torch`, or save the weights as .safetensors"
+        ) from None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling raises whatever the file makes it meet
+        raise InputError(f"{path}: cannot be read as PyTorch weights ({first_line(error)})") from None
+    wanted = [(name, kind) for kind in ((True, False) if ema else (False,)) for name in NESTED[kind]]
+    found = next(((content[name], kind) for name, kind in wanted if isinstance(content.get(name), dict)), None)
+    state, averaged = found or (content, False)
+    return {name: np.asarray(t.float().numpy()) for name, t in state.items() if hasattr(t, "float")}, averaged
