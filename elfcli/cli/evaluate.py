@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import SetOption, TaskOption
+from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
 from elfcli.cli.sample import CheckpointOption
 
 
 def evaluate(
     checkpoint: CheckpointOption,
     task: TaskOption = None,
+    model: ModelOption = None,
     data: Annotated[
         str | None, typer.Option(metavar="DIR", help="Evaluation data; by default the run's own.")
     ] = None,
@@ -23,22 +24,16 @@ def evaluate(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for samples and results.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
+    config: ConfigOption = None,
     sets: SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
     import json
 
-    from elfcli.config.resolve import resolve
     from elfcli.errors import InputError
-    from elfcli.training.run import CONFIG_FILE, require_run, write_whole
+    from elfcli.training.run import write_whole
     from elfcli.ui.progress import progress, say
 
-    require_run(checkpoint)
-    # The preset of --task decides the metrics and sampling settings; the run's own settings decide the model.
-    of_run = resolve(files=[checkpoint / CONFIG_FILE], sets=sets or (), environ={}).config
-    preset = resolve(task=task, sets=sets or (), environ={}).config if task else of_run
-    if not preset.evaluation.metrics:
-        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
     if json_file is not None and json_file.exists() and not overwrite:
         raise InputError(f"{json_file} exists; give another --json, or --overwrite")
 
@@ -46,22 +41,26 @@ def evaluate(
     from elfcli.evaluation.evaluate import evaluation_examples
     from elfcli.evaluation.generate import load_model, settings_of
 
-    model = load_model(checkpoint)
-    conditional = bool(model.config.data.max_input_length)
-    settings = settings_of(preset.sampling)
-    folder = output or checkpoint / "eval" / f"step{model.step}-seed{seed}"
+    loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
+    say(loaded.source.description)
+    metrics = loaded.config.evaluation.metrics
+    if not metrics:
+        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
+    conditional = bool(loaded.config.data.max_input_length)
+    settings = settings_of(loaded.config.sampling)
+    folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seed}"
     if (folder / "results.json").exists() and not overwrite:
         raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
-    examples = evaluation_examples(of_run, data) if conditional else None
-    count = num_samples or preset.evaluation.num_samples
+    examples = evaluation_examples(loaded.config, data) if conditional else None
+    count = num_samples or loaded.config.evaluation.num_samples
     count = min(count, len(examples)) if examples else count
-    say(f"{checkpoint} at step {model.step}: {count} samples, {len(settings)} setting(s), results in {folder}")
+    say(f"{count} samples, {len(settings)} setting(s), results in {folder}")
     with progress("eval", count * len(settings)) as update:
         order = {setting.name: i for i, setting in enumerate(settings)}
         results = run(
-            model,
+            loaded,
             settings,
-            preset.evaluation.metrics,
+            metrics,
             examples=examples,
             num_samples=count,
             seed=seed,

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-CHECKPOINT_HELP = "Run folder of `elf train`."
-CheckpointOption = Annotated[Path, typer.Option("--checkpoint", metavar="RUN", help=CHECKPOINT_HELP)]
+from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+
+CHECKPOINT_HELP = "Run folder, exported folder, file or folder of the reference or PyTorch port, or Hub name."
+CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="RUN", help=CHECKPOINT_HELP)]
 
 
 def sample(
@@ -32,6 +34,10 @@ def sample(
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="F.jsonl", help="File to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+    task: TaskOption = None,
+    model: ModelOption = None,
+    config: ConfigOption = None,
+    sets: SetOption = None,
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
@@ -54,22 +60,25 @@ def sample(
     )
     from elfcli.evaluation.generate import load_model
 
-    model = load_model(checkpoint, ema=not raw_weights, step=at_step)
-    setting = chosen_setting(model.config.sampling, flags)
-    path = output or checkpoint / "samples" / f"step{model.step}-{setting.name}-seed{seed}.jsonl"
+    loaded = load_model(
+        checkpoint, ema=not raw_weights, step=at_step, task=task, model=model, files=config or (), sets=sets or ()
+    )
+    say(loaded.source.description)
+    setting = chosen_setting(loaded.config.sampling, flags)
+    path = output or loaded.folder / "samples" / f"step{loaded.step}-{setting.name}-seed{seed}.jsonl"
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; give another --output or --seed, or --overwrite")
-    count = num_samples or model.config.evaluation.num_samples
+    count = num_samples or loaded.config.evaluation.num_samples
     if input_ is not None:
-        conditions, rows = rows_of_file(model, input_)
-    elif model.config.data.max_input_length:
-        conditions, rows = rows_to_sample(model, evaluation_examples(model.config, data), count)
+        conditions, rows = rows_of_file(loaded, input_)
+    elif loaded.config.data.max_input_length:
+        conditions, rows = rows_to_sample(loaded, evaluation_examples(loaded.config, data), count)
     else:
         conditions, rows = count, None
     total = conditions if isinstance(conditions, int) else len(conditions)
-    say(f"{checkpoint} at step {model.step}, {setting.name}, {total} texts to {path}")
+    say(f"{setting.name}, {total} texts to {path}")
     with progress("sample", total) as update:
-        samples = sample_rows(model, conditions, rows, setting, seed=seed, batch_size=batch_size, update=update)
+        samples = sample_rows(loaded, conditions, rows, setting, seed=seed, batch_size=batch_size, update=update)
     write_samples(path, samples, overwrite)
     show(samples)
 

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from elfcli.config.resolve import load_config
 from elfcli.config.schema import Config, SamplingSetting
 from elfcli.data.batches import collate
 from elfcli.data.datasets import eos_id, load_tokenizer, pad_id, vocab_size
@@ -26,11 +25,10 @@ from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import time_grid
 from elfcli.hub.encoder import Encoder, load_encoder
 from elfcli.hub.reference import check_tree
+from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.layers import graphdef_of
-from elfcli.training.checkpoint import load_weights
 from elfcli.training.loop import compute_dtype, elf_shape
-from elfcli.training.run import CONFIG_FILE, require_run
 
 
 @dataclass(frozen=True)
@@ -42,20 +40,50 @@ class Model:
     params: dict
     encoder: Encoder
     tokenizer: object
-    name: str
-    step: int
+    source: Source
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def step(self) -> int:
+        return self.source.step
+
+    @property
+    def folder(self) -> Path:
+        """Where results go by default: the run's own folder, or `results/NAME` for weights from elsewhere."""
+        if self.source.kind == "run" and self.source.folder is not None:
+            return self.source.folder
+        return Path("results") / self.name.rstrip("/").replace("@", "/").split("/")[-1]
 
 
-def load_model(checkpoint: Path, *, ema: bool = True, step: int | None = None) -> Model:
-    """The model of a run folder, from its newest checkpoint or that of `step`; EMA weights unless `ema` is off."""
-    require_run(checkpoint)
-    config = load_config(checkpoint / CONFIG_FILE)
-    weights, step = load_weights(checkpoint, ema=ema, step=step)
-    tokenizer = load_tokenizer(checkpoint / "tokenizer")
+def load_model(
+    checkpoint: str | Path,
+    *,
+    ema: bool = True,
+    step: int | None = None,
+    task: str | None = None,
+    model: str | None = None,
+    files: Sequence[str | Path] = (),
+    sets: Sequence[str] = (),
+) -> Model:
+    """The model of any source that `open_source` takes, its newest checkpoint or that of `step`, EMA weights or raw.
+
+    task, model, files and sets give or change the settings, as `config_of` says. InputError where the weights,
+    the settings, the tokenizer and the encoder do not go together.
+    """
+    source = open_source(checkpoint, ema=ema, step=step)
+    config = config_of(source, task=task, model=model, files=files, sets=sets)
+    name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
+    tokenizer = load_tokenizer(name)
+    check_vocabulary(source, name, vocab_size(tokenizer))
     encoder = load_encoder(config.encoder, vocab_size(tokenizer), compute_dtype(config))
+    check_latents(source, config.encoder.encoder_model_name, encoder.dim)
     shape = elf_shape(config, encoder.dim, vocab_size(tokenizer))
-    check_tree(weights, shape)
-    return Model(config, shape, jax.tree.map(jnp.asarray, weights), encoder, tokenizer, str(checkpoint), step)
+    check_tree(source.params, shape)
+    params = jax.tree.map(jnp.asarray, source.params)
+    return Model(config, shape, params, encoder, tokenizer, source)
 
 
 @dataclass(frozen=True)

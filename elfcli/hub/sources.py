@@ -1,6 +1,6 @@
 """Where a network can come from: a run, our exported folder, files of the reference or the PyTorch port, the Hub.
 
-`open_source` takes any of them and says which it took; `settings_of` gives the configuration that goes with it.
+`open_source` takes any of them and says which it took; `config_of` gives the configuration that goes with it.
 """
 
 import re
@@ -170,7 +170,7 @@ def _kind(ema: bool) -> str:
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-def settings_of(
+def config_of(
     source: Source,
     *,
     task: str | None = None,
@@ -186,7 +186,7 @@ def settings_of(
     if source.config_file is not None:
         config = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={}).config
         config = with_own_encoder(config, source.folder)
-        if task is not None and task != config.data.task:
+        if task is not None:
             preset = resolve(task=task, files=files, sets=sets, environ={}).config
             config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
     else:
