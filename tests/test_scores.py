@@ -197,6 +197,10 @@ def test_results_are_not_overwritten_unasked(tmp_path):
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match="not a file"):
         check_result_file(tmp_path, overwrite=True)
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(InputError, match="not a file"):
+        write_result(tmp_path / "link", {"metric": "bleu", "value": 3.0}, overwrite=True)
+    assert (tmp_path / "link").is_symlink() and json.loads(path.read_text())["value"] == 2
     with pytest.raises(InputError, match="is not a folder"):
         check_result_file(path / "r.json", overwrite=True)
     check_result_file(None, overwrite=False)

@@ -19,8 +19,9 @@ def check_result_file(path: Path | None, overwrite: bool) -> None:
     """InputError where a result could not be written later; asked before the work starts."""
     if path is None:
         return
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: not a file; give a file name to --json")
+    # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{path}: a link, a folder or a device, not a file; give another --json")
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; give another --json, or --overwrite")
     if path.parent.exists() and not path.parent.is_dir():
