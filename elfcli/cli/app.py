@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from elfcli import __version__
-from elfcli.cli import config, eval_bleu, eval_ppl, eval_rouge, evaluate, resume, sample, tokenize, train
+from elfcli.cli import config, demo, eval_bleu, eval_ppl, eval_rouge, evaluate, resume, sample, tokenize, train
 from elfcli.cli.options import Grouped
 
 app = typer.Typer(
@@ -39,11 +39,13 @@ def root(
 
 
 # Panels, in the order of `elf --help`.
+START = "Start here"
 DATA = "Data"
 TRAINING = "Training"
 SAMPLING = "Sampling and scoring"
 SETTINGS = "Settings"
 
+app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
 app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("resume", rich_help_panel=TRAINING)(resume.resume)

@@ -33,6 +33,7 @@ from elfcli.errors import InputError
 from elfcli.hub.encoder import Encoder, load_encoder
 from elfcli.models.elf import ElfShape, num_params
 from elfcli.training import checkpoint, run
+from elfcli.training.backend import prepare
 from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from elfcli.training.step import TrainState, init_state, make_train_step, zero_totals
@@ -109,8 +110,12 @@ def open_inputs(config: Config) -> Inputs:
     return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, compute_dtype(config)), together)
 
 
-def start_run(resolved: Resolved, folder: Path) -> Path:
-    """Trains a new run in `folder`; returns it. InputError before anything is written if the input is wrong."""
+def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
+    """Trains a new run in `folder`; returns it. InputError before anything is written if the input is wrong.
+
+    stop_at: optimiser step at which to save and stop, as if interrupted; `resume_run` goes on from there.
+    """
+    prepare()
     config = resolved.config
     if run.is_run(folder):
         run.create_run(folder, "")  # refuses, and says how to go on
@@ -121,12 +126,13 @@ def start_run(resolved: Resolved, folder: Path) -> Path:
     if is_first_process():
         run.create_run(folder, to_toml(resolved))
         inputs.tokenizer.save_pretrained(str(folder / "tokenizer"))
-    train(resolved.config, inputs, folder)
+    train(resolved.config, inputs, folder, stop_at)
     return folder
 
 
 def resume_run(folder: Path, sets=()) -> Path:
     """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet."""
+    prepare()
     run.require_run(folder)
     resolved = resolve(files=[folder / run.CONFIG_FILE], sets=sets, environ={})
     _check_devices(resolved.config)
@@ -169,10 +175,11 @@ def with_measured_latents(resolved: Resolved, inputs: Inputs, num_examples: int 
     return Resolved(config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)
 
 
-def train(config: Config, inputs: Inputs, folder: Path) -> TrainState:
-    """Runs the steps that are left and saves the last one; returns the final state."""
+def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = None) -> TrainState:
+    """Runs the steps that are left, or those up to `stop_at`, and saves the last one; returns the final state."""
     mesh = make_mesh()
     plan = make_plan(config, len(inputs.examples))
+    stop = min(stop_at or plan.total_steps, plan.total_steps)
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     schedule = lr_schedule(
         config.optimization, peak_lr(config.optimization, config.global_batch), plan.warmup_steps, plan.total_steps
@@ -199,7 +206,7 @@ def train(config: Config, inputs: Inputs, folder: Path) -> TrainState:
         encoder_params = replicate(inputs.encoder.params, mesh)
         log = Log(config, plan, folder, schedule, start)
         with progress("train", plan.total_steps, start) as update:
-            for batch in optimizer_batches(config, inputs, mesh, start, plan.total_steps):
+            for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)
                 log.done += 1
                 detail = ""
@@ -208,7 +215,7 @@ def train(config: Config, inputs: Inputs, folder: Path) -> TrainState:
                     state = state._replace(totals=replicate(zero_totals(), mesh))
                 update(log.done, detail)
                 due = plan.save_steps and log.done % plan.save_steps == 0
-                if due or log.done == plan.total_steps:
+                if due or log.done == stop:
                     checkpoint.save(manager, state)
     return state
 

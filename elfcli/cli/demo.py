@@ -1,0 +1,92 @@
+"""`elf demo`: the whole pipeline on the built-in German-English task, on a laptop's CPU, with no network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SENTENCES = 250
+
+
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to make.")] = Path("elf-demo"),
+    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of data, training and sampling.")] = 0,
+) -> None:
+    """Tokenize, train, resume, sample and score a small translation model in a few minutes."""
+    import json
+    import time
+
+    from elfcli.errors import InputError
+    from elfcli.ui.progress import clock, progress, say
+
+    if output.exists():
+        raise InputError(f"{output} exists; give another --output")
+    start = time.monotonic()
+
+    def stage(number: int, title: str, command: str) -> None:
+        say(f"\n[{number}/5] {title}, {clock(time.monotonic() - start)} so far\n      {command}")
+
+    run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
+    stage(1, "make and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
+    from elfcli.data.tokenize import Job, tokenize
+
+    summary = tokenize(Job(data, task="toy-de-en", seed=seed))
+    counts = {name: split.examples for name, split in summary.splits.items()}
+    say(f"{counts['train']} pairs to train on, {counts['validation']} held out, {summary.vocab_size} tokens")
+
+    from elfcli.config.resolve import resolve
+    from elfcli.training.loop import resume_run, start_run
+
+    resolved = resolve(
+        task="toy-de-en", flags={"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed}
+    )
+    steps = resolved.config.training.steps
+    stop = steps // 2
+    stage(2, f"train, and stop after {stop} of {steps} steps", f"elf train --task toy-de-en --data {data} -o {run}")
+    start_run(resolved, run, stop_at=stop)
+    stage(3, "resume where it stopped", f"elf resume {run}")
+    resume_run(run)
+
+    stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
+    from elfcli.evaluation.evaluate import evaluation_examples, rows_to_sample, sample_rows, write_samples
+    from elfcli.evaluation.generate import load_model, settings_of
+
+    model = load_model(str(run))
+    conditions, rows = rows_to_sample(model, evaluation_examples(model.config), SENTENCES)
+    refuse_seen(rows, data)
+    setting = settings_of(model.config.sampling)[0]
+    with progress("sample", len(rows)) as update:
+        samples = sample_rows(model, conditions, rows, setting, seed=seed, batch_size=125, update=update)
+    write_samples(samples_file, samples)
+
+    stage(5, "score", f"elf eval-bleu {samples_file}")
+    from elfcli.cli.sample import show
+    from elfcli.evaluation.bleu import corpus_bleu
+    from elfcli.training.run import write_whole
+
+    generated, references = [row["generated"] for row in samples], [row["reference"] for row in samples]
+    result = {
+        "bleu": corpus_bleu(generated, references).as_dict()["value"],
+        "exact_match": sum(map(str.__eq__, generated, references)) / len(samples),
+        "sentences": len(samples),
+        "seconds": time.monotonic() - start,
+        "seed": seed,
+    }
+    write_whole(output / "demo.json", json.dumps(result, indent=1) + "\n")
+    show(samples, 3)
+    typer.echo(
+        f"BLEU {result['bleu']:.1f}, {result['exact_match']:.1%} exactly right of {len(samples)} sentences that "
+        f"occur nowhere in training; {clock(result['seconds'])} in all. Everything is in {output}."
+    )
+
+
+def refuse_seen(rows: list[dict], data: Path) -> None:
+    """ElfError if a sentence to be translated, or its translation, occurs in the training data."""
+    from elfcli.data.datasets import load_examples
+    from elfcli.errors import ElfError
+
+    train = load_examples(data, "train")
+    known = {text for i in range(len(train)) for text in train.texts(i).values()}
+    seen = [row["input"] for row in rows if row["input"] in known or row["reference"] in known]
+    if seen:
+        raise ElfError(f"{data}: {len(seen)} held-out sentences occur in training, the first is {seen[0]!r}")
