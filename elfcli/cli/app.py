@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from elfcli import __version__
-from elfcli.cli import config, demo, eval_bleu, eval_ppl, eval_rouge, evaluate, resume, sample, tokenize, train
+from elfcli.cli import (
+    config,
+    demo,
+    eval_bleu,
+    eval_ppl,
+    eval_rouge,
+    evaluate,
+    export,
+    push,
+    resume,
+    sample,
+    tokenize,
+    train,
+)
 from elfcli.cli.options import Grouped
 
 app = typer.Typer(
@@ -44,6 +57,7 @@ DATA = "Data"
 TRAINING = "Training"
 SAMPLING = "Sampling and scoring"
 SETTINGS = "Settings"
+SHARING = "Sharing"
 
 app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
@@ -55,3 +69,5 @@ app.command("eval-bleu", rich_help_panel=SAMPLING)(eval_bleu.eval_bleu)
 app.command("eval-rouge", rich_help_panel=SAMPLING)(eval_rouge.eval_rouge)
 app.command("eval-ppl", rich_help_panel=SAMPLING)(eval_ppl.eval_ppl)
 app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)
+app.command("export", rich_help_panel=SHARING)(export.export)
+app.command("push-to-hub", rich_help_panel=SHARING)(push.push_to_hub)

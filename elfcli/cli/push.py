@@ -1,0 +1,42 @@
+"""`elf push-to-hub`: a trained model for others, on the Hugging Face Hub."""
+
+from typing import Annotated
+
+import typer
+
+from elfcli.cli.export import LicenseOption
+
+
+def push_to_hub(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; made where it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch; made where missing.")] = None,
+    checkpoints: Annotated[
+        str, typer.Option(metavar="all|last", help="Every kept checkpoint's weights, or the newest's.")
+    ] = "last",
+    license_: LicenseOption = "mit",
+) -> None:
+    """Publish a run on the Hugging Face Hub: weights, settings, tokenizer, sampling presets and a model card."""
+    from elfcli.errors import InputError, did_you_mean
+    from elfcli.ui.progress import say
+
+    if checkpoints not in ("all", "last"):
+        near = did_you_mean(checkpoints, ("all", "last"))
+        raise InputError(f"--checkpoints {checkpoints}: expected all or last{near}")
+
+    from elfcli.hub.export import ExportOptions
+    from elfcli.hub.push import push
+
+    address = push(
+        run,
+        repo,
+        private=private,
+        revision=revision,
+        all_checkpoints=checkpoints == "all",
+        options=ExportOptions(license=license_),
+        report=say,
+    )
+    at = f"@{revision}" if revision else ""
+    say(f"done: sample with `elf sample --checkpoint {repo}{at}`")
+    typer.echo(address)

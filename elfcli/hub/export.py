@@ -1,0 +1,224 @@
+"""A trained network as a folder for others: weights, settings, tokenizer, sampling presets and a model card.
+
+model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or as the PyTorch port
+config.toml          every setting, without paths of this machine
+tokenizer/           the tokenizer; encoder/ the T5 encoder, where it is a folder of this machine
+sampling.yaml        the sampling presets in the reference's form
+README.md            the model card
+checkpoints/STEP/    further checkpoints' weights, where asked for
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from elfcli.config.render import to_toml
+from elfcli.config.schema import Config, Tracking
+from elfcli.data.datasets import load_tokenizer, looks_like_a_path
+from elfcli.errors import InputError
+from elfcli.hub.card import model_card
+from elfcli.hub.files import read_encoder_pickle
+from elfcli.hub.layout import CONFIG_FILE, WEIGHTS_FILE, is_exported
+from elfcli.hub.pretrained import fetch, load_t5, read_json, t5_to_huggingface
+from elfcli.hub.reference import elf_to_reference, t5_from_reference
+from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
+from elfcli.hub.torch_names import elf_to_torch
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+ALLOWED = (
+    WEIGHTS_FILE,
+    CONFIG_FILE,
+    "sampling.yaml",
+    "README.md",
+    "encoder/config.json",
+    f"encoder/{WEIGHTS_FILE}",
+    f"checkpoints/*/{WEIGHTS_FILE}",
+    *(f"tokenizer/{name}" for name in TOKENIZER_FILES),
+)
+"""All that an exported folder holds and all that is ever uploaded."""
+SECRET = re.compile(
+    r"\bhf_[A-Za-z0-9]{16,}|\bsk-[\w-]{20,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
+    r"|\bxox[abp]-[\w-]{10,}|(?<![@\w])[0-9a-f]{40}\b|://[^/\s:@]+:[^/\s@]+@"
+)
+SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """name: what the card calls the model, None: the folder's name. steps: further checkpoints to add."""
+
+    name: str | None = None
+    torch_names: bool = False
+    license: str = "mit"
+    steps: tuple[int, ...] = ()
+    overwrite: bool = False
+
+
+def export(source: Source, config: Config, folder: Path, options: ExportOptions | None = None) -> Path:
+    """Writes the folder, whole or not at all; returns it.
+
+    InputError where it exists (unless options.overwrite, and then only a folder that was exported before), or where
+    a text that would be written holds what looks like a secret.
+    """
+    options = options or ExportOptions()
+    check_target(folder, options.overwrite)
+    part = folder.with_name(f".{folder.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_files(source, config, part, options, options.name or folder.name)
+        refuse_secrets(part)
+        move_into_place(part, folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """InputError where the folder may not be written."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not is_exported(folder):
+        raise InputError(f"{folder} exists and is no exported model, so it is not replaced; give another folder")
+    if not overwrite:
+        raise InputError(f"{folder} exists; give another folder, or --overwrite")
+
+
+def move_into_place(part: Path, folder: Path) -> None:
+    """Renames the finished folder; an earlier one goes only when the new one is there."""
+    if not folder.exists():
+        part.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    folder.rename(old)
+    try:
+        part.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_files(source: Source, config: Config, folder: Path, options: ExportOptions, name: str) -> None:
+    """All files of an export into an empty folder."""
+    own_encoder = write_encoder(config, folder / EXPORTED_ENCODER)
+    shared = portable_config(config, own_encoder)
+    write_weights(source, folder / WEIGHTS_FILE, options.torch_names)
+    for step in options.steps:
+        other = source if step == source.step else open_source(str(source.folder), ema=source.ema, step=step)
+        write_weights(other, folder / "checkpoints" / str(step) / WEIGHTS_FILE, options.torch_names)
+    write_tokenizer(source, config, folder / "tokenizer")
+    presets = [setting.model_dump(mode="json") for setting in config.sampling]
+    texts = {
+        CONFIG_FILE: to_toml(shared),
+        "sampling.yaml": yaml.safe_dump(presets, sort_keys=False),
+        "README.md": model_card(source, shared, name, options.license),
+    }
+    for file, text in texts.items():
+        (folder / file).write_text(text, encoding="utf-8")
+
+
+def write_weights(source: Source, path: Path, torch_names: bool = False) -> None:
+    """The weights as float32 safetensors, the same bytes whenever the weights are the same."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    flat = elf_to_torch(source.params) if torch_names else elf_to_reference(source.params)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One metadata key, because safetensors writes several in an order that changes from run to run.
+    note = json.dumps({"step": source.step, "weights": "ema" if source.ema else "raw"})
+    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in sorted(flat.items())}, path, {"elf": note})
+
+
+def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
+    """The tokenizer's files, without paths of this machine."""
+    name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
+    if Path(name).is_dir():
+        folder.mkdir()
+        for file in TOKENIZER_FILES:
+            if (Path(name) / file).is_file():
+                shutil.copyfile(Path(name) / file, folder / file)
+    else:
+        load_tokenizer(name).save_pretrained(str(folder))
+        for path in folder.iterdir():
+            if path.name not in TOKENIZER_FILES:
+                path.unlink() if path.is_file() else shutil.rmtree(path)
+    settings = folder / "tokenizer_config.json"
+    if settings.is_file():
+        kept = {k: v for k, v in read_json(settings).items() if not (isinstance(v, str) and Path(v).is_absolute())}
+        settings.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_encoder(config: Config, folder: Path) -> bool:
+    """Writes the T5 encoder where it cannot be had by a Hub name; returns whether it did."""
+    from safetensors.numpy import save_file
+
+    name, pickle = config.encoder.encoder_model_name, config.encoder.encoder_checkpoint
+    if name == "embedding" or not (pickle or Path(name).expanduser().is_dir()):
+        return False
+    content = read_json(fetch(name, "config.json", "T5 encoder"))
+    params = t5_from_reference(read_encoder_pickle(pickle)) if pickle else load_t5(name)[1]
+    folder.mkdir()
+    content = {k: v for k, v in content.items() if k != "_name_or_path"} | {"architectures": ["T5EncoderModel"]}
+    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(sorted(t5_to_huggingface(params).items())), folder / WEIGHTS_FILE, {"format": "pt"})
+    return True
+
+
+def portable_config(config: Config, own_encoder: bool) -> Config:
+    """The settings without accounts, and with local paths reduced to names."""
+
+    def named(value: str | None) -> str | None:
+        return Path(value).name if value and looks_like_a_path(value) else value
+
+    data = {name: named(getattr(config.data, name)) for name in ("data_path", "eval_data_path", "tokenizer_name")}
+    evaluation = {"sampling_configs_path": None, "eval_ppl_model": named(config.evaluation.eval_ppl_model)}
+    encoder = {"encoder_model_name": EXPORTED_ENCODER, "encoder_checkpoint": None} if own_encoder else {}
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update=data),
+            "encoder": config.encoder.model_copy(update=encoder),
+            "training": config.training.model_copy(update={"output_dir": None, "resume": None}),
+            "evaluation": config.evaluation.model_copy(update=evaluation),
+            "tracking": Tracking(),
+        }
+    )
+
+
+def refuse_secrets(folder: Path) -> None:
+    """InputError where a text of the folder holds a token or a secret of the environment."""
+    values = [v for k, v in os.environ.items() if SECRET_VARIABLE.search(k) and len(v) >= 8]
+    texts = [CONFIG_FILE, "README.md", "sampling.yaml", "tokenizer/tokenizer_config.json", "encoder/config.json"]
+    for name in texts:
+        path = folder / name
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for number, line in enumerate(lines, 1):
+            if SECRET.search(line) or any(value in line for value in values):
+                setting = line.partition("=")[0].strip() if "=" in line else f"line {number}"
+                raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written; "
+                                 "remove it from the run's config.toml")  # fmt: skip
+
+
+def kept_steps(run: Path) -> tuple[int, ...]:
+    """Steps of the checkpoints that a run has kept."""
+    folder = run / "checkpoints"
+    return tuple(sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())) if folder.is_dir() else ()
