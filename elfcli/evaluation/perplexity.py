@@ -19,7 +19,6 @@ from elfcli.hub.pretrained import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
 
-DEFAULT_MODEL = "gpt2-large"
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
 
@@ -54,7 +53,7 @@ class PerplexityResult:
 def perplexity(
     texts: Sequence[str],
     *,
-    model: str = DEFAULT_MODEL,
+    model: str = "gpt2-large",
     tokenizer: str | None = None,
     batch_size: int = 8,
     max_length: int = 1024,
