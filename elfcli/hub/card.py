@@ -1,4 +1,4 @@
-"""The model card: metadata that the Hub reads, figures with their protocol, how to sample, training data and recipe."""
+"""The model card: metadata that the Hub reads, figures with their protocol, how to sample, the training recipe."""
 
 import json
 from pathlib import Path

@@ -42,10 +42,14 @@ def push(
         raise InputError(
             f"no Hugging Face token: make one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"
         )
-    source = open_source(run)
     if not hub_reachable():
         raise ElfError(f"the Hugging Face Hub cannot be reached to publish {repo}; `elf export {run} DIR` writes the "
                        "same files here")  # fmt: skip
+    source, api = open_source(run), HfApi()
+    try:
+        retrying(api.whoami, report)
+    except Exception as error:
+        raise explained(error, repo) from error
     steps = kept_steps(Path(run)) if all_checkpoints else ()
     with tempfile.TemporaryDirectory(prefix="elf-push-") as scratch:
         named = replace(options or ExportOptions(), name=repo, steps=steps)
@@ -53,7 +57,7 @@ def push(
         report(source.description)
         tell(folder, repo, private, revision, report)
         try:
-            return upload(HfApi(), folder, repo, private, revision, f"Step {source.step}", report)
+            return upload(api, folder, repo, private, revision, f"Step {source.step}", report)
         except (ElfError, KeyboardInterrupt):
             raise
         except Exception as error:  # the client raises its own, HTTP's and the file system's errors
@@ -82,7 +86,6 @@ def upload(api, folder: Path, repo: str, private: bool, revision: str | None, me
 
     from elfcli.ui.progress import console
 
-    retrying(api.whoami, report)
     repo = retrying(lambda: api.create_repo(repo, private=private or None, exist_ok=True), report).repo_id
     if private and not retrying(lambda: api.model_info(repo), report).private:
         raise InputError(f"{repo} exists and is public, so --private cannot hold; make it private on the Hub first, "
