@@ -1,0 +1,31 @@
+"""A run of three steps with a network of a few thousand weights, made once for all tests that need one."""
+
+import atexit
+import functools
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from elfcli.config.resolve import resolve
+from elfcli.data.tokenize import Job, tokenize
+from elfcli.training.loop import start_run
+
+SETTINGS = [
+    *("hidden_size=16", "depth=2", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "max_length=16"),
+    *("max_input_length=8", "steps=3", "save_every_steps=1", "batch_size=8", "warmup_steps=1", "num_workers=1"),
+    *("optimizer=adamw", "lr=0.01", "ema_decay1=0.5"),
+]
+
+
+@functools.cache
+def tiny_run() -> Path:
+    """The run folder; copy it before changing anything in it."""
+    folder = Path(tempfile.mkdtemp(prefix="elf-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    rows = [{"input": f"ein wort {i % 7} und {i % 5}", "output": f"one word {i % 7} and {i % 5}"} for i in range(32)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = (str(folder / "pairs.jsonl"),)
+    tokenize(Job(folder / "data", inputs=pairs, source_key="input", target_key="output", train_tokenizer=26))
+    settings = resolve(task="toy-de-en", sets=SETTINGS, flags={"data_path": str(folder / "data")}, environ={})
+    return start_run(settings, folder / "run")
