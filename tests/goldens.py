@@ -5,7 +5,6 @@ An error is the largest absolute difference over the largest magnitude of the go
 """
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,9 +26,13 @@ from elfcli.hub.reference import elf_from_reference, elf_to_reference, shape_of,
 from elfcli.models.elf import ELF
 from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.training.backend import prepare
 from elfcli.training.optimizer import lr_schedule, make_optimizer, update_ema
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
+KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "samples", "postprocess", "checkpoints",
+         "encoder_pickle")  # fmt: skip
+"""Methods of Goldens, each one kind of case."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,8 @@ class Goldens:
         return elf_from_reference(subtree(load(self.folder / name), "params"))
 
     def rows(self) -> Iterator[Row]:
-        for name in ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "samples", "postprocess",
-                     "checkpoints", "encoder_pickle"):  # fmt: skip
-            yield from getattr(self, name)()
+        for kind in KINDS:
+            yield from getattr(self, kind)()
 
     def t5_shape(self) -> T5Shape:
         encoder = dict(self.config["encoder"])
@@ -298,16 +300,9 @@ class Goldens:
         yield tree_row("encoder.pkl", "params", read_encoder_pickle(path), flat, 0)
 
 
-def compilation_cache() -> Path:
-    """Where the tests keep compiled programs between runs."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "elf-tests" / "jax"
-
-
 def main(folder: str) -> int:
     jax.config.update("jax_default_matmul_precision", "highest")
-    jax.config.update("jax_compilation_cache_dir", str(compilation_cache()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    prepare()
     rows = []
     print(f"{'case':34} {'what':42} {'absolute':>10} {'relative':>10} {'limit':>8}")
     for result in Goldens(Path(folder)).rows():

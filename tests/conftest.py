@@ -1,0 +1,22 @@
+"""Shared by all tests: compiled programs are kept between runs, and `../shared` is found or its tests skipped."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax-tests"
+
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of goldens and corpora, which are no part of the product."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder `shared` with goldens and corpora is not beside the checkout")
+    return SHARED

@@ -1,0 +1,124 @@
+"""The shared pass is the reference's objective: in expectation, per group, and with dropout."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from elfcli.config.schema import Objective
+from elfcli.flow import objective
+from elfcli.models.elf import ELF, ElfShape, init_params
+from elfcli.models.layers import graphdef_of
+
+B, S, E, V = 4, 5, 6, 11
+SHAPE = ElfShape(E, V, depth=1, hidden_size=16, num_heads=2, bottleneck_dim=4)
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = init_params(SHAPE, jax.random.key(0))
+    # The final layer starts at zero, where half of the gradients vanish.
+    kernel = params["final_layer"]["linear"]["kernel"]
+    params["final_layer"]["linear"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), kernel.shape)
+    return params
+
+
+def make_batch(key) -> objective.Batch:
+    """Conditions and lengths that differ between examples, so that weighting by tokens matters."""
+    ids = jax.random.randint(key, (B, S), 0, V)
+    position = jnp.arange(S)[None]
+    cond = position < jnp.array([0, 1, 2, 1])[:, None]
+    valid = position < jnp.array([5, 3, 4, 5])[:, None]
+    return objective.Batch(ids, cond, objective.loss_mask(cond, valid, "pad"), jax.random.normal(key, (B, S, E)))
+
+
+def loss_of(shape, params, batch, draws, cfg, key=None, groups=1):
+    model = nnx.merge(graphdef_of(ELF, shape), params)
+    return objective.branch_loss(model, batch, draws, cfg, key, groups)
+
+
+def test_the_split_has_the_expected_gradient_of_the_coin(params):
+    """Mean gradients over many shuffled batches and draws agree within their standard errors, leaf by leaf."""
+    batch, count = make_batch(jax.random.key(2)), 6000
+    schemes = {
+        "split": Objective(decoder_noise_scale=1.0, decoder_prob=0.3),
+        "device": Objective(decoder_noise_scale=1.0, decoder_prob=0.3, branching="device"),
+    }
+    moments = {}
+    for name, cfg in schemes.items():
+
+        def gradient(key, cfg=cfg):
+            order_key, key = jax.random.split(key)
+            order = jax.random.permutation(order_key, B)
+            shuffled = jax.tree.map(lambda a: a[order], batch)
+            draws = objective.draw(key, cfg, (B, S, E))
+            grads = jax.grad(lambda p: loss_of(SHAPE, p, shuffled, draws, cfg)[0])(params)
+            return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
+
+        run = jax.jit(lambda keys, gradient=gradient: jax.lax.map(gradient, keys, batch_size=100))
+        grads = np.asarray(run(jax.random.split(jax.random.key(3), count)))
+        moments[name] = grads.mean(0), grads.std(0) / np.sqrt(count)
+    (split, split_error), (coin, coin_error) = moments["split"], moments["device"]
+    z = (split - coin) / np.sqrt(split_error**2 + coin_error**2 + 1e-12)
+    assert np.abs(coin).max() > 0.1, "the gradient is no mere noise"
+    assert np.abs(z).mean() < 1.1  # of a standard normal: 0.8
+    assert np.abs(z).max() < 6
+    # The measure is fine enough to see a branch weight that is a tenth off.
+    assert np.abs((split * 1.1 - coin) / (coin_error + 1e-12)).max() > 6
+
+
+def test_groups_are_independent_batches(params):
+    """Two groups in one call are the two halves alone; with equal token counts the losses average."""
+    cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.25)
+    batch = make_batch(jax.random.key(4))
+    batch = batch._replace(cond_BxS=jnp.zeros((B, S), bool), loss_BxS=jnp.ones((B, S), bool))
+    draws = objective.draw(jax.random.key(5), cfg, (B, S, E), groups=2)
+    _, both = loss_of(SHAPE, params, batch, draws, cfg, groups=2)
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        pick = partial(jax.tree.map, lambda a, part=part: a[part])
+        halves.append(loss_of(SHAPE, params, pick(batch), pick(draws._replace(coin=None)), cfg)[1])
+    for name in both:
+        np.testing.assert_allclose(both[name], np.mean([half[name] for half in halves]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "probability"), [(16, 0.2), (3, 0.2), (2, 0.9), (10, 0.0), (10, 1.0)])
+def test_shares(batch_size, probability):
+    cfg = Objective(decoder_prob=probability, self_cond_prob=0.5)
+    decode, first = objective.shares(batch_size, cfg)
+    assert (decode == 0) == (probability == 0)
+    assert (decode == batch_size) == (probability == 1)
+    assert first == -(-(batch_size - decode) // 2)
+
+
+def test_self_conditioned_share_is_met_on_average():
+    cfg = Objective(decoder_prob=0.2, self_cond_prob=0.3)
+    decode, first = objective.shares(10, cfg)
+    draw = jax.vmap(lambda key: objective.draw(key, cfg, (10, 1, 1)).self_cond_B)
+    flags = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))[:, decode:]
+    assert abs(flags.mean() - 0.3) < 0.005
+    assert not flags[:, first:].any()
+
+
+def test_dropout_draws_from_its_key(params):
+    cfg = Objective(decoder_noise_scale=1.0)
+    shape = ElfShape(**{**vars(SHAPE), "depth": 4, "attn_dropout": 0.2, "proj_dropout": 0.2})
+    params = init_params(shape, jax.random.key(0))
+    params["final_layer"]["linear"]["kernel"] += 0.1
+    batch, draws = make_batch(jax.random.key(6)), objective.draw(jax.random.key(7), cfg, (B, S, E))
+    losses = [float(loss_of(shape, params, batch, draws, cfg, key)[0]) for key in map(jax.random.key, (0, 0, 1))]
+    without = float(loss_of(shape, params, batch, draws, cfg, None)[0])
+    assert losses[0] == losses[1] != losses[2]
+    assert without not in losses
+
+
+def test_encoder_mask():
+    cond = jnp.array([[1, 1, 0, 0, 0]], bool)
+    valid = jnp.array([[1, 1, 1, 1, 0]], bool)
+    kept = np.asarray(objective.encoder_mask(cond, valid, jnp.array([False])))[0].astype(int)
+    assert kept.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 1, 0]] * 3
+    dropped = np.asarray(objective.encoder_mask(cond, valid, jnp.array([True])))[0].astype(int)
+    assert dropped.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[0, 0, 1, 1, 0]] * 3

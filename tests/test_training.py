@@ -1,0 +1,184 @@
+"""Runs: exact resume, also after kill -9; what a run folder holds; what is refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from elfcli.config.resolve import load_config, resolve
+from elfcli.data.tokenize import Job, tokenize
+from elfcli.errors import ElfError, InputError
+from elfcli.training import checkpoint, run
+from elfcli.training.loop import resume_run, start_run
+
+TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
+        "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "toy"
+    tokenize(Job(folder, task="toy-de-en"))
+    return folder
+
+
+def settings(data, *sets):
+    return resolve(task="toy-de-en", flags={"data_path": str(data)}, sets=[*TINY, *sets], environ={})
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory):
+    return start_run(settings(data), tmp_path_factory.mktemp("runs") / "straight")
+
+
+def states(folder, step=12):
+    """Every array of a checkpoint, by path."""
+    import orbax.checkpoint as ocp
+
+    arrays = {}
+    for part in ("params", "ema", "rest"):
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(folder / "checkpoints" / str(step) / part)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            arrays[part + jax.tree_util.keystr(path)] = np.asarray(leaf)
+    return arrays
+
+
+def metrics(folder):
+    return [{k: v for k, v in row.items() if k != "tokens_per_second"} for row in run.read_metrics(folder)]
+
+
+def assert_same_run(ours, theirs):
+    a, b = states(ours), states(theirs)
+    assert a.keys() == b.keys() and len(a) > 50
+    assert [name for name in a if a[name].tobytes() != b[name].tobytes()] == []
+    assert metrics(ours) == metrics(theirs)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_stopping_and_resuming_changes_nothing(data, straight, tmp_path, stop):
+    folder = start_run(settings(data), tmp_path / "run", stop_at=stop)
+    assert_same_run(resume_run(folder), straight)
+
+
+def test_kill_and_resume_is_bit_identical(data, straight, tmp_path):
+    """kill -9 from outside, at a step between checkpoints, then `elf resume`."""
+    folder = tmp_path / "run"
+    sets = [argument for setting in TINY for argument in ("--set", setting)]
+    train = ["train", "--task", "toy-de-en", "--data", str(data), "--output", str(folder), *sets]
+    process = subprocess.Popen([sys.executable, "-m", "elfcli", *train], stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not any(row["step"] >= 6 for row in run.read_metrics(folder)):
+        assert time.monotonic() < deadline and process.poll() is None, process.stderr.read().decode()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (
+        subprocess.run([sys.executable, "-m", "elfcli", "resume", str(folder)], capture_output=True).returncode == 0
+    )
+    assert_same_run(folder, straight)
+
+
+def test_killed_before_the_first_checkpoint(data, straight, tmp_path):
+    """Nothing was saved, so the run starts from its seed: the same run."""
+    folder = start_run(settings(data), tmp_path / "run", stop_at=1)
+    subprocess.run(["rm", "-r", str(folder / "checkpoints" / "1")], check=True)
+    assert_same_run(resume_run(folder), straight)
+
+
+def test_run_folder(data, straight):
+    config = load_config(straight / "config.toml")
+    assert config.network.hidden_size == 32 and config.data.task == "toy-de-en"
+    start = json.loads((straight / "environment.json").read_text())[0]
+    assert start["packages"]["jax"] == jax.__version__ and "git" in start
+    rows = run.read_metrics(straight)
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    needed = {"step", "loss", "denoise_loss", "decode_loss", "learning_rate", "grad_norm", "tokens_per_second"}
+    assert all(needed <= row.keys() and np.isfinite([row[name] for name in needed]).all() for row in rows)
+    assert rows[0]["learning_rate"] == pytest.approx(0.5 * rows[-1]["learning_rate"])
+    assert sorted(int(p.name) for p in (straight / "checkpoints").iterdir() if p.name.isdigit()) == [4, 8, 12]
+
+
+def test_a_run_is_reproduced_from_its_config(data, straight, tmp_path):
+    again = resolve(files=[straight / "config.toml"], environ={})
+    assert_same_run(start_run(again, tmp_path / "again"), straight)
+
+
+def test_a_run_is_not_overwritten(data, straight):
+    before = (straight / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match="elf resume"):
+        start_run(settings(data), straight)
+    assert (straight / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_stays_as_it_is(straight):
+    before = states(straight)
+    resume_run(straight)
+    after = states(straight)
+    assert all(before[name].tobytes() == after[name].tobytes() for name in before)
+
+
+def test_a_longer_run_goes_on(data, tmp_path):
+    folder = start_run(settings(data, "steps=2", "warmup_steps=1"), tmp_path / "run")
+    resume_run(folder, sets=["steps=4"])
+    assert metrics(folder)[-1]["step"] == 4
+
+
+def test_a_damaged_checkpoint_is_an_error_not_a_new_start(data, tmp_path):
+    folder = start_run(settings(data), tmp_path / "run", stop_at=4)
+    for file in (folder / "checkpoints" / "4" / "params" / "d").glob("*"):
+        file.write_bytes(b"")
+    with pytest.raises(ElfError, match="cannot be read"):
+        resume_run(folder)
+    assert [row["step"] for row in run.read_metrics(folder)] == [2, 4]
+
+
+def test_gradient_accumulation_averages(data, tmp_path):
+    folder = start_run(settings(data, "grad_accum_steps=2", "steps=2", "warmup_steps=1"), tmp_path / "run")
+    assert metrics(folder)[-1]["step"] == 2
+    assert metrics(folder)[-1]["epoch"] == pytest.approx(4 / (20000 // 4))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_coin_per_step(data, tmp_path, optimizer):
+    sets = ["branching=device", f"optimizer={optimizer}", "steps=8", "log_freq=8", "lr_schedule=cosine"]
+    folder = start_run(settings(data, *sets), tmp_path / "run")
+    row = run.read_metrics(folder)[-1]
+    assert row["denoise_loss"] > 0 and row["loss"] > 0
+
+
+def test_latents_are_measured_and_kept(data, tmp_path):
+    sets = ["latent_mean=measure", "latent_std=measure", "steps=1", "warmup_steps=0"]
+    folder = start_run(settings(data, *sets), tmp_path / "run")
+    encoder = load_config(folder / "config.toml").encoder
+    assert abs(encoder.latent_mean) < 0.2 and abs(encoder.latent_std - 1) < 0.2
+    assert "measured" in (folder / "config.toml").read_text()
+
+
+def test_weights_are_read_without_the_optimiser(straight):
+    ema, step = checkpoint.load_weights(straight)
+    raw, _ = checkpoint.load_weights(straight, ema=False)
+    assert step == 12
+    different = [a.tobytes() != b.tobytes() for a, b in zip(*map(jax.tree.leaves, (ema, raw)), strict=True)]
+    assert any(different)
+    with pytest.raises(InputError, match="4, 8, 12"):
+        checkpoint.load_weights(straight, step=5)
+
+
+def test_wrong_data_is_refused_before_anything_is_written(data, tmp_path):
+    with pytest.raises(InputError, match="fewer than one batch"):
+        start_run(settings(data, "batch_size=30000"), tmp_path / "run")
+    with pytest.raises(InputError):
+        start_run(settings(tmp_path / "nowhere"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    os.mkdir(tmp_path / "other")
+    (tmp_path / "other" / "file").write_text("precious")
+    with pytest.raises(InputError, match="no run folder"):
+        start_run(settings(data), tmp_path / "other")
+    assert (tmp_path / "other" / "file").read_text() == "precious"
