@@ -40,7 +40,7 @@ def demo(
     resolved = resolve(
         task="toy-de-en", flags={"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed}
     )
-    steps = resolved.config.training.steps
+    steps = resolved.config.training.steps or 0
     stop = steps // 2
     stage(2, f"train, and stop after {stop} of {steps} steps", f"elf train --task toy-de-en --data {data} -o {run}")
     start_run(resolved, run, stop_at=stop)
@@ -48,11 +48,11 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
-    from elfcli.evaluation.evaluate import evaluation_examples, rows_to_sample, sample_rows, write_samples
+    from elfcli.evaluation.evaluate import rows_to_sample, sample_rows, write_samples
     from elfcli.evaluation.generate import load_model, settings_of
 
     model = load_model(str(run))
-    conditions, rows = rows_to_sample(model, evaluation_examples(model.config), SENTENCES)
+    conditions, rows = rows_to_sample(model, None, SENTENCES)
     refuse_seen(rows, data)
     setting = settings_of(model.config.sampling)[0]
     with progress("sample", len(rows)) as update:
@@ -86,7 +86,7 @@ def refuse_seen(rows: list[dict], data: Path) -> None:
     from elfcli.errors import ElfError
 
     train = load_examples(data, "train")
-    known = {text for i in range(len(train)) for text in train.texts(i).values()}
+    known = {text for i in range(len(train)) for text in (train.texts(i) if train.texts else {}).values()}
     seen = [row["input"] for row in rows if row["input"] in known or row["reference"] in known]
     if seen:
         raise ElfError(f"{data}: {len(seen)} held-out sentences occur in training, the first is {seen[0]!r}")

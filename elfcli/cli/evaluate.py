@@ -38,35 +38,23 @@ def evaluate(
         raise InputError(f"{json_file} exists; give another --json, or --overwrite")
 
     from elfcli.evaluation.evaluate import evaluate as run
-    from elfcli.evaluation.evaluate import evaluation_examples
+    from elfcli.evaluation.evaluate import rows_to_sample
     from elfcli.evaluation.generate import load_model, settings_of
 
     loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
     say(loaded.source.description)
-    metrics = loaded.config.evaluation.metrics
-    if not metrics:
+    evaluation = loaded.config.evaluation
+    if not evaluation.metrics:
         raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
-    conditional = bool(loaded.config.data.max_input_length)
     settings = settings_of(loaded.config.sampling)
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seed}"
     if (folder / "results.json").exists() and not overwrite:
         raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
-    examples = evaluation_examples(loaded.config, data) if conditional else None
-    count = num_samples or loaded.config.evaluation.num_samples
-    count = min(count, len(examples)) if examples else count
-    say(f"{count} samples, {len(settings)} setting(s), results in {folder}")
-    with progress("eval", count * len(settings)) as update:
-        order = {setting.name: i for i, setting in enumerate(settings)}
+    conditions, rows = rows_to_sample(loaded, data, num_samples or evaluation.num_samples)
+    say(f"{len(rows)} samples, {len(settings)} setting(s), results in {folder}")
+    with progress("eval", len(rows) * len(settings)) as update:
         results = run(
-            loaded,
-            settings,
-            metrics,
-            examples=examples,
-            num_samples=count,
-            seed=seed,
-            folder=folder,
-            batch_size=batch_size,
-            update=lambda name, done: update(order[name] * count + done),
+            loaded, settings, conditions, rows, seed=seed, folder=folder, batch_size=batch_size, update=update
         )
     for setting, result in zip(settings, results, strict=True):
         scores = "  ".join(f"{score['metric']} {score['value']:.2f}" for score in result["scores"])

@@ -52,7 +52,6 @@ def sample(
         raise InputError(f"{output} exists; give another --output, or --overwrite")
 
     from elfcli.evaluation.evaluate import (
-        evaluation_examples,
         rows_of_file,
         rows_to_sample,
         sample_rows,
@@ -71,11 +70,9 @@ def sample(
     count = num_samples or loaded.config.evaluation.num_samples
     if input_ is not None:
         conditions, rows = rows_of_file(loaded, input_)
-    elif loaded.config.data.max_input_length:
-        conditions, rows = rows_to_sample(loaded, evaluation_examples(loaded.config, data), count)
     else:
-        conditions, rows = count, None
-    total = conditions if isinstance(conditions, int) else len(conditions)
+        conditions, rows = rows_to_sample(loaded, data, count)
+    total = len(rows)
     say(f"{setting.name}, {total} texts to {path}")
     with progress("sample", total) as update:
         samples = sample_rows(loaded, conditions, rows, setting, seed=seed, batch_size=batch_size, update=update)

@@ -19,6 +19,9 @@ def train(
     epochs: Annotated[float | None, typer.Option("--epochs", metavar="N", help="Passes over the data.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples per batch.")] = None,
     lr: Annotated[float | None, typer.Option("--lr", metavar="RATE", help="Peak learning rate.")] = None,
+    init_from: Annotated[
+        str | None, typer.Option("--init-from", metavar="SOURCE", help="Weights to start from: run, file, Hub name.")
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
@@ -28,7 +31,7 @@ def train(
     from elfcli.ui.progress import say
 
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
-             "batch_size": batch_size, "lr": lr, "seed": seed}  # fmt: skip
+             "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags)
     for warning in resolved.warnings:
         say(f"warning: {warning}")

@@ -129,6 +129,10 @@ class Training(Section):
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
+    init_from: str | None = setting(
+        None,
+        "Weights to start from: run folder, exported or reference checkpoint, or Hub name; None: drawn from seed",
+    )
     resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
     compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"

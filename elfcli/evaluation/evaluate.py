@@ -31,8 +31,14 @@ def first(row: dict, keys: Sequence[str]) -> str | None:
     return next((row[key] for key in keys if key in row), None)
 
 
-def rows_to_sample(model: Model, examples: Examples, count: int) -> tuple[list, list[dict]]:
-    """(conditions as token ids, rows with `id`, `input`, `reference`) of the first `count` examples."""
+def rows_to_sample(model: Model, data: str | None, count: int) -> tuple[list, list[dict]]:
+    """(conditions as token ids, rows with `id`, `input`, `reference`) of the evaluation split's first examples.
+
+    Unconditional models get `count` empty conditions and rows with an `id` alone.
+    """
+    if not model.config.data.max_input_length:
+        return [()] * count, [{"id": i} for i in range(count)]
+    examples = evaluation_examples(model.config, data)
     if examples.tokens.condition_input_ids is None:
         raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
     conditions, rows = [], []
@@ -65,8 +71,8 @@ def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
 
 def sample_rows(
     model: Model,
-    conditions,
-    rows: list[dict] | None,
+    conditions: Sequence[Sequence[int]],
+    rows: list[dict],
     setting: Setting,
     *,
     seed: int,
@@ -75,10 +81,8 @@ def sample_rows(
     update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
     """One row per sample: `id`, `generated`, and `input` and `reference` where there are some."""
-    count = conditions if isinstance(conditions, int) else len(conditions)
     texts = generate(model, conditions, setting, seed=seed, batch_size=batch_size, longest=longest, update=update)
-    given = rows or [{"id": i} for i in range(count)]
-    return [{"id": row["id"], "generated": text} | row for row, text in zip(given, texts, strict=True)]
+    return [{"id": row["id"], "generated": text} | row for row, text in zip(rows, texts, strict=True)]
 
 
 def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
@@ -118,27 +122,26 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
 def evaluate(
     model: Model,
     settings: Sequence[Setting],
-    metrics: Sequence[str],
+    conditions: Sequence[Sequence[int]],
+    rows: list[dict],
     *,
-    examples: Examples | None,
-    num_samples: int,
     seed: int,
     folder: Path,
     batch_size: int = 64,
-    update: Callable[[str, int], None] = lambda name, done: None,
+    update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
-    """Samples with every setting and scores each; writes the samples and a result per setting into `folder`.
+    """Samples with every setting and scores each by the settings' metrics; writes samples and results into `folder`.
 
     Returns one result per setting: {"setting", "step", "seed", "num_samples", "seconds", "scores": [...]}.
     """
-    if model.config.data.max_input_length:
-        conditions, rows = rows_to_sample(model, examples, num_samples)
-    else:
-        conditions, rows = num_samples, None
+    metrics = model.config.evaluation.metrics
     longest, results = max(setting.steps for setting in settings), []
-    for setting in settings:
+    for index, setting in enumerate(settings):
         start = time.monotonic()
-        report = lambda done, name=setting.name: update(name, done)  # noqa: E731
+
+        def report(done: int, before: int = index * len(rows)) -> None:
+            update(before + done)
+
         samples = sample_rows(
             model, conditions, rows, setting, seed=seed, batch_size=batch_size, longest=longest, update=report
         )

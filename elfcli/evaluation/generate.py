@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +27,8 @@ from elfcli.flow.schedules import time_grid
 from elfcli.hub.encoder import Encoder, load_encoder
 from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
-from elfcli.models.elf import ELF, ElfShape
+from elfcli.models.elf import ELF, ElfShape, compute_dtype, elf_shape
 from elfcli.models.layers import graphdef_of
-from elfcli.training.loop import compute_dtype, elf_shape
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Model:
     shape: ElfShape
     params: dict
     encoder: Encoder
-    tokenizer: object
+    tokenizer: Any
     source: Source
 
     @property
@@ -114,7 +114,7 @@ def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
 
 def generate(
     model: Model,
-    conditions: Sequence[Sequence[int]] | int,
+    conditions: Sequence[Sequence[int]],
     setting: Setting,
     *,
     seed: int = 0,
@@ -122,12 +122,11 @@ def generate(
     longest: int | None = None,
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Texts in order: one per condition (token ids), or as many unconditional ones as the number given.
+    """Texts in order, one per condition (token ids; none for unconditional models).
 
     longest: steps of the longest setting that is to share this compilation. update(done) is called per batch.
     """
     config, tokenizer = model.config, model.tokenizer
-    conditions = [()] * conditions if isinstance(conditions, int) else conditions
     pads, eos = pad_id(tokenizer), eos_id(tokenizer)
     fill = pads if config.data.pad_token == "pad" else eos
     lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}

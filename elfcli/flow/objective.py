@@ -32,7 +32,7 @@ class Draws(NamedTuple):
     decoder_lambda_BxSx1: Array  # share of the clean latent per token, decode branch
     decoder_noise_BxSxE: Array  # standard normal, decode branch
     drop_B: Array  # bool: the example's condition is dropped
-    coin: Array  # scalar bool: the whole batch decodes (`branching = "device"` only)
+    coin: Array | None  # scalar bool: the whole batch decodes (`branching = "device"` only)
 
 
 class Batch(NamedTuple):
@@ -149,8 +149,8 @@ def split_loss(
     clean = jnp.where(den_batch.cond_BxS[..., None], den_batch.x0_BxSxE, 0.0)
     estimate = clean
     if model.shape.self_cond and num_first:
-        first = (den_batch, den_draws, z_den, clean)
-        estimate_1, uncond_v = first_pass(model, *rows(first, 0, num_first, groups), cfg, keys[0])
+        first = rows((den_batch, den_draws, z_den, clean), 0, num_first, groups)
+        estimate_1, uncond_v = first_pass(model, first, cfg, keys[0])
         estimate = place(estimate_1, clean, num_first, groups)
 
     z = join(decode_input(dec_batch, dec_draws, cfg), z_den, groups)
@@ -181,8 +181,9 @@ def split_loss(
     return denoise_loss, decode_loss
 
 
-def first_pass(model, batch: Batch, draws: Draws, z, clean, cfg: Objective, key):
-    """Gradient-free estimate without self-conditioning: (next estimate, its velocity)."""
+def first_pass(model, examples, cfg: Objective, key):
+    """Gradient-free pass without an estimate, over (batch, draws, z, clean): (next estimate, velocity)."""
+    batch, draws, z, clean = examples
     w = draws.w_B if model.shape.num_self_cond_cfg_tokens else None
     features = model(with_estimate(model, z, clean), draws.t_B, w, jnp.zeros_like(draws.t_B), key=key)
     x = jnp.where(batch.cond_BxS[..., None], batch.x0_BxSxE, model.denoise(features))
@@ -209,12 +210,16 @@ def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None, gro
         loss = cfg.decoder_prob * decode + (1 - cfg.decoder_prob) * denoise
         return loss, {"denoise_loss": denoise, "decode_loss": decode}
 
-    denoise, decode = jax.lax.cond(
-        draws.coin,
-        lambda: (jnp.nan, split_loss(model, batch, draws, cfg, per_group, 0, key, groups)[1]),
-        lambda: (split_loss(model, batch, draws, cfg, 0, num_first, key, groups)[0], jnp.nan),
-    )
-    return jnp.where(draws.coin, decode, denoise), {"denoise_loss": denoise, "decode_loss": decode}
+    def decode_all():
+        loss = split_loss(model, batch, draws, cfg, per_group, 0, key, groups)[1]
+        return loss, jnp.nan, loss
+
+    def denoise_all():
+        loss = split_loss(model, batch, draws, cfg, 0, num_first, key, groups)[0]
+        return loss, loss, jnp.nan
+
+    loss, denoise, decode = jax.lax.cond(draws.coin, decode_all, denoise_all)
+    return loss, {"denoise_loss": denoise, "decode_loss": decode}
 
 
 def rows(tree, start: int, stop: int, groups: int):

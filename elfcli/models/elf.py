@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from elfcli.config.schema import Config
 from elfcli.models.layers import (
     RMSNorm,
     abstract,
@@ -217,6 +218,24 @@ class ELF(nnx.Module):
         latent = nnx.gelu(latent, approximate=True)
         logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
         return logits + self.unembed_bias
+
+
+def compute_dtype(config: Config):
+    """`auto` is bfloat16 on accelerators, float32 on CPU."""
+    name = config.training.compute_dtype
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def elf_shape(config: Config, latent_dim: int, vocab: int) -> ElfShape:
+    """The network that the settings describe."""
+    network = config.network
+    fields = network.model_dump(exclude={"model"})
+    self_cond = config.objective.self_cond_prob > 0
+    return ElfShape(
+        latent_dim, vocab, **fields, self_cond=self_cond, dtype=compute_dtype(config), remat=config.training.remat
+    )
 
 
 def init_params(shape: ElfShape, key) -> dict:

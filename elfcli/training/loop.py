@@ -4,7 +4,6 @@
 `elf resume` call, and may be called from Python.
 """
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,28 +15,22 @@ from jax.sharding import Mesh
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Origin, Resolved, resolve
+from elfcli.config.resolve import Resolved, resolve
 from elfcli.config.schema import Config
-from elfcli.data.batches import batches, collate, steps_per_epoch
-from elfcli.data.datasets import (
-    Examples,
-    check_ids,
-    eos_id,
-    load_examples,
-    load_tokenizer,
-    pad_id,
-    recorded_tokenizer,
-    vocab_size,
-)
+from elfcli.data.batches import batches, steps_per_epoch
+from elfcli.data.datasets import vocab_size
 from elfcli.errors import InputError
-from elfcli.hub.encoder import Encoder, load_encoder
-from elfcli.models.elf import ElfShape, num_params
+from elfcli.evaluation.online import online_evaluation
+from elfcli.hub.sources import initial_params
+from elfcli.models.elf import elf_shape, num_params
 from elfcli.training import checkpoint, run
 from elfcli.training.backend import prepare
+from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
+from elfcli.training.log import Log
 from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from elfcli.training.step import TrainState, init_state, make_train_step, zero_totals
-from elfcli.ui.progress import is_first_process, number, progress, say
+from elfcli.ui.progress import is_first_process, progress, say
 
 
 @dataclass(frozen=True)
@@ -48,6 +41,7 @@ class Plan:
     total_steps: int
     warmup_steps: int
     save_steps: int  # between checkpoints; 0: only at the end
+    eval_steps: int  # between online evaluations; 0: only at the end
 
 
 def make_plan(config: Config, num_examples: int) -> Plan:
@@ -59,55 +53,13 @@ def make_plan(config: Config, num_examples: int) -> Plan:
     warmup = optimization.warmup_steps
     if warmup < 0:
         warmup = round(optimization.warmup_epochs * epoch_steps)
-    save = training.save_every_steps or (max(round(training.save_freq * epoch_steps), 1) if training.save_freq else 0)
-    return Plan(epoch_steps, total, warmup, save)
+    save = training.save_every_steps or steps_between(training.save_freq, epoch_steps)
+    return Plan(epoch_steps, total, warmup, save, steps_between(training.eval_freq, epoch_steps))
 
 
-def compute_dtype(config: Config):
-    """`auto` is bfloat16 on accelerators, float32 on CPU."""
-    name = config.training.compute_dtype
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
-
-
-def elf_shape(config: Config, latent_dim: int, vocab: int) -> ElfShape:
-    """The network that the settings describe."""
-    network = config.network
-    fields = network.model_dump(exclude={"model"})
-    self_cond = config.objective.self_cond_prob > 0
-    return ElfShape(
-        latent_dim, vocab, **fields, self_cond=self_cond, dtype=compute_dtype(config), remat=config.training.remat
-    )
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads: its examples, tokenizer and frozen encoder."""
-
-    examples: Examples
-    tokenizer: object
-    encoder: Encoder
-    collate: partial
-
-
-def open_inputs(config: Config) -> Inputs:
-    """Opens and checks everything that the settings name, before anything is written."""
-    if config.data.data_path is None:
-        raise InputError(
-            "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
-        )
-    examples = load_examples(config.data.data_path, "train")
-    tokenizer = load_tokenizer(config.data.tokenizer_name or recorded_tokenizer(examples))
-    vocab = vocab_size(tokenizer)
-    check_ids(examples.tokens, vocab)
-    together = partial(
-        collate,
-        max_length=config.data.max_length,
-        max_input_length=config.data.max_input_length,
-        pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
-    )
-    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, compute_dtype(config)), together)
+def steps_between(epochs: float, epoch_steps: float) -> int:
+    """Whole steps in so many epochs, at least one; 0 for 0 epochs."""
+    return max(round(epochs * epoch_steps), 1) if epochs else 0
 
 
 def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
@@ -149,32 +101,6 @@ def _check_devices(config: Config) -> None:
         raise InputError("\n".join(problems))
 
 
-def with_measured_latents(resolved: Resolved, inputs: Inputs, num_examples: int = 1024) -> Resolved:
-    """The settings with `measure` replaced by the mean and standard deviation of the first examples' latents."""
-    config = resolved.config
-    asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
-    if not asked:
-        return resolved
-    from elfcli.flow.objective import encoder_mask
-
-    tokens, values = inputs.examples.tokens, []
-    encode = jax.jit(inputs.encoder.apply)
-    size = min(64, len(tokens))
-    for first in range(0, min(num_examples, len(tokens)) - size + 1, size):
-        batch = inputs.collate([tokens[i] for i in range(first, first + size)])
-        no_drop = np.zeros(size, bool)
-        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], no_drop)
-        latents = encode(inputs.encoder.params, batch["input_ids"], mask)
-        values.append(np.asarray(latents)[batch["valid_mask"]])
-    everything = np.concatenate(values)
-    measured = {"latent_mean": float(everything.mean()), "latent_std": float(everything.std())}
-    measured = {name: measured[name] for name in asked}
-    say("measured over " + f"{len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()))
-    encoder = config.encoder.model_copy(update=measured)
-    origins = resolved.origins | {name: Origin("measured") for name in asked}
-    return Resolved(config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)
-
-
 def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = None) -> TrainState:
     """Runs the steps that are left, or those up to `stop_at`, and saves the last one; returns the final state."""
     mesh = make_mesh()
@@ -188,11 +114,7 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
     if is_first_process():
         run.record_environment(folder)
     with checkpoint.open_checkpoints(folder, config.training.keep) as manager:
-        state = jax.jit(partial(init_state, shape, tx, config.training.seed))()
-        state = replicate(state, mesh)
-        start = manager.latest_step() or 0
-        if start:
-            state = checkpoint.restore(manager, state, start)
+        state, start = starting_state(config, shape, tx, manager, mesh)
         if is_first_process():
             run.truncate_metrics(folder, start)
         say(
@@ -204,20 +126,39 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
             return state
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
         encoder_params = replicate(inputs.encoder.params, mesh)
-        log = Log(config, plan, folder, schedule, start)
+        log = Log(config, plan.epoch_steps, folder, schedule, start)
         with progress("train", plan.total_steps, start) as update:
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)
                 log.done += 1
-                detail = ""
-                if log.done % config.training.log_freq == 0 or log.done == plan.total_steps:
+                last, detail = log.done == plan.total_steps, ""
+                if last or log.done % config.training.log_freq == 0:
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(zero_totals(), mesh))
                 update(log.done, detail)
-                due = plan.save_steps and log.done % plan.save_steps == 0
-                if due or log.done == stop:
+                if log.done == stop or is_due(log.done, plan.save_steps):
                     checkpoint.save(manager, state)
+                if config.evaluation.online_eval and (last or is_due(log.done, plan.eval_steps)):
+                    figures = online_evaluation(config, inputs, shape, state.ema, log.done, folder)
+                    log.track(log.done, figures)
     return state
+
+
+def is_due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
+
+
+def starting_state(config: Config, shape, tx, manager, mesh: Mesh) -> tuple[TrainState, int]:
+    """(state, steps done): the newest checkpoint, or the state before the first step where there is none."""
+    state = jax.jit(partial(init_state, shape, tx, config.training.seed))()
+    start = manager.latest_step() or 0
+    if start:
+        return checkpoint.restore(manager, replicate(state, mesh), start), start
+    if config.training.init_from:
+        # Weights and their average start from the same values, as drawn ones do; the optimiser starts fresh.
+        params = jax.tree.map(jnp.asarray, initial_params(config.training.init_from, shape))
+        state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
+    return replicate(state, mesh), 0
 
 
 def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):
@@ -236,31 +177,3 @@ def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, st
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):
         yield put_batch({name: np.stack([batch[name] for batch in group]) for name in group[0]}, mesh)
-
-
-class Log:
-    """Writes a line of metrics.jsonl, means over the steps since the last one, and returns it for the terminal."""
-
-    def __init__(self, config: Config, plan: Plan, folder: Path, schedule, start: int):
-        self.config, self.plan, self.folder, self.schedule = config, plan, folder, schedule
-        self.done = self.last = start
-        self.clock = time.monotonic()
-
-    def write(self, totals) -> str:
-        means = {name: float(total) / float(count) if count else None for name, (total, count) in
-                 jax.device_get(totals).items()}  # fmt: skip
-        now, steps = time.monotonic(), self.done - self.last
-        config = self.config
-        tokens = steps * config.optimization.grad_accum_steps * config.global_batch * config.data.max_length
-        row = {
-            "step": self.done,
-            "epoch": self.done / self.plan.epoch_steps,
-            **means,
-            "learning_rate": float(self.schedule(self.done - 1)),
-            "tokens_per_second": tokens / (now - self.clock),
-        }
-        self.clock, self.last = now, self.done
-        if is_first_process():
-            run.append_metrics(self.folder, row)
-        shown = ("loss", "denoise_loss", "decode_loss", "learning_rate", "tokens_per_second")
-        return "  ".join(f"{name} {number(row[name])}" for name in shown)

@@ -18,9 +18,8 @@ def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: 
 
     def rate(step):
         warm = peak * step / max(warmup_steps, 1)
-        if cfg.lr_schedule == "constant":
-            after = peak
-        else:
+        after = jnp.float32(peak)
+        if cfg.lr_schedule == "cosine":
             progress = jnp.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
             after = cfg.min_lr + (peak - cfg.min_lr) * (1 + jnp.cos(jnp.pi * progress)) / 2
         return jnp.where(step < warmup_steps, warm, after)

@@ -1,0 +1,31 @@
+"""Evaluation while training: the EMA weights as they are, sampled and scored like `elf eval` does it."""
+
+from pathlib import Path
+
+from elfcli.config.schema import Config
+from elfcli.errors import ElfError
+from elfcli.evaluation.evaluate import evaluate, rows_to_sample
+from elfcli.evaluation.generate import Model, settings_of
+from elfcli.hub.sources import Source
+from elfcli.training.inputs import Inputs
+from elfcli.ui.progress import say
+
+
+def online_evaluation(config: Config, inputs: Inputs, shape, params, step: int, folder: Path) -> dict[str, float]:
+    """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. Never stops the run."""
+    source = Source("run", str(folder), f"{folder} at step {step}", params, shape, step, ema=True, folder=folder)
+    model = Model(config, shape, params, inputs.encoder, inputs.tokenizer, source)
+    seed = config.training.seed
+    try:
+        conditions, rows = rows_to_sample(model, None, config.evaluation.num_samples)
+        where = folder / "eval" / f"step{step}-seed{seed}"
+        results = evaluate(model, settings_of(config.sampling), conditions, rows, seed=seed, folder=where)
+    except ElfError as error:
+        say(f"warning: the evaluation at step {step} failed, training goes on: {error}")
+        return {}
+    figures = {}
+    for setting, result in zip(settings_of(config.sampling), results, strict=True):
+        for score in result["scores"]:
+            figures[f"eval/{setting.name}/{score['metric']}"] = score["value"]
+    say(f"step {step}: " + "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in figures.items()))
+    return figures

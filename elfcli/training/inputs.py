@@ -1,0 +1,80 @@
+"""What a run reads: its examples, tokenizer and frozen encoder, opened and checked before anything is written."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from elfcli.config.resolve import Origin, Resolved
+from elfcli.config.schema import Config
+from elfcli.data.batches import collate
+from elfcli.data.datasets import (
+    Examples,
+    check_ids,
+    eos_id,
+    load_examples,
+    load_tokenizer,
+    pad_id,
+    recorded_tokenizer,
+    vocab_size,
+)
+from elfcli.errors import InputError
+from elfcli.flow.objective import encoder_mask
+from elfcli.hub.encoder import Encoder, load_encoder
+from elfcli.models.elf import compute_dtype
+from elfcli.ui.progress import say
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads: its examples, tokenizer and frozen encoder."""
+
+    examples: Examples
+    tokenizer: Any
+    encoder: Encoder
+    collate: partial
+
+
+def open_inputs(config: Config) -> Inputs:
+    """Opens and checks everything that the settings name, before anything is written."""
+    if config.data.data_path is None:
+        raise InputError(
+            "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
+        )
+    examples = load_examples(config.data.data_path, "train")
+    tokenizer = load_tokenizer(config.data.tokenizer_name or recorded_tokenizer(examples))
+    vocab = vocab_size(tokenizer)
+    check_ids(examples.tokens, vocab)
+    together = partial(
+        collate,
+        max_length=config.data.max_length,
+        max_input_length=config.data.max_input_length,
+        pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
+    )
+    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, compute_dtype(config)), together)
+
+
+def with_measured_latents(resolved: Resolved, inputs: Inputs, num_examples: int = 1024) -> Resolved:
+    """The settings with `measure` replaced by the mean and standard deviation of the first examples' latents."""
+    config = resolved.config
+    asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
+    if not asked:
+        return resolved
+    tokens, values = inputs.examples.tokens, []
+    encode = jax.jit(inputs.encoder.apply)
+    size = min(64, len(tokens))
+    for first in range(0, min(num_examples, len(tokens)) - size + 1, size):
+        batch = inputs.collate([tokens[i] for i in range(first, first + size)])
+        no_drop = np.zeros(size, bool)
+        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], no_drop)
+        latents = encode(inputs.encoder.params, batch["input_ids"], mask)
+        values.append(np.asarray(latents)[batch["valid_mask"]])
+    everything = np.concatenate(values)
+    measured = {"latent_mean": float(everything.mean()), "latent_std": float(everything.std())}
+    measured = {name: measured[name] for name in asked}
+    say("measured over " + f"{len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()))
+    encoder = config.encoder.model_copy(update=measured)
+    origins = resolved.origins | {name: Origin("measured") for name in asked}
+    return Resolved(config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)

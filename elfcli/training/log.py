@@ -1,0 +1,83 @@
+"""The log of a run: a line of metrics.jsonl per logged step, and the same figures to a tracker where one is set."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from elfcli.config.schema import Config
+from elfcli.errors import InputError
+from elfcli.training import run
+from elfcli.ui.progress import is_first_process, number
+
+
+class Log:
+    """Writes a line of metrics.jsonl, means over the steps since the last one, and returns it for the terminal."""
+
+    def __init__(self, config: Config, epoch_steps: float, folder: Path, schedule, start: int):
+        self.config, self.epoch_steps, self.folder, self.schedule = config, epoch_steps, folder, schedule
+        self.track = open_tracker(config, folder)
+        self.done = self.last = start
+        self.clock = time.monotonic()
+
+    def write(self, totals) -> str:
+        means = {name: float(total) / float(count) if count else None for name, (total, count) in
+                 jax.device_get(totals).items()}  # fmt: skip
+        now, steps = time.monotonic(), self.done - self.last
+        config = self.config
+        tokens = steps * config.optimization.grad_accum_steps * config.global_batch * config.data.max_length
+        row = {
+            "step": self.done,
+            "epoch": self.done / self.epoch_steps,
+            **means,
+            "learning_rate": float(self.schedule(self.done - 1)),
+            "tokens_per_second": tokens / (now - self.clock),
+        }
+        self.clock, self.last = now, self.done
+        if is_first_process():
+            run.append_metrics(self.folder, row)
+            self.track(self.done, {key: value for key, value in row.items() if value is not None})
+        shown = ("loss", "denoise_loss", "decode_loss", "learning_rate", "tokens_per_second")
+        return "  ".join(f"{name} {number(row[name])}" for name in shown)
+
+
+def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
+    """`track(step, figures)` of the tracker that the settings name; InputError where it is not installed."""
+    kind, tracking = config.tracking.tracker, config.tracking
+    if kind == "none" or not is_first_process():
+        return lambda step, figures: None
+    name = tracking.wandb_run_name or folder.name
+    project = tracking.wandb_project or "elf"
+    settings = {
+        section: values for section, values in config.model_dump(mode="json").items() if section != "tracking"
+    }
+    try:
+        if kind == "tensorboard":
+            from tensorboardX import SummaryWriter
+
+            writer = SummaryWriter(str(folder / "tensorboard"))
+
+            def track(step: int, figures: dict) -> None:
+                for key, value in figures.items():
+                    writer.add_scalar(key, value, step)
+
+            return track
+        if kind == "trackio":
+            import trackio
+
+            board = trackio.init(project=project, name=name, config=settings)
+        else:
+            import wandb
+
+            # The name of the folder is the identity, so that a resumed run goes on in the same place.
+            tags = [tracking.wandb_tag] if tracking.wandb_tag else None
+            board = wandb.init(
+                project=project, entity=tracking.wandb_entity, name=name, id=name, tags=tags, resume="allow",
+                dir=str(folder), config=settings,
+            )  # fmt: skip
+    except ImportError:
+        raise InputError(
+            f"tracker {kind} is not installed; `pip install 'elfcli[{kind}]'`, or set tracker=none"
+        ) from None
+    return lambda step, figures: board.log(figures, step=step)
