@@ -19,8 +19,9 @@ from tiny_run import tiny_run
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
 from elfcli.hub import download
+from elfcli.hub.export import export
 from elfcli.hub.push import mirror, mirror_in_background, push
-from elfcli.hub.sources import open_source
+from elfcli.hub.sources import config_of, open_source
 
 REPO = "org/toy"
 
@@ -142,6 +143,18 @@ def test_nothing_but_the_model_is_uploaded(hub, tmp_path):
     }
 
 
+def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
+    source = open_source(tiny_run())
+    folder = export(source, config_of(source), tmp_path / "out")
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nWritten by hand.\n")
+    push(folder, REPO)
+    assert published(hub)["README.md"] == card.read_bytes()
+    card.write_text(card.read_text() + "hf_" + "Ab1" * 11)
+    with pytest.raises(InputError, match="looks like a secret"):
+        push(folder, REPO)
+
+
 @pytest.mark.parametrize("kind", ["msgpack", "orbax"])
 def test_the_published_layout_is_read_by_name(hub, shared, kind):
     """The newest `checkpoint_<step>`, wherever it is in the repository, and nothing else of it."""
@@ -181,7 +194,9 @@ def test_a_mirror_reports_and_tries_again(hub, monkeypatch):
     hub.fail("/commit/", 1000)
     assert mirror(tiny_run(), REPO, report=said.append) is False
     hub.failures.clear()
-    assert mirror(tiny_run(), REPO, report=said.append) is True
+    assert mirror(tiny_run(), REPO, report=said.append) is True and hub.repos[REPO].private
+    hub.add("org/public", {"README.md": b"mine"})
+    assert mirror(tiny_run(), "org/public") is True and not hub.repos["org/public"].private
     assert "trying again at the next checkpoint" in said[0] and said[1] == f"mirrored to {REPO}"
     monkeypatch.delenv("HF_TOKEN")
     assert mirror(tiny_run(), REPO, report=said.append) is False and "no Hugging Face token" in said[2]

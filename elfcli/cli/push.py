@@ -8,7 +8,7 @@ from elfcli.cli.export import LicenseOption
 
 
 def push_to_hub(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a folder of `elf export`.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; made where it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch; made where missing.")] = None,

@@ -214,8 +214,8 @@ def refuse_secrets(folder: Path) -> None:
         for number, line in enumerate(lines, 1):
             if SECRET.search(line) or any(value in line for value in values):
                 setting = line.partition("=")[0].strip() if "=" in line else f"line {number}"
-                raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written; "
-                                 "remove it from the run's config.toml")  # fmt: skip
+                raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written or "
+                                 "sent; remove it there or from the run's config.toml")  # fmt: skip
 
 
 def kept_steps(run: Path) -> tuple[int, ...]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from elfcli.data.datasets import hub_reachable
 from elfcli.errors import ElfError, InputError
 from elfcli.hub.download import WAITS, retrying, status_of
-from elfcli.hub.export import ALLOWED, ExportOptions, export, kept_steps
+from elfcli.hub.export import ALLOWED, ExportOptions, export, kept_steps, refuse_secrets
+from elfcli.hub.layout import is_exported
 from elfcli.hub.pretrained import first_line
 from elfcli.hub.sources import config_of, open_source
 
@@ -30,7 +31,8 @@ def push(
     options: ExportOptions | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Uploads a run's newest EMA weights (or every kept checkpoint too) with all that sampling needs.
+    """Uploads a run's newest EMA weights (or every kept checkpoint too) with all that sampling needs, or a folder of
+    `elf export` as it is.
 
     Returns the address of the upload. Says what it uploads through `report` before it does. What is on the Hub
     already is not sent again, so an interrupted upload is continued by calling again. InputError for a missing or
@@ -50,10 +52,14 @@ def push(
         retrying(api.whoami, report)
     except Exception as error:
         raise explained(error, repo) from error
-    steps = kept_steps(Path(run)) if all_checkpoints else ()
     with tempfile.TemporaryDirectory(prefix="elf-push-") as scratch:
-        named = replace(options or ExportOptions(), name=repo, steps=steps)
-        folder = export(source, config_of(source), Path(scratch) / "model", named)
+        if is_exported(Path(run)):  # as it is, with what its owner may have written into the card
+            folder = Path(run)
+            refuse_secrets(folder)
+        else:
+            steps = kept_steps(Path(run)) if all_checkpoints else ()
+            named = replace(options or ExportOptions(), name=repo, steps=steps)
+            folder = export(source, config_of(source), Path(scratch) / "model", named)
         report(source.description)
         tell(folder, repo, private, revision, report)
         try:
@@ -122,15 +128,16 @@ def explained(error: Exception, repo: str) -> ElfError:
     return ElfError(f"{repo}: the upload failed ({first_line(error)}); the same command continues it")
 
 
-def mirror(
-    run: str | Path, repo: str, *, private: bool = True, report: Callable[[str], None] = lambda line: None
-) -> bool:
+def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
     """Uploads the run's newest checkpoint to its mirror; returns whether it got there.
 
-    Never raises: a failure is reported in one line, and the next call sends whatever is newest then.
+    A repository that does not exist yet is made private. Never raises: a failure is reported in one line, and the
+    next call sends whatever is newest then.
     """
     try:
-        push(run, repo, private=private, report=lambda line: None)
+        from huggingface_hub import HfApi
+
+        push(run, repo, private=hub_reachable() and not retrying(lambda: HfApi().repo_exists(repo)))
     except Exception as error:
         report(f"not mirrored to {repo}, trying again at the next checkpoint: {first_line(error)}")
         return False
