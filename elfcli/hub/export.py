@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from elfcli.config.render import to_toml
-from elfcli.config.schema import Config, Tracking
+from elfcli.config.schema import SECTIONS, Config, Tracking
 from elfcli.data.datasets import load_tokenizer, looks_like_a_path
 from elfcli.errors import InputError
 from elfcli.hub.card import model_card
@@ -186,22 +186,17 @@ def write_encoder(config: Config, folder: Path) -> bool:
 
 def portable_config(config: Config, own_encoder: bool) -> Config:
     """The settings without accounts, and with local paths reduced to names."""
-
-    def named(value: str | None) -> str | None:
-        return Path(value).name if value and looks_like_a_path(value) else value
-
-    data = {name: named(getattr(config.data, name)) for name in ("data_path", "eval_data_path", "tokenizer_name")}
-    evaluation = {"sampling_configs_path": None, "eval_ppl_model": named(config.evaluation.eval_ppl_model)}
-    encoder = {"encoder_model_name": EXPORTED_ENCODER, "encoder_checkpoint": None} if own_encoder else {}
-    return config.model_copy(
-        update={
-            "data": config.data.model_copy(update=data),
-            "encoder": config.encoder.model_copy(update=encoder),
-            "training": config.training.model_copy(update={"output_dir": None, "resume": None}),
-            "evaluation": config.evaluation.model_copy(update=evaluation),
-            "tracking": Tracking(),
-        }
-    )
+    sections: dict = {"tracking": Tracking()}
+    for section in SECTIONS.keys() - sections.keys():
+        part = getattr(config, section)
+        local = {k: Path(v).name for k, v in part if isinstance(v, str) and looks_like_a_path(v)}
+        sections[section] = part.model_copy(update=local)
+    if own_encoder:
+        update = {"encoder_model_name": EXPORTED_ENCODER, "encoder_checkpoint": None}
+        sections["encoder"] = sections["encoder"].model_copy(update=update)
+    sections["training"] = sections["training"].model_copy(update={"output_dir": None, "resume": None})
+    sections["evaluation"] = sections["evaluation"].model_copy(update={"sampling_configs_path": None})
+    return config.model_copy(update=sections)
 
 
 def refuse_secrets(folder: Path) -> None:
