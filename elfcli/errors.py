@@ -1,4 +1,4 @@
-"""The two ways a command fails on purpose; each message is one line that says what, where and how to mend it."""
+"""How a command ends on purpose; each message is one line that says what, where and how to mend it."""
 
 
 class ElfError(Exception):
@@ -11,6 +11,12 @@ class InputError(ElfError):
     """The user's input or usage is wrong (exit code 2); mending it is in the user's hands."""
 
     exit_code = 2
+
+
+class Stopped(ElfError):
+    """The run was asked to stop and has saved where it was (exit code 75, EX_TEMPFAIL: start it again)."""
+
+    exit_code = 75
 
 
 def did_you_mean(name: str, known) -> str:

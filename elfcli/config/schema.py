@@ -134,6 +134,9 @@ class Training(Section):
         "Weights to start from: run folder, exported or reference checkpoint, or Hub name; None: drawn from seed",
     )
     resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
+    max_skipped_steps: Count = setting(
+        50, "Steps in a row whose loss or gradients are not finite after which the run stops; looked at when logging"
+    )
     compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
     )

@@ -1,12 +1,22 @@
-"""What `elf train` fills in where it was told nothing: the run folder and a built-in task's data. Each is said."""
+"""What `elf train` fills in where it was told nothing: task, run folder and data. Each is said in one line."""
 
 from pathlib import Path
 
 from elfcli.config.resolve import Origin, Resolved
+from elfcli.data.datasets import METADATA_FILE
+from elfcli.data.public import default_folder
 from elfcli.data.toy import TASKS
 from elfcli.errors import InputError
 from elfcli.training.run import is_run
 from elfcli.ui.progress import say
+
+DEFAULT_TASK = "owt"
+
+
+def needs_task(resolved: Resolved, has_files: bool) -> bool:
+    """Whether nothing says what to train on, so that the default task's recipe is taken."""
+    data = resolved.config.data
+    return data.task is None and data.data_path is None and not has_files
 
 
 def with_output(resolved: Resolved) -> tuple[Resolved, Path]:
@@ -25,21 +35,35 @@ def with_output(resolved: Resolved) -> tuple[Resolved, Path]:
 
 
 def with_data(resolved: Resolved) -> Resolved:
-    """Absolute data paths, and the generated data of a built-in task where no data was given."""
+    """Absolute data paths; where no data was given, what `elf tokenize --task` wrote here, else the task's own:
+    generated for a toy task, the published data set for others."""
     data = resolved.config.data
-    if data.data_path is None and data.task in TASKS:
-        folder = Path("runs") / "data" / data.task
-        if not folder.is_dir():
+    preset = resolved.origins["data_path"].layer == "task preset"
+    if data.task is not None and (data.data_path is None or preset):
+        folder = default_folder(data.task)
+        made = (folder / METADATA_FILE).is_file()
+        if not made and data.task in TASKS:
             from elfcli.data.tokenize import Job, tokenize
 
             say(f"no --data: making the data of {data.task} in {folder}")
             tokenize(Job(folder, task=data.task))
-        else:
+        elif made:
             say(f"no --data: using {folder}")
-        resolved = changed(resolved, "data", data_path=str(folder))
+        elif preset:
+            say(f"no --data and no {folder}: using the published data {data.data_path}")
+        if made or data.task in TASKS:
+            resolved = with_folder(resolved, folder)
     paths = {name: getattr(resolved.config.data, name) for name in ("data_path", "eval_data_path", "tokenizer_name")}
     local = {name: str(Path(path).absolute()) for name, path in paths.items() if path and Path(path).exists()}
     return changed(resolved, "data", keep_origin=True, **local)
+
+
+def with_folder(resolved: Resolved, folder: Path) -> Resolved:
+    """The settings with a local data folder; a preset's evaluation data gives way to its validation split."""
+    values: dict[str, str | None] = {"data_path": str(folder)}
+    if resolved.origins["eval_data_path"].layer == "task preset" and (folder / "validation").is_dir():
+        values["eval_data_path"] = None
+    return changed(resolved, "data", **values)
 
 
 def changed(resolved: Resolved, section: str, keep_origin: bool = False, **values) -> Resolved:

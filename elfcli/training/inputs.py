@@ -44,7 +44,7 @@ def open_inputs(config: Config) -> Inputs:
             "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
         )
     examples = load_examples(config.data.data_path, "train")
-    tokenizer = load_tokenizer(config.data.tokenizer_name or recorded_tokenizer(examples))
+    tokenizer = load_tokenizer(tokenizer_of(config, examples))
     vocab = vocab_size(tokenizer)
     check_ids(examples.tokens, vocab)
     together = partial(
@@ -54,6 +54,18 @@ def open_inputs(config: Config) -> Inputs:
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
     return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, compute_dtype(config)), together)
+
+
+def tokenizer_of(config: Config, examples: Examples) -> str:
+    """The tokenizer that was named, else the one recorded with the data, else that of the T5 encoder."""
+    if config.data.tokenizer_name is not None:
+        return config.data.tokenizer_name
+    try:
+        return recorded_tokenizer(examples)
+    except InputError:
+        if config.encoder.encoder_model_name == "embedding":
+            raise
+        return config.encoder.encoder_model_name
 
 
 def with_measured_latents(resolved: Resolved, inputs: Inputs, num_examples: int = 1024) -> Resolved:

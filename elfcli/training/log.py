@@ -22,8 +22,10 @@ class Log:
         self.clock = time.monotonic()
 
     def write(self, totals) -> str:
-        means = {name: float(total) / float(count) if count else None for name, (total, count) in
-                 jax.device_get(totals).items()}  # fmt: skip
+        """`skipped` counts the steps, since the last line, whose loss or gradients were not finite."""
+        totals = jax.device_get(totals)
+        skipped = totals.pop("skipped")
+        means = {name: float(total) / float(count) if count else None for name, (total, count) in totals.items()}
         now, steps = time.monotonic(), self.done - self.last
         config = self.config
         tokens = steps * config.optimization.grad_accum_steps * config.global_batch * config.data.max_length
@@ -31,6 +33,7 @@ class Log:
             "step": self.done,
             "epoch": self.done / self.epoch_steps,
             **means,
+            "skipped": int(skipped[0]),
             "learning_rate": float(self.schedule(self.done - 1)),
             "tokens_per_second": tokens / (now - self.clock),
         }

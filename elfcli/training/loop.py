@@ -17,9 +17,9 @@ from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved, resolve
 from elfcli.config.schema import Config
-from elfcli.data.batches import batches, steps_per_epoch
+from elfcli.data.batches import batch_indices, batches, steps_per_epoch
 from elfcli.data.datasets import vocab_size
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.evaluation.online import online_evaluation
 from elfcli.hub.sources import initial_params
 from elfcli.models.elf import elf_shape, num_params
@@ -29,6 +29,7 @@ from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
 from elfcli.training.log import Log
 from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
+from elfcli.training.signals import stop_requests
 from elfcli.training.step import TrainState, init_state, make_train_step, zero_totals
 from elfcli.ui.progress import is_first_process, progress, say
 
@@ -127,7 +128,7 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
         encoder_params = replicate(inputs.encoder.params, mesh)
         log = Log(config, plan.epoch_steps, folder, schedule, start)
-        with progress("train", plan.total_steps, start) as update:
+        with progress("train", plan.total_steps, start) as update, stop_requests() as stop_requested:
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)
                 log.done += 1
@@ -135,13 +136,34 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
                 if last or log.done % config.training.log_freq == 0:
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(zero_totals(), mesh))
+                    stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
                 update(log.done, detail)
-                if log.done == stop or is_due(log.done, plan.save_steps):
+                asked = stop_requested()
+                if asked or log.done == stop or is_due(log.done, plan.save_steps):
                     checkpoint.save(manager, state)
                 if config.evaluation.online_eval and (last or is_due(log.done, plan.eval_steps)):
                     figures = online_evaluation(config, inputs, shape, state.ema, log.done, folder)
                     log.track(log.done, figures)
+                if asked and not last:
+                    manager.wait_until_finished()
+                    raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
     return state
+
+
+def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:
+    """ElfError after too many steps in a row whose loss or gradients were not finite."""
+    lost = int(state.skipped_in_a_row)
+    if lost < config.training.max_skipped_steps:
+        return
+    micro = (step - 1) * config.optimization.grad_accum_steps
+    rows = batch_indices(
+        micro, num_examples=num_examples, batch_size=config.global_batch, seed=config.training.seed
+    ).tolist()
+    good = f"the last checkpoint is step {saved}" if saved else "nothing was saved yet"
+    raise ElfError(
+        f"loss or gradients were not finite for {lost} steps in a row, up to step {step} (its first batch holds the "
+        f"examples {rows}); {good}; lower lr, or look at those examples"
+    )
 
 
 def is_due(done: int, every: int) -> bool:

@@ -19,7 +19,7 @@ from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
 from elfcli.training.optimizer import update_ema
 
-METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm")
+METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
 
 
 class TrainState(NamedTuple):
@@ -29,6 +29,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array  # key data, uint32
     totals: dict[str, jax.Array]  # per metric (sum, count) since the last logged step
+    skipped_in_a_row: jax.Array  # steps with a loss or gradient that was not finite, up to now
 
 
 def zero_totals() -> dict[str, jax.Array]:
@@ -40,7 +41,15 @@ def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> 
     init_key, key = jax.random.split(jax.random.key(seed))
     params = init_params(shape, init_key)
     ema = jax.tree.map(jnp.copy, params)
-    return TrainState(jnp.zeros((), jnp.int32), params, ema, tx.init(params), jax.random.key_data(key), zero_totals())
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema=ema,
+        opt_state=tx.init(params),
+        key=jax.random.key_data(key),
+        totals=zero_totals(),
+        skipped_in_a_row=jnp.zeros((), jnp.int32),
+    )
 
 
 def clean_latents(encoder: Encoder, encoder_params, ids, cond, valid, drop, cfg: Config):
@@ -90,16 +99,25 @@ def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.Gr
             zeros = jax.tree.map(jnp.zeros_like, state.params)
             grads, values = jax.lax.scan(accumulate, zeros, (jnp.arange(count), batch))
             grads = jax.tree.map(lambda g: g / count, grads)
+        values["grad_norm"] = optax.global_norm(grads)[None]
+        finite = jnp.isfinite(values["loss"]).all() & jnp.isfinite(values["grad_norm"]).all()
+        values["skipped"] = 1.0 - finite[None]
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        values["grad_norm"] = optax.global_norm(grads)[None]
+        ema = update_ema(state.ema, params, cfg.optimization.ema_decay1)
+
+        def unless_skipped(new, old):
+            """A step that is not finite changes nothing but the counts."""
+            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+
         return TrainState(
             step=state.step + 1,
-            params=params,
-            ema=update_ema(state.ema, params, cfg.optimization.ema_decay1),
-            opt_state=opt_state,
+            params=unless_skipped(params, state.params),
+            ema=unless_skipped(ema, state.ema),
+            opt_state=unless_skipped(opt_state, state.opt_state),
             key=state.key,
-            totals={name: state.totals[name] + total(name, values[name]) for name in METRICS},
+            totals={name: state.totals[name] + total(values[name]) for name in METRICS},
+            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
 
     replicated = NamedSharding(mesh, PartitionSpec())
@@ -109,7 +127,7 @@ def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.Gr
     )
 
 
-def total(name: str, values):
-    """(sum, count) of a metric's values; a branch's NaN means that it was not taken."""
-    taken = ~jnp.isnan(values) | (name not in ("denoise_loss", "decode_loss"))
-    return jnp.stack([jnp.sum(jnp.where(taken, values, 0.0)), jnp.sum(taken)])
+def total(values):
+    """(sum, count) of a metric's finite values: NaN marks a branch that was not taken, or a step that was skipped."""
+    finite = jnp.isfinite(values)
+    return jnp.stack([jnp.sum(jnp.where(finite, values, 0.0)), jnp.sum(finite)])
