@@ -16,6 +16,7 @@ from elfcli.cli import (
     push,
     resume,
     sample,
+    tasks,
     tokenize,
     train,
 )
@@ -60,6 +61,7 @@ SETTINGS = "Settings"
 SHARING = "Sharing"
 
 app.command("demo", rich_help_panel=START)(demo.demo)
+app.command("tasks", rich_help_panel=START)(tasks.tasks)
 app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
 app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("resume", rich_help_panel=TRAINING)(resume.resume)

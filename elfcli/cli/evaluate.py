@@ -10,7 +10,7 @@ from elfcli.cli.sample import CheckpointOption
 
 
 def evaluate(
-    checkpoint: CheckpointOption,
+    checkpoint: CheckpointOption = None,
     task: TaskOption = None,
     model: ModelOption = None,
     data: Annotated[
@@ -37,6 +37,9 @@ def evaluate(
     if json_file is not None and json_file.exists() and not overwrite:
         raise InputError(f"{json_file} exists; give another --json, or --overwrite")
 
+    from elfcli.evaluation.defaults import chosen_checkpoint
+
+    checkpoint = chosen_checkpoint(checkpoint, task, model)
     from elfcli.evaluation.evaluate import evaluate as run
     from elfcli.evaluation.evaluate import rows_to_sample
     from elfcli.evaluation.generate import load_model, settings_of
@@ -51,13 +54,36 @@ def evaluate(
     if (folder / "results.json").exists() and not overwrite:
         raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
     conditions, rows = rows_to_sample(loaded, data, num_samples or evaluation.num_samples)
-    say(f"{len(rows)} samples, {len(settings)} setting(s), results in {folder}")
+    say(f"{len(rows)} {what_is_sampled(loaded.config, data)}, {len(settings)} setting(s), results in {folder}")
     with progress("eval", len(rows) * len(settings)) as update:
         results = run(
             loaded, settings, conditions, rows, seed=seed, folder=folder, batch_size=batch_size, update=update
         )
     for setting, result in zip(settings, results, strict=True):
-        scores = "  ".join(f"{score['metric']} {score['value']:.2f}" for score in result["scores"])
+        scores = "  ".join(shown_score(score) for score in result["scores"])
         typer.echo(f"{setting.name:40}  {scores}  ({result['num_samples']} samples, {result['seconds']:.0f} s)")
+    typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
+    from elfcli.hub.published import figures_of, summary
+
+    network = loaded.config.network.model
+    for line in summary(figures_of(task or loaded.config.data.task, network)):
+        typer.echo(f"published for {network}: {line}")
     if json_file is not None:
         write_whole(json_file, json.dumps(results, indent=1) + "\n")
+
+
+def what_is_sampled(config, data: str | None) -> str:
+    """Which split and data the scores are from."""
+    if not config.data.max_input_length:
+        return "free samples"
+    where = data or config.data.eval_data_path or config.data.data_path
+    return f"examples of the evaluation data {where}" if data else f"validation examples of {where}"
+
+
+def shown_score(score: dict) -> str:
+    """A score with the parts that its metric is published with."""
+    parts = [name for name in ("rouge1", "rouge2", "rougeL") if name in score] or [score["metric"]]
+    values = [score.get(name, score["value"]) for name in parts]
+    if "entropy" in score:
+        parts, values = [*parts, "entropy"], [*values, score["entropy"]]
+    return "  ".join(f"{name} {value:.2f}" for name, value in zip(parts, values, strict=True))

@@ -7,12 +7,15 @@ import typer
 
 from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
 
-CHECKPOINT_HELP = "Run folder, exported folder, file or folder of the reference or PyTorch port, or Hub name."
-CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="RUN", help=CHECKPOINT_HELP)]
+CHECKPOINT_HELP = (
+    "Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the newest run "
+    "here, else what is published."
+)
+CheckpointOption = Annotated[str | None, typer.Option("--checkpoint", metavar="RUN", help=CHECKPOINT_HELP)]
 
 
 def sample(
-    checkpoint: CheckpointOption,
+    checkpoint: CheckpointOption = None,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Network steps.")] = None,
     sampler: Annotated[str | None, typer.Option(metavar="ode|sde", help="Solver.")] = None,
     gamma: Annotated[float | None, typer.Option(metavar="G", min=0, help="Noise put back (SDE).")] = None,
@@ -51,6 +54,9 @@ def sample(
     if output is not None and output.exists() and not overwrite:
         raise InputError(f"{output} exists; give another --output, or --overwrite")
 
+    from elfcli.evaluation.defaults import chosen_checkpoint
+
+    checkpoint = chosen_checkpoint(checkpoint, task, model)
     from elfcli.evaluation.evaluate import (
         rows_of_file,
         rows_to_sample,
@@ -64,6 +70,8 @@ def sample(
     )
     say(loaded.source.description)
     setting = chosen_setting(loaded.config.sampling, flags)
+    if setting.sampler == "sde" and gamma is None:
+        say(f"no --gamma: {setting.gamma:g}, the published preset's for about so many SDE steps")
     path = output or loaded.folder / "samples" / f"step{loaded.step}-{setting.name}-seed{seed}.jsonl"
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; give another --output or --seed, or --overwrite")
@@ -92,15 +100,27 @@ def check_choices(sampler: str | None, time_schedule: str | None) -> None:
 
 
 def chosen_setting(presets, flags: dict):
-    """The preset's first setting (of the chosen sampler, where it has one), with what the flags say in its place."""
+    """The preset's setting that is nearest in sampler and steps, with what the flags say in its place.
+
+    An SDE without a gamma takes that of the nearest preset, of the published ones where the model's has no SDE.
+    """
     from dataclasses import replace
 
+    from elfcli.config.resolve import presets_dir, resolve
     from elfcli.evaluation.generate import settings_of
 
-    settings = settings_of(presets)
-    matching = [setting for setting in settings if flags["sampler"] in (None, setting.sampler)]
+    def nearest(settings):
+        wanted = flags["steps"]
+        return min(
+            settings, key=lambda s: (flags["sampler"] not in (None, s.sampler), abs((wanted or s.steps) - s.steps))
+        )
+
     given = {name: value for name, value in flags.items() if value is not None}
-    return replace((matching or settings)[0], **given)
+    found = nearest(settings_of(presets))
+    if flags["sampler"] == "sde" and found.sampler != "sde":
+        published = resolve(files=[presets_dir() / "sampling" / "uncond.toml"], environ={}).config.sampling
+        found = replace(found, gamma=nearest(settings_of(published)).gamma)
+    return replace(found, **given)
 
 
 def show(samples: list[dict], count: int = 5) -> None:

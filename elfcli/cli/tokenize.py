@@ -10,7 +10,12 @@ TOKENS = "Tokens"
 
 
 def tokenize(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Data folder to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Data folder to write; by default data/ and what it holds."
+        ),
+    ] = None,
     input_: Annotated[
         list[str] | None,
         typer.Option(
@@ -22,14 +27,16 @@ def tokenize(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(metavar="TASK", help="Built-in task instead of files: toy-de-en, toy-text, toy-summary."),
+        typer.Option(
+            metavar="TASK", help="Task instead of files: owt, de-en, xsum (public data), toy-de-en, ... (generated)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of a built-in task.")] = 0,
     text_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the text.")] = None,
     source_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the source, for pairs.")] = None,
     target_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the target, for pairs.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Tokenizer: folder or Hub name; by default t5-small.")
+        str | None, typer.Option(metavar="NAME", help="Tokenizer: folder or Hub name; by default T5's.")
     ] = None,
     train_tokenizer: Annotated[
         int | None,
@@ -49,9 +56,13 @@ def tokenize(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data folder that is there.")] = False,
 ) -> None:
     """Tokenize text files, or a built-in task, into a data folder that `elf train` reads."""
+    from elfcli.data.public import SOURCES, default_folder
     from elfcli.data.tokenize import Job
     from elfcli.data.tokenize import tokenize as run
 
+    if output is None:
+        output = default_folder(task, input_ or (), tokenizer or train_tokenizer)
+        typer.echo(f"no --output: the data goes to {output}", err=True)
     job = Job(
         output=output,
         inputs=tuple(input_ or ()),
@@ -64,7 +75,7 @@ def tokenize(
         tokenizer=tokenizer,
         train_tokenizer=train_tokenizer,
         pack=pack,
-        workers=workers or default_workers([*(input_ or ()), *(validation or ())]),
+        workers=workers or default_workers([*(input_ or ()), *(validation or ())], large=task in SOURCES),
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
@@ -73,13 +84,13 @@ def tokenize(
     print_summary(summary, max_length, max_input_length)
 
 
-def default_workers(patterns: list[str]) -> int:
-    """One process per core (at most 16) for inputs large enough to repay starting them, else one."""
+def default_workers(patterns: list[str], large: bool = False) -> int:
+    """One process per core (at most 16) for inputs large enough (or said to be) to repay starting them, else one."""
     import glob
     import os
 
     total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
-    return min(os.cpu_count() or 1, 16) if total > 50_000_000 else 1
+    return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1
 
 
 def progress_display():

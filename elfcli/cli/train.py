@@ -32,11 +32,15 @@ def train(
 
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
              "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
+    from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output
+
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags)
+    if needs_task(resolved, bool(config)):
+        say(f"no --task and no --data: training the {DEFAULT_TASK} recipe")
+        resolved = resolve(task=DEFAULT_TASK, model=model, sets=sets or (), flags=flags)
     for warning in resolved.warnings:
         say(f"warning: {warning}")
 
-    from elfcli.training.defaults import with_data, with_output
     from elfcli.training.loop import start_run
 
     resolved, folder = with_output(resolved)

@@ -30,5 +30,11 @@ def preset_path(kind: str, name: str) -> Path:
     return presets_dir() / f"{kind}s" / f"{name}.toml"
 
 
+def pair_path(task: str, model: str) -> Path | None:
+    """File of what a task's recipe changes for one model, `tasks/TASK/MODEL.toml`; None where there is none."""
+    path = presets_dir() / "tasks" / task / f"{model}.toml"
+    return path if path.is_file() else None
+
+
 def _names(kind: str) -> list[str]:
     return sorted(path.stem for path in (presets_dir() / kind).glob("*.toml"))

@@ -1,7 +1,8 @@
 """Resolves the configuration: lays the layers over each other and remembers where each value came from.
 
-Later wins: built-in defaults < task preset < model preset < `--config` files in order < environment (`ELF_<NAME>`)
-< `--set key=value` < command-line flags. All problems of all layers are collected and raised as one ConfigError.
+Later wins: built-in defaults < task preset < model preset < what the task changes for this model < `--config` files
+in order < environment (`ELF_<NAME>`) < `--set key=value` < command-line flags. All problems of all layers are
+collected and raised as one ConfigError.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 
 from elfcli.config.check import contradictions
 from elfcli.config.layers import Entry, Origin, Problems, environment_entries, file_entries, flag_entries, set_entries
-from elfcli.config.presets import model_names, preset_path, presets_dir, task_names
+from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
 from elfcli.config.schema import SECTION_OF, SECTIONS, Config, reference_keys_without_meaning
 from elfcli.errors import InputError
 
@@ -120,9 +121,13 @@ def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problem
 
 
 def _preset_layers(above: list[list[Entry]], problems: Problems) -> list[list[Entry]]:
-    """Entries of the task preset and of the model preset that the layers above choose."""
-    task_layer = _preset_entries("task", _last(above, "task"), problems)
-    return [task_layer, _preset_entries("model", _last([task_layer, *above], "model"), problems)]
+    """Entries of the task preset, of the model preset that the layers above choose, and of the pair's own file."""
+    task = _last(above, "task")
+    task_layer = _preset_entries("task", task, problems)
+    model = _last([task_layer, *above], "model")
+    layers = [task_layer, _preset_entries("model", model, problems)]
+    pair = pair_path(task.value, model.value) if task and model and task.value and model.value else None
+    return [*layers, file_entries(pair, "task preset", problems).entries] if pair else layers
 
 
 def _preset_entries(kind: str, choice: Entry | None, problems: Problems) -> list[Entry]:

@@ -22,6 +22,7 @@ from elfcli.data.arrow import sha256, write_arrow
 from elfcli.data.corpus import Corpus, open_corpus, requested_keys
 from elfcli.data.datasets import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows
+from elfcli.data.public import SOURCES, T5_TOKENIZER, public_files
 from elfcli.data.toy import TASKS, task_files
 from elfcli.data.vocabulary import train_tokenizer
 from elfcli.errors import InputError, did_you_mean
@@ -90,7 +91,9 @@ def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
     check_output(output, job.overwrite)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
-        if job.task:
+        if job.task in SOURCES:
+            job = public_job(job, Path(temporary), progress)
+        elif job.task:
             paths = task_files(job.task, Path(temporary), seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
         folder = Path(temporary) / "data"
@@ -111,15 +114,28 @@ def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
 
 def check_job(job: Job) -> None:
     if job.task and (job.inputs or job.validation):
-        raise InputError("--task makes its own text: leave out --input and --validation")
-    if job.task and job.task not in TASKS:
-        raise InputError(
-            f"No built-in task '{job.task}'{did_you_mean(job.task, TASKS)}: there are {', '.join(TASKS)}"
-        )
+        raise InputError("--task brings its own text: leave out --input and --validation")
+    known = [*TASKS, *SOURCES]
+    if job.task and job.task not in known:
+        raise InputError(f"No task '{job.task}'{did_you_mean(job.task, known)}: there are {', '.join(known)}")
+    if job.task in SOURCES and (job.text_key or job.source_key or job.target_key):
+        raise InputError(f"--task {job.task} knows its columns: leave out --text-key, --source-key and --target-key")
     if not job.task and not job.inputs:
         raise InputError("Nothing to tokenize: give --input FILE, or --task for a built-in one")
     if job.tokenizer and job.train_tokenizer is not None:
         raise InputError("--tokenizer and --train-tokenizer exclude each other: give one")
+
+
+def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
+    """The job on the task's public source data, whose few empty rows are counted and left out."""
+    assert job.task is not None
+    files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
+    columns = SOURCES[job.task].columns
+    keys = ("text_key",) if len(columns) == 1 else ("source_key", "target_key")
+    tokenizer = job.tokenizer or (T5_TOKENIZER if job.train_tokenizer is None else None)
+    job = replace(job, **dict(zip(keys, columns, strict=True)))
+    inputs, validation = files["train"], files.get("validation", ())
+    return replace(job, inputs=inputs, validation=validation, tokenizer=tokenizer, skip_bad=True)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -160,7 +176,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
         documents = observed(corpus, "training the tokenizer", progress)
         train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer)
         return load_tokenizer(folder)
-    tokenizer = load_tokenizer(job.tokenizer or "t5-small")
+    tokenizer = load_tokenizer(job.tokenizer or T5_TOKENIZER)
     pad_id(tokenizer), eos_id(tokenizer)
     tokenizer.save_pretrained(str(folder))
     return tokenizer
@@ -234,14 +250,18 @@ def percentiles(lengths: np.ndarray) -> dict[str, int]:
 
 def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
     """What `elf_data.json` says; it depends on the input and the settings alone."""
-    settings: dict[str, Any] = {"task": job.task, "seed": job.seed if job.task else None, "keys": summary.keys}
+    settings: dict[str, Any] = {
+        "task": job.task,
+        "seed": job.seed if job.task in TASKS else None,
+        "keys": summary.keys,
+    }
     settings |= {"pack": job.pack, "train_tokenizer": job.train_tokenizer, "skip_bad": job.skip_bad}
     trained = job.train_tokenizer is not None or (job.task and not job.tokenizer)
     return {
         "elf_version": __version__,
         "kind": "conditional" if len(summary.keys) == 2 else "text",
         "tokenizer": TOKENIZER_FOLDER,
-        "tokenizer_source": "trained" if trained else job.tokenizer or "t5-small",
+        "tokenizer_source": "trained" if trained else job.tokenizer or T5_TOKENIZER,
         "vocab_size": summary.vocab_size,
         "settings": settings,
         "splits": {

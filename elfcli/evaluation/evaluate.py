@@ -23,8 +23,13 @@ def evaluation_examples(config: Config, data: str | None = None) -> Examples:
         if config.data.data_path is None:
             raise InputError("no evaluation data: give --data DIR or set eval_data_path")
         return load_examples(config.data.data_path, "validation")
-    splits = split_names(where) if Path(where).is_dir() else ("validation",)
-    return load_examples(where, "validation" if "validation" in splits else splits[0])
+    if Path(where).is_dir():
+        splits = split_names(where)
+        return load_examples(where, "validation" if "validation" in splits else splits[0])
+    try:
+        return load_examples(where, "validation")
+    except InputError:  # a Hub data set with a single split, whatever its name
+        return load_examples(where, None)
 
 
 def first(row: dict, keys: Sequence[str]) -> str | None:

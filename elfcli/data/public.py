@@ -1,0 +1,129 @@
+"""Public source data of the published tasks, as Parquet files of the Hub, and where tokenized data goes by default.
+
+The files are fetched and read as they are: `datasets` no longer runs the scripts that some of these data sets have.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from elfcli.data.toy import TASKS
+from elfcli.errors import InputError
+
+T5_TOKENIZER = "google-t5/t5-small"
+REVISIONS = ("main", "refs/convert/parquet")
+"""Where Parquet is looked for: what the owners uploaded, else the branch on which the Hub converts data sets."""
+
+
+@dataclass(frozen=True)
+class PublicSource:
+    """A Hub data set. columns: text, or source and target (`a.b`: field b of struct a). folder: its files' prefix."""
+
+    repo: str
+    columns: tuple[str, ...]
+    folder: str = ""
+    splits: tuple[str, ...] = ("train", "validation")
+
+
+SOURCES = {
+    # data/train-NNNNN-of-00093.parquet; column text; a training split alone.
+    "owt": PublicSource("Skylion007/openwebtext", ("text",), splits=("train",)),
+    # de-en/train-NNNNN-of-00003.parquet; one column, translation {de, en}; validation is newstest2013.
+    "de-en": PublicSource("wmt/wmt14", ("translation.de", "translation.en"), folder="de-en/"),
+    # A script on main; default/train/0000.parquet in the Hub's conversion; columns document, summary, id.
+    "xsum": PublicSource("EdinburghNLP/xsum", ("document", "summary")),
+}
+
+
+def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
+    """Data folder named after what it holds, e.g. `data/xsum-t5`: the task or first file, and the tokenizer.
+
+    tokenizer: a name or folder, the size of one that is trained, None: T5's, or that of the toy task.
+    """
+    first = next(iter(inputs), "text")
+    name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
+    if tokenizer is None:
+        kind = "" if task in TASKS else "-t5"
+    else:
+        kind = f"-{Path(str(tokenizer)).name}"
+    return Path("data") / f"{name}{kind}"
+
+
+def public_files(
+    task: str, scratch: Path, report: Callable[[str], None] = lambda line: None
+) -> dict[str, tuple[str, ...]]:
+    """Parquet files of every split of a published task's source data, fetched to the Hub's cache (which keeps them).
+
+    Files with struct columns are copied to `scratch` with one column per field. `report` is told what is fetched.
+    InputError where there is no network or the Hub does not have them.
+    """
+    from huggingface_hub import HfApi, snapshot_download
+
+    from elfcli.data.datasets import hub_reachable
+    from elfcli.hub.download import retrying
+    from elfcli.hub.pretrained import first_line
+
+    source = SOURCES[task]
+    if not hub_reachable():
+        raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot be "
+                         f"reached; give files of your own, {local_example(source)}")  # fmt: skip
+    try:
+        revision, found = find_files(source, HfApi().list_repo_files, retrying)
+        names = [name for split in found.values() for name in split]
+        report(f"fetching {len(names)} files of {source.repo}")
+        folder = Path(
+            retrying(
+                lambda: snapshot_download(source.repo, repo_type="dataset", revision=revision, allow_patterns=names)
+            )
+        )
+    except InputError:
+        raise
+    except Exception as error:  # the client raises its own, HTTP's and the file system's errors
+        raise InputError(f"{task}: {source.repo} cannot be had from the Hub ({first_line(error)}); give files of "
+                         f"your own, {local_example(source)}") from error  # fmt: skip
+    return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in found.items()}
+
+
+def local_example(source: PublicSource) -> str:
+    """How the same data is tokenized from local files."""
+    keys = [column.rpartition(".")[2] for column in source.columns]
+    options = f"--source-key {keys[0]} --target-key {keys[1]}" if len(keys) == 2 else f"--text-key {keys[0]}"
+    return f"e.g. `elf tokenize --input train.jsonl {options}`"
+
+
+def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -> tuple[str, dict[str, list[str]]]:
+    """(revision, files of each split) of the first revision that has them all."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    for revision in REVISIONS:
+        try:
+            names = retrying(lambda at=revision: list_files(source.repo, repo_type="dataset", revision=at))
+        except RevisionNotFoundError:
+            continue
+        found = {split: split_files(names, source.folder, split) for split in source.splits}
+        if all(found.values()):
+            return revision, found
+    raise InputError(f"{source.repo}: no Parquet files of {' and '.join(source.splits)} on the Hub any more; give "
+                     f"files of your own, {local_example(source)}")  # fmt: skip
+
+
+def split_files(names: Iterable[str], folder: str, split: str) -> list[str]:
+    """Parquet files of a split, sorted: `.../train-00000-of-00003.parquet` or `.../train/0000.parquet`."""
+    pattern = re.compile(rf"{re.escape(folder)}(.*/)?{split}(-[^/]*|/[^/]*)?\.parquet")
+    return sorted(name for name in names if pattern.fullmatch(name))
+
+
+def flat(path: Path, scratch: Path) -> Path:
+    """The file, or where it has struct columns a copy with a column `struct.field` for each of their fields."""
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile, ParquetWriter
+
+    with ParquetFile(path) as file:
+        if not any(pa.types.is_struct(field.type) for field in file.schema_arrow):
+            return path
+        copy = scratch / path.name
+        with ParquetWriter(copy, file.schema_arrow.empty_table().flatten().schema) as writer:
+            for batch in file.iter_batches(batch_size=10_000):
+                writer.write_table(pa.Table.from_batches([batch]).flatten())
+    return copy

@@ -1,0 +1,79 @@
+"""Figures of the paper, each with its split and its way of sampling, and the networks' numbers of parameters."""
+
+from dataclasses import dataclass
+
+from elfcli.config.schema import Network
+from elfcli.hub.layout import PUBLISHED
+
+LATENT_DIM, VOCABULARY = 512, 32100
+"""Width and tokens of T5-small, which every published model uses."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A published score. approximate: the paper rounds it ("about"). steps: network steps of the sampler."""
+
+    checkpoint: str
+    metric: str
+    value: float
+    split: str
+    sampler: str
+    steps: int
+    how: str
+    approximate: bool = False
+
+    def __str__(self) -> str:
+        digits = 2 if self.metric == "entropy" else 1
+        return f"{self.metric} {'about ' if self.approximate else ''}{self.value:.{digits}f}"
+
+
+def _figures(checkpoint: str, split: str, how: str, approximate: bool = False, **values: float) -> list[Figure]:
+    sampler, steps = how.split()[:2]
+    return [
+        Figure(checkpoint, metric, value, split, sampler.lower(), int(steps), how, approximate)
+        for metric, value in values.items()
+    ]
+
+
+FREE = "1,000 free samples"
+COND = "ODE 64 steps, CFG 2, w 1"
+FIGURES = (
+    *_figures("ELF-B-owt", FREE, "SDE 32 steps, gamma 1.5, w 3", ppl=24.1, entropy=5.15),
+    *_figures("ELF-M-owt", FREE, "SDE 64 steps, gamma 1.0", ppl=21.7, entropy=5.18),
+    *_figures("ELF-L-owt", FREE, "SDE 64 steps", ppl=23.3, entropy=5.28),
+    *_figures("ELF-B-de-en", "test", COND, bleu=26.4),
+    *_figures("ELF-B-de-en", "validation", COND, True, bleu=26.7),
+    *_figures("ELF-B-xsum", "test", COND, rouge1=36.0, rouge2=12.2, rougeL=27.8),
+    *_figures("ELF-B-xsum", "validation", COND, True, rouge1=36.3, rouge2=12.5, rougeL=28.1),
+)
+
+
+def figures_of(task: str | None, model: str | None) -> list[Figure]:
+    """The published figures of a task and model preset."""
+    return [figure for figure in FIGURES if PUBLISHED[figure.checkpoint] == (task, model)]
+
+
+def summary(figures: list[Figure]) -> list[str]:
+    """One line per split and way of sampling: `bleu 26.4 (test; ODE 64 steps, CFG 2, w 1)`."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for figure in figures:
+        groups.setdefault((figure.split, figure.how), []).append(str(figure))
+    return [f"{'  '.join(texts)}  ({split}; {how})" for (split, how), texts in groups.items()]
+
+
+def parameter_count(network: Network, latent_dim: int = LATENT_DIM, vocabulary: int = VOCABULARY) -> int:
+    """Parameters of a self-conditioned network that takes latents of a width and gives logits over a vocabulary."""
+    width, latent, bottleneck = network.hidden_size, latent_dim, network.bottleneck_dim
+    mlp = int(4 * width * 2 / 3)
+    attention = dense(width, 3 * width) + 2 * (width // network.num_heads) + dense(width, width)
+    block = 2 * width + attention + dense(width, 2 * mlp) + dense(mlp, width)
+    scalar = dense(256, width) + dense(width, width)
+    tokens = network.num_time_tokens + network.num_self_cond_cfg_tokens + network.num_model_mode_tokens
+    scalars = 2 if network.num_self_cond_cfg_tokens else 1
+    into = dense(2 * latent, latent) + latent * bottleneck + dense(bottleneck, width)
+    out = width + dense(width, latent) + dense(width, latent) + dense(latent, vocabulary)
+    return network.depth * block + scalars * scalar + tokens * width + into + out
+
+
+def dense(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
