@@ -67,8 +67,8 @@ def test_show_in_every_format(elf):
 
 
 def test_show_prints_warnings_on_stderr(elf):
-    code, out, err = elf("config", "show", "-s", "hf_repo_id=a/b")
-    assert code == 0 and err.startswith("warning: --set: hf_repo_id") and "warning" not in out
+    code, out, err = elf("config", "show", "-s", "wandb_resume=allow")
+    assert code == 0 and err.startswith("warning: --set: wandb_resume") and "warning" not in out
 
 
 def test_check_reports_every_problem_of_every_file(elf, tmp_path):

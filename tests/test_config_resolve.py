@@ -68,7 +68,7 @@ wandb_project: elf
 wandb_entity: null
 wandb_run_name: 2026-05-01
 wandb_tag: null
-wandb_resume: null
+wandb_resume: allow
 seed: 42
 num_workers: 4
 """
@@ -161,9 +161,10 @@ def test_reference_yaml_loads_as_it_is(tmp_path):
     assert config.sampling[0].num_sampling_steps == (32, 64)
     assert config.sampling[1].sde_gamma == 1.5
     assert resolved.origins["sampling"].file == str(tmp_path / "sampling.yml")
-    line = REFERENCE_YAML.split("\n").index("hf_repo_id: me/mirror") + 1
+    assert config.tracking.hf_repo_id == "me/mirror"
+    line = REFERENCE_YAML.split("\n").index("wandb_resume: allow") + 1
     assert resolved.warnings == (
-        f"{path}:{line}: hf_repo_id changes nothing here: mirroring to the Hub is not supported yet",
+        f"{path}:{line}: wandb_resume changes nothing here: a resumed run continues its tracker run by itself",
     )
 
 

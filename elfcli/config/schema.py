@@ -169,7 +169,7 @@ class Evaluation(Section):
 
 
 class Tracking(Section):
-    hf_repo_id: str | None = setting(None, "Hub repository that mirrors the run")
+    hf_repo_id: str | None = setting(None, "Hub repository that every checkpoint is mirrored to")
     use_wandb: bool = setting(False, "Log to Weights & Biases")
     wandb_project: str | None = setting(None, "Weights & Biases project")
     wandb_entity: str | None = setting(None, "Weights & Biases entity")
@@ -205,5 +205,4 @@ def reference_keys_without_meaning() -> dict[str, str]:
     """Reference keys that are accepted but change nothing here, each with the reason told in the warning."""
     return {
         "wandb_resume": "a resumed run continues its tracker run by itself",
-        "hf_repo_id": "mirroring to the Hub is not supported yet",
     }

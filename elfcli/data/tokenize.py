@@ -131,9 +131,11 @@ def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
     assert job.task is not None
     files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
     columns = SOURCES[job.task].columns
-    keys = ("text_key",) if len(columns) == 1 else ("source_key", "target_key")
     tokenizer = job.tokenizer or (T5_TOKENIZER if job.train_tokenizer is None else None)
-    job = replace(job, **dict(zip(keys, columns, strict=True)))
+    if len(columns) == 1:
+        job = replace(job, text_key=columns[0])
+    else:
+        job = replace(job, source_key=columns[0], target_key=columns[1])
     inputs, validation = files["train"], files.get("validation", ())
     return replace(job, inputs=inputs, validation=validation, tokenizer=tokenizer, skip_bad=True)
 

@@ -60,10 +60,9 @@ def with_data(resolved: Resolved) -> Resolved:
 
 def with_folder(resolved: Resolved, folder: Path) -> Resolved:
     """The settings with a local data folder; a preset's evaluation data gives way to its validation split."""
-    values: dict[str, str | None] = {"data_path": str(folder)}
     if resolved.origins["eval_data_path"].layer == "task preset" and (folder / "validation").is_dir():
-        values["eval_data_path"] = None
-    return changed(resolved, "data", **values)
+        resolved = changed(resolved, "data", eval_data_path=None)
+    return changed(resolved, "data", data_path=str(folder))
 
 
 def changed(resolved: Resolved, section: str, keep_origin: bool = False, **values) -> Resolved:

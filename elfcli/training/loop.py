@@ -28,6 +28,7 @@ from elfcli.training.backend import prepare
 from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
 from elfcli.training.log import Log
 from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
+from elfcli.training.mirror import Mirror
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from elfcli.training.signals import stop_requests
 from elfcli.training.step import TrainState, init_state, make_train_step, zero_totals
@@ -128,6 +129,7 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
         encoder_params = replicate(inputs.encoder.params, mesh)
         log = Log(config, plan.epoch_steps, folder, schedule, start)
+        mirror = Mirror(config.tracking.hf_repo_id, folder)
         with progress("train", plan.total_steps, start) as update, stop_requests() as stop_requested:
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)
@@ -141,12 +143,14 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
                 asked = stop_requested()
                 if asked or log.done == stop or is_due(log.done, plan.save_steps):
                     checkpoint.save(manager, state)
+                mirror.look(manager)
                 if config.evaluation.online_eval and (last or is_due(log.done, plan.eval_steps)):
                     figures = online_evaluation(config, inputs, shape, state.ema, log.done, folder)
                     log.track(log.done, figures)
                 if asked and not last:
                     manager.wait_until_finished()
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
+        mirror.finish(manager)
     return state
 
 
