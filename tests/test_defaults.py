@@ -119,7 +119,7 @@ def test_the_tokenizer_of_data_that_records_none_is_the_encoders(tmp_path):
 
     datasets.Dataset.from_dict({"input_ids": [[1, 2]]}).save_to_disk(tmp_path / "data")
     examples = load_examples(tmp_path / "data", "train")
-    for sets, wanted in (([], "t5-small"), (["tokenizer_name=mine"], "mine")):
+    for sets, wanted in (([], "google-t5/t5-small"), (["tokenizer_name=mine"], "mine")):
         assert tokenizer_of(resolve(sets=sets, environ={}).config, examples) == wanted
     with pytest.raises(InputError, match="set tokenizer_name"):
         tokenizer_of(resolve(sets=["encoder_model_name=embedding"], environ={}).config, examples)

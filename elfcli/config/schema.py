@@ -43,7 +43,7 @@ class Data(Section):
 
 class Encoder(Section):
     encoder_model_name: str = setting(
-        "t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding` for a Gaussian token table"
+        "google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding` for a Gaussian token table"
     )
     encoder_checkpoint: str | None = setting(
         None, "Encoder weights in the reference's pickle; None: those of encoder_model_name"
