@@ -46,16 +46,18 @@ class _PlainProgress:
     def __init__(self, what: str, total: int, done: int, every_seconds: float):
         self.what, self.total, self.first, self.every = what, total, done, every_seconds
         self.start = self.last = time.monotonic()
-        self.detail = ""
+        self.started, self.detail = False, ""
 
     def __call__(self, done: int, detail: str = "") -> None:
         now = time.monotonic()
         self.detail = detail or self.detail
-        if now - self.last < self.every and done < self.total:
+        if not self.started:  # the first call comes after compilation, which says nothing of the speed to come
+            self.started, self.start, self.last, self.first = True, now, now, done
+        if (now - self.last < self.every and done < self.total) or done == self.first < self.total:
             return
-        self.last = now
         left = (now - self.start) / max(done - self.first, 1) * (self.total - done)
         say(f"{self.what} {done}/{self.total}, {clock(left)} left  {self.detail}".rstrip())
+        self.last, self.detail = now, ""
 
 
 def clock(seconds: float) -> str:
