@@ -202,9 +202,9 @@ def test_a_stop_request_saves_and_says_how_to_go_on(data, straight, tmp_path, mo
 
 def test_steps_that_are_not_finite_change_nothing_and_end_the_run(data, tmp_path):
     """A learning rate that overflows: skipped steps are counted, weights stay finite, and the run says where it is."""
-    sets = ["lr=1e38", "max_skipped_steps=3", "warmup_steps=0", "steps=40", "optimizer=adamw"]
+    sets = ["lr=1e38", "max_skipped_steps=3", "warmup_steps=0", "steps=40", "save_every_steps=2", "optimizer=adamw"]
     with pytest.raises(
-        ElfError, match=r"not finite for \d+ steps in a row, up to step .* examples \[\d+.*checkpoint"
+        ElfError, match=r"not finite for \d+ steps in a row, up to step .* examples \[\d+.*checkpoint is step 2"
     ):
         start_run(settings(data, *sets), tmp_path / "run")
     assert run.read_metrics(tmp_path / "run")[-1]["skipped"] == 2
