@@ -57,12 +57,30 @@ def _run(arguments: list[str], debug: bool) -> int:
         # The reader (`| head`) is gone; a second failure at exit would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        _print_error(f"{where}{error.strerror or first_words(error)}")
+        return 1
+    except MemoryError:
+        if debug:
+            traceback.print_exc()
+        _print_error("out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)")
+        return 1
     except Exception as error:
         if debug:
             traceback.print_exc()
-        text = " ".join(str(error).split())
-        _print_error(f"unexpected {type(error).__name__}: {text} (run with --debug for the traceback)")
+        if "RESOURCE_EXHAUSTED" in str(error):  # how XLA says it
+            _print_error(f"out of memory; lower batch_size or the network's sizes ({first_words(error)})")
+            return 1
+        _print_error(f"unexpected {type(error).__name__}: {first_words(error)} (run with --debug for the traceback)")
         return 1
+
+
+def first_words(error: Exception, limit: int = 400) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[:limit] + "..."
 
 
 def _report_usage(error) -> int:

@@ -17,7 +17,7 @@ SAMPLES = '{"id": 0, "generated": "one word", "reference": "one word"}\n'
 
 
 def make(folder: Path) -> Path:
-    """Fills `folder` with bad texts, samples, settings, data, weights and runs, and good ones to stand beside them."""
+    """Fills `folder` with bad texts, samples, settings, data, weights and runs, and good ones beside them."""
     run = tiny_run()
     shutil.copytree(run, folder / "run")
     shutil.copytree(run.parent / "data", folder / "data")
@@ -90,7 +90,7 @@ def write_settings(folder: Path) -> None:
         + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)),
         "scalar.yaml": "just text\n",
         "tab.yaml": "a:\n\t- b\n",
-        "sampler.yaml": "- {sampling_method: od, num_sampling_steps: [0]}\n",
+        "sampler.yaml": "- {sampling_method: od, num_sampling_steps: [4]}\n",
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -146,7 +146,7 @@ def write_runs(folder: Path) -> None:
     (folder / "bad-config" / "config.toml").write_text("seed = [\n")
     for file in (folder / "bad-weights" / "checkpoints").rglob("d/*"):
         file.write_bytes(b"\x00")
-    (folder / "bad-metrics" / "metrics.jsonl").write_text('{"stepp": 1}\n')
+    (folder / "bad-metrics" / "metrics.jsonl").write_text('{"stepp": 1}\n{"step": 2}\n')
     (folder / "bad-environment" / "environment.json").write_text("{")
     shutil.rmtree(folder / "file-checkpoints" / "checkpoints")
     (folder / "file-checkpoints" / "checkpoints").write_text("")

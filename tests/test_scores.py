@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from elfcli.errors import InputError
 from elfcli.evaluation.bleu import corpus_bleu, exact_match
-from elfcli.evaluation.report import check_result_file, table, write_result
+from elfcli.evaluation.report import table, write_result
 from elfcli.evaluation.rouge import rouge
 from elfcli.evaluation.samples_file import read_jsonl, read_pairs, read_samples
+from elfcli.training.run import check_output_file
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -196,14 +197,14 @@ def test_results_are_not_overwritten_unasked(tmp_path):
     assert json.loads(path.read_text())["value"] == 2
     assert list(path.parent.iterdir()) == [path]
     with pytest.raises(InputError, match="not a file"):
-        check_result_file(tmp_path, overwrite=True)
+        check_output_file(tmp_path, overwrite=True)
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(InputError, match="not a file"):
         write_result(tmp_path / "link", {"metric": "bleu", "value": 3.0}, overwrite=True)
     assert (tmp_path / "link").is_symlink() and json.loads(path.read_text())["value"] == 2
-    with pytest.raises(InputError, match="is not a folder"):
-        check_result_file(path / "r.json", overwrite=True)
-    check_result_file(None, overwrite=False)
+    with pytest.raises(InputError, match="Not a directory"):
+        check_output_file(path / "r.json", overwrite=True)
+    check_output_file(None, overwrite=False)
 
 
 def test_table_is_aligned():

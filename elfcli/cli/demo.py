@@ -10,17 +10,21 @@ SENTENCES = 250
 
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to make.")] = Path("elf-demo"),
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of data, training and sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of data, training and sampling.")
+    ] = 0,
 ) -> None:
     """Tokenize, train, resume, sample and score a small translation model in a few minutes."""
     import json
     import time
 
     from elfcli.errors import InputError
+    from elfcli.training.run import check_writable
     from elfcli.ui.progress import clock, progress, say
 
     if output.exists():
         raise InputError(f"{output} exists; give another --output")
+    check_writable(output)
     start = time.monotonic()
 
     def stage(number: int, title: str, command: str) -> None:

@@ -26,10 +26,11 @@ def eval_bleu(
 ) -> None:
     """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
     from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.evaluation.report import check_result_file, table, write_result
+    from elfcli.evaluation.report import table, write_result
     from elfcli.evaluation.samples_file import read_pairs
+    from elfcli.training.run import check_output_file
 
-    check_result_file(json_file, overwrite)
+    check_output_file(json_file, overwrite, "--json")
     result = corpus_bleu(*read_pairs(samples, references))
     if json_file is not None:
         write_result(json_file, result.as_dict(), overwrite)

@@ -19,11 +19,12 @@ def eval_ppl(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
-    from elfcli.evaluation.report import check_result_file, table, write_result
+    from elfcli.evaluation.report import table, write_result
     from elfcli.evaluation.samples_file import read_samples
+    from elfcli.training.run import check_output_file
     from elfcli.ui.progress import progress, say
 
-    check_result_file(json_file, overwrite)
+    check_output_file(json_file, overwrite, "--json")
     texts = [row["generated"] for row in read_samples(samples)]
 
     from elfcli.evaluation.perplexity import perplexity

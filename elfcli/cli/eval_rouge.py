@@ -12,11 +12,12 @@ def eval_rouge(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
-    from elfcli.evaluation.report import check_result_file, table, write_result
+    from elfcli.evaluation.report import table, write_result
     from elfcli.evaluation.rouge import rouge
     from elfcli.evaluation.samples_file import read_pairs
+    from elfcli.training.run import check_output_file
 
-    check_result_file(json_file, overwrite)
+    check_output_file(json_file, overwrite, "--json")
     result = rouge(*read_pairs(samples, references))
     if json_file is not None:
         write_result(json_file, result.as_dict(), overwrite)

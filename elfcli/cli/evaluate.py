@@ -17,7 +17,7 @@ def evaluate(
         str | None, typer.Option(metavar="DIR", help="Evaluation data; by default the run's own.")
     ] = None,
     num_samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many samples to score.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts sampled at once.")] = 64,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results here.")] = None,
     output: Annotated[
@@ -31,11 +31,12 @@ def evaluate(
     import json
 
     from elfcli.errors import InputError
-    from elfcli.training.run import write_whole
+    from elfcli.training.run import check_output_file, write_whole
     from elfcli.ui.progress import progress, say
 
-    if json_file is not None and json_file.exists() and not overwrite:
-        raise InputError(f"{json_file} exists; give another --json, or --overwrite")
+    check_output_file(json_file, overwrite, "--json")
+    if output is not None:
+        check_output_file(output / "results.json", overwrite=True)
 
     from elfcli.evaluation.defaults import chosen_checkpoint
 
@@ -69,6 +70,7 @@ def evaluate(
     for line in summary(figures_of(task or loaded.config.data.task, network)):
         typer.echo(f"published for {network}: {line}")
     if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(json_file, json.dumps(results, indent=1) + "\n")
 
 
@@ -84,6 +86,8 @@ def shown_score(score: dict) -> str:
     """A score with the parts that its metric is published with."""
     parts = [name for name in ("rouge1", "rouge2", "rougeL") if name in score] or [score["metric"]]
     values = [score.get(name, score["value"]) for name in parts]
+    if score["value"] is None:
+        return f"{score['metric']} - ({score['note']})"
     if "entropy" in score:
         parts, values = [*parts, "entropy"], [*values, score["entropy"]]
     return "  ".join(f"{name} {value:.2f}" for name, value in zip(parts, values, strict=True))

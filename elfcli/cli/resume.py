@@ -10,11 +10,15 @@ from elfcli.cli.options import SetOption
 
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`.")],
+    fallback: Annotated[
+        bool,
+        typer.Option("--fallback", help="If the newest checkpoint is damaged, go on from the newest intact one."),
+    ] = False,
     sets: SetOption = None,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
     from elfcli.training.loop import resume_run
     from elfcli.ui.progress import say
 
-    resume_run(run, sets or ())
+    resume_run(run, sets or (), fallback=fallback)
     say(f"done: {run} (sample with `elf sample --checkpoint {run}`)")

@@ -16,7 +16,7 @@ CheckpointOption = Annotated[str | None, typer.Option("--checkpoint", metavar="R
 
 def sample(
     checkpoint: CheckpointOption = None,
-    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Network steps.")] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, max=1_000_000, help="Network steps.")] = None,
     sampler: Annotated[str | None, typer.Option(metavar="ode|sde", help="Solver.")] = None,
     gamma: Annotated[float | None, typer.Option(metavar="G", min=0, help="Noise put back (SDE).")] = None,
     cfg: Annotated[float | None, typer.Option(metavar="C", help="Guidance scale of the condition; 1: off.")] = None,
@@ -27,7 +27,7 @@ def sample(
         Path | None, typer.Option("--input", metavar="F.jsonl", help="Sources, one {'input': ...} per line.")
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Data folder whose sources are sampled.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts sampled at once.")] = 64,
     at_step: Annotated[
         int | None, typer.Option(metavar="N", help="Checkpoint to take; the newest by default.")
@@ -44,6 +44,7 @@ def sample(
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
+    from elfcli.training.run import check_output_file
     from elfcli.ui.progress import progress, say
 
     flags = {"sampler": sampler, "steps": steps, "gamma": gamma, "cfg": cfg, "w": sc_cfg,
@@ -51,8 +52,8 @@ def sample(
     check_choices(sampler, time_schedule)
     if input_ is not None and num_samples is not None:
         raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
-    if output is not None and output.exists() and not overwrite:
-        raise InputError(f"{output} exists; give another --output, or --overwrite")
+    check_numbers({"--gamma": gamma, "--cfg": cfg, "--sc-cfg": sc_cfg})
+    check_output_file(output, overwrite)
 
     from elfcli.evaluation.defaults import chosen_checkpoint
 
@@ -73,8 +74,7 @@ def sample(
     if setting.sampler == "sde" and gamma is None:
         say(f"no --gamma: {setting.gamma:g}, the published preset's for about so many SDE steps")
     path = output or loaded.folder / "samples" / f"step{loaded.step}-{setting.name}-seed{seed}.jsonl"
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give another --output or --seed, or --overwrite")
+    check_output_file(path, overwrite, "--output or --seed")
     count = num_samples or loaded.config.evaluation.num_samples
     if input_ is not None:
         conditions, rows = rows_of_file(loaded, input_)
@@ -97,6 +97,16 @@ def check_choices(sampler: str | None, time_schedule: str | None) -> None:
     ):
         if value is not None and value not in known:
             raise InputError(f"{option} {value}: expected {' or '.join(known)}{did_you_mean(value, known)}")
+
+
+def check_numbers(options: dict[str, float | None]) -> None:
+    from math import isfinite
+
+    from elfcli.errors import InputError
+
+    for option, value in options.items():
+        if value is not None and not isfinite(value):
+            raise InputError(f"{option} {value}: expected a finite number")
 
 
 def chosen_setting(presets, flags: dict):

@@ -31,7 +31,7 @@ def tokenize(
             metavar="TASK", help="Task instead of files: owt, de-en, xsum (public data), toy-de-en, ... (generated)."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of a built-in task.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of a built-in task.")] = 0,
     text_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the text.")] = None,
     source_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the source, for pairs.")] = None,
     target_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the target, for pairs.")] = None,
@@ -40,10 +40,13 @@ def tokenize(
     ] = None,
     train_tokenizer: Annotated[
         int | None,
-        typer.Option(metavar="SIZE", min=4, help="Train a SentencePiece tokenizer of SIZE pieces on the input."),
+        typer.Option(
+            metavar="SIZE", min=4, max=1_000_000, help="Train a SentencePiece tokenizer of SIZE pieces on the input."
+        ),
     ] = None,
     pack: Annotated[
-        int | None, typer.Option(metavar="LENGTH", min=1, help="Join texts, eos between, into full sequences.")
+        int | None,
+        typer.Option(metavar="LENGTH", min=1, max=1_000_000, help="Join texts, eos between, into full sequences."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Sequence length for which the closing table counts what will be cut.")

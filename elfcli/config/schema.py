@@ -14,6 +14,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**12)]
+Size = Annotated[int, Field(ge=1, le=10**6)]  # of an array's axis
+SizeOrZero = Annotated[int, Field(ge=0, le=10**6)]
+Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]  # counted in int32
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # jax would cut off what is above
 
 
 class Section(BaseModel):
@@ -34,8 +38,8 @@ class Data(Section):
     eval_data_path: str | None = setting(
         None, "Evaluation data; None: the `validation` split of data_path, if it has one"
     )
-    max_length: Count = setting(1024, "Sequence length S in tokens, condition included")
-    max_input_length: CountOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
+    max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
+    max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
     tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
@@ -48,8 +52,8 @@ class Encoder(Section):
     encoder_checkpoint: str | None = setting(
         None, "Encoder weights in the reference's pickle; None: those of encoder_model_name"
     )
-    embedding_dim: Count = setting(64, "Width E of the `embedding` table")
-    embedding_seed: CountOrZero = setting(0, "Seed of the `embedding` table")
+    embedding_dim: Size = setting(64, "Width E of the `embedding` table")
+    embedding_seed: Seed = setting(0, "Seed of the `embedding` table")
     latent_mean: FiniteFloat | Literal["measure"] = setting(
         0.0, "Mean taken from latents; `measure`: over the first batches"
     )
@@ -60,15 +64,15 @@ class Encoder(Section):
 
 class Network(Section):
     model: str | None = setting(None, "Model preset, e.g. ELF-B; None: the fields below as they stand")
-    depth: Count = setting(12, "Transformer blocks")
-    hidden_size: Count = setting(768, "Hidden width H")
-    num_heads: Count = setting(12, "Attention heads; must divide hidden_size into an even head size")
-    bottleneck_dim: Count = setting(128, "Width b between latents and hidden states")
-    num_time_tokens: Count = setting(4, "Prefix tokens that carry the time t")
-    num_self_cond_cfg_tokens: CountOrZero = setting(
+    depth: Annotated[int, Field(ge=1, le=1000)] = setting(12, "Transformer blocks")
+    hidden_size: Size = setting(768, "Hidden width H")
+    num_heads: Size = setting(12, "Attention heads; must divide hidden_size into an even head size")
+    bottleneck_dim: Size = setting(128, "Width b between latents and hidden states")
+    num_time_tokens: Size = setting(4, "Prefix tokens that carry the time t")
+    num_self_cond_cfg_tokens: SizeOrZero = setting(
         4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere"
     )
-    num_model_mode_tokens: CountOrZero = setting(4, "Tokens that switch between denoising and decoding")
+    num_model_mode_tokens: SizeOrZero = setting(4, "Tokens that switch between denoising and decoding")
     attn_dropout: Probability = setting(0.0, "Dropout of attention weights, middle half of the blocks only")
     proj_dropout: Probability = setting(0.0, "Dropout of attention and MLP outputs, middle half of the blocks only")
 
@@ -119,10 +123,10 @@ class Optimization(Section):
 
 class Training(Section):
     epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
-    steps: Count | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
+    steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
     batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where given")
     global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
-    seed: CountOrZero = setting(42, "Seed of weights, data order and every draw")
+    seed: Seed = setting(42, "Seed of weights, data order and every draw")
     log_freq: Count = setting(100, "Steps between lines of metrics.jsonl")
     eval_freq: NonNegative = setting(0.0, "Epochs between online evaluations; 0: only at the end, if online_eval")
     save_freq: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
@@ -149,7 +153,7 @@ class SamplingSetting(Section):
     """One entry of a sampling preset; every combination of its lists is run (SPEC of the reference's file)."""
 
     sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
-    num_sampling_steps: tuple[Count, ...] = setting((64,), "Network steps")
+    num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
     time_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Time grid")
@@ -165,7 +169,7 @@ class Evaluation(Section):
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
     eval_ppl_model: str = setting("gpt2-large", "GPT-2 for generative perplexity: folder or Hub name")
     eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
-    eval_ppl_max_length: Count = setting(1024, "Tokens at which texts are cut for perplexity")
+    eval_ppl_max_length: Size = setting(1024, "Tokens at which texts are cut for perplexity")
 
 
 class Tracking(Section):

@@ -108,7 +108,8 @@ def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
         with path.open("rb") as raw:
             lines = gzip.GzipFile(fileobj=raw) if path.suffix.lower() == ".gz" else raw
             for number, line in enumerate(lines, 1):
-                reading.bytes_done = start + raw.tell()
+                if raw.seekable():  # a pipe has no position
+                    reading.bytes_done = start + raw.tell()
                 if b"\0" in line:
                     raise InputError(f"{path}:{number}: holds a zero byte; the file looks binary, not text")
                 try:

@@ -45,7 +45,13 @@ def hub_reachable() -> bool:
 
 
 def looks_like_a_path(name: str) -> bool:
-    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name or Path(name).exists()
+    return (
+        name.startswith((".", "/", "~"))
+        or name.endswith("/")
+        or name.count("/") > 1
+        or "\\" in name
+        or Path(name).exists()
+    )
 
 
 def existing_folder(name: str, what: str) -> Path:

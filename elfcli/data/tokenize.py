@@ -89,7 +89,12 @@ def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
     check_job(job)
     output = job.output.expanduser().absolute()
     check_output(output, job.overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{job.output}: cannot be written ({error.strerror}); give another --output") from None
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         if job.task in SOURCES:
             job = public_job(job, Path(temporary), progress)

@@ -10,7 +10,7 @@ from elfcli.config.schema import Config
 from elfcli.data.datasets import Examples, load_examples, split_names
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Model, Setting, encode_conditions, generate
-from elfcli.training.run import write_whole
+from elfcli.training.run import check_output_file, write_whole
 
 SOURCE_KEYS = ("input", "source")
 TARGET_KEYS = ("reference", "output", "target")
@@ -92,13 +92,12 @@ def sample_rows(
 
 def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
     """The samples as JSONL, whole or not at all."""
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give another --output, or --overwrite")
+    check_output_file(path, overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{path}: {error.strerror}; give another --output") from None
 
 
 def score(rows: list[dict], metric: str, config: Config) -> dict:
@@ -108,6 +107,9 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
         from elfcli.evaluation.perplexity import perplexity
 
         settings = config.evaluation
+        if not any(text.strip() for text in generated):  # no reason to lose the other settings' scores
+            skipped = {"num_samples": 0, "num_skipped_empty": len(generated), "note": "all texts are empty"}
+            return {"metric": "ppl", "value": None} | skipped
         return perplexity(
             generated,
             model=settings.eval_ppl_model,
@@ -140,6 +142,10 @@ def evaluate(
     Returns one result per setting: {"setting", "step", "seed", "num_samples", "seconds", "scores": [...]}.
     """
     metrics = model.config.evaluation.metrics
+    if "ppl" in metrics:
+        from elfcli.evaluation.perplexity import load_judge_tokenizer
+
+        load_judge_tokenizer(model.config.evaluation.eval_ppl_model, None)  # told of before the sampling
     longest, results = max(setting.steps for setting in settings), []
     for index, setting in enumerate(settings):
         start = time.monotonic()

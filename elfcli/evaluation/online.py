@@ -26,6 +26,7 @@ def online_evaluation(config: Config, inputs: Inputs, shape, params, step: int, 
     figures = {}
     for setting, result in zip(settings_of(config.sampling), results, strict=True):
         for score in result["scores"]:
-            figures[f"eval/{setting.name}/{score['metric']}"] = score["value"]
+            if score["value"] is not None:
+                figures[f"eval/{setting.name}/{score['metric']}"] = score["value"]
     say(f"step {step}: " + "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in figures.items()))
     return figures

@@ -84,6 +84,7 @@ def model_index_entry(config: Config, result: dict) -> dict:
             "args": {"num_samples": result["num_samples"], "seed": result["seed"], **result["setting"]},
         }
         for score in result["scores"]
+        if score["value"] is not None
     ]
     return {
         "task": {"type": task_type(config)},

@@ -27,8 +27,13 @@ def read_reference_checkpoint(path: str | Path) -> dict:
         raise InputError(
             f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(tree)) or 'nothing'}"
         )
-    weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
-    return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
+    try:
+        weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
+        return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a checkpoint of the reference ({first_line(error)})") from None
 
 
 def _read_msgpack(path: Path) -> dict:

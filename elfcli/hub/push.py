@@ -39,15 +39,20 @@ def push(
     wrong token, a name or a right that is lacking; ElfError where the Hub keeps failing.
     """
     from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils import validate_repo_id
 
+    try:
+        validate_repo_id(repo)
+    except ValueError as error:
+        raise explained(error, repo) from None
     if get_token() is None:
         raise InputError(
             f"no Hugging Face token: make one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"
         )
+    source, api = open_source(run), HfApi()
     if not hub_reachable():
         raise ElfError(f"the Hugging Face Hub cannot be reached to publish {repo}; `elf export {run} DIR` writes the "
                        "same files here")  # fmt: skip
-    source, api = open_source(run), HfApi()
     try:
         retrying(api.whoami, report)
     except Exception as error:

@@ -58,6 +58,8 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     InputError says in one line what is wrong with it.
     """
     name = str(spec)
+    if not name.strip():
+        raise InputError("--checkpoint is empty: give a run folder, a checkpoint or a Hub name org/name")
     path = Path(name).expanduser()
     if path.exists():
         return open_local(path, name, ema, step)
@@ -138,11 +140,14 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
         info = {"weights": "ema" if averaged else "raw"}
     else:
         state, info = read_safetensors(path), weights_info(path)
-    if is_torch_state(state):
-        params, kind, text = elf_from_torch(state), "torch", "weights of the PyTorch port"
-    else:
-        flat = {key.replace(".", "/"): array for key, array in state.items()}
-        params, kind, text = elf_from_reference(flat), "exported", "exported model"
+    try:
+        if is_torch_state(state):
+            params, kind, text = elf_from_torch(state), "torch", "weights of the PyTorch port"
+        else:
+            flat = {key.replace(".", "/"): array for key, array in state.items()}
+            params, kind, text = elf_from_reference(flat), "exported", "exported model"
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
     averaged = info.get("weights") != "raw"
     if info.get("weights") == "ema" and not ema:
         raise InputError(f"{name}: it holds EMA weights only; leave out --raw-weights")

@@ -21,6 +21,7 @@ from elfcli.data.datasets import (
     vocab_size,
 )
 from elfcli.errors import InputError
+from elfcli.evaluation.evaluate import evaluation_examples
 from elfcli.flow.objective import encoder_mask
 from elfcli.hub.encoder import Encoder, load_encoder
 from elfcli.models.elf import compute_dtype
@@ -47,6 +48,8 @@ def open_inputs(config: Config) -> Inputs:
     tokenizer = load_tokenizer(tokenizer_of(config, examples))
     vocab = vocab_size(tokenizer)
     check_ids(examples.tokens, vocab)
+    if config.evaluation.online_eval and config.data.max_input_length:
+        evaluation_examples(config)
     together = partial(
         collate,
         max_length=config.data.max_length,

@@ -26,6 +26,7 @@ from elfcli.models.elf import elf_shape, num_params
 from elfcli.training import checkpoint, run
 from elfcli.training.backend import prepare
 from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
+from elfcli.training.lock import locked
 from elfcli.training.log import Log
 from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
 from elfcli.training.mirror import Mirror
@@ -71,30 +72,53 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     """
     prepare()
     config = resolved.config
-    if run.is_run(folder):
-        run.create_run(folder, "")  # refuses, and says how to go on
+    run.check_new(folder)
     _check_devices(config)
     inputs = open_inputs(config)
     make_plan(config, len(inputs.examples))
+    if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
+        initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
     resolved = with_measured_latents(resolved, inputs)
-    if is_first_process():
-        run.create_run(folder, to_toml(resolved))
-        inputs.tokenizer.save_pretrained(str(folder / "tokenizer"))
-    train(resolved.config, inputs, folder, stop_at)
+    with locked(folder):
+        if is_first_process():
+            run.create_run(folder, to_toml(resolved))
+            inputs.tokenizer.save_pretrained(str(folder / "tokenizer"))
+        train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
 
-def resume_run(folder: Path, sets=()) -> Path:
-    """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet."""
+def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
+    """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet.
+
+    fallback: where the newest is damaged, go on from the newest intact one instead of refusing.
+    """
     prepare()
     run.require_run(folder)
     resolved = resolve(files=[folder / run.CONFIG_FILE], sets=sets, environ={})
+    refuse_other_network(resolve(files=[folder / run.CONFIG_FILE], environ={}).config, resolved.config)
     _check_devices(resolved.config)
     inputs = open_inputs(resolved.config)
-    if sets and is_first_process():
-        run.write_whole(folder / run.CONFIG_FILE, to_toml(resolved))
-    train(resolved.config, inputs, folder)
+    run.recorded_starts(folder)
+    run.read_metrics(folder)
+    with locked(folder):
+        train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
     return folder
+
+
+def refuse_other_network(before: Config, after: Config) -> None:
+    """InputError for settings that a run's checkpoints cannot follow."""
+    kept = {"network": set(type(before.network).model_fields) - {"model", "attn_dropout", "proj_dropout"}}
+    kept |= {
+        "encoder": {"embedding_dim", "embedding_seed", "latent_mean", "latent_std"},
+        "optimization": {"optimizer"},
+    }
+    for section, names in kept.items():
+        for name in sorted(names):
+            old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
+            if old != new:
+                raise InputError(
+                    f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it"
+                )
 
 
 def _check_devices(config: Config) -> None:
@@ -103,8 +127,20 @@ def _check_devices(config: Config) -> None:
         raise InputError("\n".join(problems))
 
 
-def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = None) -> TrainState:
-    """Runs the steps that are left, or those up to `stop_at`, and saves the last one; returns the final state."""
+def train(
+    resolved: Resolved,
+    inputs: Inputs,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    fallback: bool = False,
+    new_settings: bool = False,
+) -> TrainState:
+    """Runs the steps that are left, or those up to `stop_at`, and saves the last one; returns the final state.
+
+    new_settings: the run's settings are replaced by these, once its checkpoint is found to fit them.
+    """
+    config = resolved.config
     mesh = make_mesh()
     plan = make_plan(config, len(inputs.examples))
     stop = min(stop_at or plan.total_steps, plan.total_steps)
@@ -113,11 +149,12 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
         config.optimization, peak_lr(config.optimization, config.global_batch), plan.warmup_steps, plan.total_steps
     )
     tx = make_optimizer(config.optimization, schedule)
-    if is_first_process():
-        run.record_environment(folder)
     with checkpoint.open_checkpoints(folder, config.training.keep) as manager:
-        state, start = starting_state(config, shape, tx, manager, mesh)
+        state, start = starting_state(config, shape, tx, manager, mesh, fallback)
         if is_first_process():
+            if new_settings:
+                run.write_whole(folder / run.CONFIG_FILE, to_toml(resolved))
+            run.record_environment(folder)
             run.truncate_metrics(folder, start)
         say(
             f"{num_params(state.params) / 1e6:.2f}M parameters, {len(inputs.examples)} examples, "
@@ -148,8 +185,9 @@ def train(config: Config, inputs: Inputs, folder: Path, stop_at: int | None = No
                     figures = online_evaluation(config, inputs, shape, state.ema, log.done, folder)
                     log.track(log.done, figures)
                 if asked and not last:
-                    manager.wait_until_finished()
+                    checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
+        checkpoint.finish(manager)
         mirror.finish(manager)
     return state
 
@@ -174,12 +212,12 @@ def is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def starting_state(config: Config, shape, tx, manager, mesh: Mesh) -> tuple[TrainState, int]:
+def starting_state(config: Config, shape, tx, manager, mesh: Mesh, fallback: bool) -> tuple[TrainState, int]:
     """(state, steps done): the newest checkpoint, or the state before the first step where there is none."""
     state = jax.jit(partial(init_state, shape, tx, config.training.seed))()
-    start = manager.latest_step() or 0
-    if start:
-        return checkpoint.restore(manager, replicate(state, mesh), start), start
+    found = checkpoint.restore_newest(manager, replicate(state, mesh), fallback)
+    if found:
+        return found
     if config.training.init_from:
         # Weights and their average start from the same values, as drawn ones do; the optimiser starts fresh.
         params = jax.tree.map(jnp.asarray, initial_params(config.training.init_from, shape))

@@ -4,7 +4,8 @@ config.toml        the resolved configuration, every value with its origin; repr
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
-checkpoints/STEP/  Orbax checkpoints
+checkpoints/STEP/  Orbax checkpoints, each with the sizes and hashes of its files
+.lock              held by the process that trains; says which
 """
 
 import json
@@ -12,15 +13,18 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = ".lock"
 PACKAGES = (
     "elfcli",
     "jax",
@@ -36,32 +40,65 @@ PACKAGES = (
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, also after a crash."""
+    """Writes a file so that it is either the old one or the new one, also after a crash; OSError names `path`."""
     part = path.with_name(f".{path.name}.part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
+
+
+def check_writable(path: Path, option: str = "--output") -> None:
+    """InputError where nothing can be made at `path`, asked before the work starts; leaves nothing behind."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}: {nearest}); give another {option}") from None
+
+
+def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
+    """InputError where a file of results could not be written later; asked before the work starts."""
+    if path is None:
+        return
+    # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{path}: a link, a folder or a device, not a file; give another {option}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another {option}, or --overwrite")
+    check_writable(path, option)
 
 
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def create_run(folder: Path, config_text: str) -> None:
-    """Makes a new run folder. InputError where one exists, or where the folder holds something else."""
+def check_new(folder: Path) -> None:
+    """InputError where a new run cannot be made."""
     if is_run(folder):
         raise InputError(
             f"{folder} already holds a run; continue it with `elf resume {folder}`, or give another --output"
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
         raise InputError(f"{folder} exists and is no run folder; give another --output")
+    check_writable(folder)
+
+
+def create_run(folder: Path, config_text: str) -> None:
+    """Makes a new run folder. InputError where one exists, or where the folder holds something else."""
+    check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / CONFIG_FILE, config_text)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+        raise InputError(f"{folder}: {error.strerror}; give another --output") from None
 
 
 def require_run(folder: Path) -> None:
@@ -73,7 +110,7 @@ def require_run(folder: Path) -> None:
 def record_environment(folder: Path) -> None:
     """Adds this start to environment.json."""
     path = folder / ENVIRONMENT_FILE
-    starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    starts = recorded_starts(folder)
     starts.append(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -85,6 +122,18 @@ def record_environment(folder: Path) -> None:
         }
     )
     write_whole(path, json.dumps(starts, indent=1) + "\n")
+
+
+def recorded_starts(folder: Path) -> list[dict]:
+    """The entries of environment.json; ElfError where it is damaged."""
+    path = folder / ENVIRONMENT_FILE
+    try:
+        starts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise ElfError(f"{path}: damaged ({error}); move it away to go on") from None
+    if not isinstance(starts, list):
+        raise ElfError(f"{path}: damaged (expected a list); move it away to go on")
+    return starts
 
 
 def _version(package: str) -> str | None:
@@ -110,14 +159,17 @@ def git_state() -> dict | None:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The logged steps, in order; a last line cut short by a crash is left out."""
+    """The logged steps, in order; a last line cut short by a crash is left out. ElfError where another is damaged."""
     path = folder / METRICS_FILE
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    rows: list[dict] = []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError:
-            break
+            row = json.loads(line)
+            rows.append({"step": int(row["step"])} | row)
+        except (ValueError, TypeError, KeyError):
+            if number < len(lines):
+                raise ElfError(f"{path}:{number}: damaged; mend or remove this line to go on") from None
     return rows
 
 
@@ -128,5 +180,9 @@ def truncate_metrics(folder: Path, step: int) -> None:
 
 
 def append_metrics(folder: Path, row: dict) -> None:
-    with open(folder / METRICS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / METRICS_FILE
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None

@@ -26,10 +26,13 @@ _LOGGERS = (
 def quiet() -> None:
     """Sets what is not already set by the user; child processes inherit it."""
     import logging
+    import sys
     import warnings
 
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
+    # After a failed read, callbacks of Orbax's threads find their event loop closed, long after we said what failed.
+    sys.unraisablehook = lambda unraisable: None
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,51 @@
+"""One process per run folder: `RUN/.lock` is held while training, and released by the system when the process ends.
+
+The file stays and says who held it last; only the lock on it counts.
+"""
+
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from elfcli.errors import ElfError
+from elfcli.training.run import LOCK_FILE
+from elfcli.ui.progress import is_first_process, say
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the run folder, from the first process of the run. ElfError says who holds it already."""
+    if not is_first_process():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_FILE
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ElfError(f"{folder}: in use by {holder(path)}; wait for it or stop it") from None
+        except OSError as error:
+            say(f"warning: {folder} cannot be locked ({error.strerror}): make sure that nothing else trains in it")
+        file.truncate(0)
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}) + "\n")
+        file.flush()
+        yield
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def holder(path: Path) -> str:
+    """Who holds the lock, as they wrote it."""
+    try:
+        who = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written yet
+        return "another process"
