@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_an_error_not_a_new_start(data, tmp_path):
     folder = start_run(settings(data), tmp_path / "run", stop_at=4)
     for file in (folder / "checkpoints" / "4" / "params" / "d").glob("*"):
         file.write_bytes(b"")
-    with pytest.raises(ElfError, match="cannot be read"):
+    with pytest.raises(ElfError, match="params.*had"):
         resume_run(folder)
     assert [row["step"] for row in run.read_metrics(folder)] == [2, 4]
 
