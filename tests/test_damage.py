@@ -1,0 +1,163 @@
+"""Damaged checkpoints are named and never trained over; a run folder has one process; a failed save costs nothing."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from tiny_run import tiny_run
+
+from elfcli.errors import ElfError
+from elfcli.training import checkpoint, integrity, run
+from elfcli.training.checkpoint import load_weights
+from elfcli.training.lock import locked
+from elfcli.training.loop import resume_run
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the tiny run: three steps, a checkpoint of each."""
+    return Path(shutil.copytree(tiny_run(), tmp_path / "run"))
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 16
+    path.write_bytes(data)
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [leaf.tobytes() for ema in (True, False) for leaf in jax.tree.leaves(load_weights(folder, ema=ema)[0])]
+
+
+def losses(folder: Path) -> list[tuple]:
+    return [(row["step"], row["loss"]) for row in run.read_metrics(folder)]
+
+
+def tree(folder: Path) -> dict:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != run.LOCK_FILE)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_every_checkpoint_of_a_finished_run_is_sealed(copy):
+    steps = sorted((copy / "checkpoints").iterdir())
+    assert [step.name for step in steps] == ["1", "2", "3"]
+    assert all(integrity.is_sealed(step) and integrity.damage(step) is None for step in steps)
+
+
+def test_a_flipped_bit_a_cut_and_a_missing_file_are_named_whatever_the_file(copy):
+    step = copy / "checkpoints" / "3"
+    files = integrity.files_of(step)
+    assert len(files) > 20
+    for path in files:
+        whole = path.read_bytes()
+        if path.name != integrity.MANIFEST_FILE:
+            for place in (0.0, 0.5, 0.999):
+                if whole:
+                    flip(path, place)
+                    assert str(path) in (integrity.damage(step) or "intact")
+                    path.write_bytes(whole)
+            path.unlink()
+            assert integrity.damage(step) == f"{path} is missing"
+        if whole:
+            path.write_bytes(whole[: len(whole) // 2])
+            assert str(path) in (integrity.damage(step) or "intact")
+        path.write_bytes(whole)
+    assert integrity.damage(step) is None
+
+
+def test_damage_is_refused_and_fallback_goes_on_from_the_newest_intact_one(copy, capsys):
+    arrays = sorted((copy / "checkpoints" / "3" / "rest").rglob("d/*"), key=lambda path: path.stat().st_size)
+    flip(arrays[-1])
+    before = tree(copy)
+    with pytest.raises(ElfError) as refused:
+        resume_run(copy)
+    assert str(arrays[-1]) in str(refused.value) and "--fallback` goes on from step 2" in str(refused.value)
+    assert tree(copy) == before
+    resume_run(copy, fallback=True)
+    assert "going on from step 2; 1 steps are lost" in capsys.readouterr().err
+    assert weights(copy) == weights(tiny_run()) and losses(copy) == losses(tiny_run())
+    assert {name: before[f"checkpoints/3/{name}"] for name in tree(copy / "checkpoints" / "damaged-3")} == tree(
+        copy / "checkpoints" / "damaged-3"
+    )
+
+
+def test_killed_between_saving_and_sealing(copy):
+    """No manifest: the checkpoint is verified by reading it."""
+    manifest = copy / "checkpoints" / "3" / integrity.MANIFEST_FILE
+    manifest.unlink()
+    resume_run(copy)
+    assert weights(copy) == weights(tiny_run())
+    for path in (copy / "checkpoints" / "3" / "params").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-10])
+    manifest.unlink(missing_ok=True)
+    with pytest.raises(ElfError, match="3/params|checkpoints/3"):
+        resume_run(copy)
+    resume_run(copy, fallback=True)
+    assert weights(copy) == weights(tiny_run())
+
+
+def test_nothing_is_started_over_where_no_checkpoint_is_intact(copy):
+    for step in (1, 2, 3):
+        flip(copy / "checkpoints" / str(step) / "_CHECKPOINT_METADATA")
+    before = tree(copy)
+    for fallback in (False, True):
+        with pytest.raises(ElfError, match=r"nothing was changed"):
+            resume_run(copy, fallback=fallback)
+        assert tree(copy) == before
+
+
+def test_sampling_refuses_a_damaged_part(copy):
+    part = max((copy / "checkpoints" / "3" / "ema").rglob("d/*"), key=lambda path: path.stat().st_size)
+    flip(part)
+    with pytest.raises(ElfError, match="damaged; give another step of 1, 2, 3"):
+        load_weights(copy)
+    assert load_weights(copy, ema=False)[1] == 3 and load_weights(copy, step=2)[1] == 2
+
+
+def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch):
+    """From the save on, files over two kilobytes cannot be written: it fails as on a full disk."""
+    before = weights(copy)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = checkpoint.save
+
+    def save_on_a_full_disk(manager, state):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        save(manager, state)
+
+    monkeypatch.setattr(checkpoint, "save", save_on_a_full_disk)
+    try:
+        with pytest.raises(ElfError, match="could not be saved .*step 3 is intact") as failed:
+            resume_run(copy, ["steps=4"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(failed.value)
+    assert integrity.damage(copy / "checkpoints" / "3") is None and weights(copy) == before
+    monkeypatch.undo()
+    resume_run(copy)
+    assert load_weights(copy)[1] == 4
+
+
+def test_a_second_process_is_told_who_holds_the_run(copy):
+    code = (
+        "import sys, pathlib\nfrom elfcli.training.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(copy)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    before = tree(copy)
+    with pytest.raises(ElfError, match=rf"in use by process {other.pid} on {os.uname().nodename} since 20"):
+        resume_run(copy)
+    assert tree(copy) == before
+    other.kill()  # the system releases what it held
+    other.communicate()
+    with locked(copy):
+        assert json.loads((copy / run.LOCK_FILE).read_text())["pid"] == os.getpid()
+        with pytest.raises(ElfError, match="in use by"), locked(copy):
+            pass
