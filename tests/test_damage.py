@@ -96,7 +96,7 @@ def test_killed_between_saving_and_sealing(copy):
     for path in (copy / "checkpoints" / "3" / "params").rglob("d/*"):
         path.write_bytes(path.read_bytes()[:-10])
     manifest.unlink(missing_ok=True)
-    with pytest.raises(ElfError, match="3/params|checkpoints/3"):
+    with pytest.raises(ElfError, match=r"checkpoints/3"):
         resume_run(copy)
     resume_run(copy, fallback=True)
     assert weights(copy) == weights(tiny_run())
@@ -122,6 +122,7 @@ def test_sampling_refuses_a_damaged_part(copy):
 
 def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch):
     """From the save on, files over two kilobytes cannot be written: it fails as on a full disk."""
+    shutil.rmtree(copy / "checkpoints" / "3")
     before = weights(copy)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     save = checkpoint.save
@@ -132,15 +133,15 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
 
     monkeypatch.setattr(checkpoint, "save", save_on_a_full_disk)
     try:
-        with pytest.raises(ElfError, match="could not be saved .*step 3 is intact") as failed:
-            resume_run(copy, ["steps=4"])
+        with pytest.raises(ElfError, match=r"could not be saved .*step 2 is intact") as failed:
+            resume_run(copy)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(failed.value)
-    assert integrity.damage(copy / "checkpoints" / "3") is None and weights(copy) == before
+    assert integrity.damage(copy / "checkpoints" / "2") is None and weights(copy) == before
     monkeypatch.undo()
     resume_run(copy)
-    assert load_weights(copy)[1] == 4
+    assert weights(copy) == weights(tiny_run())
 
 
 def test_a_second_process_is_told_who_holds_the_run(copy):

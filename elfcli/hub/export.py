@@ -9,8 +9,6 @@ checkpoints/STEP/    further checkpoints' weights, where asked for
 """
 
 import json
-import os
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from elfcli.hub.files import read_encoder_pickle
 from elfcli.hub.layout import CONFIG_FILE, WEIGHTS_FILE, is_exported
 from elfcli.hub.pretrained import fetch, load_t5, read_json, t5_to_huggingface
 from elfcli.hub.reference import elf_to_reference, t5_from_reference
+from elfcli.hub.secrets import holds_secret
 from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
 from elfcli.hub.torch_names import elf_to_torch
 
@@ -52,11 +51,6 @@ ALLOWED = (
     *(f"tokenizer/{name}" for name in TOKENIZER_FILES),
 )
 """All that an exported folder holds and all that is ever uploaded."""
-SECRET = re.compile(
-    r"\bhf_[A-Za-z0-9]{16,}|\bsk-[\w-]{20,}|\bgh[pousr]_\w{20,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
-    r"|\bxox[abp]-[\w-]{10,}|(?<![@\w])[0-9a-f]{40}\b|://[^/\s:@]+:[^/\s@]+@"
-)
-SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -201,13 +195,12 @@ def portable_config(config: Config, own_encoder: bool) -> Config:
 
 def refuse_secrets(folder: Path) -> None:
     """InputError where a text of the folder holds a token or a secret of the environment."""
-    values = [v for k, v in os.environ.items() if SECRET_VARIABLE.search(k) and len(v) >= 8]
     texts = [CONFIG_FILE, "README.md", "sampling.yaml", "tokenizer/tokenizer_config.json", "encoder/config.json"]
     for name in texts:
         path = folder / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for number, line in enumerate(lines, 1):
-            if SECRET.search(line) or any(value in line for value in values):
+            if holds_secret(line):
                 setting = line.partition("=")[0].strip() if "=" in line else f"line {number}"
                 raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written or "
                                  "sent; remove it there or from the run's config.toml")  # fmt: skip

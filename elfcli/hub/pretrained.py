@@ -67,7 +67,14 @@ def weights(name: str, what: str) -> dict[str, np.ndarray]:
     """All arrays of `model.safetensors`, or of the parts that its index names."""
     folder = Path(name)
     if folder.is_dir() and (folder / "model.safetensors.index.json").is_file():
-        parts = set(read_json(folder / "model.safetensors.index.json")["weight_map"].values())
+        index = folder / "model.safetensors.index.json"
+        named = read_json(index).get("weight_map")
+        parts = set(map(str, named.values())) if isinstance(named, dict) else set()
+        if not parts:
+            raise InputError(f"{index}: no weight_map in it")
+        for part in parts:
+            if Path(part).name != part or part.startswith("."):
+                raise InputError(f"{index}: {part!r} leaves its folder; only files beside the index are read")
         return {k: v for part in sorted(parts) for k, v in read_safetensors(fetch(name, part, what)).items()}
     return read_safetensors(fetch(name, "model.safetensors", what))
 

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from elfcli.errors import ElfError, InputError
+from elfcli.hub.secrets import holds_secret
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -114,7 +115,7 @@ def record_environment(folder: Path) -> None:
     starts.append(
         {
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": sys.argv,
+            "command": ["(left out: a secret)" if holds_secret(word) else word for word in sys.argv],
             "python": platform.python_version(),
             "platform": platform.platform(),
             "packages": {name: _version(name) for name in PACKAGES},

@@ -18,7 +18,7 @@ _ENVIRONMENT = {
 }
 
 _LOGGERS = (
-    *("absl", "jax", "jax._src.xla_bridge", "orbax", "flax", "grain"),
+    *("jax", "jax._src.xla_bridge", "flax", "grain"),
     *("transformers", "datasets", "evaluate", "huggingface_hub", "httpx", "urllib3", "filelock", "rouge_score"),
 )
 
@@ -36,3 +36,5 @@ def quiet() -> None:
     sys.unraisablehook = lambda unraisable: None
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("asyncio", "absl", "orbax"):  # they print tracebacks of failures that we tell in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
