@@ -134,7 +134,7 @@ def test_a_damaged_checkpoint_is_an_error_not_a_new_start(data, tmp_path):
     folder = start_run(settings(data), tmp_path / "run", stop_at=4)
     for file in (folder / "checkpoints" / "4" / "params" / "d").glob("*"):
         file.write_bytes(b"")
-    with pytest.raises(ElfError, match="params.*had"):
+    with pytest.raises(ElfError, match=r"params.*had"):
         resume_run(folder)
     assert [row["step"] for row in run.read_metrics(folder)] == [2, 4]
 
@@ -201,7 +201,7 @@ def test_a_stop_request_saves_and_says_how_to_go_on(data, straight, tmp_path, mo
 
 
 def test_steps_that_are_not_finite_change_nothing_and_end_the_run(data, tmp_path):
-    """A learning rate that overflows: skipped steps are counted, weights stay finite, and the run says where it is."""
+    """A learning rate that overflows: skipped steps are counted, weights stay finite, the run says where it is."""
     sets = ["lr=1e38", "max_skipped_steps=3", "warmup_steps=0", "steps=40", "save_every_steps=2", "optimizer=adamw"]
     with pytest.raises(
         ElfError, match=r"not finite for \d+ steps in a row, up to step .* examples \[\d+.*checkpoint is step 2"
