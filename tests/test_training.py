@@ -18,7 +18,8 @@ from elfcli.training import checkpoint, run
 from elfcli.training.loop import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
-        "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12"]  # fmt: skip
+        "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12",
+        "lr_schedule=constant"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

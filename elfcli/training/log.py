@@ -41,8 +41,9 @@ class Log:
         if is_first_process():
             run.append_metrics(self.folder, row)
             self.track(self.done, {key: value for key, value in row.items() if value is not None})
-        shown = ("loss", "denoise_loss", "decode_loss", "learning_rate", "tokens_per_second")
-        return "  ".join(f"{name} {number(row[name])}" for name in shown)
+        loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
+        rate, speed = number(row["learning_rate"]), row["tokens_per_second"]
+        return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
 
 
 def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:

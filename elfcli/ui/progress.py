@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -22,7 +23,7 @@ def is_first_process() -> bool:
 
 
 def number(value) -> str:
-    return "-" if value is None else f"{value:.4g}"
+    return "-" if value is None else f"{value:.3g}"
 
 
 @contextmanager
@@ -31,9 +32,10 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0):
     if not is_first_process():
         yield lambda done, detail="": None
     elif console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                   TextColumn("{task.fields[detail]}"))  # fmt: skip
-        with Progress(*columns, console=console, transient=True) as bar:
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what a narrow terminal cuts first
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=8), MofNCompleteColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[detail]}", table_column=rest))  # fmt: skip
+        with Progress(*columns, console=console, transient=True, expand=True) as bar:
             task = bar.add_task(what, total=total, completed=done, detail="")
             yield lambda done, detail="": bar.update(task, completed=done, **({"detail": detail} if detail else {}))
     else:
