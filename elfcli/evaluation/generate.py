@@ -29,6 +29,7 @@ from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
 from elfcli.models.elf import ELF, ElfShape, compute_dtype, elf_shape
 from elfcli.models.layers import graphdef_of
+from elfcli.training.backend import prepare
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def load_model(
     task, model, files and sets give or change the settings, as `config_of` says. InputError where the weights,
     the settings, the tokenizer and the encoder do not go together.
     """
+    prepare()
     source = open_source(checkpoint, ema=ema, step=step)
     config = config_of(source, task=task, model=model, files=files, sets=sets)
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
