@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from elfcli.errors import ElfError
 
+COMPUTES = ("demo", "train", "resume", "sample", "eval", "eval-ppl")
+HELP = {"-h", "--help"}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
@@ -17,6 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.ui.quiet import quiet
 
         quiet()
+    if rest and rest[0] in COMPUTES and not HELP.intersection(rest):
+        from elfcli.memory import keep_memory
+
+        keep_memory()
     sys.exit(_run(rest, debug))
 
 
