@@ -16,7 +16,7 @@ configs = st.builds(
     network=st.builds(type(Config().network), model=st.none() | st.text(max_size=5)),
     optimization=st.builds(type(Config().optimization), blr=st.floats(1e-300, 1e300), lr=st.floats(0.5, 1.0)),
     training=st.builds(
-        type(Config().training), seed=st.integers(0, 10**12), steps=st.none() | st.integers(1, 10**12)
+        type(Config().training), seed=st.integers(0, 2**32 - 1), steps=st.none() | st.integers(1, 2**31 - 1)
     ),
     tracking=st.builds(type(Config().tracking), wandb_resume=st.none() | st.booleans() | st.text(max_size=5)),
 )
