@@ -151,7 +151,7 @@ def write_input(folder):
 
 def mirrored_run(folder):
     data = resolve(files=[tiny_run() / "config.toml"], environ={}).config.data.data_path
-    flags = {"data_path": data, "hf_repo_id": "org/mirror"}
+    flags = {"data_path": data, "hub_repo": "org/mirror"}
     return start_run(resolve(task="toy-de-en", sets=SETTINGS, flags=flags, environ={}), folder)
 
 

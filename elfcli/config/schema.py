@@ -173,7 +173,8 @@ class Evaluation(Section):
 
 
 class Tracking(Section):
-    hf_repo_id: str | None = setting(None, "Hub repository that every checkpoint is mirrored to")
+    hub_repo: str | None = setting(None, "Hub repository that every checkpoint is mirrored to")
+    hf_repo_id: str | None = setting(None, "The reference's name of hub_repo, which wins where both are given")
     use_wandb: bool = setting(False, "Log to Weights & Biases")
     wandb_project: str | None = setting(None, "Weights & Biases project")
     wandb_entity: str | None = setting(None, "Weights & Biases entity")

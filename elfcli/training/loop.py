@@ -166,7 +166,7 @@ def train(
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
         encoder_params = replicate(inputs.encoder.params, mesh)
         log = Log(config, plan.epoch_steps, folder, schedule, start)
-        mirror = Mirror(config.tracking.hf_repo_id, folder)
+        mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
         with progress("train", plan.total_steps, start) as update, stop_requests() as stop_requested:
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)

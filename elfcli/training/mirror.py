@@ -1,4 +1,4 @@
-"""Keeps the Hub repository of `hf_repo_id` up to date while a run trains; what fails there never stops the run."""
+"""Keeps the Hub repository of `hub_repo` up to date while a run trains; what fails there never stops the run."""
 
 import threading
 from pathlib import Path
