@@ -20,3 +20,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder `shared` with goldens and corpora is not beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def elf(capsys, monkeypatch):
+    """Runs `elf` within this process: (exit code, stdout, stderr)."""
+    from elfcli.__main__ import main
+
+    for name in [name for name in os.environ if name.startswith("ELF_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("elfcli.ui.quiet.quiet", lambda: None)
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return caught.value.code, out, err
+
+    return run

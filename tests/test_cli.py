@@ -1,7 +1,6 @@
 """The command line as a user sees it: exit codes, what goes to which stream, and how fast help is."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -9,27 +8,10 @@ import time
 
 import pytest
 
-from elfcli.__main__ import main
 from elfcli.cli import config as config_command
 from elfcli.errors import ElfError
 
 HEAVY = ["pydantic", "jax", "transformers", "datasets", "numpy", "flax", "yaml", "rich"]
-
-
-@pytest.fixture
-def elf(capsys, monkeypatch):
-    """Runs `elf` within this process: (exit code, stdout, stderr)."""
-    for name in [name for name in os.environ if name.startswith("ELF_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr("elfcli.ui.quiet.quiet", lambda: None)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 def test_version_and_help(elf):

@@ -1,32 +1,13 @@
 """`elf eval-bleu`, `eval-rouge` and `eval-ppl` as a user sees them."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 from test_perplexity import write_judge
 
-from elfcli.__main__ import main
-
 ROWS = [("the old man sleeps", "the old man sleeps"), ("a dog runs home", "The dog runs home"), ("", "no text")]
-
-
-@pytest.fixture
-def elf(capsys, monkeypatch):
-    """Runs `elf` within this process: (exit code, stdout, stderr)."""
-    for name in [name for name in os.environ if name.startswith("ELF_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr("elfcli.ui.quiet.quiet", lambda: None)
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from elfcli.config.schema import Config
 from elfcli.data.datasets import Examples, load_examples, split_names
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Model, Setting, encode_conditions, generate
+from elfcli.evaluation.samples_file import REFERENCE_KEYS, read_jsonl
 from elfcli.training.run import check_output_file, write_whole
 
 SOURCE_KEYS = ("input", "source")
-TARGET_KEYS = ("reference", "output", "target")
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
@@ -55,18 +55,16 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> tuple[list, li
             return found if found is not None else model.tokenizer.decode(ids, skip_special_tokens=True)
 
         conditions.append(tokens["condition_input_ids"])
-        source, target = text(SOURCE_KEYS, conditions[-1]), text(TARGET_KEYS, tokens["input_ids"])
+        source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])
         rows.append({"id": i, "input": source, "reference": target})
     return conditions, rows
 
 
 def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
     """(conditions, rows) of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
-    from elfcli.evaluation.samples_file import read_jsonl
-
     rows = []
     for number, line in enumerate(read_jsonl(path), 1):
-        source, target = first(line, SOURCE_KEYS), first(line, TARGET_KEYS)
+        source, target = first(line, SOURCE_KEYS), first(line, REFERENCE_KEYS)
         if not isinstance(source, str):
             raise InputError(f"{path}:{number}: expected a text under 'input', found the keys {', '.join(line)}")
         row = {"id": line.get("id", number - 1), "input": source}
