@@ -7,7 +7,6 @@ import shutil
 
 import datasets
 import pytest
-from test_cli import elf  # noqa: F401  (a fixture)
 from test_hub_push import hub, published  # noqa: F401
 from tiny_run import SETTINGS, tiny_run
 
@@ -79,7 +78,7 @@ def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
         assert chosen_setting(ode, NO_FLAGS | flags) == Setting("sde", steps, cfg=2.0, gamma=gamma)
 
 
-def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):  # noqa: F811
+def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):
     for line, chosen, wanted in (
         ("sample --steps 64 --sampler sde", "taking the published ELF-B-owt", "ELF-B-owt"),
         ("eval --task de-en", "taking the published ELF-B-de-en", "ELF-B-de-en"),
@@ -125,7 +124,7 @@ def test_the_tokenizer_of_data_that_records_none_is_the_encoders(tmp_path):
         tokenizer_of(resolve(sets=["encoder_model_name=embedding"], environ={}).config, examples)
 
 
-def test_eval_and_sample_take_the_newest_run_and_eval_tells_the_published_figure(here, elf):  # noqa: F811
+def test_eval_and_sample_take_the_newest_run_and_eval_tells_the_published_figure(here, elf):
     run = here / "runs" / "mine"
     shutil.copytree(tiny_run(), run)
     text = (run / "config.toml").read_text()

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_server import Handler
-from test_cli import elf  # noqa: F401  (a fixture)
 from test_hub_push import hub, point_at  # noqa: F401
 
 from elfcli.config.resolve import model_names, resolve
@@ -38,7 +37,7 @@ def test_every_published_checkpoint_has_figures_and_their_split():
     assert figures_of("de-en", "ELF-M") == [] and figures_of(None, None) == []
 
 
-def test_tasks_lists_everything(elf):  # noqa: F811
+def test_tasks_lists_everything(elf):
     code, out, err = elf("tasks")
     assert code == 0 and err == ""
     for said in ("toy-de-en", "104.6M", "342.5M", "652.1M", "ELF-B-xsum", "ppl 24.1  entropy 5.15", "rouge1 36.0"):
@@ -93,7 +92,7 @@ def add(hub, name, files, branch="main"):  # noqa: F811
     hub.add(name, {"README.md": b"x", "script.py": b"x"}).commit(branch, files)
 
 
-def test_xsum_is_made_from_the_hubs_conversion(sources, elf, shared, tmp_path):  # noqa: F811
+def test_xsum_is_made_from_the_hubs_conversion(sources, elf, shared, tmp_path):
     train = parquet(document=["a long text", "", "more text"], summary=["short", "lost", "brief"], id=["1", "2", "3"])
     held = parquet(document=["one text"], summary=["one"], id=["4"])
     files = {"default/train/0000.parquet": train, "default/validation/0000.parquet": held}
@@ -110,7 +109,7 @@ def test_xsum_is_made_from_the_hubs_conversion(sources, elf, shared, tmp_path): 
     assert metadata["settings"]["task"] == "xsum" and metadata["vocab_size"] == 32100
 
 
-def test_pairs_within_one_column_are_opened_up(sources, elf, tmp_path):  # noqa: F811
+def test_pairs_within_one_column_are_opened_up(sources, elf, tmp_path):
     pairs = [{"de": "ein Hund", "en": "a dog"}, {"de": "eine Katze", "en": "a cat"}] * 20
     add(sources, "wmt/wmt14", {
         "de-en/train-00000-of-00002.parquet": parquet(translation=pairs),
@@ -125,7 +124,7 @@ def test_pairs_within_one_column_are_opened_up(sources, elf, tmp_path):  # noqa:
     assert sources.count("fr-en") == 0
 
 
-def test_text_has_no_validation_split(sources, elf):  # noqa: F811
+def test_text_has_no_validation_split(sources, elf):
     files = {"data/train-00000-of-00001.parquet": parquet(text=["some words here", "and some there"] * 20)}
     add(sources, "Skylion007/openwebtext", files)
     code, _, err = elf("tokenize", "--task", "owt", "--workers", "1", "--train-tokenizer", "16", "-o", "out")
@@ -133,7 +132,7 @@ def test_text_has_no_validation_split(sources, elf):  # noqa: F811
     assert len(load_examples("./out", "train")) == 40
 
 
-def test_what_the_hub_lacks_is_one_line_with_a_way_out(sources, elf, monkeypatch, tmp_path):  # noqa: F811
+def test_what_the_hub_lacks_is_one_line_with_a_way_out(sources, elf, monkeypatch, tmp_path):
     code, _, err = elf("tokenize", "--task", "xsum")
     error = err.splitlines()[-1]
     assert code == 2 and "cannot be had from the Hub" in error and "--source-key document" in error
@@ -155,7 +154,7 @@ def test_what_the_hub_lacks_is_one_line_with_a_way_out(sources, elf, monkeypatch
         (["--task", "xsum", "--text-key", "document"], "knows its columns"),
     ],
 )
-def test_contradictions_are_told_before_anything_is_fetched(elf, tmp_path, monkeypatch, arguments, said):  # noqa: F811
+def test_contradictions_are_told_before_anything_is_fetched(elf, tmp_path, monkeypatch, arguments, said):
     monkeypatch.chdir(tmp_path)
     code, _, err = elf("tokenize", *arguments)
     assert code == 2 and said in err.splitlines()[-1] and not list(tmp_path.iterdir())
