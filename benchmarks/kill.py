@@ -21,6 +21,9 @@ from pathlib import Path
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4",
         "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12", "save_every_steps=3",
         "keep=2"]  # fmt: skip
+MOMENTS = ("saving", "step", "saving", "any")
+STARTS = 15.0
+"""Seconds in which a run starts and takes its first steps, about."""
 
 
 def elf(*arguments) -> subprocess.Popen:
@@ -37,27 +40,26 @@ def finish(*arguments) -> float:
     return time.monotonic() - start
 
 
-def kill(process: subprocess.Popen) -> bool:
-    """Whether it was still there to be killed."""
+def kill(process: subprocess.Popen) -> tuple[bool, str]:
+    """(whether it was still there to be killed, what it said on stderr)."""
     alive = process.poll() is None
     process.send_signal(signal.SIGKILL)
-    process.communicate()
-    return alive
+    return alive, process.communicate()[1]
 
 
 def newest(run: Path) -> int:
     return max((int(path.name) for path in run.glob("checkpoints/*") if path.name.isdecimal()), default=0)
 
 
-def wait_to_kill(process: subprocess.Popen, run: Path, inside_saving: bool, draw: random.Random) -> None:
-    """Returns in the middle of a save, or a random while after the process has got one step further."""
+def wait_to_kill(process: subprocess.Popen, run: Path, moment: str, draw: random.Random) -> None:
+    """Returns inside a save, a random while after the process has got one checkpoint further, or at any time."""
     before = newest(run)
+    if moment == "any":
+        time.sleep(draw.random() * STARTS)
+        return
     while process.poll() is None:
-        if inside_saving and newest(run) > before and any(run.glob("checkpoints/*tmp*")):
-            time.sleep(draw.random() * 0.05)
-            return
-        if not inside_saving and newest(run) > before:
-            time.sleep(draw.random())
+        if newest(run) > before and (moment == "step" or any(run.glob("checkpoints/*tmp*"))):
+            time.sleep(draw.random() * (1 if moment == "step" else 0.05))
             return
         time.sleep(0.0005)
 
@@ -82,26 +84,33 @@ def kill_train(folder: Path, kills: int, steps: int, draw: random.Random) -> dic
     sets = [part for setting in [*TINY, f"steps={steps}"] for part in ("-s", setting)]
     train = ["train", "--task", "toy-de-en", "--data", folder / "data", *sets, "-o"]
     finish(*train, folder / "whole")
-    run, done, inside, resumed = folder / "killed", 0, 0, 0
+    run, done, inside, starting, resumed = folder / "killed", 0, 0, 0, 0
     while done < kills:
-        started = (run / "config.toml").is_file()
+        started, before = (run / "config.toml").is_file(), newest(run)
         process = elf("resume", run) if started else elf(*train, run)
-        inside_saving = done % 2 == 1
-        wait_to_kill(process, run, inside_saving, draw)
+        wait_to_kill(process, run, MOMENTS[done % len(MOMENTS)], draw)
         saving = any(run.glob("checkpoints/*tmp*"))
-        if not kill(process):
+        alive, said = kill(process)
+        if not alive:
             if process.returncode:
-                sys.exit(f"kill {done}: the run could not go on (code {process.returncode})")
+                sys.exit(f"kill {done}: the run could not go on (code {process.returncode}): {said[-2000:]}")
             break  # trained to its end: more steps are needed for so many kills
         done, inside, resumed = done + 1, inside + saving, resumed + started
+        starting += newest(run) == before
+        print(f"kill {done} at step {newest(run)}", file=sys.stderr)
     at = newest(run)
     finish("resume", run)
     theirs, ours = weights(folder / "whole"), weights(run)
     other = [name for name in theirs if theirs[name] != ours.get(name)]
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return {"kills": done, "inside_saving": inside, "resumed": resumed, "last_kill_at_step": at, "steps": steps,
-            "arrays": len(theirs), "arrays_that_differ": len(other),
-            "metrics_whole": [row["step"] for row in lines] == list(range(2, steps + 1, 2))}  # fmt: skip
+    return {"kills": done, "inside_saving": inside, "before_a_new_checkpoint": starting, "resumed": resumed,
+            "last_kill_at_step": at, "steps": steps, "arrays": len(theirs), "arrays_that_differ": len(other),
+            "metrics_same": metrics(run) == metrics(folder / "whole")}  # fmt: skip
+
+
+def metrics(run: Path) -> list[dict]:
+    """The lines of metrics.jsonl without what the clock decides."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
 
 
 def kill_output(folder: Path, kills: int, what: str, draw: random.Random) -> dict:
@@ -130,7 +139,7 @@ def kill_output(folder: Path, kills: int, what: str, draw: random.Random) -> dic
         clear()
         process = elf(*command)
         time.sleep(seconds * draw.random())
-        late += not kill(process)
+        late += not kill(process)[0]
         found = content()
         absent += not found
         half += bool(found) and found != whole
