@@ -1,15 +1,21 @@
 """The log of a run: a line of metrics.jsonl per logged step, and the same figures to a tracker where one is set."""
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from math import isfinite
 from pathlib import Path
+from statistics import median
 
 import jax
 
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
 from elfcli.training import run
-from elfcli.ui.progress import is_first_process, number
+from elfcli.ui.progress import is_first_process, number, say
+
+SPIKE_LINES, SPIKE_FROM, SPIKE_FACTOR = 20, 10, 8.0
+"""Lines that a loss is compared with, how many there must be, and how many times their spread is a spike."""
 
 
 class Log:
@@ -20,9 +26,13 @@ class Log:
         self.track = open_tracker(config, folder)
         self.done = self.last = start
         self.clock = time.monotonic()
+        # From the file, so that a resumed run marks the same lines as one that was never stopped.
+        rows = run.read_metrics(folder) if is_first_process() else []
+        self.losses = deque((row.get("loss") for row in rows), SPIKE_LINES)
 
     def write(self, totals) -> str:
-        """`skipped` counts the steps, since the last line, whose loss or gradients were not finite."""
+        """`skipped` counts the steps, since the last line, whose loss or gradients were not finite. `spike` is there,
+        and true, where the loss is far above that of the lines before."""
         totals = jax.device_get(totals)
         skipped = totals.pop("skipped")
         means = {name: float(total) / float(count) if count else None for name, (total, count) in totals.items()}
@@ -38,12 +48,31 @@ class Log:
             "tokens_per_second": tokens / (now - self.clock),
         }
         self.clock, self.last = now, self.done
+        usual = usual_loss(self.losses)
+        if usual is not None and row["loss"] is not None and row["loss"] > usual:
+            row["spike"] = True
+            say(f"warning: step {self.done}: the loss jumped to {number(row['loss'])}, it was below {number(usual)}")
+        self.losses.append(row["loss"])
         if is_first_process():
             run.append_metrics(self.folder, row)
             self.track(self.done, {key: value for key, value in row.items() if value is not None})
         loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
         rate, speed = number(row["learning_rate"]), row["tokens_per_second"]
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
+
+
+def usual_loss(losses: Sequence[float | None]) -> float | None:
+    """What a loss after these is at most, unless it is a spike: their median and SPIKE_FACTOR times their spread.
+
+    The spread is the median absolute deviation, at least a hundredth of the median. Lines without a finite loss are
+    left out; None where too few are left.
+    """
+    known = [loss for loss in losses if loss is not None and isfinite(loss)]
+    if len(known) < SPIKE_FROM:
+        return None
+    middle = median(known)
+    spread = median(abs(loss - middle) for loss in known)
+    return middle + SPIKE_FACTOR * max(spread, abs(middle) / 100)
 
 
 def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
