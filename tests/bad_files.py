@@ -148,5 +148,11 @@ def write_runs(folder: Path) -> None:
         file.write_bytes(b"\x00")
     (folder / "bad-metrics" / "metrics.jsonl").write_text('{"stepp": 1}\n{"step": 2}\n')
     (folder / "bad-environment" / "environment.json").write_text("{")
+    for name, line in {
+        "swept": '{"setting": {}, "scores": [], "seconds": 1, "of": {"step": 77}}',
+        "bad-sweep": "{}",
+    }.items():
+        (folder / name).mkdir()
+        (folder / name / "results.jsonl").write_text(line + "\n")
     shutil.rmtree(folder / "file-checkpoints" / "checkpoints")
     (folder / "file-checkpoints" / "checkpoints").write_text("")

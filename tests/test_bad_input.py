@@ -65,6 +65,7 @@ DATA = TRAIN + "--data data -s batch_size=8 -s max_length=16 -s max_input_length
 TOKENIZE = "tokenize -o new --tokenizer data/tokenizer "
 SAMPLE = "sample --checkpoint run "
 EVAL = "eval --checkpoint run "
+SWEEP = "sweep run --data data "
 
 CASES = [
     # tokenize
@@ -253,6 +254,47 @@ CASES = [
     (EVAL + '-s metrics=["bleuu"]', ["metrics", "'bleu'"]),
     (EVAL + '--data data -s metrics=["ppl"] -s eval_ppl_model=gpt', ["gpt"]),
     (EVAL + '--data data -s metrics=["ppl"] -s eval_ppl_model=nowhere/at/all', ["nowhere/at/all"]),
+    # sweep
+    ("sweep gone", ["gone"]),
+    ("sweep folder", ["folder", "no checkpoint"]),
+    ("sweep no-checkpoint", ["no-checkpoint"]),
+    ("sweep bad-weights", ["bad-weights"]),
+    ("sweep ''", ["--checkpoint"]),
+    (SWEEP + "--steps 0", ["--steps", "'0'"]),
+    (SWEEP + "--steps 4,x", ["--steps", "'x'"]),
+    (SWEEP + "--steps 4,,8", ["--steps", "''"]),
+    (SWEEP + "--steps ''", ["--steps", "''"]),
+    (SWEEP + "--steps 4,99999999999999999999", ["--steps", "1,000,000"]),
+    (SWEEP + "--steps 1.5", ["--steps", "1.5"]),
+    (SWEEP + f"--steps {','.join(map(str, range(1, 50)))} --cfg {','.join(map(str, range(50)))}", ["2,450 settings"]),
+    (SWEEP + "--sampler ode,sd", ["--sampler", "did you mean 'sde'"]),
+    (SWEEP + "--gamma 1,-1", ["--gamma", "'-1'"]),
+    (SWEEP + "--gamma nan", ["--gamma", "nan"]),
+    (SWEEP + "--gamma 1,2", ["--gamma", "--sampler sde"]),
+    (SWEEP + "--cfg 1,inf", ["--cfg", "inf"]),
+    (SWEEP + "--w 1;3", ["--w", "1;3"]),
+    (SWEEP + "--time-schedule unifrm", ["--time-schedule", "did you mean 'uniform'"]),
+    (SWEEP + "--metrics bleuu", ["--metrics", "did you mean 'bleu'"]),
+    (SWEEP + "--metrics ppl -s eval_ppl_model=gpt", ["gpt"]),
+    (SWEEP + "-s metrics=[]", ["metrics"]),
+    (SWEEP + "--configs gone.yaml", ["gone.yaml"]),
+    (SWEEP + "--configs folder", ["folder"]),
+    (SWEEP + "--configs good.toml", ["good.toml", "list of sampling settings"]),
+    (SWEEP + "--configs sampler.yaml", ["sampler.yaml:1", "did you mean 'ode'"]),
+    (SWEEP + "--configs sampler.yaml --steps 4", ["--configs", "--steps"]),
+    (SWEEP + "-n 0", ["-n"]),
+    (SWEEP + "--seed -1", ["--seed"]),
+    (SWEEP + "--batch-size 0", ["--batch-size"]),
+    ("sweep run --data folder", ["folder"]),
+    (SWEEP + "--json folder", ["folder", "--json"]),
+    (SWEEP + "--json samples.jsonl", ["samples.jsonl exists", "--overwrite"]),
+    (SWEEP + "--output good.txt", ["good.txt", "--output"]),
+    (SWEEP + "--output good.txt/new", ["good.txt"]),
+    (SWEEP + "--output /proc/new", ["/proc/new"]),
+    (SWEEP + "--output full", ["full", "results.jsonl", "--output"]),
+    (SWEEP + "--output full --overwrite", ["full", "results.jsonl", "--output"]),
+    (SWEEP + "--output swept", ["swept/results.jsonl:1", "step 77, not 3", "--overwrite"]),
+    (SWEEP + "--output bad-sweep", ["bad-sweep/results.jsonl:1", "--overwrite"]),
     # eval-bleu, eval-rouge, eval-ppl
     ("eval-bleu gone.jsonl", ["gone.jsonl"]),
     ("eval-bleu sample.jsonl", ["did you mean 'samples.jsonl'"]),

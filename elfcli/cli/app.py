@@ -16,6 +16,7 @@ from elfcli.cli import (
     push,
     resume,
     sample,
+    sweep,
     tasks,
     tokenize,
     train,
@@ -67,6 +68,7 @@ app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("resume", rich_help_panel=TRAINING)(resume.resume)
 app.command("sample", rich_help_panel=SAMPLING)(sample.sample)
 app.command("eval", rich_help_panel=SAMPLING)(evaluate.evaluate)
+app.command("sweep", rich_help_panel=SAMPLING)(sweep.sweep)
 app.command("eval-bleu", rich_help_panel=SAMPLING)(eval_bleu.eval_bleu)
 app.command("eval-rouge", rich_help_panel=SAMPLING)(eval_rouge.eval_rouge)
 app.command("eval-ppl", rich_help_panel=SAMPLING)(eval_ppl.eval_ppl)

@@ -1,0 +1,170 @@
+"""`elf sweep`: what is swept, that it goes on where it was stopped, and that it scores as `elf sample` samples."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from datasets import load_from_disk
+from tiny_run import tiny_run
+
+from elfcli.cli.sweep import combinations, distinct
+from elfcli.config.schema import SamplingSetting
+from elfcli.errors import ElfError
+from elfcli.evaluation import evaluate, generate
+from elfcli.evaluation import sweep as sweeping
+from elfcli.evaluation.generate import Setting
+
+NOTHING = {name: [None] for name in ("steps", "sampler", "gamma", "cfg", "w", "time_schedule")}
+GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
+NAMES = [f"ode{steps}-cfg{cfg}-w1-logit_normal" for steps in (2, 5) for cfg in (1, 2)]
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(tiny_run(), tmp_path / "run"))
+
+
+@pytest.fixture
+def sweep(elf, copy):
+    """Runs `elf sweep` of the copied run on its training data."""
+    return lambda *options: elf("sweep", copy, "--data", tiny_run().parent / "data", *options)
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """Names of the settings that are sampled, in order."""
+    names, real = [], evaluate.generate
+
+    def counted(model, conditions, setting, **options):
+        names.append(setting.name)
+        return real(model, conditions, setting, **options)
+
+    monkeypatch.setattr(evaluate, "generate", counted)
+    return names
+
+
+def content(folder: Path) -> dict:
+    """The files of a sweep without what the clock decides."""
+    found = {path.name: path.read_text() for path in folder.iterdir() if not path.name.startswith(".")}
+    rows = [json.loads(line) for line in found.pop("results.jsonl").splitlines()]
+    return found | {row["name"]: row | {"seconds": 0} for row in rows}
+
+
+def test_every_combination_is_sampled_scored_and_ranked(sweep, sampled):
+    code, out, err = sweep(*GRID, "--json", "best.json", "--metrics", "rouge,bleu")
+    assert code == 0 and sampled == NAMES
+    assert "4 settings of 6 examples of the evaluation data" in err and "0 of them done" in err
+    results = json.loads(Path("best.json").read_text())
+    values = [result["scores"][0]["value"] for result in results]
+    assert values == sorted(values, reverse=True) and {result["name"] for result in results} == set(NAMES)
+    lines = out.splitlines()
+    assert [line[2:].split()[0] for line in lines[:4]] == [result["name"] for result in results]
+    assert [line[0] for line in lines[:4]] == ["*", " ", " ", " "]
+    assert "rougeL" in lines[0] and "bleu" in lines[0] and "ranked by rouge, higher is better" in lines[4]
+    setting = results[0]["setting"]
+    assert f"--steps {setting['steps']} --cfg {setting['cfg']}" in lines[5]
+
+
+def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
+    assert sweep(*GRID, "-o", "swept")[0] == 0
+    command = ["sample", "--checkpoint", copy, "--steps", 2, "--num-samples", 6, "-o", "one.jsonl"]
+    assert elf(*command, "--data", tiny_run().parent / "data")[0] == 0
+    name = NAMES[0]
+    assert Path(f"swept/{name}.jsonl").read_text() == Path("one.jsonl").read_text()
+    scored = elf("eval-bleu", "one.jsonl", "--json", "bleu.json")
+    assert scored[0] == 0
+    row = next(
+        row for row in map(json.loads, Path("swept/results.jsonl").read_text().splitlines()) if row["name"] == name
+    )
+    assert row["scores"] == [json.loads(Path("bleu.json").read_text())]
+
+
+def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
+    assert sweep(*GRID, "-o", "whole")[0] == 0
+    sampled.clear()
+    real = sweeping.write_samples
+
+    def full(path, rows, overwrite):
+        if path.name.startswith("ode5-cfg1"):
+            raise ElfError("the disk is full")
+        real(path, rows, overwrite)
+
+    monkeypatch.setattr(sweeping, "write_samples", full)
+    assert sweep(*GRID, "-o", "stopped")[0] == 1
+    assert len(content(Path("stopped"))) == 4  # two settings: samples and a line of each
+    monkeypatch.setattr(sweeping, "write_samples", real)
+    sampled.clear()
+    code, out, err = sweep(*GRID, "-o", "stopped")
+    assert code == 0 and "2 of them done already" in err and sampled == NAMES[2:]
+    assert content(Path("stopped")) == content(Path("whole"))
+    sampled.clear()
+    again = sweep(*GRID, "-o", "stopped")
+    assert again[0] == 0 and sampled == [] and again[1] == out  # nothing is left to do: it tells the results
+    assert sweep("--steps", "2,3,5", "--cfg", "1,2", "-n", 6, "-o", "stopped")[0] == 0
+    assert [name[:4] for name in sampled] == ["ode3", "ode3"]
+
+
+def test_results_of_something_else_are_refused_or_replaced(sweep, copy, sampled):
+    assert sweep(*GRID, "-o", "swept")[0] == 0
+    before = content(Path("swept"))
+    others = [
+        (["--seed", 1], "seed 0, not 1"),
+        (["-n", 5], "num_samples 6, not 5"),
+        (["--metrics", "rouge"], "metrics ['bleu'], not ['rouge']"),
+        (["--data", "other"], "other data"),
+        (["-s", "t_eps=0.1"], "other settings"),
+    ]
+    data = tiny_run().parent / "data"
+    rows = load_from_disk(str(data))
+    rows.select(range(len(rows) - 1, 0, -1)).save_to_disk("other")
+    shutil.copytree(data / "tokenizer", "other/tokenizer")
+    sampled.clear()
+    for options, said in others:
+        code, _, err = sweep(*GRID, "-o", "swept", *options)
+        assert code == 2 and said in err.splitlines()[-1] and "--overwrite" in err, err
+    assert sampled == [] and content(Path("swept")) == before
+    assert sweep(*GRID, "-o", "swept", "--seed", 1, "--overwrite")[0] == 0
+    assert sampled == NAMES and content(Path("swept")) != before
+    shutil.rmtree(copy / "checkpoints" / "3")
+    code, _, err = sweep(*GRID, "-o", "swept", "--seed", 1)
+    assert code == 2 and "step 3, not 2" in err
+
+
+def test_one_compilation_per_shape(sweep):
+    """Ten settings: with and without a second pass for the condition, whatever steps, sampler, gamma and scale."""
+    generate._sample_batch.clear_cache()
+    grid = ["--steps", "2,3,5", "--sampler", "ode,sde", "--gamma", "1,1.5", "--cfg", "1,2,3", "-n", 6]
+    code, out, _ = sweep(*grid)
+    assert code == 0 and "27 results" in out
+    assert generate._sample_batch._cache_size() == 2
+
+
+def test_presets_and_files_of_settings(sweep, sampled):
+    Path("list.yaml").write_text("- {sampling_method: sde, num_sampling_steps: [2, 5], sde_gamma: 1.5}\n")
+    for options in (["-s", "sampling_configs_path=list.yaml"], ["--configs", "list.yaml", "--overwrite"]):
+        assert sweep("-n", 6, *options)[0] == 0
+        assert sampled == ["sde2-gamma1.5-cfg1-w1-logit_normal", "sde5-gamma1.5-cfg1-w1-logit_normal"]
+        sampled.clear()
+
+
+def test_combinations():
+    presets = (SamplingSetting(num_sampling_steps=(32,), cfgs=(2.0,)),)
+    assert combinations(presets, NOTHING) == [Setting(steps=32, cfg=2.0)]
+    assert combinations(presets, NOTHING | {"steps": [4, 8]}) == [
+        Setting(steps=4, cfg=2.0),
+        Setting(steps=8, cfg=2.0),
+    ]
+    both = combinations(presets, NOTHING | {"sampler": ["ode", "sde"], "gamma": [1.0, 2.0]})
+    assert [(setting.sampler, setting.gamma) for setting in both] == [("ode", 0.0), ("sde", 1.0), ("sde", 2.0)]
+    assert combinations(presets, NOTHING | {"sampler": ["sde"]})[0].gamma == 1.5  # the published preset's
+    assert distinct([Setting(gamma=1.0), Setting()]) == [Setting()]
+
+
+def test_best_first():
+    def result(metric, value):
+        return {"scores": [{"metric": metric, "value": value}]}
+
+    assert sweeping.best_first([result("ppl", v) for v in (3, None, 1)]) == [result("ppl", v) for v in (1, 3, None)]
+    assert sweeping.best_first([result("bleu", v) for v in (0.0, 1)]) == [result("bleu", v) for v in (1, 0.0)]
