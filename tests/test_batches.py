@@ -1,5 +1,7 @@
 """Collation against a slow obvious version; the order of examples; reading ahead changes nothing."""
 
+import time
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -112,3 +114,28 @@ def test_chunks_read_like_one_column():
     assert column[0].dtype == np.int32
     with pytest.raises(IndexError):
         column[4]
+
+
+def test_the_order_at_step_ten_million_costs_what_it_costs_at_the_first():
+    """No step before it is looked at: neither its time nor its memory grows with the step."""
+    rows, late = small_table(), 10**7
+
+    def read(start: int) -> tuple[float, int]:
+        """(seconds, bytes) of the first five batches from there, of a run that is far from its end; the best of 5."""
+        seconds, peak = [], 0
+        for _ in range(5):
+            tracemalloc.start()
+            begun = time.perf_counter()
+            stream = batches(
+                rows, start_step=start, num_steps=late, batch_size=8, seed=3, collate_fn=len, num_workers=0
+            )
+            assert [step for step, _ in zip(range(start, start + 5), stream, strict=False)][-1] == start + 4
+            seconds.append(time.perf_counter() - begun)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        return min(seconds), peak
+
+    read(0)
+    (first, little), (last, much) = read(1), read(late)
+    assert last < 5 * first + 0.01 and much < 2 * little + 100_000
+    assert sorted(batch_indices(late, num_examples=8, batch_size=8, seed=3)) == list(range(8))
