@@ -5,9 +5,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from elfcli.errors import ElfError
+from elfcli.errors import ElfError, Stopped
 
-COMPUTES = ("demo", "train", "resume", "sample", "eval", "eval-ppl")
+COMPUTES = ("demo", "train", "resume", "sample", "eval", "sweep", "eval-ppl")
 HELP = {"-h", "--help"}
 
 
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.memory import keep_memory
 
         keep_memory()
-    sys.exit(_run(rest, debug))
+    sys.exit(_parted(_run(rest, debug)))
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
@@ -51,15 +51,13 @@ def _run(arguments: list[str], debug: bool) -> int:
     except ElfError as error:
         if debug:
             traceback.print_exc()
-        _print_error(str(error))
-        return error.exit_code
+        return _failed(str(error), error.exit_code)
     except usage_error as error:
         return _report_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         if debug:
             traceback.print_exc()
-        _print_error("interrupted")
-        return 130
+        return _failed("interrupted", 130)
     except BrokenPipeError:
         # The reader (`| head`) is gone; a second failure at exit would be noise.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -68,21 +66,40 @@ def _run(arguments: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
         where = f"{error.filename}: " if error.filename else ""
-        _print_error(f"{where}{error.strerror or first_words(error)}")
-        return 1
+        return _failed(f"{where}{error.strerror or first_words(error)}", 1)
     except MemoryError:
         if debug:
             traceback.print_exc()
-        _print_error("out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)")
-        return 1
+        return _failed(
+            "out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1
+        )
     except Exception as error:
         if debug:
             traceback.print_exc()
         if "RESOURCE_EXHAUSTED" in str(error):  # how XLA says it
-            _print_error(f"out of memory; lower batch_size or the network's sizes ({first_words(error)})")
-            return 1
-        _print_error(f"unexpected {type(error).__name__}: {first_words(error)} (run with --debug for the traceback)")
-        return 1
+            return _failed(f"out of memory; lower batch_size or the network's sizes ({first_words(error)})", 1)
+        what = f"unexpected {type(error).__name__}: {first_words(error)}"
+        return _failed(f"{what} (run with --debug for the traceback)", 1)
+
+
+def _failed(text: str, code: int) -> int:
+    """Says why the command fails; one of several processes tells it to process 0, and all of them end."""
+    watch = sys.modules.get("elfcli.training.watch")
+    if watch is not None and watch.watching():
+        if code != Stopped.exit_code:  # to stop is what all of them do by themselves
+            watch.fail(text, code)
+        if watch.this_process() != 0:
+            return code
+    _print_error(text)
+    return code
+
+
+def _parted(code: int) -> int:
+    """The exit code, once the other processes have got as far."""
+    watch = sys.modules.get("elfcli.training.watch")
+    if watch is not None and watch.watching():
+        watch.finish()
+    return code
 
 
 def first_words(error: Exception, limit: int = 400) -> str:

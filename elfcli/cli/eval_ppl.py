@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from elfcli.cli.eval_bleu import JsonOption, OverwriteOption, SamplesArgument
+from elfcli.cli.options import CoordinatorOption, JoinTimeoutOption, NumProcessesOption, ProcessIdOption
 
 
 def eval_ppl(
@@ -17,14 +18,22 @@ def eval_ppl(
     max_length: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens at which texts are cut.")] = 1024,
     json_file: JsonOption = None,
     overwrite: OverwriteOption = False,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
+    from elfcli.training.distributed import by_first, join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     from elfcli.evaluation.report import table, write_result
     from elfcli.evaluation.samples_file import read_samples
     from elfcli.training.run import check_output_file
-    from elfcli.ui.progress import progress, say
+    from elfcli.ui.progress import is_first_process, progress, say
 
-    check_output_file(json_file, overwrite, "--json")
+    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     texts = [row["generated"] for row in read_samples(samples)]
 
     from elfcli.evaluation.perplexity import perplexity
@@ -33,6 +42,8 @@ def eval_ppl(
         result = perplexity(
             texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, update=update
         )
+    if not is_first_process():
+        return
     if json_file is not None:
         write_result(json_file, result.as_dict(), overwrite)
     if result.max_length < max_length:

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import (
+    ConfigOption,
+    CoordinatorOption,
+    JoinTimeoutOption,
+    ModelOption,
+    NumProcessesOption,
+    ProcessIdOption,
+    SetOption,
+    TaskOption,
+)
 from elfcli.cli.sample import CheckpointOption
 
 
@@ -26,21 +35,29 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
     config: ConfigOption = None,
     sets: SetOption = None,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
+    from elfcli.training.distributed import by_first, join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     import json
 
     from elfcli.errors import InputError
     from elfcli.training.run import check_output_file, write_whole
-    from elfcli.ui.progress import progress, say
+    from elfcli.ui.progress import is_first_process, progress, say
 
-    check_output_file(json_file, overwrite, "--json")
+    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     if output is not None:
-        check_output_file(output / "results.json", overwrite=True)
+        by_first(lambda: check_output_file(output / "results.json", overwrite=True))
 
     from elfcli.evaluation.defaults import chosen_checkpoint
 
-    checkpoint = chosen_checkpoint(checkpoint, task, model)
+    checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
     from elfcli.evaluation.evaluate import evaluate as run
     from elfcli.evaluation.evaluate import rows_to_sample
     from elfcli.evaluation.generate import load_model, settings_of
@@ -52,7 +69,7 @@ def evaluate(
         raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
     settings = settings_of(loaded.config.sampling)
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seed}"
-    if (folder / "results.json").exists() and not overwrite:
+    if by_first(lambda: (folder / "results.json").exists()) and not overwrite:
         raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
     conditions, rows = rows_to_sample(loaded, data, num_samples or evaluation.num_samples)
     say(f"{len(rows)} {what_is_sampled(loaded.config, data)}, {len(settings)} setting(s), results in {folder}")
@@ -60,6 +77,8 @@ def evaluate(
         results = run(
             loaded, settings, conditions, rows, seed=seed, folder=folder, batch_size=batch_size, update=update
         )
+    if not is_first_process():
+        return
     for setting, result in zip(settings, results, strict=True):
         scores = "  ".join(shown_score(score) for score in result["scores"])
         typer.echo(f"{setting.name:40}  {scores}  ({result['num_samples']} samples, {result['seconds']:.0f} s)")

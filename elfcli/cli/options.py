@@ -34,6 +34,36 @@ SetOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+_PROCESSES = "Several processes (docs/pods.md)"
+
+CoordinatorOption = Annotated[
+    str | None,
+    typer.Option(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="Address of process 0; found out on SLURM and TPU slices.",
+        rich_help_panel=_PROCESSES,
+    ),
+]
+NumProcessesOption = Annotated[
+    int | None,
+    typer.Option("--num-processes", metavar="N", help="How many processes run.", rich_help_panel=_PROCESSES),
+]
+ProcessIdOption = Annotated[
+    int | None,
+    typer.Option("--process-id", metavar="I", help="Number of this one, from 0.", rich_help_panel=_PROCESSES),
+]
+JoinTimeoutOption = Annotated[
+    float | None,
+    typer.Option(
+        "--join-timeout",
+        metavar="SECONDS",
+        min=1,
+        max=86400,
+        help="Time in which all have to come; 300.",
+        rich_help_panel=_PROCESSES,
+    ),
+]
 
 
 class Grouped(TyperGroup):

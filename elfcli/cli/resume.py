@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import SetOption
+from elfcli.cli.options import CoordinatorOption, JoinTimeoutOption, NumProcessesOption, ProcessIdOption, SetOption
 
 
 def resume(
@@ -15,8 +15,16 @@ def resume(
         typer.Option("--fallback", help="If the newest checkpoint is damaged, go on from the newest intact one."),
     ] = False,
     sets: SetOption = None,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
+    from elfcli.training.distributed import join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     from elfcli.training.loop import resume_run
     from elfcli.ui.progress import say
 

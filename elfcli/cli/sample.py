@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import (
+    ConfigOption,
+    CoordinatorOption,
+    JoinTimeoutOption,
+    ModelOption,
+    NumProcessesOption,
+    ProcessIdOption,
+    SetOption,
+    TaskOption,
+)
 
 CHECKPOINT_HELP = (
     "Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the newest run "
@@ -41,11 +50,19 @@ def sample(
     model: ModelOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
+    from elfcli.training.distributed import by_first, join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     from elfcli.errors import InputError
     from elfcli.training.run import check_output_file
-    from elfcli.ui.progress import progress, say
+    from elfcli.ui.progress import is_first_process, progress, say
 
     flags = {"sampler": sampler, "steps": steps, "gamma": gamma, "cfg": cfg, "w": sc_cfg,
              "time_schedule": time_schedule}  # fmt: skip
@@ -53,11 +70,11 @@ def sample(
     if input_ is not None and num_samples is not None:
         raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
     check_numbers({"--gamma": gamma, "--cfg": cfg, "--sc-cfg": sc_cfg})
-    check_output_file(output, overwrite)
+    by_first(lambda: check_output_file(output, overwrite))
 
     from elfcli.evaluation.defaults import chosen_checkpoint
 
-    checkpoint = chosen_checkpoint(checkpoint, task, model)
+    checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
     from elfcli.evaluation.evaluate import (
         rows_of_file,
         rows_to_sample,
@@ -74,7 +91,7 @@ def sample(
     if setting.sampler == "sde" and gamma is None:
         say(f"no --gamma: {setting.gamma:g}, the published preset's for about so many SDE steps")
     path = output or loaded.folder / "samples" / f"step{loaded.step}-{setting.name}-seed{seed}.jsonl"
-    check_output_file(path, overwrite, "--output or --seed")
+    by_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
     count = num_samples or loaded.config.evaluation.num_samples
     if input_ is not None:
         conditions, rows = rows_of_file(loaded, input_)
@@ -84,8 +101,9 @@ def sample(
     say(f"{setting.name}, {total} texts to {path}")
     with progress("sample", total) as update:
         samples = sample_rows(loaded, conditions, rows, setting, seed=seed, batch_size=batch_size, update=update)
-    write_samples(path, samples, overwrite)
-    show(samples)
+    by_first(lambda: write_samples(path, samples, overwrite))
+    if is_first_process():
+        show(samples)
 
 
 def check_choices(sampler: str | None, time_schedule: str | None) -> None:

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import (
+    ConfigOption,
+    CoordinatorOption,
+    JoinTimeoutOption,
+    ModelOption,
+    NumProcessesOption,
+    ProcessIdOption,
+    SetOption,
+    TaskOption,
+)
 
 
 def train(
@@ -25,8 +34,16 @@ def train(
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Train a new run; it can be continued with `elf resume`."""
+    from elfcli.training.distributed import first_goes_ahead, join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     from elfcli.config.resolve import resolve
     from elfcli.ui.progress import say
 
@@ -43,6 +60,8 @@ def train(
 
     from elfcli.training.loop import start_run
 
-    resolved, folder = with_output(resolved)
-    start_run(with_data(resolved), folder)
+    with first_goes_ahead():
+        resolved, folder = with_output(resolved)
+        resolved = with_data(resolved)
+    start_run(resolved, folder)
     say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")

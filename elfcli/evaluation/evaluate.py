@@ -4,13 +4,15 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from elfcli.config.schema import Config
 from elfcli.data.datasets import Examples, load_examples, split_names
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import Model, Setting, encode_conditions, generate
 from elfcli.evaluation.samples_file import REFERENCE_KEYS, read_jsonl
+from elfcli.training.distributed import by_first, everyone
 from elfcli.training.run import check_output_file, write_whole
 
 SOURCE_KEYS = ("input", "source")
@@ -99,7 +101,7 @@ def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None
 
 
 def score(rows: list[dict], metric: str, config: Config) -> dict:
-    """{"metric", "value", ...} of one metric: bleu, rouge or ppl."""
+    """{"metric", "value", ...} of one metric: bleu, rouge or ppl; all processes share the work of ppl."""
     generated = [row["generated"] for row in rows]
     if metric == "ppl":
         from elfcli.evaluation.perplexity import perplexity
@@ -118,10 +120,10 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
     if metric == "bleu":
         from elfcli.evaluation.bleu import corpus_bleu
 
-        return corpus_bleu(generated, references).as_dict()
+        return by_first(lambda: corpus_bleu(generated, references).as_dict())
     from elfcli.evaluation.rouge import rouge
 
-    return rouge(generated, references).as_dict()
+    return by_first(lambda: rouge(generated, references).as_dict())
 
 
 def evaluate(
@@ -143,7 +145,7 @@ def evaluate(
     if "ppl" in metrics:
         from elfcli.evaluation.perplexity import load_judge_tokenizer
 
-        load_judge_tokenizer(model.config.evaluation.eval_ppl_model, None)  # told of before the sampling
+        everyone(partial(load_judge_tokenizer, model.config.evaluation.eval_ppl_model, None))  # told of beforehand
     longest, results = max(setting.steps for setting in settings), []
     for index, setting in enumerate(settings):
         start = time.monotonic()
@@ -155,7 +157,7 @@ def evaluate(
             model, conditions, rows, setting, seed=seed, batch_size=batch_size, longest=longest, update=report
         )
         seconds = time.monotonic() - start
-        write_samples(folder / f"{setting.name}.jsonl", samples, overwrite=True)
+        by_first(partial(write_samples, folder / f"{setting.name}.jsonl", samples, overwrite=True))
         results.append(
             {
                 "setting": asdict(setting),
@@ -166,5 +168,13 @@ def evaluate(
                 "scores": [score(samples, metric, model.config) for metric in metrics],
             }
         )
-        write_whole(folder / "results.json", json.dumps(results, indent=1) + "\n")
+        by_first(partial(write_results, folder / "results.json", results))
     return results
+
+
+def write_results(path: Path, results: list[dict]) -> None:
+    """The results so far as JSON, whole or not at all."""
+    try:
+        write_whole(path, json.dumps(results, indent=1) + "\n")
+    except OSError as error:
+        raise ElfError(f"{path}: {error.strerror}") from None

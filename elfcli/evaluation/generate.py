@@ -1,11 +1,12 @@
 """From a checkpoint to texts: conditions in, sampled latents, decoded tokens, texts out.
 
 Every sample has draws of its own, keyed by (seed, sample number), so that the same samples come out whatever the
-batch size. All settings of one shape share one compilation: scales, gamma and the grid are traced.
+batch size, and however many devices and processes share it. All settings of one shape share one compilation: scales,
+gamma and the grid are traced.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, SamplingSetting
 from elfcli.data.batches import collate
 from elfcli.data.datasets import eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
+from elfcli.evaluation.devices import by_row, digest, on_devices, rounded
 from elfcli.flow import sampler
 from elfcli.flow.objective import encoder_mask
 from elfcli.flow.postprocess import text_tokens
@@ -30,6 +33,8 @@ from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_o
 from elfcli.models.elf import ELF, ElfShape, compute_dtype, elf_shape
 from elfcli.models.layers import graphdef_of
 from elfcli.training.backend import prepare
+from elfcli.training.distributed import by_first, first_goes_ahead, require_same
+from elfcli.training.mesh import make_mesh
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,11 @@ def load_model(
     the settings, the tokenizer and the encoder do not go together.
     """
     prepare()
-    source = open_source(checkpoint, ema=ema, step=step)
+    with first_goes_ahead():  # a download is there for the others of its host
+        source = open_source(checkpoint, ema=ema, step=step)
+    newest = by_first(lambda: source.step)
+    if source.step != newest:  # of a run that goes on while it is sampled
+        source = open_source(checkpoint, ema=ema, step=newest)
     config = config_of(source, task=task, model=model, files=files, sets=sets)
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     tokenizer = load_tokenizer(name)
@@ -84,7 +93,8 @@ def load_model(
     check_latents(source, config.encoder.encoder_model_name, encoder.dim)
     shape = elf_shape(config, encoder.dim, vocab_size(tokenizer))
     check_tree(source.params, shape)
-    params = jax.tree.map(jnp.asarray, source.params)
+    encoder = replace(encoder, params=on_devices(encoder.params))
+    params = on_devices(source.params)
     return Model(config, shape, params, encoder, tokenizer, source)
 
 
@@ -138,7 +148,18 @@ def generate(
         grid_key, setting.steps, setting.time_schedule, objective.denoiser_p_mean, objective.denoiser_p_std
     )
     grid = jnp.pad(grid, (0, (longest or setting.steps) - setting.steps), constant_values=1.0)
-    batch_size = min(batch_size, max(len(conditions), 1))
+    require_same("input", {"samples": len(conditions), "hash": digest(conditions)})
+    mesh, batch_size = make_mesh(), rounded(min(batch_size, max(len(conditions), 1)))
+    traced = jax.tree.map(
+        np.asarray,
+        (
+            (jnp.float32(config.encoder.latent_mean), jnp.float32(config.encoder.latent_std)),
+            jax.random.key_data(noise_key),
+            grid,
+            jnp.float32(setting.gamma if setting.sampler == "sde" else 0.0),
+            sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.w)),
+        ),
+    )
     for first in range(0, len(conditions), batch_size):
         part = conditions[first : first + batch_size]
         # A short last batch is filled up, so that it needs no compilation of its own.
@@ -146,16 +167,12 @@ def generate(
         examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
         batch = collate(examples, **lengths, pad_id=fill)
         tokens = _sample_batch(
-            (model.shape, model.encoder.apply, objective.denoiser_noise_scale, objective.t_eps),
+            (model.shape, model.encoder.apply, objective.denoiser_noise_scale, objective.t_eps, mesh),
             (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
             (model.params, model.encoder.params),
-            (batch["input_ids"], batch["cond_mask"], batch["valid_mask"]),
-            (jnp.float32(config.encoder.latent_mean), jnp.float32(config.encoder.latent_std)),
-            jnp.arange(first, first + batch_size),
-            noise_key,
-            grid,
-            jnp.float32(setting.gamma if setting.sampler == "sde" else 0.0),
-            sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.w)),
+            [by_row(batch[name], mesh) for name in ("input_ids", "cond_mask", "valid_mask")],
+            by_row(np.arange(first, first + batch_size), mesh),
+            traced,
         )
         shift = batch["cond_mask"].sum(axis=1)
         rows = text_tokens(np.asarray(tokens), shift, **lengths, eos_id=eos, pad_id=pads)
@@ -164,12 +181,13 @@ def generate(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _sample_batch(static, switches, params, batch, latent_stats, numbers_B, noise_key, grid, gamma, guidance):
-    """Tokens (B, S) of one batch."""
-    shape, encode, noise_scale, t_eps = static
+def _sample_batch(static, switches, params, batch, numbers_B, traced):
+    """Tokens (B, S) of one batch, shared out over the devices by its rows; every device gets all tokens."""
+    shape, encode, noise_scale, t_eps, mesh = static
     use_cfg, use_w = switches
     ids, cond, valid = batch
-    mean, std = latent_stats
+    (mean, std), noise_key, grid, gamma, guidance = traced
+    noise_key = jax.random.wrap_key_data(noise_key)
     model = nnx.merge(graphdef_of(ELF, shape), params[0])
     latents = encode(params[1], ids, encoder_mask(cond, valid, jnp.zeros(len(ids), bool)))
     condition = sampler.Condition(cond, (latents - mean) / std)
@@ -181,7 +199,8 @@ def _sample_batch(static, switches, params, batch, latent_stats, numbers_B, nois
 
     predict = sampler.make_predict(model, condition, guidance, t_eps, use_cfg=use_cfg, use_w=use_w)
     z, _ = sampler.solve(predict, noise_at(-1), condition, grid, noise_at, gamma)
-    return sampler.decode(model, z, guidance)
+    tokens = sampler.decode(model, z, guidance)
+    return jax.lax.with_sharding_constraint(tokens, NamedSharding(mesh, PartitionSpec()))
 
 
 def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:

@@ -1,26 +1,34 @@
 """Evaluation while training: the EMA weights as they are, sampled and scored like `elf eval` does it."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError
+from elfcli.evaluation.devices import on_devices
 from elfcli.evaluation.evaluate import evaluate, rows_to_sample
 from elfcli.evaluation.generate import Model, settings_of
 from elfcli.hub.sources import Source
+from elfcli.training.distributed import everyone, is_shared
 from elfcli.training.inputs import Inputs
 from elfcli.ui.progress import say
 
 
 def online_evaluation(config: Config, inputs: Inputs, shape, params, step: int, folder: Path) -> dict[str, float]:
     """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. Never stops the run."""
+    params, encoder_params = on_devices(params), on_devices(inputs.encoder.params)
     source = Source("run", str(folder), f"{folder} at step {step}", params, shape, step, ema=True, folder=folder)
-    model = Model(config, shape, params, inputs.encoder, inputs.tokenizer, source)
+    encoder = replace(inputs.encoder, params=encoder_params)
+    model = Model(config, shape, params, encoder, inputs.tokenizer, source)
     seed = config.training.seed
     try:
-        conditions, rows = rows_to_sample(model, None, config.evaluation.num_samples)
+        conditions, rows = everyone(partial(rows_to_sample, model, None, config.evaluation.num_samples))
         where = folder / "eval" / f"step{step}-seed{seed}"
         results = evaluate(model, settings_of(config.sampling), conditions, rows, seed=seed, folder=where)
     except ElfError as error:
+        if not is_shared(error):  # the other processes are still at it
+            raise
         say(f"warning: the evaluation at step {step} failed, training goes on: {error}")
         return {}
     figures = {}

@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.data.datasets import eos_id, hub_reachable, load_tokenizer, looks_like_a_path, vocab_size
 from elfcli.errors import ElfError, InputError
+from elfcli.evaluation.devices import by_row, digest, on_devices, rounded
 from elfcli.hub.pretrained import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
+from elfcli.training.distributed import everyone, require_same
+from elfcli.training.mesh import make_mesh
 
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
@@ -70,6 +75,36 @@ def perplexity(
         raise InputError(f"all {len(texts)} texts are empty: nothing to score")
     if max_length < 2:
         raise InputError(f"max_length {max_length}: a text's first token is never scored, so 2 or more are needed")
+    judge_tokenizer, shape, params = everyone(partial(load_judge, model, tokenizer))
+    window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
+    rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+    skipped = len(texts) - len(kept)
+    nll, counts = row_totals(
+        shape,
+        on_devices(params),
+        rows,
+        eos_id=eos,
+        window=window,
+        batch_size=batch_size,
+        update=lambda done: update(skipped + done),
+    )
+    value = everyone(lambda: pooled(nll, counts, model))
+    entropy = float(unigram_entropies(rows, eos).mean())
+    return PerplexityResult(value, entropy, len(kept), skipped, int(counts.sum()), model, window)
+
+
+def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
+    """Perplexity over all rows."""
+    if not counts_R.sum():
+        raise InputError("the texts hold nothing but end-of-text tokens: nothing to score")
+    value = float(np.exp(nll_R.sum() / counts_R.sum()))
+    if not np.isfinite(value):
+        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no GPT-2's")
+    return value
+
+
+def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]:
+    """(tokenizer, shape, weights) of the GPT-2. InputError where it cannot be had or they do not go together."""
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_gpt2(model)
     if vocab_size(judge_tokenizer) > shape.vocab_size:
@@ -77,26 +112,7 @@ def perplexity(
             f"{tokenizer or model}: a tokenizer of {vocab_size(judge_tokenizer)} tokens, but the model {model} knows "
             f"{shape.vocab_size}; give the model's own with --tokenizer"
         )
-    window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
-    rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
-    skipped = len(texts) - len(kept)
-    params = jax.device_put(params)
-    nll, counts = row_totals(
-        shape,
-        params,
-        rows,
-        eos_id=eos,
-        window=window,
-        batch_size=batch_size,
-        update=lambda done: update(skipped + done),
-    )
-    if not counts.sum():
-        raise InputError("the texts hold nothing but end-of-text tokens: nothing to score")
-    value = float(np.exp(nll.sum() / counts.sum()))
-    if not np.isfinite(value):
-        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no GPT-2's")
-    entropy = float(unigram_entropies(rows, eos).mean())
-    return PerplexityResult(value, entropy, len(kept), skipped, int(counts.sum()), model, window)
+    return judge_tokenizer, shape, params
 
 
 def load_judge_tokenizer(model: str, tokenizer: str | None):
@@ -139,7 +155,8 @@ def row_totals(
     """(NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens, however batched."""
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-    batch_size = min(batch_size, len(rows))
+    require_same("texts", {"texts": len(rows), "hash": digest(rows)})
+    batch_size = rounded(min(batch_size, len(rows)))
     for first in range(0, len(rows), batch_size):
         part = longest_first[first : first + batch_size]
         length = padded_length(len(rows[part[0]]), window)
@@ -161,19 +178,25 @@ def padded_length(length: int, window: int) -> int:
     return next((padded for padded in PADDED_LENGTHS if length < padded < window), window)
 
 
-@partial(jax.jit, static_argnums=0)
-def _nll(shape: Gpt2Shape, params, ids_BxT, mask_BxT):
+@partial(jax.jit, static_argnums=(0, 1))
+def _nll(shape: Gpt2Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
     logits = nnx.merge(graphdef_of(GPT2, shape), params)(ids_BxT, mask_BxT)
     # Targets are rolled instead of logits cut: logits (B, T, V) are by far the largest array, and a cut copies them.
     targets_BxT = jnp.roll(ids_BxT, -1, axis=1)
     target_logits = jnp.take_along_axis(logits, targets_BxT[..., None], axis=-1)[..., 0]
-    return (jax.nn.logsumexp(logits, axis=-1) - target_logits)[:, :-1]
+    nll = (jax.nn.logsumexp(logits, axis=-1) - target_logits)[:, :-1]
+    return jax.lax.with_sharding_constraint(nll, NamedSharding(mesh, PartitionSpec()))
 
 
 def score_tokens(shape: Gpt2Shape, params, ids_BxT, mask_BxT, eos_id: int):
-    """(NLL, scored), both (B, T-1), of each next token; a target counts unless it is an eos after the row's first."""
+    """(NLL, scored), both (B, T-1), of each next token; a target counts unless it is an eos after the row's first.
+
+    B must be a multiple of the devices.
+    """
+    mesh = make_mesh()
+    ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
     with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise
-        nll = _nll(shape, params, jnp.asarray(ids_BxT, jnp.int32), jnp.asarray(mask_BxT, bool))
+        nll = _nll(shape, mesh, params, ids, mask)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)
     return np.asarray(nll, np.float64), (~is_eos | first_eos)[:, 1:]

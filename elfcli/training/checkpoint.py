@@ -12,23 +12,35 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from elfcli.errors import ElfError, InputError
+from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.hub.pretrained import first_line
 from elfcli.training import integrity
+from elfcli.training.distributed import barrier, by_first
 from elfcli.training.step import TrainState
 from elfcli.ui.progress import is_first_process, say
 
 CHECKPOINT_FOLDER = "checkpoints"
+PARTS = ("params", "ema", "rest")
 
 
-def open_checkpoints(run: Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """The run's checkpoints; close it (or use `with`) so that a save under way is finished."""
+@contextmanager
+def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
+    """The run's checkpoints, to save `keep` of; a save under way is finished at the end."""
     if (run / CHECKPOINT_FOLDER).exists() and not (run / CHECKPOINT_FOLDER).is_dir():
         raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file where the folder of checkpoints should be; move it away")
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True, create=keep is not None, read_only=keep is None
-    )
-    return ocp.CheckpointManager((run / CHECKPOINT_FOLDER).absolute(), options=options)
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
+    manager = ocp.CheckpointManager((run / CHECKPOINT_FOLDER).absolute(), options=options)
+    try:
+        yield manager
+    except BaseException as error:
+        # Closing waits for the other processes, which do not know yet that this one failed.
+        if jax.process_count() == 1 or isinstance(error, Stopped):
+            manager.close()
+        raise
+    manager.close()
+
+
+open_checkpoints = opened
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
@@ -83,33 +95,46 @@ def restore_newest(
     the damaged ones are moved to `checkpoints/damaged-STEP`.
     """
     folder = Path(manager.directory)
-    steps = sorted(manager.all_steps(), reverse=True)
-    damaged: list[int] = []
-    for step in steps:
-        problem = integrity.damage(folder / str(step))
-        if problem is None:
-            try:
-                state = restore(manager, like, step)
-                break
-            except ElfError as error:
-                if integrity.is_sealed(folder / str(step)):  # intact, so the settings do not fit it
-                    raise
-                problem = str(error)
-        if not fallback:
-            raise ElfError(f"{problem}; nothing was changed, {way_on(folder, steps[len(damaged) + 1 :])}")
-        say(f"warning: {problem}")
-        damaged.append(step)
-    else:
-        if damaged:
-            raise ElfError(f"{folder}: no checkpoint is intact ({len(damaged)} tried); nothing was changed")
+    step, damaged = by_first(lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback))
+    if step is None:
         return None
+    state = restore(manager, like, step)
     if is_first_process():
         for lost in damaged:
             (folder / str(lost)).rename(unused(folder / f"damaged-{lost}"))
     if damaged:
+        barrier()
         manager.reload()
         say(f"warning: going on from step {step}; {damaged[0] - step} steps are lost and will be done again")
     return state, step
+
+
+def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int | None, list[int]]:
+    """(step, damaged ones before it) of the first of `steps` that is intact; None where there are none at all."""
+    damaged: list[int] = []
+    for step in steps:
+        problem = integrity.damage(folder / str(step)) or unreadable(folder / str(step))
+        if problem is None:
+            return step, damaged
+        if not fallback:
+            raise ElfError(f"{problem}; nothing was changed, {way_on(folder, steps[len(damaged) + 1 :])}")
+        say(f"warning: {problem}")
+        damaged.append(step)
+    if damaged:
+        raise ElfError(f"{folder}: no checkpoint is intact ({len(damaged)} tried); nothing was changed")
+    return None, []
+
+
+def unreadable(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint that was never sealed, found by reading it; None for a sealed one."""
+    if integrity.is_sealed(checkpoint):
+        return None
+    try:
+        for part in PARTS:
+            read_alone(checkpoint / part)
+    except ElfError as error:
+        return str(error)
+    return None
 
 
 def way_on(folder: Path, older: list[int]) -> str:
@@ -146,24 +171,31 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
     """(weights as numpy arrays, step) of the newest checkpoint or of `step`; the moving average by default."""
-    if not (run / CHECKPOINT_FOLDER).is_dir():
+    folder = (run / CHECKPOINT_FOLDER).absolute()
+    steps = sorted(int(path.name) for path in folder.glob("*/") if path.name.isdecimal())
+    if not steps:
         raise InputError(f"{run}: this run has no checkpoint yet")
-    name = "ema" if ema else "params"
-    with open_checkpoints(run) as manager:
-        steps = sorted(manager.all_steps())
-        if not steps:
-            raise InputError(f"{run}: this run has no checkpoint yet")
-        if step is not None and step not in steps:
-            raise InputError(f"{run}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-        step = steps[-1] if step is None else step
-        path = Path(manager.directory) / str(step) / name
-    problem = integrity.damage(path.parent, name)
+    if step is not None and step not in steps:
+        raise InputError(f"{run}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    step = steps[-1] if step is None else step
+    path = folder / str(step) / ("ema" if ema else "params")
+    problem = integrity.damage(path.parent, path.name)
     if problem:
         raise ElfError(f"{problem}: this checkpoint is damaged; give another step of {', '.join(map(str, steps))}")
+    return read_alone(path), step
+
+
+def read_alone(path: Path) -> dict:
+    """One part of a checkpoint as numpy arrays, read by this process for itself. ElfError where it is damaged."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
+    )
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy)), step
+            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise ElfError(f"{path}: the checkpoint cannot be read ({first_line(error)})") from error

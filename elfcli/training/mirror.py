@@ -3,23 +3,15 @@
 import threading
 from pathlib import Path
 
-import jax
-
 from elfcli.hub.push import mirror, mirror_in_background
-from elfcli.ui.progress import say
+from elfcli.ui.progress import is_first_process, say
 
 
 class Mirror:
     """Sends complete checkpoints in a thread; does nothing where there is no repository."""
 
     def __init__(self, repo: str | None, folder: Path):
-        if repo is not None and jax.process_count() > 1:
-            # Reading a checkpoint waits for every process, and the others are busy training.
-            say(
-                f"not mirrored to {repo}: that is for runs of one process; `elf push-to-hub {folder} {repo}` sends it"
-            )
-            repo = None
-        self.repo, self.folder = repo, folder
+        self.repo, self.folder = repo if is_first_process() else None, folder
         self.thread: threading.Thread | None = None
         self.sent: int | None = None
 

@@ -5,6 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], str | None]]:
@@ -25,3 +30,27 @@ def stop_requests() -> Iterator[Callable[[], str | None]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def heard_by_all(requested: Callable[[], str | None]) -> Callable[[], str | None]:
+    """`requested` for several processes: a signal that reached any of them, told to all at the same call.
+
+    It is told one call late: every call starts an all-reduce over the devices and reads that of the call before, so
+    that no step waits for it.
+    """
+    if jax.process_count() == 1:
+        return requested
+    mesh = Mesh(np.asarray(jax.devices()), ("all",))
+    by_device, everywhere = NamedSharding(mesh, PartitionSpec("all")), NamedSharding(mesh, PartitionSpec())
+    highest = jax.jit(jnp.max, out_shardings=everywhere)
+    before: jax.Array | None = None
+
+    def heard() -> str | None:
+        nonlocal before
+        name = requested()
+        flags = np.full(jax.local_device_count(), signal.Signals[name] if name else 0, np.int32)
+        last, before = before, highest(jax.make_array_from_process_local_data(by_device, flags))
+        number = int(last) if last is not None else 0
+        return signal.Signals(number).name if number else None
+
+    return heard

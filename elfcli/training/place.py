@@ -1,0 +1,135 @@
+"""Which of how many processes this one is: from options or JAX's variables, from SLURM, or from a TPU pod slice."""
+
+import os
+import re
+import socket
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from elfcli.errors import InputError
+
+OPTIONS = {
+    "--coordinator": "JAX_COORDINATOR_ADDRESS",
+    "--num-processes": "JAX_NUM_PROCESSES",
+    "--process-id": "JAX_PROCESS_ID",
+}
+TPU_WORKERS = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+
+
+@dataclass(frozen=True)
+class Place:
+    """coordinator: HOST:PORT of process 0; None: JAX finds out, with the rest. local_devices: None for all."""
+
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+    local_devices: list[int] | None = None
+
+    @property
+    def who(self) -> str:
+        return "this process" if self.process_id is None else f"process {self.process_id} of {self.num_processes}"
+
+    def reachable(self) -> bool:
+        """Whether the coordinator takes connections."""
+        if self.coordinator is None:
+            return True
+        host, _, port = self.coordinator.rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
+                return True
+        except OSError:
+            return False
+
+    def missing(self) -> str:
+        """What did not happen, where joining the others takes too long."""
+        if self.process_id and not self.reachable():
+            return f"the coordinator {self.coordinator} cannot be reached"
+        return "not all processes came" + (f" to {self.coordinator}" if self.coordinator else "")
+
+
+def find_place(
+    environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Place | None:
+    """Where this process stands; None where nothing says that there are several. InputError for a contradiction."""
+    options = dict(zip(OPTIONS, (coordinator, num_processes, process_id), strict=True))
+    given = {name: environ.get(variable) if options[name] is None else options[name]
+             for name, variable in OPTIONS.items()}  # fmt: skip
+    missing = [name for name, value in given.items() if value in (None, "")]
+    if not missing:
+        return explicit_place(given)
+    if all(value is None for value in options.values()):
+        found = slurm_place(environ) or tpu_place(environ)
+        if found is not None or len(missing) == len(given):
+            return found
+    names = " and ".join(f"{name} (or {OPTIONS[name]})" for name in missing)
+    raise InputError(
+        f"several processes take --coordinator, --num-processes and --process-id together: {names} missing"
+    )
+
+
+def explicit_place(given: Mapping[str, object]) -> Place | None:
+    """The place that options and variables name; None for a single process."""
+    address, count, index = (
+        str(given["--coordinator"]),
+        *(whole(name, given[name]) for name in ("--num-processes", "--process-id")),
+    )
+    host, colon, port = address.rpartition(":")
+    if not (host and colon and port.isdecimal() and 0 < int(port) < 65536) or re.search(r"\s|/", host):
+        raise InputError(f"--coordinator {address}: expected HOST:PORT, for example 10.0.0.1:9876")
+    if count < 1:
+        raise InputError(f"--num-processes {count}: expected at least 1")
+    if not 0 <= index < count:
+        raise InputError(f"--process-id {index}: expected 0 to {count - 1}, for --num-processes {count}")
+    return Place(address, count, index) if count > 1 else None
+
+
+def whole(name: str, value: object) -> int:
+    try:
+        return int(str(value))
+    except ValueError:
+        raise InputError(f"{name} {value}: expected a whole number (from {OPTIONS[name]})") from None
+
+
+def slurm_place(environ: Mapping[str, str]) -> Place | None:
+    """The place in a SLURM step of several tasks. A task that is alone on its host takes all of its devices, one
+    that shares its host the device of its number there."""
+    try:
+        count, index = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"])
+        job, step, nodes = int(environ["SLURM_JOB_ID"]), environ["SLURM_STEP_ID"], environ["SLURM_STEP_NODELIST"]
+        tasks, local = environ.get("SLURM_STEP_TASKS_PER_NODE", "1"), int(environ.get("SLURM_LOCALID", "0"))
+    except (KeyError, ValueError):
+        return None
+    first = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
+    if count < 2 or first is None:
+        return None
+    port = environ.get("JAX_COORDINATOR_PORT") or 40000 + (job * 31 + int(re.sub(r"\D", "", step) or 0)) % 20000
+    shared = any(int(tasks_there) > 1 for tasks_there in re.findall(r"(\d+)(?:\(x\d+\))?", tasks))
+    return Place(f"{first[1]}{first[2] or ''}:{port}", count, index, [local] if shared else None)
+
+
+def tpu_place(environ: Mapping[str, str]) -> Place | None:
+    """A place that JAX fills in, on a TPU slice of several hosts."""
+    workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
+    if workers is None and has_tpu() and "TPU_SKIP_MDS_QUERY" not in environ:
+        workers = tpu_workers()
+    several = "," in (workers or "") or int(environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
+    return Place() if several else None
+
+
+def has_tpu() -> bool:
+    """Whether this machine has TPU chips and the library for them; a machine that only plans for TPUs has not."""
+    chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
+    return chips and find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+
+
+def tpu_workers() -> str | None:
+    """The hosts of this TPU VM's slice, as the metadata server of Google Cloud lists them."""
+    request = urllib.request.Request(TPU_WORKERS, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(request, timeout=3) as answer:
+            return answer.read().decode()
+    except (OSError, ValueError):
+        return None
