@@ -2,8 +2,10 @@
 
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 from elfcli.errors import ElfError, Stopped
 
@@ -24,7 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.memory import keep_memory
 
         keep_memory()
-    sys.exit(_parted(_run(rest, debug)))
+    code = _parted(_run(rest, debug))
+    if arguments is None and code:
+        leave_threads(code)
+    sys.exit(code)
+
+
+def leave_threads(code: int) -> None:
+    """Ends the process where Orbax's threads would keep it: they wait minutes for a save that could not begin."""
+    if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
 
 
 def _without_debug(arguments: list[str]) -> tuple[list[str], bool]:
