@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -142,6 +143,42 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
     monkeypatch.undo()
     resume_run(copy)
     assert weights(copy) == weights(tiny_run())
+
+
+WITHOUT_PERMISSION = """
+import os, sys
+from elfcli.__main__ import main
+from elfcli.training import checkpoint
+folder, save = os.path.join(sys.argv[2], "checkpoints"), checkpoint.save
+def save_without_permission(*arguments):
+    os.chmod(folder, 0o500)
+    if os.geteuid() == 0:  # whom nothing is forbidden
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    save(*arguments)
+checkpoint.save = save_without_permission
+main()
+"""
+
+
+def test_lost_permissions_while_saving_leave_the_last_checkpoint():
+    """The folder of checkpoints turns read-only when a save begins; the process ends at once and says so."""
+    with tempfile.TemporaryDirectory() as name:  # one that every user may enter
+        os.chmod(name, 0o755)
+        folder = Path(shutil.copytree(tiny_run(), Path(name) / "run"))
+        shutil.rmtree(folder / "checkpoints" / "3")
+        before = tree(folder / "checkpoints")
+        command = [sys.executable, "-c", WITHOUT_PERMISSION, "resume", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        os.chmod(folder / "checkpoints", 0o700)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 1 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
+        assert (
+            "could not be saved" in errors[0] and "Permission denied" in errors[0] and "step 2 is intact" in errors[0]
+        )
+        assert tree(folder / "checkpoints") == before
+        resume_run(folder)
+        assert weights(folder) == weights(tiny_run())
 
 
 def test_a_second_process_is_told_who_holds_the_run(copy):
