@@ -3,6 +3,7 @@
     python benchmarks/kill.py --kills 100            elf train: half of the kills inside saving, weights compared
     python benchmarks/kill.py --what tokenize        output whole or absent, never half
     python benchmarks/kill.py --what sample
+    python benchmarks/kill.py --what sweep           goes on with what is finished, loses none of it
 
 Prints one JSON line. Needs no network and no accelerator.
 """
@@ -113,45 +114,70 @@ def metrics(run: Path) -> list[dict]:
     return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
 
 
-def kill_output(folder: Path, kills: int, what: str, draw: random.Random) -> dict:
-    """The command is killed at random moments of its duration; its output must be whole, or not there."""
-    output = folder / "output"
+def command_of(what: str, folder: Path) -> list:
+    """The command to kill, with what it needs made ready; its output is `folder/output`."""
     if what == "tokenize":
-        command = ["tokenize", "--task", "toy-de-en", "-o", output]
-    else:
-        finish("tokenize", "--task", "toy-de-en", "-o", folder / "data")
-        sets = [part for setting in [*TINY, "steps=3"] for part in ("-s", setting)]
-        finish("train", "--task", "toy-de-en", "--data", folder / "data", *sets, "-o", folder / "run")
-        command = ["sample", "--checkpoint", folder / "run", "--num-samples", 64, "--steps", 8, "-o", output]
+        return ["tokenize", "--task", "toy-de-en", "-o", folder / "output"]
+    finish("tokenize", "--task", "toy-de-en", "-o", folder / "data")
+    sets = [part for setting in [*TINY, "steps=3"] for part in ("-s", setting)]
+    finish("train", "--task", "toy-de-en", "--data", folder / "data", *sets, "-o", folder / "run")
+    if what == "sample":
+        return ["sample", "--checkpoint", folder / "run", "--num-samples", 64, "--steps", 8, "-o", folder / "output"]
+    return ["sweep", folder / "run", "-n", 64, "--steps", "2,8,64", "--cfg", "1,2", "-o", folder / "output"]
 
-    def content() -> dict[str, bytes]:
-        paths = output.rglob("*") if output.is_dir() else [output]
-        return {str(path): path.read_bytes() for path in paths if path.is_file()}
+
+def content(output: Path) -> dict[str, str]:
+    """What lies there by name; the lines of a sweep's results one by one, without what the clock decides."""
+    paths = output.rglob("*") if output.is_dir() else [output]
+    found = {str(path): path.read_bytes().hex() for path in paths if path.is_file() and path.name[0] != "."}
+    if found.pop(str(output / "results.jsonl"), None) is not None:
+        for line in (output / "results.jsonl").read_text().splitlines():
+            row = json.loads(line)
+            found[f"result {row['name']}"] = json.dumps(row | {"seconds": 0})
+    return found
+
+
+def kill_output(folder: Path, kills: int, what: str, draw: random.Random) -> dict:
+    """The command is killed at random moments of its duration; its output must be whole, or not there.
+
+    A sweep goes on with what it has: nothing that was there may be lost or change.
+    """
+    output, command = folder / "output", command_of(what, folder)
 
     def clear() -> None:
         shutil.rmtree(output) if output.is_dir() else output.unlink(missing_ok=True)
 
-    finish(*command)
+    finish(*command)  # compiles
     clear()
-    seconds, whole = finish(*command), content()
-    absent = half = late = 0
-    for _ in range(kills):
-        clear()
+    seconds, whole, beside = finish(*command), content(output), set(folder.iterdir())
+    absent = wrong = late = on = 0
+    before: dict[str, str] = {}
+    alive = False
+    for done in range(kills):
+        if what != "sweep" or not alive:
+            clear()
+        before, on = content(output), on + bool(alive and what == "sweep")
         process = elf(*command)
         time.sleep(seconds * draw.random())
-        late += not kill(process)[0]
-        found = content()
-        absent += not found
-        half += bool(found) and found != whole
-    clear()
-    finish(*command)
-    return {"kills": kills, "absent": absent, "half_written": half, "finished_before": late,
-            "same_afterwards": content() == whole}  # fmt: skip
+        alive, said = kill(process)
+        if not alive and process.returncode:
+            sys.exit(f"kill {done}: the command could not be run again (code {process.returncode}): {said[-2000:]}")
+        found = content(output)
+        late, absent = late + (not alive), absent + (not found)
+        if what == "sweep":
+            wrong += not before.items() <= found.items() <= whole.items()
+        else:
+            wrong += bool(found) and found != whole
+        print(f"kill {done + 1}: {len(found)} of {len(whole)} there", file=sys.stderr)
+    finish(*command, *(["--overwrite"] if output.exists() and what != "sweep" else []))
+    left = [path.name for path in folder.iterdir() if path not in beside]
+    return {"kills": kills, "finished_before": late, "absent": absent, "half_written_or_lost": wrong,
+            "went_on": on, "same_afterwards": content(output) == whole, "left_beside": left}  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--what", choices=("train", "tokenize", "sample"), default="train")
+    parser.add_argument("--what", choices=("train", "tokenize", "sample", "sweep"), default="train")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--steps", type=int, help="of the run; by default enough for the kills")
     parser.add_argument("--seed", type=int, default=0)
