@@ -23,6 +23,7 @@ from tiny_run import tiny_run
 
 from elfcli.config.files import read_settings_file
 from elfcli.config.resolve import resolve
+from elfcli.data.datasets import load_examples
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.samples_file import read_samples
 from elfcli.hub.files import read_encoder_pickle, read_reference_checkpoint
@@ -31,6 +32,7 @@ from elfcli.hub.pretrained import read_safetensors
 from elfcli.hub.reference import elf_to_reference, unflatten
 from elfcli.hub.sources import open_source
 from elfcli.training.checkpoint import load_weights
+from elfcli.training.integrity import MANIFEST_FILE
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GENEROUS = 64_000_000  # bytes; the files are a few kilobytes
@@ -135,6 +137,85 @@ def test_any_value_of_a_setting_is_taken_or_refused(tmp_path, value, key):
     path = tmp_path / "any.yaml"
     path.write_text(json.dumps({key: value}, allow_nan=True), encoding="utf-8")
     clean(lambda file: (read_settings_file(file), resolve(files=[file], environ={})), path)
+
+
+def bomb(first: bytes, line: bytes) -> bytes:
+    """Each line holds the one before nine times."""
+    names = range(ord("b"), ord("k"))
+    return first + b"".join(line % (name, name, b",".join([b"*%c" % (name - 1)] * 9)) for name in names)
+
+
+SETTINGS_FILES = {
+    "nul.yaml": b"seed: 1\0\n",
+    "only nul.yaml": b"\0" * 1000,
+    "control character.yaml": b"seed: 1\x07\n",
+    "twice.yaml": b"training: {seed: 1, seed: 2}\n",
+    "twice by a merge.yaml": b"a: &a {seed: 1}\n<<: *a\nseed: 2\nseed: 3\n",
+    "a call.yaml": b"seed: !!python/object/apply:os.getcwd []\n",
+    "a name.yaml": b"seed: !!python/name:os.system\n",
+    "a tag of its own.yaml": b"seed: !x 1\n",
+    "a set.yaml": b"metrics: !!set {bleu, rouge}\n",
+    "bytes.yaml": b"task: !!binary abc\n",
+    "a list as key.yaml": b"? [a, b]\n: 1\n",
+    "two documents.yaml": b"seed: 1\n---\nseed: 2\n",
+    "an alias of nothing.yaml": b"seed: *a\n",
+    "an alias of itself.yaml": b"a: &a [*a]\n",
+    "a merge of itself.yaml": b"a: &a {<<: *a}\n",
+    "deep.yaml": b"- " * 5000,
+    "deep blocks.yaml": b"".join(b" " * i + b"a:\n" for i in range(500)),
+    "deep maps.yaml": b"a: " + b"{a: " * 5000,
+    "a bomb of lists.yaml": bomb(b"a: &a [x]\n", b"%c: &%c [%s]\n"),
+    "a bomb of merges.yaml": bomb(b"a: &a {x: 1}\n", b"%c: &%c {<<: [%s]}\n"),
+    "too many digits.yaml": b"seed: " + b"9" * 5000,
+    "infinite.yaml": b"lr: 1e99999\n",
+    "nul.toml": b"seed = 1\0\n",
+    "utf16.toml": "seed = 1\n".encode("utf-16"),
+    "twice.toml": b"data.task = 'a'\n[data]\ntask = 'b'\n",
+    "deep.toml": b"a = " + b"{a=" * 5000,
+    "a date.toml": b"seed = 1979-05-27\n",
+    "half a surrogate.toml": b'task = "\\uD800"\n',
+    "many keys.toml": b"".join(b"a%d = 1\n" % i for i in range(1000)),
+}  # fmt: skip
+UNMENDED = {
+    "hexadecimal.yaml": b"seed: 0x" + b"f" * 50_000,
+    "base sixty.yaml": b"seed: " + b":".join([b"59"] * 3000),
+    "no bool.yaml": b"online_eval: !!bool x\n",
+    "many digits.toml": b"seed = " + b"9" * 5000,
+    "hexadecimal.toml": b"seed = 0x" + b"f" * 50_000,
+}
+"""End as an unexpected error instead of a clean one: config/files.py and config/values.py."""
+UNBOUNDED = {
+    "many digits.yaml": b"seed: " + b"9" * 200_000,
+    "a dotted key.toml": b".".join([b"a"] * 50_000) + b" = 1\n",
+    "a dotted table.toml": b"[" + b".".join([b"a"] * 50_000) + b"]\n",
+}
+"""Take minutes and gigabytes before they are refused: config/files.py."""
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        *SETTINGS_FILES.items(),
+        *(pytest.param(*case, marks=pytest.mark.xfail(strict=True)) for case in UNMENDED.items()),
+        *(pytest.param(*case, marks=pytest.mark.xfail(run=False)) for case in UNBOUNDED.items()),
+    ],
+    ids=[*SETTINGS_FILES, *UNMENDED, *UNBOUNDED],
+)
+def test_hostile_settings_are_refused_in_one_go(tmp_path, name, data):
+    """Nothing is run, what is wrong is said by line, and it takes little time and memory."""
+    path = tmp_path / name
+    path.write_bytes(data)
+    resolve(environ={})  # the schema is made once
+    start = time.monotonic()
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as refused:
+            resolve(files=[path], environ={})
+        assert tracemalloc.get_traced_memory()[1] < GENEROUS
+    finally:
+        tracemalloc.stop()
+    assert all(name in line for line in str(refused.value).splitlines())
+    assert time.monotonic() - start < 10
 
 
 def frame(*operations: bytes) -> bytes:
@@ -247,6 +328,33 @@ def test_orbax_metadata(good, tmp_path):
                 with pytest.raises(InputError):
                     read_reference_checkpoint(folder)
             path.write_bytes(whole)
+
+
+def test_checkpoints_and_data_of_ours(tmp_path):
+    """A run's checkpoint that was never sealed, and a data folder, each with every file changed in turn."""
+    run = Path(shutil.copytree(tiny_run(), tmp_path / "run"))
+    (run / "checkpoints" / "3" / MANIFEST_FILE).unlink()
+    data = Path(shutil.copytree(tiny_run().parent / "data", tmp_path / "data"))
+
+    def read_data():
+        examples = load_examples(str(data), None)
+        return [examples.tokens[row] for row in range(len(examples))]
+
+    draw, outcomes = random.Random(9), []
+    for folder, read in ((run / "checkpoints" / "3", lambda: load_weights(run)), (data, read_data)):
+        for path in [path for path in sorted(folder.rglob("*")) if path.is_file() and "tokenizer" not in path.parts]:
+            whole = path.read_bytes()
+            for _ in range(2):
+                path.write_bytes(damaged(whole, draw))
+                try:
+                    read()
+                    outcomes.append("read")
+                except ElfError as error:
+                    assert "\n" not in str(error)
+                    outcomes.append("refused")
+            path.write_bytes(whole)
+        read()
+    assert outcomes.count("refused") > 10
 
 
 def test_names_in_files_do_not_leave_their_folder(tmp_path):
