@@ -19,7 +19,7 @@ class Contradiction(NamedTuple):
 
 def contradictions(config: Config) -> list[Contradiction]:
     """Every contradiction in `config`; an empty list where there is none."""
-    return [*_data(config), *_network(config), *_optimization(config)]
+    return [*_data(config), *_network(config), *_optimization(config), *_groups(config)]
 
 
 def _data(config: Config) -> list[Contradiction]:
@@ -78,6 +78,14 @@ def _optimization(config: Config) -> list[Contradiction]:
         )
         found.append(Contradiction(("warmup_epochs", "epochs"), message, mild=True))
     return found
+
+
+def _groups(config: Config) -> list[Contradiction]:
+    size, batch = config.objective.group_size, config.global_batch
+    if size is None or (batch % size == 0 and (size > 1 or batch == 1)):
+        return []
+    message = f"group_size {size} does not cut a batch of {batch} into equal parts of two or more examples"
+    return [Contradiction(("group_size", "batch_size", "global_batch_size"), message)]
 
 
 def check_devices(config: Config, num_devices: int) -> list[str]:

@@ -99,7 +99,12 @@ class Objective(Section):
     )
     branching: Literal["split", "device"] = setting(
         "split",
-        "`split`: a fixed share of each batch decodes; `device`: the whole batch flips one coin per step",
+        "`split`: a fixed share of each batch decodes; `device`: each device flips a coin per step",
+    )
+    group_size: Count | None = setting(
+        None,
+        "Examples among which a fixed share decodes; a device should have a multiple of it. "
+        "None: 16 or the next smaller divisor of the batch down to 8, else the whole batch",
     )
 
 
@@ -144,8 +149,17 @@ class Training(Section):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
     )
-    remat: Literal["none", "dots", "full"] = setting(
-        "none", "What the backward pass recomputes: nothing, all but matmuls, whole blocks"
+    remat: Literal["auto", "none", "dots", "full"] = setting(
+        "auto",
+        "What the backward pass recomputes: nothing, all but matmuls (and fused attention), whole blocks; "
+        "auto: dots on accelerators, none on CPU",
+    )
+    attention: Literal["auto", "plain", "tpu", "cudnn"] = setting(
+        "auto", "Attention kernel: plain XLA, or the fused one of TPUs or of GPUs; auto: what the backend has"
+    )
+    fsdp: Count | None = setting(
+        None,
+        "Devices that share one copy of weights, average and optimiser state; None: 1, or more where it would not fit",
     )
 
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
+from jax.sharding import PartitionSpec
 
 from elfcli.config.schema import Objective
 from elfcli.flow.schedules import draw_times, logit_normal
@@ -32,7 +34,7 @@ class Draws(NamedTuple):
     decoder_lambda_BxSx1: Array  # share of the clean latent per token, decode branch
     decoder_noise_BxSxE: Array  # standard normal, decode branch
     drop_B: Array  # bool: the example's condition is dropped
-    coin: Array | None  # scalar bool: the whole batch decodes (`branching = "device"` only)
+    coin: Array | None  # (groups,) bool: all of a device's examples decode (`branching = "device"` only)
 
 
 class Batch(NamedTuple):
@@ -45,7 +47,7 @@ class Batch(NamedTuple):
 
 
 def draw(key, cfg: Objective, shape: tuple[int, int, int], groups: int = 1) -> Draws:
-    """Draws for latents of `shape` (B, S, E) in `groups` equal parts, as `branch_loss` shares them out."""
+    """Draws for latents of `shape` (B, S, E) in `groups` equal parts (`num_groups`), as `branch_loss` shares them out."""
     B, S, _ = shape
     keys = iter(jax.random.split(key, 8))
     t_B = draw_times(next(keys), (B,), cfg.time_schedule, cfg.denoiser_p_mean, cfg.denoiser_p_std)
@@ -60,7 +62,7 @@ def draw(key, cfg: Objective, shape: tuple[int, int, int], groups: int = 1) -> D
     num_decode, _ = shares(B // groups, cfg)
     rank_B = jnp.arange(B) % (B // groups) - num_decode
     self_cond_B = u_B < jnp.clip(cfg.self_cond_prob * (B // groups - num_decode) - rank_B, 0, 1)
-    coin = jax.random.bernoulli(next(keys), cfg.decoder_prob)
+    coin = jax.random.bernoulli(next(keys), cfg.decoder_prob, (groups,))
     return Draws(t_B, noise, self_cond_B, w_B, decoder_lambda, decoder_noise, drop_B, coin)
 
 
@@ -99,6 +101,15 @@ def shares(batch_size: int, cfg: Objective) -> tuple[int, int]:
     return num_decode, math.ceil((batch_size - num_decode) * cfg.self_cond_prob)
 
 
+def num_groups(batch_size: int, cfg: Objective, num_devices: int) -> int:
+    """Equal parts of a batch, each of which has the same shares; they do not depend on the devices, so that a run
+    goes on the same on others. With `branching = "device"` a part is what a device has."""
+    if cfg.branching == "device":
+        return num_devices
+    whole_parts = (size for size in range(16, 7, -1) if batch_size % size == 0)
+    return batch_size // (cfg.group_size or next(whole_parts, batch_size))
+
+
 def flips_coin(batch_size: int, cfg: Objective) -> bool:
     """Whether the whole batch takes one branch per step."""
     return cfg.branching == "device" or batch_size == 1
@@ -133,7 +144,7 @@ def split_loss(
 ):
     """Mean losses (denoise, decode) of one shared pass; a branch without examples gives 0.
 
-    Of each of the `groups` equal parts of the batch (one per device, so that no example changes device), the first
+    Of each of the `groups` equal parts of the batch (whole parts on a device: no example changes it) the first
     `num_decode` examples decode, the others denoise, and `num_first` of those take the gradient-free first pass.
     self_cond draws count only for those. key: dropout key or None.
     """
@@ -201,7 +212,7 @@ def guided_target(target, cond_v, uncond_v, draws: Draws):
 def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None, groups=1):
     """The loss to minimise and its parts {"denoise_loss", "decode_loss"}.
 
-    With `branching = "device"` the branch that the coin did not choose is reported as NaN.
+    With `branching = "device"` the branch that no device's coin chose is reported as NaN.
     """
     per_group = batch.ids_BxS.shape[0] // groups
     num_decode, num_first = shares(per_group, cfg)
@@ -209,17 +220,36 @@ def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None, gro
         denoise, decode = split_loss(model, batch, draws, cfg, num_decode, num_first, key, groups)
         loss = cfg.decoder_prob * decode + (1 - cfg.decoder_prob) * denoise
         return loss, {"denoise_loss": denoise, "decode_loss": decode}
+    loss, denoise, decode = coin_loss(model, batch, draws, cfg, key, groups)
+    return loss.mean(), {"denoise_loss": jnp.nanmean(denoise), "decode_loss": jnp.nanmean(decode)}
 
-    def decode_all():
-        loss = split_loss(model, batch, draws, cfg, per_group, 0, key, groups)[1]
-        return loss, jnp.nan, loss
 
-    def denoise_all():
-        loss = split_loss(model, batch, draws, cfg, 0, num_first, key, groups)[0]
-        return loss, loss, jnp.nan
+def coin_loss(model, batch: Batch, draws: Draws, cfg: Objective, key, groups: int):
+    """(loss, denoise, decode), each (groups,): every device's own examples take the branch that its coin chose."""
+    graphdef, params = nnx.split(model)
 
-    loss, denoise, decode = jax.lax.cond(draws.coin, decode_all, denoise_all)
-    return loss, {"denoise_loss": denoise, "decode_loss": decode}
+    def one_device(params, batch, draws, key):
+        model, num_examples = nnx.merge(graphdef, params), batch.ids_BxS.shape[0]
+        if key is not None and groups > 1:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axes))
+
+        def decode_all():
+            loss = split_loss(model, batch, draws, cfg, num_examples, 0, key)[1]
+            return loss, jnp.nan, loss
+
+        def denoise_all():
+            loss = split_loss(model, batch, draws, cfg, 0, shares(num_examples, cfg)[1], key)[0]
+            return loss, loss, jnp.nan
+
+        return jax.tree.map(jnp.atleast_1d, jax.lax.cond(draws.coin[0], decode_all, denoise_all))
+
+    if groups == 1:
+        return one_device(params, batch, draws, key)
+    axes = jax.sharding.get_abstract_mesh().axis_names
+    by_device, everywhere = PartitionSpec(axes), PartitionSpec()
+    return jax.shard_map(
+        one_device, in_specs=(everywhere, by_device, by_device, everywhere), out_specs=by_device, check_vma=False
+    )(params, batch, draws, key)
 
 
 def rows(tree, start: int, stop: int, groups: int):

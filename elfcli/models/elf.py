@@ -13,12 +13,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from elfcli.config.schema import Config
+from elfcli.errors import InputError
 from elfcli.models.layers import (
     RMSNorm,
     abstract,
     apply_rope,
     attention,
     dropout,
+    pairs_apart,
+    rms_norm,
     rope_angles,
     scan_blocks,
     stack_blocks,
@@ -47,6 +50,7 @@ class ElfShape:
     proj_dropout: float = 0.0
     dtype: Any = jnp.float32
     remat: str = "none"
+    attention: str = "plain"  # or the fused kernel of a backend, as in layers.attention
 
     @property
     def mlp_dim(self) -> int:
@@ -90,7 +94,7 @@ class TextProjection(nnx.Module):
 class Attention(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         hidden, self.num_heads = shape.hidden_size, shape.num_heads
-        self.rate = shape.attn_dropout
+        self.rate, self.kernel = shape.attn_dropout, shape.attention
         self.qkv = nnx.Linear(hidden, 3 * hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
         self.proj = nnx.Linear(hidden, hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
         self.q_norm = RMSNorm(hidden // shape.num_heads)
@@ -98,10 +102,24 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH, rope, mask, active, key):
         B, T, H = x_BxTxH.shape
-        q, k, v = jnp.moveaxis(self.qkv(x_BxTxH).reshape(B, T, 3, self.num_heads, -1), 2, 0)
-        q, k = apply_rope(self.q_norm(q), *rope), apply_rope(self.k_norm(k), *rope)
+        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(self._project(x_BxTxH), 3, axis=-1))
+        q, k = (
+            apply_rope(rms_norm(y, pairs_apart(norm.weight[...], 1), norm.eps), *rope)
+            for y, norm in ((q, self.q_norm), (k, self.k_norm))
+        )
         drop = (self.rate * active, key) if key is not None and self.rate > 0 else None
-        return self.proj(attention(q, k, v, mask, drop=drop).reshape(B, T, H))
+        return self.proj(attention(q, k, v, mask, drop=drop, kernel=self.kernel).reshape(B, T, H))
+
+    def _project(self, x_BxTxH):
+        """Queries, keys and values (B, T, 3H). Reordering the weights of the pairs that rotary positions turn costs
+        nothing beside reordering activations, and products of queries and keys do not see it."""
+
+        def reordered(weights):
+            q, k, v = jnp.split(weights.astype(self.qkv.dtype), 3, axis=-1)
+            return jnp.concatenate([pairs_apart(q, self.num_heads), pairs_apart(k, self.num_heads), v], axis=-1)
+
+        weights = nnx.to_pure_dict(nnx.state(self.qkv))
+        return x_BxTxH @ reordered(weights["kernel"]) + reordered(weights["bias"])
 
 
 class SwiGLU(nnx.Module):
@@ -220,21 +238,39 @@ class ELF(nnx.Module):
         return logits + self.unembed_bias
 
 
-def compute_dtype(config: Config):
-    """`auto` is bfloat16 on accelerators, float32 on CPU."""
+def compute_dtype(config: Config, platform: str | None = None):
+    """`auto` is bfloat16 on accelerators, float32 on CPU. platform: tpu, gpu or cpu; None: the one that is here."""
     name = config.training.compute_dtype
     if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
-def elf_shape(config: Config, latent_dim: int, vocab: int) -> ElfShape:
-    """The network that the settings describe."""
-    network = config.network
-    fields = network.model_dump(exclude={"model"})
-    self_cond = config.objective.self_cond_prob > 0
+def attention_kernel(config: Config, platform: str, dtype) -> str:
+    """`auto` is the fused kernel of the platform, where it has one for this dtype."""
+    asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
+    if asked == "auto":
+        return "plain" if here == "cudnn" and dtype != jnp.bfloat16 else here
+    if asked not in ("plain", here):
+        raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
+    return asked
+
+
+def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
+    """The network that the settings describe, for `platform` (None: the one that is here)."""
+    platform = platform or jax.default_backend()
+    dtype = compute_dtype(config, platform)
+    remat = config.training.remat
+    if remat == "auto":  # a CPU has memory to spare and no time
+        remat = "none" if platform == "cpu" else "dots"
     return ElfShape(
-        latent_dim, vocab, **fields, self_cond=self_cond, dtype=compute_dtype(config), remat=config.training.remat
+        latent_dim,
+        vocab,
+        **config.network.model_dump(exclude={"model"}),
+        self_cond=config.objective.self_cond_prob > 0,
+        dtype=dtype,
+        remat=remat,
+        attention=attention_kernel(config, platform, dtype),
     )
 
 

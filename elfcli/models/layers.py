@@ -4,10 +4,13 @@ Array names carry their shape: B batch, T tokens, H hidden width, N heads, D hea
 """
 
 from functools import cache
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from elfcli.models import tpu_attention
 
 xavier = nnx.initializers.xavier_uniform()
 
@@ -20,9 +23,13 @@ class RMSNorm(nnx.Module):
         self.eps = eps
 
     def __call__(self, x):
-        x32 = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return (x32 * scale * self.weight).astype(x.dtype)
+        return rms_norm(x, self.weight[...], self.eps)
+
+
+def rms_norm(x, weight, eps: float):
+    x32 = x.astype(jnp.float32)
+    scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
+    return (x32 * scale * weight).astype(x.dtype)
 
 
 def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10000.0):
@@ -34,11 +41,16 @@ def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10
 
 
 def apply_rope(x_BxTxNxD, cos_TxD, sin_TxD):
-    """Turns interleaved pairs: (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin). Float32 inside."""
-    x0, x1 = jnp.moveaxis(x_BxTxNxD.astype(jnp.float32).reshape(*x_BxTxNxD.shape[:-1], -1, 2), -1, 0)
+    """Turns the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin). Float32 inside."""
+    a, b = jnp.split(x_BxTxNxD.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos_TxD[:, None], sin_TxD[:, None]
-    turned = jnp.stack([x0 * cos - x1 * sin, x1 * cos + x0 * sin], axis=-1)
-    return turned.reshape(x_BxTxNxD.shape).astype(x_BxTxNxD.dtype)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxTxNxD.dtype)
+
+
+def pairs_apart(weights, num_heads: int):
+    """Weights whose last axis holds heads of neighbouring pairs (0 1)(2 3)..., in the order `apply_rope` takes."""
+    heads = weights.reshape(*weights.shape[:-1], num_heads, -1, 2)
+    return jnp.swapaxes(heads, -1, -2).reshape(weights.shape)
 
 
 def dropout(x, rate, key):
@@ -47,15 +59,25 @@ def dropout(x, rate, key):
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=None, drop=None):
+def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=None, drop=None, kernel: str = "plain"):
     """Softmax attention over all tokens, softmax in float32.
 
     mask: bool, broadcastable to (B, N, T, T), True where attended. scale: of the logits, default 1/sqrt(D).
     drop: None or (rate, key), dropout of the attention weights, which needs them written out.
+    kernel: `tpu` or `cudnn` for the fused kernel of that backend, used where there is no mask, bias or dropout.
     """
+    B, T, _, D = q_BxTxNxD.shape
+    if kernel == "tpu" and mask is None and bias is None and drop is None and tpu_attention.fits(B, T):
+        return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, D**-0.5 if scale is None else scale)
     if drop is None:
-        return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale)
-    scale = q_BxTxNxD.shape[-1] ** -0.5 if scale is None else scale
+        # cuDNN takes heads of whole 16 bytes up to 128 numbers; ELF-M's 66 stay with XLA.
+        fused: Literal["cudnn"] | None = (
+            "cudnn" if kernel == "cudnn" and bias is None and D % 8 == 0 and D <= 128 else None
+        )
+        return jax.nn.dot_product_attention(
+            q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale, implementation=fused
+        )
+    scale = D**-0.5 if scale is None else scale
     logits = jnp.einsum("btnd,bsnd->bnts", q_BxTxNxD, k_BxTxNxD, preferred_element_type=jnp.float32) * scale
     if bias is not None:
         logits += bias
@@ -71,7 +93,10 @@ def stack_blocks(make, depth: int, rngs: nnx.Rngs):
 
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -1,7 +1,8 @@
 """Training as one story: open what the run needs, start or continue, step, log, save.
 
 `start_run` makes a new run folder and trains; `resume_run` continues one exactly. Both are what `elf train` and
-`elf resume` call, and may be called from Python.
+`elf resume` call, and may be called from Python. Several processes run it together (docs/pods.md): process 0 writes
+and talks, and what is decided from files is decided by it for all.
 """
 
 from dataclasses import dataclass
@@ -15,23 +16,24 @@ from jax.sharding import Mesh
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Resolved, resolve
+from elfcli.config.resolve import Origin, Resolved, resolve
 from elfcli.config.schema import Config
 from elfcli.data.batches import batch_indices, batches, steps_per_epoch
 from elfcli.data.datasets import vocab_size
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.evaluation.online import online_evaluation
 from elfcli.hub.sources import initial_params
-from elfcli.models.elf import elf_shape, num_params
+from elfcli.models.elf import abstract_params, elf_shape, num_params
 from elfcli.training import checkpoint, run
 from elfcli.training.backend import prepare
+from elfcli.training.distributed import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
 from elfcli.training.lock import locked
 from elfcli.training.log import Log
-from elfcli.training.mesh import make_mesh, process_rows, put_batch, replicate
+from elfcli.training.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.training.mirror import Mirror
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
-from elfcli.training.signals import stop_requests
+from elfcli.training.signals import heard_by_all, stop_requests
 from elfcli.training.step import TrainState, init_state, make_train_step, zero_totals
 from elfcli.ui.progress import is_first_process, progress, say
 
@@ -72,17 +74,18 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     """
     prepare()
     config = resolved.config
-    run.check_new(folder)
-    _check_devices(config)
-    inputs = open_inputs(config)
-    make_plan(config, len(inputs.examples))
+    if is_first_process():  # which may have made the folder when another comes to look
+        run.check_new(folder)
+    inputs = _open(config)
     if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
-    resolved = with_measured_latents(resolved, inputs)
+    resolved = _measured(resolved, inputs)
     with locked(folder):
         if is_first_process():
             run.create_run(folder, to_toml(resolved))
             inputs.tokenizer.save_pretrained(str(folder / "tokenizer"))
+        barrier()
+        everyone(partial(_require_shared, folder))
         train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
@@ -93,14 +96,14 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
     fallback: where the newest is damaged, go on from the newest intact one instead of refusing.
     """
     prepare()
-    run.require_run(folder)
+    everyone(partial(_require_shared, folder))
     resolved = resolve(files=[folder / run.CONFIG_FILE], sets=sets, environ={})
     refuse_other_network(resolve(files=[folder / run.CONFIG_FILE], environ={}).config, resolved.config)
-    _check_devices(resolved.config)
-    inputs = open_inputs(resolved.config)
+    inputs = _open(resolved.config)
     run.recorded_starts(folder)
     run.read_metrics(folder)
     with locked(folder):
+        barrier()
         train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
     return folder
 
@@ -119,6 +122,44 @@ def refuse_other_network(before: Config, after: Config) -> None:
                 raise InputError(
                     f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it"
                 )
+
+
+def _require_shared(folder: Path) -> None:
+    """InputError where this process does not see the run, which process 0 does."""
+    try:
+        run.require_run(folder)
+    except InputError as error:
+        if is_first_process():
+            raise
+        raise InputError(f"{error}; all processes need the same file system") from None
+
+
+def _open(config: Config) -> Inputs:
+    """The run's inputs, checked to be the same in all processes and to fit their devices."""
+    _check_devices(config)
+    with first_goes_ahead():
+        inputs = open_inputs(config)
+    make_plan(config, len(inputs.examples))
+    settings = config.model_dump(mode="json", exclude={"tracking"})
+    flat = {f"{section}.{name}": value for section, values in settings.items() if section != "sampling"
+            for name, value in values.items()}  # fmt: skip
+    require_same("settings", flat | {"sampling": settings["sampling"], "number of examples": len(inputs.examples)})
+    return inputs
+
+
+def _measured(resolved: Resolved, inputs: Inputs) -> Resolved:
+    """The settings with `measure` replaced, by what process 0 measures."""
+    names = [name for name in ("latent_mean", "latent_std") if getattr(resolved.config.encoder, name) == "measure"]
+    if not names:
+        return resolved
+
+    def measure() -> dict[str, float]:
+        encoder = with_measured_latents(resolved, inputs).config.encoder
+        return {name: getattr(encoder, name) for name in names}
+
+    encoder = resolved.config.encoder.model_copy(update=by_first(measure))
+    origins = resolved.origins | {name: Origin("measured") for name in names}
+    return Resolved(resolved.config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)
 
 
 def _check_devices(config: Config) -> None:
@@ -141,15 +182,15 @@ def train(
     new_settings: the run's settings are replaced by these, once its checkpoint is found to fit them.
     """
     config = resolved.config
-    mesh = make_mesh()
     plan = make_plan(config, len(inputs.examples))
     stop = min(stop_at or plan.total_steps, plan.total_steps)
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     schedule = lr_schedule(
         config.optimization, peak_lr(config.optimization, config.global_batch), plan.warmup_steps, plan.total_steps
     )
-    tx = make_optimizer(config.optimization, schedule)
-    with checkpoint.open_checkpoints(folder, config.training.keep) as manager:
+    tx = make_optimizer(config.optimization, schedule, shape.dtype)
+    mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
+    with checkpoint.opened(folder, config.training.keep) as manager:
         state, start = starting_state(config, shape, tx, manager, mesh, fallback)
         if is_first_process():
             if new_settings:
@@ -167,14 +208,15 @@ def train(
         encoder_params = replicate(inputs.encoder.params, mesh)
         log = Log(config, plan.epoch_steps, folder, schedule, start)
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
-        with progress("train", plan.total_steps, start) as update, stop_requests() as stop_requested:
+        with progress("train", plan.total_steps, start) as update, stop_requests() as requested:
+            stop_requested = heard_by_all(requested)
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder_params, batch)
                 log.done += 1
                 last, detail = log.done == plan.total_steps, ""
                 if last or log.done % config.training.log_freq == 0:
                     detail = log.write(state.totals)
-                    state = state._replace(totals=replicate(zero_totals(), mesh))
+                    state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
                 update(log.done, detail)
                 asked = stop_requested()
@@ -213,16 +255,22 @@ def is_due(done: int, every: int) -> bool:
 
 
 def starting_state(config: Config, shape, tx, manager, mesh: Mesh, fallback: bool) -> tuple[TrainState, int]:
-    """(state, steps done): the newest checkpoint, or the state before the first step where there is none."""
-    state = jax.jit(partial(init_state, shape, tx, config.training.seed))()
-    found = checkpoint.restore_newest(manager, replicate(state, mesh), fallback)
+    """(state, steps done): the newest checkpoint, or the state before the first step where there is none.
+
+    A checkpoint is read into the layout of this mesh, whatever devices wrote it.
+    """
+    init = partial(init_state, shape, tx, config.training.seed)
+    where = state_shardings(jax.eval_shape(init), mesh)
+    state = jax.jit(init, out_shardings=where)()
+    found = checkpoint.restore_newest(manager, state, fallback)
     if found:
         return found
     if config.training.init_from:
         # Weights and their average start from the same values, as drawn ones do; the optimiser starts fresh.
-        params = jax.tree.map(jnp.asarray, initial_params(config.training.init_from, shape))
+        params = initial_params(config.training.init_from, shape)
+        params = jax.tree.map(put, params, where.params)
         state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
-    return replicate(state, mesh), 0
+    return state, 0
 
 
 def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):

@@ -1,11 +1,17 @@
 """Learning rate, Muon and AdamW (SPEC 5)."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
-from optax.contrib import MuonDimensionNumbers, muon
+from jax.sharding import PartitionSpec
 
 from elfcli.config.schema import Optimization
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan's quintic iteration
+NEWTON_SCHULZ_STEPS = 5
+MUON_MOMENTUM = 0.95
 
 
 def peak_lr(cfg: Optimization, global_batch: int) -> float:
@@ -27,25 +33,78 @@ def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: 
     return rate
 
 
-def muon_dimensions(params):
-    """Which leaves Muon orthogonalises: the matrices of the reference's tree, each layer of a stack by itself."""
-
-    def dimensions(path, leaf):
-        matrix_axes = leaf.ndim - (path[0].key == "blocks")
-        return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1) if matrix_axes == 2 else None
-
-    return jax.tree_util.tree_map_with_path(dimensions, params)
+class MuonState(NamedTuple):
+    updates: jax.Array  # done, int32
+    mu: Any  # moving average of gradients
 
 
-def make_optimizer(cfg: Optimization, schedule) -> optax.GradientTransformation:
-    """Clipping by global norm, then Muon (Adam for all but matrices) or AdamW."""
-    if cfg.optimizer == "muon":
-        update = muon(
-            schedule,
-            weight_decay=cfg.weight_decay,
-            adam_weight_decay=cfg.weight_decay,
-            muon_weight_dimension_numbers=muon_dimensions,
+def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
+    """Nesterov momentum made orthogonal (Muon), each layer of a stack by itself: leaves (..., m, n), float32.
+
+    Updates are scaled by sqrt(max(1, n / m)). dtype: of the iteration's products; bfloat16 is what it was designed
+    for, float32 what the reference computes.
+    """
+
+    def init(params):
+        return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients, state, params=None):
+        count, beta = state.updates + 1, MUON_MOMENTUM
+        mu = optax.tree.update_moment(gradients, state.mu, beta, 1)
+        ahead, now = (
+            optax.tree.bias_correction(mu, beta, count + 1),
+            optax.tree.bias_correction(gradients, beta, count),
         )
+        updates = jax.tree.map(lambda m, g: orthogonalize(beta * m + (1 - beta) * g, dtype), ahead, now)
+        return updates, MuonState(count, mu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def orthogonalize(matrices, dtype=jnp.float32):
+    """Singular values (..., m, n) drawn towards 1 by five Newton-Schulz steps, times sqrt(max(1, n / m)).
+
+    Under a mesh (`jax.set_mesh`) its devices share the work: layers of a stack, or columns of a single matrix.
+    """
+    m, n = matrices.shape[-2:]
+    x = matrices / (jnp.linalg.norm(matrices, axis=(-2, -1), keepdims=True) + 1e-8)
+    x = lay(lay(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False).astype(dtype), shared=True)
+    c0, c1, c2 = NEWTON_SCHULZ
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        a = x @ jnp.swapaxes(x, -1, -2)
+        x = c0 * x + (c1 * a + c2 * (a @ a)) @ x
+    x = lay(x, shared=False)
+    x = jnp.swapaxes(x, -1, -2) if m > n else x
+    return x.astype(matrices.dtype) * max(1.0, n / m) ** 0.5
+
+
+def lay(x, *, shared: bool):
+    """x (..., m, n), m <= n, spread over all devices of the mesh, by its layers or else by its columns; or on each.
+
+    Going from one way of sharing to another by way of the whole is what the compiler does anyway, with a warning.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+        return x
+    spec = [mesh.axis_names] if x.ndim == 3 else [None, mesh.axis_names]
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec) if shared else PartitionSpec())
+
+
+def is_matrix(path, leaf) -> bool:
+    """Whether Muon takes a leaf: the matrices of the reference's tree, where layers are not stacked."""
+    return leaf.ndim - (path[0].key == "blocks") == 2
+
+
+def make_optimizer(cfg: Optimization, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
+    """Clipping by global norm, then Muon (Adam for all but matrices) or AdamW. dtype: of Muon's matrix products."""
+    decay, rate = optax.add_decayed_weights(cfg.weight_decay), optax.scale_by_learning_rate(schedule)
+    if cfg.optimizer == "muon":
+
+        def labels(params):
+            return jax.tree_util.tree_map_with_path(lambda *leaf: "muon" if is_matrix(*leaf) else "adam", params)
+
+        adam = optax.adamw(schedule, b1=0.9, b2=0.999, weight_decay=cfg.weight_decay, nesterov=True)
+        update = optax.partition({"muon": optax.chain(scale_by_muon(dtype), decay, rate), "adam": adam}, labels)
     else:
         update = optax.adamw(schedule, b1=cfg.adam_b1, b2=cfg.adam_b2, weight_decay=cfg.weight_decay)
     return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), update)

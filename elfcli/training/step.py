@@ -17,6 +17,7 @@ from elfcli.flow import objective
 from elfcli.hub.encoder import Encoder
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
+from elfcli.training.mesh import by_example, state_shardings
 from elfcli.training.optimizer import update_ema
 
 METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
@@ -62,10 +63,10 @@ def clean_latents(encoder: Encoder, encoder_params, ids, cond, valid, drop, cfg:
 def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
     """`step(state, encoder_params, batch) -> state`, jitted over the mesh.
 
-    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S) with A batches per optimiser step,
-    sharded over their examples.
+    state: laid out as `state_shardings` says. batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each
+    (A, B, S) with A batches per optimiser step, sharded over their examples.
     """
-    groups = mesh.shape["data"]
+    groups = objective.num_groups(cfg.global_batch, cfg.objective, mesh.size)
     graphdef = graphdef_of(ELF, shape)
 
     def loss(params, encoder_params, batch, key):
@@ -84,6 +85,10 @@ def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.Gr
         return grads, {"loss": value, **parts}
 
     def train_step(state: TrainState, encoder_params, batch) -> TrainState:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for what is shared out by hand inside
+            return one_step(state, encoder_params, batch)
+
+    def one_step(state: TrainState, encoder_params, batch) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         count = batch["input_ids"].shape[0]
         if count == 1:
@@ -120,10 +125,10 @@ def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.Gr
             skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
         )
 
+    where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
     replicated = NamedSharding(mesh, PartitionSpec())
-    by_example = NamedSharding(mesh, PartitionSpec(None, "data"))
     return jax.jit(
-        train_step, in_shardings=(replicated, replicated, by_example), out_shardings=replicated, donate_argnums=0
+        train_step, in_shardings=(where, replicated, by_example(mesh, axis=1)), out_shardings=where, donate_argnums=0
     )
 
 

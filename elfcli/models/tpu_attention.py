@@ -1,0 +1,140 @@
+"""Softmax attention in one TPU kernel: the logits (T, T) of a head never leave the chip's fast memory.
+
+Sequences here are short (about a thousand tokens), so a program holds a head's keys and values whole and softmax
+needs no running maximum. Everything is kept transposed, (D, T): tokens fill the 128 lanes whatever the head size,
+as the projection before it lays them out anyway. Backward recomputes the weights from the saved log-sum-exp.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import PartitionSpec
+
+MOST_LOGITS = 5 * 2**17  # of a block of queries with all keys: 2.5 MiB each of a few float32 arrays in fast memory
+LANES = 128
+ELEMENTWISE = 5  # scale, maximum, subtraction, sum, division: what XLA counts per logit in plain attention
+Array = jax.Array
+
+
+def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale: float, interpret=False) -> Array:
+    """Attention of all tokens to all tokens, in the inputs' dtype with float32 softmax.
+
+    Under a mesh (`jax.set_mesh`) each device runs the kernel on its own examples.
+    """
+
+    def run(*arrays):
+        transposed = (jnp.transpose(a, (0, 2, 3, 1)) for a in arrays)
+        return jnp.transpose(_attention(scale, interpret, *transposed), (0, 3, 1, 2))
+
+    if _on_one_device():
+        return run(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
+    by_example = PartitionSpec(_mesh().axis_names)
+    return jax.shard_map(run, in_specs=by_example, out_specs=by_example, check_vma=False)(
+        q_BxTxNxD, k_BxTxNxD, v_BxTxNxD
+    )
+
+
+def fits(batch_size: int, length: int) -> bool:
+    """Whether a block of queries and all keys fit into fast memory, and the examples share out over the devices."""
+    return length * LANES <= MOST_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
+
+
+def _mesh():
+    return jax.sharding.get_abstract_mesh()
+
+
+def _on_one_device() -> bool:
+    return _mesh().empty or _mesh().size == 1 or _mesh().are_all_axes_manual
+
+
+def _query_blocks(length: int) -> list[slice]:
+    """As few blocks as fit, equal but for the last, each a whole number of lanes."""
+    most = min(MOST_LOGITS // length, 4 * LANES) // LANES * LANES
+    size = -(-length // -(-length // most) // LANES) * LANES
+    return [slice(first, min(first + size, length)) for first in range(0, length, size)]
+
+
+def _dot(a, b, contract: tuple[int, int]):
+    """Product over axis `contract[0]` of a and `contract[1]` of b, accumulated in float32."""
+    return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
+    k_DxT, v_DxT = k_ref[...], v_ref[...]
+    for block in _query_blocks(k_DxT.shape[1]):
+        logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale
+        top_1xQ = jnp.max(logits_TxQ, axis=0, keepdims=True)
+        weights_TxQ = jnp.exp(logits_TxQ - top_1xQ)
+        total_1xQ = jnp.sum(weights_TxQ, axis=0, keepdims=True)
+        out_DxQ = _dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ
+        o_ref[:, block] = out_DxQ.astype(o_ref.dtype)
+        lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
+
+
+def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref, *, scale: float):
+    k_DxT, v_DxT = k_ref[...], v_ref[...]
+    dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
+    for block in _query_blocks(k_DxT.shape[1]):
+        q_DxQ, do_DxQ = q_ref[:, block], do_ref[:, block]
+        weights_TxQ = jnp.exp(_dot(k_DxT, q_DxQ, (0, 0)) * scale - lse_ref[:, block])
+        dv_DxT += _dot(do_DxQ, weights_TxQ.astype(do_DxQ.dtype), (1, 1))
+        dweights_TxQ = _dot(v_DxT, do_DxQ, (0, 0))
+        shift_1xQ = jnp.sum(o_ref[:, block].astype(jnp.float32) * do_DxQ, axis=0, keepdims=True)
+        dlogits_TxQ = (weights_TxQ * (dweights_TxQ - shift_1xQ) * scale).astype(q_DxQ.dtype)
+        dq_ref[:, block] = _dot(k_DxT, dlogits_TxQ, (1, 0)).astype(dq_ref.dtype)
+        dk_DxT += _dot(q_DxQ, dlogits_TxQ, (1, 1))
+    dk_ref[...] = dk_DxT.astype(dk_ref.dtype)
+    dv_ref[...] = dv_DxT.astype(dv_ref.dtype)
+
+
+def _call(kernel, name: str, inputs, out_shapes, products: int, interpret: bool):
+    """Runs a kernel for every (example, head); `products` of size (T, T, D) are what it computes."""
+    B, N, D, T = inputs[0].shape
+
+    def per_head(array):
+        return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b, n, 0, 0))
+
+    size = sum(a.size * a.dtype.itemsize for a in (*inputs, *out_shapes))
+    work = pl.CostEstimate(
+        flops=B * N * T * T * (2 * D * products + ELEMENTWISE), bytes_accessed=size, transcendentals=B * N * T * T
+    )
+    return pl.pallas_call(
+        kernel,
+        grid=(B, N),
+        in_specs=[per_head(a) for a in inputs],
+        out_specs=[per_head(a) for a in out_shapes],
+        out_shape=out_shapes,
+        cost_estimate=work,
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20
+        ),
+        interpret=interpret,
+        name=name,
+    )(*inputs)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attention(scale: float, interpret: bool, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
+    return _forward(scale, interpret, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT)[0]
+
+
+def _forward(scale, interpret, q, k, v):
+    B, N, _, T = q.shape
+    shapes = [jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
+    out, lse = _call(partial(_forward_kernel, scale=scale), "attention", [q, k, v], shapes, 2, interpret)
+    # Named, so that rematerialisation can keep them: recomputing the forward kernel would cost what it saves.
+    out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
+    return out, (q, k, v, out, lse)
+
+
+def _backward(scale, interpret, saved, do):
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in saved[:3]]
+    kernel = partial(_backward_kernel, scale=scale)
+    return tuple(_call(kernel, "attention_backward", [*saved, do.astype(saved[0].dtype)], shapes, 5, interpret))
+
+
+_attention.defvjp(_forward, _backward)
