@@ -159,7 +159,7 @@ class Training(Section):
     )
     fsdp: Count | None = setting(
         None,
-        "Devices that share one copy of weights, average and optimiser state; None: 1, or more where it would not fit",
+        "Devices that share one copy of weights, average and optimiser; None: 1, or more where it would not fit",
     )
 
 

@@ -30,7 +30,7 @@ from elfcli.flow.schedules import time_grid
 from elfcli.hub.encoder import Encoder, load_encoder
 from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
-from elfcli.models.elf import ELF, ElfShape, compute_dtype, elf_shape
+from elfcli.models.elf import ELF, ElfShape, arithmetic, elf_shape
 from elfcli.models.layers import graphdef_of
 from elfcli.training.backend import prepare
 from elfcli.training.distributed import by_first, first_goes_ahead, require_same
@@ -89,7 +89,7 @@ def load_model(
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     tokenizer = load_tokenizer(name)
     check_vocabulary(source, name, vocab_size(tokenizer))
-    encoder = load_encoder(config.encoder, vocab_size(tokenizer), compute_dtype(config))
+    encoder = load_encoder(config.encoder, vocab_size(tokenizer), *arithmetic(config))
     check_latents(source, config.encoder.encoder_model_name, encoder.dim)
     shape = elf_shape(config, encoder.dim, vocab_size(tokenizer))
     check_tree(source.params, shape)
@@ -189,7 +189,9 @@ def _sample_batch(static, switches, params, batch, numbers_B, traced):
     (mean, std), noise_key, grid, gamma, guidance = traced
     noise_key = jax.random.wrap_key_data(noise_key)
     model = nnx.merge(graphdef_of(ELF, shape), params[0])
-    latents = encode(params[1], ids, encoder_mask(cond, valid, jnp.zeros(len(ids), bool)))
+    on_mesh = partial(jax.sharding.use_abstract_mesh, mesh.abstract_mesh)  # a kernel runs on each device
+    with on_mesh():
+        latents = encode(params[1], ids, encoder_mask(cond, valid, jnp.zeros(len(ids), bool)))
     condition = sampler.Condition(cond, (latents - mean) / std)
 
     def noise_at(i):
@@ -198,8 +200,9 @@ def _sample_batch(static, switches, params, batch, numbers_B, traced):
         return jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys) * noise_scale
 
     predict = sampler.make_predict(model, condition, guidance, t_eps, use_cfg=use_cfg, use_w=use_w)
-    z, _ = sampler.solve(predict, noise_at(-1), condition, grid, noise_at, gamma)
-    tokens = sampler.decode(model, z, guidance)
+    with on_mesh():
+        z, _ = sampler.solve(predict, noise_at(-1), condition, grid, noise_at, gamma)
+        tokens = sampler.decode(model, z, guidance)
     return jax.lax.with_sharding_constraint(tokens, NamedSharding(mesh, PartitionSpec()))
 
 

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 
 def draw(key, cfg: Objective, shape: tuple[int, int, int], groups: int = 1) -> Draws:
-    """Draws for latents of `shape` (B, S, E) in `groups` equal parts (`num_groups`), as `branch_loss` shares them out."""
+    """Draws for latents of `shape` (B, S, E) in `groups` equal parts, as `branch_loss` shares them out."""
     B, S, _ = shape
     keys = iter(jax.random.split(key, 8))
     t_B = draw_times(next(keys), (B,), cfg.time_schedule, cfg.denoiser_p_mean, cfg.denoiser_p_std)

@@ -1,7 +1,7 @@
 """The frozen encoder that turns tokens into latents: a T5 encoder, or a Gaussian token table (no download)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ class Encoder:
     vocab_size: int  # ids that it can take
 
 
-def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32) -> Encoder:
+def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:
     """The encoder of the settings for ids below `vocab_size`. InputError where it cannot be had or is too small."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
@@ -45,7 +45,7 @@ def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32) -> Enco
             f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has {vocab_size}; "
             f"tokenize with the encoder's own vocabulary, or set encoder_model_name=embedding"
         )
-    shape = T5Shape(**{**vars(shape), "dtype": dtype})
+    shape = replace(shape, dtype=dtype, attention=attention)
     return Encoder(jax.tree.map(jnp.asarray, params), partial(_apply_t5, shape), shape.d_model, rows)
 
 

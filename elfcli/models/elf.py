@@ -256,10 +256,17 @@ def attention_kernel(config: Config, platform: str, dtype) -> str:
     return asked
 
 
+def arithmetic(config: Config, platform: str | None = None):
+    """(dtype of activations, attention kernel) that the settings mean on `platform` (None: the one that is here)."""
+    platform = platform or jax.default_backend()
+    dtype = compute_dtype(config, platform)
+    return dtype, attention_kernel(config, platform, dtype)
+
+
 def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
     """The network that the settings describe, for `platform` (None: the one that is here)."""
     platform = platform or jax.default_backend()
-    dtype = compute_dtype(config, platform)
+    dtype, attention = arithmetic(config, platform)
     remat = config.training.remat
     if remat == "auto":  # a CPU has memory to spare and no time
         remat = "none" if platform == "cpu" else "dots"
@@ -270,7 +277,7 @@ def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None 
         self_cond=config.objective.self_cond_prob > 0,
         dtype=dtype,
         remat=remat,
-        attention=attention_kernel(config, platform, dtype),
+        attention=attention,
     )
 
 

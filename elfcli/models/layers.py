@@ -64,11 +64,16 @@ def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=No
 
     mask: bool, broadcastable to (B, N, T, T), True where attended. scale: of the logits, default 1/sqrt(D).
     drop: None or (rate, key), dropout of the attention weights, which needs them written out.
-    kernel: `tpu` or `cudnn` for the fused kernel of that backend, used where there is no mask, bias or dropout.
+    kernel: `tpu` or `cudnn` for the fused kernel of that backend, used where it can: that of TPUs takes mask and bias
+    together or neither, and has no gradient with them.
     """
     B, T, _, D = q_BxTxNxD.shape
-    if kernel == "tpu" and mask is None and bias is None and drop is None and tpu_attention.fits(B, T):
-        return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, D**-0.5 if scale is None else scale)
+    scale = D**-0.5 if scale is None else scale
+    if kernel == "tpu" and drop is None and tpu_attention.fits(B, T):
+        if mask is None and bias is None:
+            return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
+        if mask is not None and bias is not None:
+            return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
     if drop is None:
         # cuDNN takes heads of whole 16 bytes up to 128 numbers; ELF-M's 66 stay with XLA.
         fused: Literal["cudnn"] | None = (
@@ -77,7 +82,6 @@ def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=No
         return jax.nn.dot_product_attention(
             q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale, implementation=fused
         )
-    scale = D**-0.5 if scale is None else scale
     logits = jnp.einsum("btnd,bsnd->bnts", q_BxTxNxD, k_BxTxNxD, preferred_element_type=jnp.float32) * scale
     if bias is not None:
         logits += bias

@@ -27,6 +27,7 @@ class T5Shape:
     max_distance: int = 128
     eps: float = 1e-6
     dtype: Any = jnp.float32
+    attention: str = "plain"  # or the fused kernel of a backend, as in layers.attention
 
 
 class T5Block(nnx.Module):
@@ -36,7 +37,7 @@ class T5Block(nnx.Module):
         def linear(din, dout):
             return nnx.Linear(din, dout, use_bias=False, dtype=shape.dtype, rngs=rngs)
 
-        self.num_heads = shape.num_heads
+        self.num_heads, self.kernel = shape.num_heads, shape.attention
         self.attn_norm = RMSNorm(shape.d_model, shape.eps)
         self.q, self.k, self.v = (linear(shape.d_model, inner) for _ in range(3))
         self.o = linear(inner, shape.d_model)
@@ -52,7 +53,9 @@ class T5Block(nnx.Module):
         B, S, _ = x_BxSxE.shape
         normed = self.attn_norm(x_BxSxE)
         q, k, v = (f(normed).reshape(B, S, self.num_heads, -1) for f in (self.q, self.k, self.v))
-        x_BxSxE += self.o(attention(q, k, v, mask, bias=bias_1xNxSxS, scale=1.0).reshape(B, S, -1))
+        x_BxSxE += self.o(
+            attention(q, k, v, mask, bias=bias_1xNxSxS, scale=1.0, kernel=self.kernel).reshape(B, S, -1)
+        )
         normed = self.mlp_norm(x_BxSxE)
         if self.gated:
             inner = nnx.gelu(self.wi_0(normed), approximate=True) * self.wi_1(normed)

@@ -27,15 +27,51 @@ def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale:
     """
 
     def run(*arrays):
-        transposed = (jnp.transpose(a, (0, 2, 3, 1)) for a in arrays)
-        return jnp.transpose(_attention(scale, interpret, *transposed), (0, 3, 1, 2))
+        return _back(_attention(scale, interpret, *map(_tokens_last, arrays)))
 
+    return _each_device(run, (True, True, True))(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
+
+
+def frozen_attention(
+    q_BxTxNxD: Array,
+    k_BxTxNxD: Array,
+    v_BxTxNxD: Array,
+    mask: Array,
+    bias_1xNxTxT: Array,
+    scale: float,
+    interpret=False,
+) -> Array:
+    """The same with a bias of the logits and a mask (True where attended), broadcastable to (B, 1, T, T).
+
+    It has no gradient: the encoder that needs it is frozen.
+    """
+    B, T = q_BxTxNxD.shape[:2]
+
+    def run(q, k, v, mask_Bx1xTxT, bias):
+        inputs = [*map(_tokens_last, (q, k, v)), *(jnp.swapaxes(a, -1, -2) for a in (mask_Bx1xTxT, bias))]
+        shapes = [jax.ShapeDtypeStruct(inputs[0].shape, q.dtype)]
+        return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2, interpret)[0])
+
+    mask_Bx1xTxT = jnp.broadcast_to(mask, (B, 1, T, T)).astype(jnp.int8)
+    everything = q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask_Bx1xTxT, bias_1xNxTxT
+    return _each_device(run, (True, True, True, True, False))(*everything)
+
+
+def _each_device(run, by_example: tuple[bool, ...]):
+    """`run` on every device, with its own part of those arguments that are cut by examples."""
     if _on_one_device():
-        return run(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
-    by_example = PartitionSpec(_mesh().axis_names)
-    return jax.shard_map(run, in_specs=by_example, out_specs=by_example, check_vma=False)(
-        q_BxTxNxD, k_BxTxNxD, v_BxTxNxD
-    )
+        return run
+    own, whole = PartitionSpec(_mesh().axis_names), PartitionSpec()
+    specs = tuple(own if cut else whole for cut in by_example)
+    return jax.shard_map(run, in_specs=specs, out_specs=own, check_vma=False)
+
+
+def _tokens_last(x_BxTxNxD):
+    return jnp.transpose(x_BxTxNxD, (0, 2, 3, 1))
+
+
+def _back(x_BxNxDxT):
+    return jnp.transpose(x_BxNxDxT, (0, 3, 1, 2))
 
 
 def fits(batch_size: int, length: int) -> bool:
@@ -75,6 +111,16 @@ def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
         lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
 
 
+def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):
+    k_DxT, v_DxT = k_ref[...], v_ref[...]
+    for block in _query_blocks(k_DxT.shape[1]):
+        logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale + bias_ref[:, block].astype(jnp.float32)
+        logits_TxQ = jnp.where(mask_ref[:, block].astype(jnp.int32) != 0, logits_TxQ, jnp.finfo(jnp.float32).min)
+        weights_TxQ = jnp.exp(logits_TxQ - jnp.max(logits_TxQ, axis=0, keepdims=True))
+        total_1xQ = jnp.sum(weights_TxQ, axis=0, keepdims=True)
+        o_ref[:, block] = (_dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ).astype(o_ref.dtype)
+
+
 def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref, *, scale: float):
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
@@ -95,8 +141,9 @@ def _call(kernel, name: str, inputs, out_shapes, products: int, interpret: bool)
     """Runs a kernel for every (example, head); `products` of size (T, T, D) are what it computes."""
     B, N, D, T = inputs[0].shape
 
-    def per_head(array):
-        return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b, n, 0, 0))
+    def per_head(array):  # an axis of one is shared: a mask by all heads, a bias by all examples
+        examples, heads = array.shape[0] > 1, array.shape[1] > 1
+        return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b * examples, n * heads, 0, 0))
 
     size = sum(a.size * a.dtype.itemsize for a in (*inputs, *out_shapes))
     work = pl.CostEstimate(

@@ -24,7 +24,7 @@ from elfcli.errors import InputError
 from elfcli.evaluation.evaluate import evaluation_examples
 from elfcli.flow.objective import encoder_mask
 from elfcli.hub.encoder import Encoder, load_encoder
-from elfcli.models.elf import compute_dtype
+from elfcli.models.elf import arithmetic
 from elfcli.ui.progress import say
 
 
@@ -56,7 +56,7 @@ def open_inputs(config: Config) -> Inputs:
         max_input_length=config.data.max_input_length,
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
-    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, compute_dtype(config)), together)
+    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together)
 
 
 def tokenizer_of(config: Config, examples: Examples) -> str:
