@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny_run import tiny_run
+from tiny_run import SETTINGS, tiny_run
 
 from elfcli.errors import ElfError
 from elfcli.training import checkpoint, integrity, run
@@ -199,3 +199,29 @@ def test_a_second_process_is_told_who_holds_the_run(copy):
         assert json.loads((copy / run.LOCK_FILE).read_text())["pid"] == os.getpid()
         with pytest.raises(ElfError, match="in use by"), locked(copy):
             pass
+
+
+def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess:
+    """Runs `elf train` on a tiny network and kills it where it would first call this function."""
+    code = (
+        "import os, signal, sys\nfrom elfcli.__main__ import main\n"
+        "from elfcli.training import loop, run\n"
+        f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
+    )
+    command = [sys.executable, "-c", code + "main()", "train", "--task", "toy-de-en", "--data", str(data)]
+    options = [option for setting in SETTINGS for option in ("-s", setting)]
+    return subprocess.run([*command, *options, "-o", str(folder)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("call", ["loop.train", "run.Path.rename"])
+def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
+    """After the settings were written, before, and while the tokenizer is: the run is resumed, and can be sampled."""
+    folder, tokenizer = tmp_path / "run", run.TOKENIZER_FOLDER
+    done = starting(tiny_run().parent / "data", folder, call)
+    assert done.returncode == -9 and run.is_run(folder) and not (folder / tokenizer).exists(), done.stderr
+    assert (folder / ".tokenizer.part").exists() == (call == "run.Path.rename")
+    resume_run(folder)
+    assert tree(folder / tokenizer) == tree(tiny_run() / tokenizer) and weights(folder) == weights(tiny_run())
+    assert not list(folder.glob(".*.part"))
+    data = ["--data", tiny_run().parent / "data", "--num-samples", 2, "--steps", 2]
+    assert elf("sample", "--checkpoint", folder, *data)[0] == 0

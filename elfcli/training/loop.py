@@ -83,7 +83,6 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     with locked(folder):
         if is_first_process():
             run.create_run(folder, to_toml(resolved))
-            inputs.tokenizer.save_pretrained(str(folder / "tokenizer"))
         barrier()
         everyone(partial(_require_shared, folder))
         train(resolved, inputs, folder, stop_at=stop_at)
@@ -197,6 +196,7 @@ def train(
                 run.write_whole(folder / run.CONFIG_FILE, to_toml(resolved))
             run.record_environment(folder)
             run.truncate_metrics(folder, start)
+            run.save_tokenizer(inputs.tokenizer, folder)
         say(
             f"{num_params(state.params) / 1e6:.2f}M parameters, {len(inputs.examples)} examples, "
             f"step {start} of {plan.total_steps}, {jax.device_count()} {jax.default_backend()} device(s)"

@@ -11,6 +11,7 @@ checkpoints/STEP/  Orbax checkpoints, each with the sizes and hashes of its file
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from elfcli.errors import ElfError, InputError
 from elfcli.hub.secrets import holds_secret
@@ -26,6 +28,7 @@ CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
+TOKENIZER_FOLDER = "tokenizer"
 PACKAGES = (
     "elfcli",
     "jax",
@@ -106,6 +109,16 @@ def require_run(folder: Path) -> None:
     if not is_run(folder):
         why = "no such folder" if not folder.exists() else f"no {CONFIG_FILE} in it, so it is no run of `elf train`"
         raise InputError(f"{folder}: {why}")
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Puts the tokenizer into the run, whole or not at all; one that is there stays as it is."""
+    place, part = folder / TOKENIZER_FOLDER, folder / f".{TOKENIZER_FOLDER}.part"
+    if place.exists():
+        return
+    shutil.rmtree(part, ignore_errors=True)  # of a start that was killed
+    tokenizer.save_pretrained(str(part))
+    part.rename(place)
 
 
 def record_environment(folder: Path) -> None:
