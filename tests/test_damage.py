@@ -13,7 +13,7 @@ import jax
 import pytest
 from tiny_run import SETTINGS, tiny_run
 
-from elfcli.errors import ElfError
+from elfcli.errors import ElfError, InputError
 from elfcli.training import checkpoint, integrity, run
 from elfcli.training.checkpoint import load_weights
 from elfcli.training.lock import locked
@@ -225,3 +225,18 @@ def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
     assert not list(folder.glob(".*.part"))
     data = ["--data", tiny_run().parent / "data", "--num-samples", 2, "--steps", 2]
     assert elf("sample", "--checkpoint", folder, *data)[0] == 0
+
+
+def test_killed_before_the_settings_are_written(tmp_path):
+    """What is left of the first write is no reason to refuse the same command."""
+    folder = tmp_path / "run"
+    done = starting(tiny_run().parent / "data", folder, "run.os.fsync")
+    assert done.returncode == -9, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE]
+    run.check_new(folder)
+    run.create_run(folder, "")
+    assert sorted(path.name for path in folder.iterdir()) == [run.LOCK_FILE, run.CONFIG_FILE]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="no run folder"):
+        run.check_new(tmp_path / "other")

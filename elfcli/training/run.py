@@ -85,12 +85,12 @@ def is_run(folder: Path) -> bool:
 
 
 def check_new(folder: Path) -> None:
-    """InputError where a new run cannot be made."""
+    """InputError where a new run cannot be made. Hidden files do not count: a start that was killed leaves some."""
     if is_run(folder):
         raise InputError(
             f"{folder} already holds a run; continue it with `elf resume {folder}`, or give another --output"
         )
-    if folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(path.name[0] != "." for path in folder.iterdir())):
         raise InputError(f"{folder} exists and is no run folder; give another --output")
     check_writable(folder)
 
