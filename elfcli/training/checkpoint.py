@@ -40,9 +40,6 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
     manager.close()
 
 
-open_checkpoints = opened
-
-
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
     """Finishes and seals the save before, and starts saving `state`. The run's earlier checkpoints stay intact.
 

@@ -37,6 +37,7 @@ def join(
     place = find_place(os.environ, coordinator, num_processes, process_id)
     if place is None:
         return
+    place.check_port()
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -55,6 +56,8 @@ def join(
     from elfcli.training import watch
 
     watch.start()
+    if place.coordinator:
+        require_same("options", {"--num-processes": place.num_processes})
 
 
 def _keep_stdout() -> None:

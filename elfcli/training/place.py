@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 
 OPTIONS = {
     "--coordinator": "JAX_COORDINATOR_ADDRESS",
@@ -42,6 +42,16 @@ class Place:
                 return True
         except OSError:
             return False
+
+    def check_port(self) -> None:
+        """ElfError where process 0 cannot listen at the coordinator's port: JAX would crash."""
+        if self.coordinator is None or self.process_id != 0:
+            return
+        try:
+            socket.create_server(("", int(self.coordinator.rpartition(":")[2]))).close()
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise ElfError(f"{self.coordinator}: process 0 cannot listen there ({why}); give another port") from None
 
     def missing(self) -> str:
         """What did not happen, where joining the others takes too long."""
