@@ -15,6 +15,7 @@ from elfcli.errors import InputError
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 MAX_VALUES = 100_000
+LONGEST_NUMBER = 100  # characters of a number with an exponent
 
 KeyPath = tuple[str | int, ...]
 
@@ -78,6 +79,10 @@ def _near_file(path: Path) -> str:
 
 
 def _read_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    deep = _DEEP_KEY.search(text)
+    if deep:  # each part of a key costs all parts before it
+        line = text.count("\n", 0, deep.start()) + 1
+        raise FileError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels")
     try:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -89,11 +94,14 @@ def _read_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[KeyPath, int
         raise FileError(f"{path}:{at[1]}: not valid TOML: {message} (column {at[2]})") from None
     except RecursionError:
         raise FileError(f"{path}: nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise FileError(f"{path}: not valid TOML: {error}") from None
     return content, _toml_lines(text)
 
 
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
 _KEY = rf"{_PART}(?:\s*\.\s*{_PART})*"
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_PART}\s*\.\s*){{{MAX_DEPTH}}}")
 _TOML_LINE = re.compile(rf"\s*(?:\[\[\s*(?P<list>{_KEY})\s*\]\]|\[\s*(?P<table>{_KEY})\s*\]|(?P<key>{_KEY})\s*=)")
 
 
@@ -207,14 +215,14 @@ class _YamlWalk:
             return items
         if node.tag == _DATE:
             return node.value
-        if node.style is None and _EXPONENT.fullmatch(node.value):
+        if node.style is None and len(node.value) < LONGEST_NUMBER and _EXPONENT.fullmatch(node.value):
             return float(node.value)  # YAML 1.1 takes 1e-3 for text
         return self.scalar(node)
 
     def scalar(self, node) -> Any:
         try:
             value = self.loader.construct_object(node)
-        except (ValueError, OverflowError, TypeError) as error:
+        except (ValueError, OverflowError, TypeError, KeyError) as error:
             raise FileError(f"{self.path}:{_line(node)}: not valid YAML: {error}") from None
         if value is not None and not isinstance(value, (str, int, float, bool)):
             raise FileError(f"{self.path}:{_line(node)}: the tag {node.tag} has no place among settings")

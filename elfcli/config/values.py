@@ -34,7 +34,7 @@ def parse_toml_value(text: str) -> Any:
     """`text` as a TOML value, or `text` itself where it is none."""
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return text
     return parsed["value"] if len(parsed) == 1 else text
 
@@ -87,7 +87,10 @@ def _hint(section: type[Section], name: str, shown: Any) -> str:
 def _show(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        text = "a number of thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
