@@ -207,7 +207,7 @@ def test_hostile_settings_are_refused_in_one_go(tmp_path, name, data):
 @pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 50_000, "[" * 5000, "[" + "9" * 5000 + "]"])
 def test_hostile_values_on_the_command_line(value):
     for options in ({"sets": [f"seed={value}"], "environ": {}}, {"environ": {"ELF_SEED": value}}):
-        with pytest.raises(InputError, match="(seed|ELF_SEED): expected a whole number") as refused:
+        with pytest.raises(InputError, match=r"(seed|ELF_SEED): expected a whole number") as refused:
             resolve(**options)
         assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
 

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
+from test_kill import killed
 from typer.testing import CliRunner
 
 from elfcli.cli.tokenize import tokenize as command
@@ -22,6 +24,7 @@ from elfcli.data.corpus import Keys, Reading, chosen_keys, open_corpus, requeste
 from elfcli.data.datasets import load_examples, load_tokenizer, recorded_tokenizer, vocab_size
 from elfcli.data.encode import pack_rows
 from elfcli.data.tokenize import Job, cut_counts, percentiles, tokenize
+from elfcli.data.working import LOCK, clear_killed, working_folder
 from elfcli.errors import InputError
 
 PAIRS = [(f"der hund nummer {n}", f"the dog number {n}, said the man") for n in range(40)]
@@ -194,6 +197,71 @@ def test_nothing_is_overwritten_without_being_told_to(pairs_job, pairs_data, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     tokenize(replace(pairs_job, overwrite=True))
     assert contents(pairs_data) == before
+
+
+def named_options(job: Job) -> list:
+    """The same job as options of `elf tokenize`."""
+    options = ["-i", job.inputs[0], "--validation", job.validation[0], "--train-tokenizer", job.train_tokenizer]
+    return ["tokenize", *options, "--source-key", "input", "--target-key", "output"]
+
+
+def test_what_a_killed_one_left_is_deleted_and_nothing_else(pairs_job, pairs_data, tmp_path):
+    output = tmp_path / "d"
+    killed(0, *named_options(pairs_job), "-o", output)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".d.") and (left / "data").is_dir()
+    kept = {".d.mine1234": "no lock of ours", ".e.other123": "of another output", ".d.too-long1": "not our name"}
+    for name in kept:
+        (tmp_path / name / "data").mkdir(parents=True)
+        if name != ".d.mine1234":
+            write(tmp_path / name / LOCK, "")
+    with working_folder(output) as busy:
+        write(busy / "file", "x")
+        tokenize(replace(pairs_job, output=output))
+        assert {path.name for path in tmp_path.iterdir()} == {"d", busy.name, *kept} and (busy / "file").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"d", *kept} and contents(output) == contents(pairs_data)
+
+
+def test_killed_between_taking_the_old_data_away_and_giving_the_new_its_name(pairs_job, pairs_data, tmp_path, capsys):
+    output = tmp_path / "d"
+    shutil.copytree(pairs_data, output)
+    other = jsonl(tmp_path / "other.jsonl", [{"input": b, "output": a} for a, b in PAIRS])
+    job = replace(pairs_job, inputs=(str(other),))
+    killed(0, *named_options(job), "--overwrite", "-o", output)
+    assert not output.exists()
+    with pytest.raises(InputError, match="exists already"):
+        tokenize(replace(job, output=output))
+    assert "the data that was here is back" in capsys.readouterr().err
+    assert contents(output) == contents(pairs_data)
+    assert {path.name for path in tmp_path.iterdir()} == {"d", "other.jsonl"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_stopped_between_the_two(pairs_job, pairs_data, tmp_path, monkeypatch, error):
+    output, real = tmp_path / "d", Path.rename
+    shutil.copytree(pairs_data, output)
+
+    def rename(self, target):
+        if self.name == "data" and target == output:
+            raise error
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(error):
+        tokenize(replace(pairs_job, output=output, overwrite=True))
+    assert contents(output) == contents(pairs_data) and [path.name for path in tmp_path.iterdir()] == ["d"]
+
+
+def test_old_data_is_not_put_back_over_new_nor_half_deleted(pairs_data, tmp_path):
+    output = tmp_path / "d"
+    shutil.copytree(pairs_data, output)
+    for name, inside in ((".d.abcdefgh", "replaced"), (".d.ijklmnop", "old")):
+        (tmp_path / name / inside).mkdir(parents=True)
+        write(tmp_path / name / LOCK, "")
+        if inside == "old":
+            shutil.rmtree(output)
+        clear_killed(output)
+        assert [path.name for path in tmp_path.iterdir()] == (["d"] if inside == "replaced" else [])
 
 
 def test_a_bad_line_leaves_nothing_behind(tmp_path):

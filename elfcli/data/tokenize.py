@@ -25,6 +25,7 @@ from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows
 from elfcli.data.public import SOURCES, T5_TOKENIZER, public_files
 from elfcli.data.toy import TASKS, task_files
 from elfcli.data.vocabulary import train_tokenizer
+from elfcli.data.working import REPLACED, clear_killed, working_folder
 from elfcli.errors import InputError, did_you_mean
 
 CHUNK = 1000
@@ -86,8 +87,9 @@ def no_progress(stage: str, done: int, total: int, documents: int) -> None:
 
 def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
     """Does the whole job; InputError for anything wrong with it or with the input, and then nothing is written."""
-    check_job(job)
     output = job.output.expanduser().absolute()
+    clear_killed(output)
+    check_job(job)
     check_output(output, job.overwrite)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -95,25 +97,19 @@ def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
             pass
     except OSError as error:
         raise InputError(f"{job.output}: cannot be written ({error.strerror}); give another --output") from None
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+    with working_folder(output) as working:
         if job.task in SOURCES:
-            job = public_job(job, Path(temporary), progress)
+            job = public_job(job, working, progress)
         elif job.task:
-            paths = task_files(job.task, Path(temporary), seed=job.seed)
+            paths = task_files(job.task, working, seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
-        folder = Path(temporary) / "data"
+        folder = working / "data"
         folder.mkdir(mode=0o755)
         summary = write_data(job, folder, progress)
-        replaced = Path(temporary) / "replaced"
         if output.exists():
             check_output(output, job.overwrite)
-            output.rename(replaced)
-        try:
-            folder.rename(output)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(output)
-            raise
+            output.rename(working / REPLACED)
+        folder.rename(output)
     return replace(summary, output=output)
 
 
