@@ -252,6 +252,9 @@ CASES = [
     (EVAL + "--output /proc/new", ["/proc/new"]),
     (EVAL + "-s metrics=[]", ["metrics"]),
     (EVAL + '-s metrics=["bleuu"]', ["metrics", "'bleu'"]),
+    (EVAL + '-s max_input_length=0 -s metrics=["ppl","bleu"] -s eval_ppl_model=gpt', ["gpt"]),
+    (EVAL + '-s max_input_length=0 -s metrics=["bleu"]', ["metrics: bleu", "references", "ppl"]),
+    (EVAL + '-s max_input_length=0 -s metrics=["rouge"]', ["metrics: rouge", "references", "ppl"]),
     (EVAL + '--data data -s metrics=["ppl"] -s eval_ppl_model=gpt', ["gpt"]),
     (EVAL + '--data data -s metrics=["ppl"] -s eval_ppl_model=nowhere/at/all', ["nowhere/at/all"]),
     # sweep
@@ -276,6 +279,7 @@ CASES = [
     (SWEEP + "--time-schedule unifrm", ["--time-schedule", "did you mean 'uniform'"]),
     (SWEEP + "--metrics bleuu", ["--metrics", "did you mean 'bleu'"]),
     (SWEEP + "--metrics ppl -s eval_ppl_model=gpt", ["gpt"]),
+    (SWEEP + "-s max_input_length=0 --metrics rouge", ["metrics: rouge", "references", "ppl"]),
     (SWEEP + "-s metrics=[]", ["metrics"]),
     (SWEEP + "--configs gone.yaml", ["gone.yaml"]),
     (SWEEP + "--configs folder", ["folder"]),

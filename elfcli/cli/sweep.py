@@ -100,13 +100,14 @@ def sweep(
 def run(plan, overwrite: bool, sampled: str) -> list[dict]:
     """Checks what can be checked before sampling, says what will be done, does it; results best first."""
     from elfcli.evaluation import sweep as sweeping
+    from elfcli.evaluation.evaluate import check_metrics
     from elfcli.training.lock import locked
     from elfcli.training.run import check_output_file
     from elfcli.ui.progress import progress, say
 
     check_output_file(plan.folder / sweeping.RESULTS_FILE, overwrite=True)
     sweeping.check_folder(plan.folder)
-    sweeping.check_metrics(plan)
+    check_metrics(plan.metrics, plan.rows, plan.model.config)
     with locked(plan.folder):
         done = [] if overwrite else sweeping.finished(plan)
         todo, texts = len(sweeping.left(plan, done)), len(plan.rows)

@@ -100,6 +100,24 @@ def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None
         raise InputError(f"{path}: {error.strerror}; give another --output") from None
 
 
+def references_of(rows: list[dict], metric: str) -> list[str]:
+    """What the metric compares with; InputError for rows without."""
+    if not all("reference" in row for row in rows):
+        raise InputError(f"metrics: {metric} compares with references, which free samples do not have; ask for ppl")
+    return [row["reference"] for row in rows]
+
+
+def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> None:
+    """InputError, before anything is sampled, where rows like these cannot be scored by all of the metrics."""
+    for metric in metrics:
+        if metric == "ppl":
+            from elfcli.evaluation.perplexity import load_judge_tokenizer
+
+            load_judge_tokenizer(config.evaluation.eval_ppl_model, None)
+        else:
+            references_of(rows, metric)
+
+
 def score(rows: list[dict], metric: str, config: Config) -> dict:
     """{"metric", "value", ...} of one metric: bleu, rouge or ppl; all processes share the work of ppl."""
     generated = [row["generated"] for row in rows]
@@ -116,7 +134,7 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
             batch_size=settings.eval_ppl_batch_size,
             max_length=settings.eval_ppl_max_length,
         ).as_dict()
-    references = [row["reference"] for row in rows]
+    references = references_of(rows, metric)
     if metric == "bleu":
         from elfcli.evaluation.bleu import corpus_bleu
 
@@ -142,10 +160,7 @@ def evaluate(
     Returns one result per setting: {"setting", "step", "seed", "num_samples", "seconds", "scores": [...]}.
     """
     metrics = model.config.evaluation.metrics
-    if "ppl" in metrics:
-        from elfcli.evaluation.perplexity import load_judge_tokenizer
-
-        everyone(partial(load_judge_tokenizer, model.config.evaluation.eval_ppl_model, None))  # told of beforehand
+    everyone(partial(check_metrics, metrics, rows, model.config))
     longest, results = max(setting.steps for setting in settings), []
     for index, setting in enumerate(settings):
         start = time.monotonic()

@@ -40,17 +40,6 @@ class Sweep:
     batch_size: int = 64
 
 
-def check_metrics(sweep: Sweep) -> None:
-    """InputError, before anything is sampled, where a metric has nothing to compare with."""
-    for metric in sweep.metrics:
-        if metric == "ppl":
-            from elfcli.evaluation.perplexity import load_judge_tokenizer
-
-            load_judge_tokenizer(sweep.model.config.evaluation.eval_ppl_model, None)
-        elif not all("reference" in row for row in sweep.rows):
-            raise InputError(f"--metrics {metric}: needs references, but free samples have none; give ppl")
-
-
 def check_folder(folder: Path) -> None:
     """InputError where the folder holds something else than a sweep."""
     if (folder / RESULTS_FILE).is_file() or not folder.is_dir():
