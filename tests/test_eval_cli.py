@@ -6,6 +6,9 @@ import sys
 
 import pytest
 from test_perplexity import write_judge
+from tiny_run import tiny_run
+
+from elfcli.evaluation import perplexity
 
 ROWS = [("the old man sleeps", "the old man sleeps"), ("a dog runs home", "The dog runs home"), ("", "no text")]
 
@@ -89,3 +92,19 @@ def test_bleu_loads_no_accelerator_code(samples):
     command = [sys.executable, "-c", code, "eval-bleu", str(samples)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_the_judge_is_loaded_once_for_all_settings(elf, tmp_path, monkeypatch):
+    judge, loaded, real = write_judge(tmp_path / "judge"), [], perplexity.load_gpt2
+    monkeypatch.setattr(perplexity, "load_gpt2", lambda name: loaded.append(name) or real(name))
+    data = ["--data", tiny_run().parent / "data", "-s", f"eval_ppl_model={judge}"]
+    out = tmp_path / "swept"
+    assert elf("sweep", tiny_run(), *data, "--steps", "2,3,4", "-n", 3, "--metrics", "ppl", "-o", out)[0] == 0
+    assert loaded == [str(judge)]
+    values = [json.loads(line)["scores"][0]["value"] for line in (out / "results.jsonl").read_text().splitlines()]
+    again = tmp_path / "again.json"
+    name = f"{json.loads((out / 'results.jsonl').read_text().splitlines()[2])['name']}.jsonl"
+    assert elf("eval-ppl", out / name, "--model", judge, "--json", again)[0] == 0 and loaded == [str(judge)]
+    assert json.loads(again.read_text())["value"] == pytest.approx(values[2], rel=1e-6)
+    other = write_judge(tmp_path / "other", window=32)
+    assert elf("eval-ppl", out / name, "--model", other)[0] == 0 and loaded == [str(judge), str(other)]

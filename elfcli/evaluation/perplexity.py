@@ -5,7 +5,7 @@ Texts are scored longest first, padded to a few lengths, so that short ones cost
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,12 @@ def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
     return value
 
 
+@lru_cache(maxsize=1)
 def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]:
-    """(tokenizer, shape, weights) of the GPT-2. InputError where it cannot be had or they do not go together."""
+    """(tokenizer, shape, weights) of the GPT-2; the last one stays in memory, for the next setting's texts.
+
+    InputError where it cannot be had or they do not go together.
+    """
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_gpt2(model)
     if vocab_size(judge_tokenizer) > shape.vocab_size:
