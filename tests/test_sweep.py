@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,46 @@ def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
     assert again[0] == 0 and sampled == [] and again[1] == out  # nothing is left to do: it tells the results
     assert sweep("--steps", "2,3,5", "--cfg", "1,2", "-n", 6, "-o", "stopped")[0] == 0
     assert [name[:4] for name in sampled] == ["ode3", "ode3"]
+
+
+def two_processes(*options: list) -> list[subprocess.CompletedProcess]:
+    """Runs `elf sweep` as two processes, each with its options."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    joined = ["--coordinator", address, "--num-processes", 2, "--join-timeout", 60, "--process-id"]
+    words = [[sys.executable, "-m", "elfcli", "sweep", *own, *joined, i] for i, own in enumerate(options)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen(list(map(str, command)), **pipes) for command in words]
+    try:
+        told = [process.communicate(timeout=120) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, *texts)
+        for process, texts in zip(started, told, strict=True)
+    ]
+
+
+def test_two_processes_go_on_and_end_the_same(sweep, copy):
+    """One setting is done already, by a single process; the results of all are those of a single process."""
+    assert sweep(*GRID, "-o", "whole")[0] == 0
+    assert sweep("--steps", 2, "--cfg", 1, "-n", 6, "-o", "shared")[0] == 0
+    command = [copy, "--data", tiny_run().parent / "data", *GRID, "-o", "shared", "--json", "best.json"]
+    first, second = two_processes(command, command)
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert "4 settings of 6" in first.stderr and "1 of them done already" in first.stderr
+    assert (second.stdout, second.stderr) == ("", "") and "ranked by bleu" in first.stdout
+    assert content(Path("shared")) == content(Path("whole")) and len(json.loads(Path("best.json").read_text())) == 4
+
+
+def test_two_processes_that_are_asked_for_different_things_refuse(copy):
+    command = [copy, "--data", tiny_run().parent / "data", "-n", 6, "-o", "shared"]
+    first, second = two_processes([*command, "--steps", "2,5"], [*command, "--steps", "2,6"])
+    assert (first.returncode, second.returncode) == (2, 2), first.stderr + second.stderr
+    errors = [line for line in (first.stderr + second.stderr).splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "process 1: sampling settings of its sweep" in errors[0]
+    assert not Path("shared/results.jsonl").exists()
 
 
 def test_results_of_something_else_are_refused_or_replaced(sweep, copy, sampled):

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 import typer
 
 from elfcli.cli.evaluate import shown_score, what_is_sampled
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import (
+    ConfigOption,
+    CoordinatorOption,
+    JoinTimeoutOption,
+    ModelOption,
+    NumProcessesOption,
+    ProcessIdOption,
+    SetOption,
+    TaskOption,
+)
 from elfcli.cli.sample import CHECKPOINT_HELP, chosen_setting
 
 METRICS, SAMPLERS, SCHEDULES = ("bleu", "rouge", "ppl"), ("ode", "sde"), ("logit_normal", "uniform")
@@ -45,11 +54,19 @@ def sweep(
     model: ModelOption = None,
     config: ConfigOption = None,
     sets: SetOption = None,
+    coordinator: CoordinatorOption = None,
+    num_processes: NumProcessesOption = None,
+    process_id: ProcessIdOption = None,
+    join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Sample and score every combination of sampling settings, best first; a stopped sweep goes on.
 
     Without lists, the settings of the task's preset (or of --configs) are swept.
     """
+    from elfcli.training.distributed import by_first, join
+
+    join(coordinator, num_processes, process_id, join_timeout)
+
     import json
 
     from elfcli.errors import InputError
@@ -68,17 +85,17 @@ def sweep(
             raise InputError("--configs and lists of values (--steps, --cfg, ...) exclude each other")
         sets = [*(sets or ()), f"sampling_configs_path={configs}"]
     chosen = listed("--metrics", metrics, one_of(METRICS))
-    check_output_file(json_file, overwrite, "--json")
+    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     if output is not None:
-        check_output_file(output / "results.jsonl", overwrite=True)
+        by_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))
 
     from elfcli.evaluation.defaults import chosen_checkpoint
 
-    checkpoint = chosen_checkpoint(checkpoint, task, model)
+    checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
     from elfcli.evaluation.evaluate import rows_to_sample
     from elfcli.evaluation.generate import load_model, settings_of
     from elfcli.evaluation.sweep import Sweep
-    from elfcli.ui.progress import say
+    from elfcli.ui.progress import is_first_process, say
 
     loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
     say(loaded.source.description)
@@ -91,6 +108,8 @@ def sweep(
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed}"
     plan = Sweep(loaded, tuple(settings), conditions, rows, scores, folder, seed, batch_size)
     results = run(plan, overwrite, what_is_sampled(loaded.config, data))
+    if not is_first_process():
+        return
     show(results, checkpoint, folder)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,15 +120,16 @@ def run(plan, overwrite: bool, sampled: str) -> list[dict]:
     """Checks what can be checked before sampling, says what will be done, does it; results best first."""
     from elfcli.evaluation import sweep as sweeping
     from elfcli.evaluation.evaluate import check_metrics
+    from elfcli.training.distributed import by_first, everyone
     from elfcli.training.lock import locked
     from elfcli.training.run import check_output_file
     from elfcli.ui.progress import progress, say
 
-    check_output_file(plan.folder / sweeping.RESULTS_FILE, overwrite=True)
-    sweeping.check_folder(plan.folder)
-    check_metrics(plan.metrics, plan.rows, plan.model.config)
+    by_first(lambda: check_output_file(plan.folder / sweeping.RESULTS_FILE, overwrite=True))
+    by_first(lambda: sweeping.check_folder(plan.folder))
+    everyone(lambda: check_metrics(plan.metrics, plan.rows, plan.model.config))
     with locked(plan.folder):
-        done = [] if overwrite else sweeping.finished(plan)
+        done = by_first(lambda: [] if overwrite else sweeping.finished(plan))
         todo, texts = len(sweeping.left(plan, done)), len(plan.rows)
         say(
             f"{len(plan.settings)} settings of {texts} {sampled}, {len(plan.settings) - todo} of them done already, "

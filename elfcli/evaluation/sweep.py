@@ -1,25 +1,27 @@
 """Many ways to sample, each sampled and scored: one line of `results.jsonl` per finished setting, and its samples.
 
 A sweep that was stopped goes on: settings whose line is there are not sampled again. A line says what it is of (step,
-weights, data, ...), and lines of anything else are refused.
+weights, data, ...), and lines of anything else are refused. Of several processes all compute; process 0 decides what
+is left, and writes.
 """
 
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 import xxhash
 
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.evaluate import sample_rows, score, write_samples
 from elfcli.evaluation.generate import Model, Setting
 from elfcli.evaluation.samples_file import read_jsonl
+from elfcli.training.distributed import by_first, require_same
 from elfcli.training.run import write_whole
-from elfcli.ui.progress import is_first_process
 
 RESULTS_FILE = "results.jsonl"
 LOWER_IS_BETTER = ("ppl",)
@@ -98,7 +100,9 @@ def run_sweep(sweep: Sweep, done: list[dict], update: Callable[[int], None] = la
     A result is {"setting", "name", "of", "seconds", "scores": [...]}. update(texts) counts those of this call.
     """
     path, of, results, texts = sweep.folder / RESULTS_FILE, made_of(sweep), list(done), 0
-    write_results(path, results)  # empty at first: says whose folder it is
+    asked = {"sampling settings": [setting.name for setting in sweep.settings], "batch_size": sweep.batch_size}
+    require_same("sweep", of | asked)
+    by_first(partial(write_results, path, results))  # empty at first: says whose folder it is
     longest = max(setting.steps for setting in sweep.settings)  # of all, so that what is left compiles the same
     for setting in left(sweep, done):
         start = time.monotonic()
@@ -113,10 +117,9 @@ def run_sweep(sweep: Sweep, done: list[dict], update: Callable[[int], None] = la
         texts += len(samples)
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         result["scores"] = [score(samples, metric, sweep.model.config) for metric in sweep.metrics]
-        if is_first_process():
-            write_samples(sweep.folder / f"{setting.name}.jsonl", samples, overwrite=True)
+        by_first(partial(write_samples, sweep.folder / f"{setting.name}.jsonl", samples, overwrite=True))
         results.append(result)
-        write_results(path, results)
+        by_first(partial(write_results, path, results))
     return [next(r for r in results if r["setting"] == asdict(setting)) for setting in sweep.settings]
 
 
@@ -126,8 +129,10 @@ def left(sweep: Sweep, done: list[dict]) -> list[Setting]:
 
 
 def write_results(path: Path, results: list[dict]) -> None:
-    if is_first_process():
+    try:
         write_whole(path, "".join(json.dumps(result) + "\n" for result in results))
+    except OSError as error:
+        raise ElfError(f"{path}: {error.strerror}") from None
 
 
 def best_first(results: list[dict]) -> list[dict]:
