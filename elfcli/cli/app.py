@@ -13,6 +13,7 @@ from elfcli.cli import (
     eval_rouge,
     evaluate,
     export,
+    plan,
     push,
     resume,
     sample,
@@ -64,6 +65,7 @@ SHARING = "Sharing"
 app.command("demo", rich_help_panel=START)(demo.demo)
 app.command("tasks", rich_help_panel=START)(tasks.tasks)
 app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
+app.command("plan", rich_help_panel=TRAINING)(plan.plan)
 app.command("train", rich_help_panel=TRAINING)(train.train)
 app.command("resume", rich_help_panel=TRAINING)(resume.resume)
 app.command("sample", rich_help_panel=SAMPLING)(sample.sample)

@@ -166,7 +166,7 @@ def generate(
         filled = [*part, *[()] * (batch_size - len(part))]
         examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
         batch = collate(examples, **lengths, pad_id=fill)
-        tokens = _sample_batch(
+        tokens = sample_batch(
             (model.shape, model.encoder.apply, objective.denoiser_noise_scale, objective.t_eps, mesh),
             (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
             (model.params, model.encoder.params),
@@ -181,7 +181,7 @@ def generate(
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _sample_batch(static, switches, params, batch, numbers_B, traced):
+def sample_batch(static, switches, params, batch, numbers_B, traced):
     """Tokens (B, S) of one batch, shared out over the devices by its rows; every device gets all tokens."""
     shape, encode, noise_scale, t_eps, mesh = static
     use_cfg, use_w = switches

@@ -32,7 +32,7 @@ def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attenti
     """The encoder of the settings for ids below `vocab_size`. InputError where it cannot be had or is too small."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
-        return Encoder(table, _apply_table, cfg.embedding_dim, vocab_size)
+        return Encoder(table, apply_table, cfg.embedding_dim, vocab_size)
     if cfg.encoder_checkpoint is not None:
         config_path = fetch(cfg.encoder_model_name, "config.json", "T5 encoder")
         shape = t5_shape(read_json(config_path), config_path)
@@ -46,12 +46,12 @@ def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attenti
             f"tokenize with the encoder's own vocabulary, or set encoder_model_name=embedding"
         )
     shape = replace(shape, dtype=dtype, attention=attention)
-    return Encoder(jax.tree.map(jnp.asarray, params), partial(_apply_t5, shape), shape.d_model, rows)
+    return Encoder(jax.tree.map(jnp.asarray, params), partial(apply_t5, shape), shape.d_model, rows)
 
 
-def _apply_table(table, ids_BxS, mask_BxSxS):
+def apply_table(table, ids_BxS, mask_BxSxS):
     return table[ids_BxS]
 
 
-def _apply_t5(shape: T5Shape, params, ids_BxS, mask_BxSxS):
+def apply_t5(shape: T5Shape, params, ids_BxS, mask_BxSxS):
     return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids_BxS, mask_BxSxS)

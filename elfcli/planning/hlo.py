@@ -6,7 +6,10 @@ the estimate that it carries, and counted as often as it runs beyond the once.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
+
+from elfcli.errors import ElfError
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "copy-done"}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
@@ -65,17 +68,26 @@ class Program:
     entry: str
 
 
-def left_out(text: str, rates: Rates, trips: int | None = None) -> Cost:
-    """What XLA's analysis of the whole program does not count, and all bytes that collectives send.
+def program_cost(compiled, rates: Rates, trips: int | None = None) -> Cost:
+    """Of a compiled program (`jax.stages.Compiled`) on one chip: XLA's own analysis, and what that leaves out.
 
     trips: of loops whose number of trips is not in the program (a traced number of steps).
     """
+    analysis = compiled.cost_analysis()
+    once, often = counted_once(compiled.as_text(), rates, trips)
+    beyond = often + once * -1
+    return Cost(
+        flops=analysis.get("flops", 0.0) + beyond.flops,
+        bytes=analysis.get("bytes accessed", 0.0) + beyond.bytes,
+        seconds=analysis.get("optimal_seconds", once.seconds) + beyond.seconds,
+        collective_bytes=often.collective_bytes,
+    )
+
+
+def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cost, Cost]:
+    """(with every loop's body counted once, with every loop's body as often as it runs) of an HLO module's text."""
     program = parse(text)
     prices: dict[tuple[str, str], Cost] = {}
-
-    def once(name: str) -> Cost:
-        """What XLA counts of a computation: loop bodies once, kernels by the estimate that they carry."""
-        return total(name, lambda instruction: 1)
 
     def price(computation: str, instruction: Instruction) -> Cost:
         key = computation, instruction.name
@@ -83,7 +95,7 @@ def left_out(text: str, rates: Rates, trips: int | None = None) -> Cost:
             prices[key] = instruction_cost(program, computation, instruction, rates)
         return prices[key]
 
-    def total(name: str, times) -> Cost:
+    def total(name: str, times: Callable[[Instruction], int]) -> Cost:
         cost = Cost()
         for instruction in program.computations[name].values():
             if instruction.opcode == "while":
@@ -98,11 +110,10 @@ def left_out(text: str, rates: Rates, trips: int | None = None) -> Cost:
     def trips_of(instruction: Instruction) -> int:
         found = known_trips(program, instruction) or trips
         if found is None:
-            raise ValueError(f"{instruction.name}: how often this loop runs is not in the program")
+            raise ElfError(f"{instruction.name}: how often this loop runs is not in the compiled program")
         return found
 
-    everything, counted = total(program.entry, trips_of), once(program.entry)
-    return everything + counted * -1 + Cost(collective_bytes=counted.collective_bytes)
+    return total(program.entry, lambda loop: 1), total(program.entry, trips_of)
 
 
 def body_of(loop: Instruction) -> str:
@@ -184,7 +195,7 @@ def parse(text: str) -> Program:
     computations: dict[str, dict[str, Instruction]] = {}
     texts: dict[str, str] = {}
     entry, name, lines = "", "", []
-    for line in text.splitlines():
+    for line in re.sub(r" stack_frame_id=\d+", "", text).splitlines():  # they point into tables left out here
         if line.endswith("{") and not line.startswith((" ", "HloModule")) and " -> " in line:
             name = line.removeprefix("ENTRY ").partition(" ")[0]
             entry = name if line.startswith("ENTRY") else entry

@@ -58,6 +58,15 @@ def with_data(resolved: Resolved) -> Resolved:
     return changed(resolved, "data", keep_origin=True, **local)
 
 
+def with_local_data(resolved: Resolved) -> Resolved:
+    """The settings with the data of the task that lies here, where none were given."""
+    data = resolved.config.data
+    if data.task is None or (data.data_path is not None and resolved.origins["data_path"].layer != "task preset"):
+        return resolved
+    folder = default_folder(data.task)
+    return with_folder(resolved, folder) if (folder / METADATA_FILE).is_file() else resolved
+
+
 def with_folder(resolved: Resolved, folder: Path) -> Resolved:
     """The settings with a local data folder; a preset's evaluation data gives way to its validation split."""
     if resolved.origins["eval_data_path"].layer == "task preset" and (folder / "validation").is_dir():

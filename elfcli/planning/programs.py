@@ -1,0 +1,117 @@
+"""The programs that are planned: the training step and the sampler, with shapes in place of arrays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from elfcli.config.schema import Config
+from elfcli.data.datasets import load_examples, load_tokenizer, vocab_size
+from elfcli.errors import InputError
+from elfcli.evaluation.generate import Setting, sample_batch
+from elfcli.flow.sampler import Guidance
+from elfcli.hub.encoder import Encoder, apply_t5, apply_table
+from elfcli.hub.pretrained import fetch, read_json, t5_shape
+from elfcli.hub.published import VOCABULARY
+from elfcli.models.elf import abstract_params, arithmetic, elf_shape
+from elfcli.models.layers import abstract
+from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.planning.chips import Machine
+from elfcli.training.inputs import tokenizer_of
+from elfcli.training.mesh import by_example, make_mesh, needed_fsdp
+from elfcli.training.optimizer import lr_schedule, make_optimizer
+from elfcli.training.step import init_state, make_train_step
+
+T5_SMALL = T5Shape(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
+KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is known of a run without reading it. num_examples: None where no data is here."""
+
+    vocabulary: int
+    num_examples: int | None
+    notes: tuple[str, ...]
+
+
+def look_at_data(config: Config) -> Task:
+    """The vocabulary and number of examples of local data, else T5's vocabulary."""
+    notes, count, tokens = [], None, None
+    try:
+        examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
+        if examples is not None:
+            count = len(examples)
+            tokens = vocab_size(load_tokenizer(tokenizer_of(config, examples)))
+    except InputError:
+        notes.append(f"data {config.data.data_path} is not here")
+    if tokens is None and config.data.tokenizer_name is not None:
+        tokens = vocab_size(load_tokenizer(config.data.tokenizer_name))
+    if tokens is None:
+        notes.append(f"vocabulary taken as T5's {VOCABULARY:,}")
+    return Task(tokens or VOCABULARY, count, tuple(notes))
+
+
+def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
+    """The frozen encoder without its weights. InputError where its shape cannot be had."""
+    cfg = config.encoder
+    if cfg.encoder_model_name == "embedding":
+        table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
+        return Encoder(table, apply_table, cfg.embedding_dim, vocabulary)
+    shape = KNOWN_ENCODERS.get(cfg.encoder_model_name)
+    if shape is None:
+        path = fetch(cfg.encoder_model_name, "config.json", "T5 encoder")
+        shape = t5_shape(read_json(path), path)
+    dtype, attention = arithmetic(config, platform)
+    shape = replace(shape, dtype=dtype, attention=attention)
+    params = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))
+    return Encoder(params, partial(apply_t5, shape), shape.d_model, shape.vocab_size)
+
+
+def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Callable[[], Any], int]:
+    """(`lower()` of one optimiser step as `elf train` runs it, devices that share one copy of the state)."""
+    encoder = abstract_encoder(config, vocabulary, machine.platform)
+    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-3, 10, 1000), shape.dtype)
+    state = jax.eval_shape(partial(init_state, shape, tx, 0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    fsdp = config.training.fsdp or needed_fsdp(count, len(machine.devices), machine.memory)
+    mesh = make_mesh(fsdp, devices=machine.devices)
+    step = make_train_step(config, shape, encoder, tx, mesh)
+    sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
+    batch = {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)}
+    batch |= {name: jax.ShapeDtypeStruct(sizes, bool) for name in ("cond_mask", "valid_mask")}
+    return partial(step.lower, state, encoder.params, batch), fsdp
+
+
+def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int):
+    """`lower()` of the program that samples one batch of texts, as `elf sample` runs it."""
+    encoder = abstract_encoder(config, vocabulary, machine.platform)
+    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    mesh, S = make_mesh(devices=machine.devices), config.data.max_length
+    rows, everywhere = by_example(mesh), NamedSharding(mesh, PartitionSpec())
+
+    def whole(tree):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree)
+
+    def row(dtype, *sizes):
+        return jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=rows)
+
+    number: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    grid = jax.ShapeDtypeStruct((setting.steps + 1,), jnp.float32)
+    traced = (number, number), jax.ShapeDtypeStruct((2,), jnp.uint32), grid, number, Guidance(number, number)
+    objective = config.objective
+    return partial(
+        sample_batch.lower,
+        (shape, encoder.apply, objective.denoiser_noise_scale, objective.t_eps, mesh),
+        (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
+        whole((abstract_params(shape), encoder.params)),
+        [row(jnp.int32, S), row(bool, S), row(bool, S)],
+        row(jnp.int32),
+        whole(traced),
+    )

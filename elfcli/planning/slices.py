@@ -1,0 +1,56 @@
+"""TPU slices by the names that Google Cloud gives them. Imports no JAX: the environment is set before it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from elfcli.errors import InputError, did_you_mean
+
+GIB = 2**30
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A TPU generation, from Google Cloud's documentation. cores: what its slice names count per chip."""
+
+    library_name: str  # what libtpu calls it in topology names
+    memory: int  # bytes per chip
+    links: float  # bytes per second of a chip to the others, all links together
+    cores: int
+    slices: Mapping[int, tuple[int, ...]]  # chips to layout
+
+
+V5P = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
+       512: (8, 8, 8)}  # fmt: skip
+FLAT = {4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
+KINDS = {
+    "v5p": Kind("v5", 95 * GIB, 600e9, 2, V5P),
+    "v5e": Kind("v5e", 16 * GIB, 200e9, 1, FLAT),
+    "v6e": Kind("v6e", 32 * GIB, 448e9, 1, FLAT),
+}
+
+
+def names() -> list[str]:
+    return [f"{kind}-{chips * KINDS[kind].cores}" for kind in KINDS for chips in KINDS[kind].slices]
+
+
+def check_name(name: str) -> None:
+    """InputError for a name that is no machine's."""
+    if name == LOCAL or name in names():
+        return
+    raise InputError(f"--topology {name}: not known{did_you_mean(name, [LOCAL, *names()])}; "
+                     f"there are {LOCAL}, {', '.join(names())}")  # fmt: skip
+
+
+def prepare_compiler(name: str) -> None:
+    """Sets what libtpu needs to compile without a TPU; to be called before JAX is imported. InputError without it."""
+    if name == LOCAL:
+        return
+    if find_spec("libtpu") is None:
+        raise InputError(f"--topology {name}: compiling for TPUs takes libtpu: pip install 'elfcli[tpu]'")
+    kind = name.replace("v5e", "v5litepod")
+    settings = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": "localhost",
+                "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
+    os.environ.update(settings)

@@ -1,0 +1,127 @@
+"""`elf plan`: loops counted by their trips, kernels by their work, and what a user is told."""
+
+import json
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from elfcli.config.resolve import resolve
+from elfcli.models import elf as elf_module
+from elfcli.models.layers import REMAT_POLICIES
+from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
+from elfcli.planning.plan import over_memory, plan_training
+from elfcli.planning.slices import names
+
+RATES = Rates(1e12, 1e11)
+TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "batch_size=8", "max_length=16",
+        "max_input_length=0", "encoder_model_name=embedding", "embedding_dim=8", "steps=100",
+        "optimizer=adamw"]  # fmt: skip
+FIELDS = {"flops_per_chip", "bytes_accessed_per_chip", "peak_bytes_per_chip", "chip_memory_bytes", "fits",
+          "compile_seconds", "collective_bytes_per_chip", "step_seconds_estimate"}  # fmt: skip
+
+
+def unrolled_scan(body, x, blocks, *xs, remat="none"):
+    """`scan_blocks` written out."""
+    for i in range(jax.tree.leaves(blocks)[0].shape[0]):
+        block, *rest = jax.tree.map(lambda a, i=i: a[i], (blocks, *xs))
+        step = body if remat == "none" else jax.checkpoint(body, policy=REMAT_POLICIES[remat])
+        x = step(block, x, *rest)
+    return x
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def looped(x, w):
+        return jax.lax.scan(lambda x, _: (jnp.tanh(x @ w), None), x, None, length=7)[0]
+
+    def written_out(x, w):
+        for _ in range(7):
+            x = jnp.tanh(x @ w)
+        return x
+
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    loop, flat = (jax.jit(f).lower(x, x).compile() for f in (looped, written_out))
+    assert loop.cost_analysis()["flops"] < 0.2 * flat.cost_analysis()["flops"], "XLA counts the body once"
+    assert program_cost(loop, RATES).flops == pytest.approx(flat.cost_analysis()["flops"], rel=0.01)
+    assert program_cost(flat, RATES).flops == pytest.approx(flat.cost_analysis()["flops"], rel=1e-6)
+
+
+def test_a_loop_of_unknown_length_takes_the_number_given():
+    def solve(x, count):
+        return jax.lax.fori_loop(0, count, lambda i, x: x @ x, x)
+
+    program = jax.jit(solve).lower(jax.ShapeDtypeStruct((32, 32), jnp.float32), jax.ShapeDtypeStruct((), int))
+    compiled = program.compile()
+    once, often = counted_once(compiled.as_text(), RATES, trips=10)
+    assert often.flops == pytest.approx(10 * once.flops, rel=0.05)
+    with pytest.raises(Exception, match="how often this loop runs"):
+        counted_once(compiled.as_text(), RATES)
+
+
+def test_scanned_and_unrolled_steps_plan_alike(monkeypatch):
+    config = resolve(sets=TINY, environ={}).config
+    scanned = plan_training(config, "local")
+    monkeypatch.setattr(elf_module, "scan_blocks", unrolled_scan)
+    unrolled = plan_training(config, "local")
+    assert scanned.flops_per_chip == pytest.approx(unrolled.flops_per_chip, rel=0.03)
+
+
+def test_costs_add_up():
+    assert Cost(1, 2, 3, 4) + Cost(1, 1, 1, 1) * 2 == Cost(3, 4, 5, 6)
+
+
+def test_the_compilers_refusal_is_read():
+    refusal = "Ran out of memory on HBM, the total memory required for HLO temporaries (36.67G) exceeds available HBM"
+    assert over_memory(refusal) == int(36.67 * 2**30)
+    assert over_memory("something else") is None
+
+
+def test_plan_prints_and_writes_the_figures(elf, tmp_path):
+    sets = [word for setting in TINY for word in ("-s", setting)]
+    code, out, err = elf("plan", *sets, "--json", tmp_path / "plan.json")
+    assert code == 0, err
+    found = json.loads((tmp_path / "plan.json").read_text())
+    assert found.keys() >= FIELDS
+    assert found["fits"] and found["total_steps"] == 100 and found["flops_per_chip"] > 1e6
+    assert "fits" in out and "100 steps" in out
+    code, _, err = elf("plan", *sets, "--json", tmp_path / "plan.json")
+    assert code == 2 and "--overwrite" in err
+
+
+def test_unknown_slices_are_refused_with_the_nearest(elf):
+    code, _, err = elf("plan", "--topology", "v5p-65")
+    assert code == 2
+    assert "did you mean 'v5p-64'" in err and len(err.splitlines()) == 1
+    assert "v5e-256" in names() and "v5p-64" in names()
+
+
+@pytest.mark.skipif(find_spec("libtpu") is not None, reason="libtpu is installed")
+def test_without_libtpu_the_extra_is_named(elf):
+    code, _, err = elf("plan", "--topology", "v5p-64")
+    assert code == 2 and "elfcli[tpu]" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("libtpu") is None, reason="needs libtpu: pip install 'elfcli[tpu]'")
+class TestTpu:
+    """Real compilations for TPU slices, minutes each."""
+
+    def plan(self, elf, tmp_path, *arguments) -> dict:
+        file = tmp_path / f"{abs(hash(arguments))}.json"
+        code, _, err = elf("plan", *arguments, "--json", file)
+        assert code == 0, err
+        return json.loads(file.read_text())
+
+    def test_elf_b_on_32_chips_reaches_the_figures(self, elf, tmp_path):
+        found = self.plan(elf, tmp_path, "--model", "ELF-B", "--topology", "v5p-64")
+        assert found["flops_per_chip"] <= 14.0e12
+        assert found["bytes_accessed_per_chip"] <= 200e9
+        assert found["step_seconds_estimate"] <= 0.09
+        assert found["peak_bytes_per_chip"] <= 18 * 2**30
+
+    def test_fused_and_plain_attention_plan_alike(self, elf, tmp_path):
+        small = ["--topology", "v5p-8", "--batch-size", "64", "-s", "depth=4", "-s", "attention=plain"]
+        plain = self.plan(elf, tmp_path, *small)
+        fused = self.plan(elf, tmp_path, *small[:-1], "attention=auto")
+        assert fused["flops_per_chip"] == pytest.approx(plain["flops_per_chip"], rel=0.03)
