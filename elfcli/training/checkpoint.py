@@ -4,6 +4,7 @@ A checkpoint holds the parts `params`, `ema` and `rest` (step, optimiser state, 
 while training does; a checkpoint is sealed (integrity.py) when the next save starts, or at the end.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,10 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
     """The run's checkpoints, to save `keep` of; a save under way is finished at the end."""
     if (run / CHECKPOINT_FOLDER).exists() and not (run / CHECKPOINT_FOLDER).is_dir():
         raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file where the folder of checkpoints should be; move it away")
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
+    several = ocp.options.AsyncOptions(barrier_sync_fn=wait_for_others) if jax.process_count() > 1 else None
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, enable_async_checkpointing=True, create=True, async_options=several
+    )
     manager = ocp.CheckpointManager((run / CHECKPOINT_FOLDER).absolute(), options=options)
     try:
         yield manager
@@ -38,6 +42,14 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
             manager.close()
         raise
     manager.close()
+
+
+def wait_for_others(*, key: str, timeout_ms: int) -> None:
+    """The barrier of Orbax's threads; one whose save failed raises it here, instead of waiting to be waited for."""
+    failed = sys.exc_info()[1]
+    if failed is not None:
+        raise failed
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
