@@ -177,11 +177,11 @@ def test_results_of_something_else_are_refused_or_replaced(sweep, copy, sampled)
 
 def test_one_compilation_per_shape(sweep):
     """Ten settings: with and without a second pass for the condition, whatever steps, sampler, gamma and scale."""
-    generate._sample_batch.clear_cache()
+    generate.sample_batch.clear_cache()
     grid = ["--steps", "2,3,5", "--sampler", "ode,sde", "--gamma", "1,1.5", "--cfg", "1,2,3", "-n", 6]
     code, out, _ = sweep(*grid)
     assert code == 0 and "27 results" in out
-    assert generate._sample_batch._cache_size() == 2
+    assert generate.sample_batch._cache_size() == 2
 
 
 def test_presets_and_files_of_settings(sweep, sampled):
