@@ -25,7 +25,7 @@ def read_reference_checkpoint(path: str | Path) -> dict:
     missing = [name for name in ("params", "step") if name not in tree]
     if missing:
         raise InputError(
-            f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(tree)) or 'nothing'}"
+            f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(map(str, tree))) or 'nothing'}"
         )
     try:
         weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
