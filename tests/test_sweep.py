@@ -128,6 +128,7 @@ def two_processes(*options: list) -> list[subprocess.CompletedProcess]:
     ]
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_and_end_the_same(sweep, copy):
     """One setting is done already, by a single process; the results of all are those of a single process."""
     assert sweep(*GRID, "-o", "whole")[0] == 0
@@ -140,6 +141,7 @@ def test_two_processes_go_on_and_end_the_same(sweep, copy):
     assert content(Path("shared")) == content(Path("whole")) and len(json.loads(Path("best.json").read_text())) == 4
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_asked_for_different_things_refuse(copy):
     command = [copy, "--data", tiny_run().parent / "data", "-n", 6, "-o", "shared"]
     first, second = two_processes([*command, "--steps", "2,5"], [*command, "--steps", "2,6"])
