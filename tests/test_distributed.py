@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from many_processes import elf, ended, start, training, wait_for
+from test_perplexity import write_judge
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
@@ -17,7 +18,7 @@ from elfcli.training import integrity, run
 from elfcli.training.checkpoint import PARTS, read_alone
 from elfcli.training.place import Place, find_place
 
-STEPS = ("steps=8", "save_every_steps=2", "log_freq=1")
+STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +89,9 @@ def test_two_processes_sample_what_one_does(tmp_path):
 
 
 def test_a_failure_of_one_ends_both_with_its_reason(data, tmp_path):
-    """Process 1 fails in the middle; process 0 tells it, and nobody waits for long."""
-    breaks = "import elfcli.training.loop as loop\ncount = []\n" \
-             "def put(*a, before=loop.put_batch):\n    count.append(1)\n" \
-             "    if process and len(count) > 2: raise ValueError('the cable is out')\n    return before(*a)\n" \
-             "loop.put_batch = put"  # fmt: skip
+    """Process 1 fails at its first batch, while process 0 compiles or waits; process 0 tells it, and both end."""
+    breaks = "import elfcli.training.loop as loop\ndef put(*_): raise ValueError('the cable is out')\n" \
+             "if process: loop.put_batch = put"  # fmt: skip
     first, second = elf(2, *training(data, tmp_path / "run", *STEPS), code=breaks)
     assert (first.code, second.code) == (1, 1)
     last = first.err.splitlines()[-1]
@@ -100,14 +99,17 @@ def test_a_failure_of_one_ends_both_with_its_reason(data, tmp_path):
 
 
 def test_settings_that_differ_are_told_before_anything_is_written(data, tmp_path):
-    """And so is an input that one process lacks."""
-    words = training(data, tmp_path / "run")
     other = "import sys\nif process: sys.argv += ['--lr', '0.5']"
-    first, second = elf(2, *words, code=other)
-    assert (first.code, second.code) == (2, 2)
+    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
+    assert (first.code, second.code) == (2, 2) and second.err == ""
     assert first.err.startswith("error: process 1: optimization.lr of its settings is 0.5, that of process 0 0.01")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_input_that_one_lacks_is_told_before_anything_is_written(data, tmp_path):
     other = "import sys\nif process: sys.argv += ['--data', '/nowhere/at/all']"
-    first, second = elf(2, *words, code=other)
+    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
     assert (first.code, second.code) == (2, 2) and first.err.startswith("error: process 1: ")
     assert "/nowhere/at/all" in first.err and second.err == "" and not (tmp_path / "run").exists()
 
@@ -211,9 +213,9 @@ def test_a_disk_that_is_full_for_one_ends_both(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate_as_one_does(tmp_path, shared):
+def test_two_processes_evaluate_as_one_does(tmp_path):
     """Every figure, the perplexity among them."""
-    judge = next(path for path in shared.rglob("gpt2") if path.is_dir())
+    judge = write_judge(tmp_path / "judge")
     words = ["eval", "--checkpoint", tiny_run(), "--data", tiny_run().parent / "data", "--num-samples", 6]
     words += ["--set", 'metrics=["bleu","rouge","ppl"]', "--set", f"eval_ppl_model={judge}", "--overwrite"]
     results = []
