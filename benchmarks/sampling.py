@@ -19,10 +19,11 @@ from elfcli.evaluation.generate import sample_batch
 from elfcli.flow.sampler import Guidance
 from elfcli.flow.schedules import time_grid
 from elfcli.hub.encoder import load_encoder
-from elfcli.memory import keep_memory
-from elfcli.models.elf import ELF, elf_shape, init_params
+from elfcli.models.build import elf_shape
+from elfcli.models.elf import ELF, init_params
 from elfcli.models.layers import graphdef_of
-from elfcli.training.mesh import make_mesh
+from elfcli.parallel.mesh import make_mesh
+from elfcli.ui.quiet import keep_memory
 
 SETS = ["max_length=128", "max_input_length=0", "encoder_model_name=embedding", "embedding_dim=512"]
 VOCAB, BATCH = 32100, 4

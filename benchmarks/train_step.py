@@ -17,9 +17,10 @@ from flax import nnx
 from elfcli.config.resolve import resolve
 from elfcli.hub.encoder import load_encoder
 from elfcli.models import layers
-from elfcli.models.elf import ELF, elf_shape
+from elfcli.models.build import elf_shape
+from elfcli.models.elf import ELF
 from elfcli.models.layers import graphdef_of
-from elfcli.training.mesh import make_mesh
+from elfcli.parallel.mesh import make_mesh
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import init_state, make_train_step
 

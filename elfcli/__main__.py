@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         quiet()
     if rest and rest[0] in COMPUTES and not HELP.intersection(rest):
-        from elfcli.memory import keep_memory
+        from elfcli.ui.quiet import keep_memory
 
         keep_memory()
     code = _parted(_run(rest, debug))
@@ -98,7 +98,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 def _failed(text: str, code: int) -> int:
     """Says why the command fails; one of several processes tells it to process 0, and all of them end."""
-    watch = sys.modules.get("elfcli.training.watch")
+    watch = sys.modules.get("elfcli.parallel.watch")
     if watch is not None and watch.watching():
         if code != Stopped.exit_code:  # to stop is what all of them do by themselves
             watch.fail(text, code)
@@ -110,7 +110,7 @@ def _failed(text: str, code: int) -> int:
 
 def _parted(code: int) -> int:
     """The exit code, once the other processes have got as far."""
-    watch = sys.modules.get("elfcli.training.watch")
+    watch = sys.modules.get("elfcli.parallel.watch")
     if watch is not None and watch.watching():
         watch.finish()
     return code

@@ -25,3 +25,8 @@ def did_you_mean(name: str, known) -> str:
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for one-line messages."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

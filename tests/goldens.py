@@ -20,13 +20,20 @@ from elfcli.config.schema import Objective, Optimization
 from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
 from elfcli.flow import objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
-from elfcli.hub.files import read_encoder_pickle, read_reference_checkpoint
-from elfcli.hub.pretrained import load_gpt2, load_t5
-from elfcli.hub.reference import elf_from_reference, elf_to_reference, shape_of, t5_from_reference, t5_to_reference
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.huggingface import load_gpt2, load_t5
+from elfcli.hub.reference import (
+    elf_from_reference,
+    elf_to_reference,
+    read_reference_checkpoint,
+    shape_of,
+    t5_from_reference,
+    t5_to_reference,
+)
 from elfcli.models.elf import ELF
 from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
-from elfcli.training.backend import prepare
+from elfcli.parallel.backend import prepare
 from elfcli.training.optimizer import lr_schedule, make_optimizer, update_ema
 
 OUTPUT, SAMPLED = 1e-5, 1e-4

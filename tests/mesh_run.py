@@ -17,8 +17,8 @@ import numpy as np
 
 from elfcli.config.resolve import resolve
 from elfcli.hub.encoder import load_encoder
-from elfcli.models.elf import elf_shape
-from elfcli.training.mesh import make_mesh, put_batch, replicate, state_shardings
+from elfcli.models.build import elf_shape
+from elfcli.parallel.mesh import make_mesh, put_batch, replicate, state_shardings
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import init_state, make_train_step
 

@@ -14,10 +14,11 @@ import pytest
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.errors import ElfError, InputError
-from elfcli.training import checkpoint, integrity, run
-from elfcli.training.checkpoint import load_weights
-from elfcli.training.lock import locked
-from elfcli.training.loop import resume_run
+from elfcli.runs import checkpoint, seal
+from elfcli.runs import folder as run
+from elfcli.runs.checkpoint import load_weights
+from elfcli.runs.lock import locked
+from elfcli.training.start import resume_run
 
 
 @pytest.fixture
@@ -48,28 +49,28 @@ def tree(folder: Path) -> dict:
 def test_every_checkpoint_of_a_finished_run_is_sealed(copy):
     steps = sorted((copy / "checkpoints").iterdir())
     assert [step.name for step in steps] == ["1", "2", "3"]
-    assert all(integrity.is_sealed(step) and integrity.damage(step) is None for step in steps)
+    assert all(seal.is_sealed(step) and seal.damage(step) is None for step in steps)
 
 
 def test_a_flipped_bit_a_cut_and_a_missing_file_are_named_whatever_the_file(copy):
     step = copy / "checkpoints" / "3"
-    files = integrity.files_of(step)
+    files = seal.files_of(step)
     assert len(files) > 20
     for path in files:
         whole = path.read_bytes()
-        if path.name != integrity.MANIFEST_FILE:
+        if path.name != seal.MANIFEST_FILE:
             for place in (0.0, 0.5, 0.999):
                 if whole:
                     flip(path, place)
-                    assert str(path) in (integrity.damage(step) or "intact")
+                    assert str(path) in (seal.damage(step) or "intact")
                     path.write_bytes(whole)
             path.unlink()
-            assert integrity.damage(step) == f"{path} is missing"
+            assert seal.damage(step) == f"{path} is missing"
         if whole:
             path.write_bytes(whole[: len(whole) // 2])
-            assert str(path) in (integrity.damage(step) or "intact")
+            assert str(path) in (seal.damage(step) or "intact")
         path.write_bytes(whole)
-    assert integrity.damage(step) is None
+    assert seal.damage(step) is None
 
 
 def test_damage_is_refused_and_fallback_goes_on_from_the_newest_intact_one(copy, capsys):
@@ -90,7 +91,7 @@ def test_damage_is_refused_and_fallback_goes_on_from_the_newest_intact_one(copy,
 
 def test_killed_between_saving_and_sealing(copy):
     """No manifest: the checkpoint is verified by reading it."""
-    manifest = copy / "checkpoints" / "3" / integrity.MANIFEST_FILE
+    manifest = copy / "checkpoints" / "3" / seal.MANIFEST_FILE
     manifest.unlink()
     resume_run(copy)
     assert weights(copy) == weights(tiny_run())
@@ -139,7 +140,7 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(failed.value)
-    assert integrity.damage(copy / "checkpoints" / "2") is None and weights(copy) == before
+    assert seal.damage(copy / "checkpoints" / "2") is None and weights(copy) == before
     monkeypatch.undo()
     resume_run(copy)
     assert weights(copy) == weights(tiny_run())
@@ -183,7 +184,7 @@ def test_lost_permissions_while_saving_leave_the_last_checkpoint():
 
 def test_a_second_process_is_told_who_holds_the_run(copy):
     code = (
-        "import sys, pathlib\nfrom elfcli.training.lock import locked\n"
+        "import sys, pathlib\nfrom elfcli.runs.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(copy)]

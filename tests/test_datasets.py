@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from elfcli.data import datasets as data
+from elfcli.data import folder as data
 from elfcli.errors import InputError
 
 T5 = Path(__file__).resolve().parents[1].parent / "shared" / "t5-small"

@@ -10,15 +10,14 @@ import pytest
 from test_hub_push import hub, published  # noqa: F401
 from tiny_run import SETTINGS, tiny_run
 
-from elfcli.cli.sample import chosen_setting
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import InputError
-from elfcli.evaluation.defaults import chosen_checkpoint
-from elfcli.evaluation.generate import Setting
+from elfcli.evaluation.newest import chosen_checkpoint
+from elfcli.evaluation.ways import Setting, chosen_setting
 from elfcli.training.defaults import with_data
 from elfcli.training.inputs import tokenizer_of
-from elfcli.training.loop import start_run
+from elfcli.training.start import start_run
 
 NO_FLAGS = dict.fromkeys(("sampler", "steps", "gamma", "cfg", "w", "time_schedule"))
 
@@ -27,8 +26,8 @@ NO_FLAGS = dict.fromkeys(("sampler", "steps", "gamma", "cfg", "w", "time_schedul
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("elfcli.data.datasets.hub_reachable", lambda: False)
-    monkeypatch.setattr("elfcli.hub.download.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.data.download.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.hub.repository.hub_reachable", lambda: False)
     return tmp_path
 
 
@@ -114,7 +113,7 @@ def test_a_model_may_have_its_own_part_of_a_task_preset():
 
 
 def test_the_tokenizer_of_data_that_records_none_is_the_encoders(tmp_path):
-    from elfcli.data.datasets import load_examples
+    from elfcli.data.folder import load_examples
 
     datasets.Dataset.from_dict({"input_ids": [[1, 2]]}).save_to_disk(tmp_path / "data")
     examples = load_examples(tmp_path / "data", "train")

@@ -14,9 +14,10 @@ from test_perplexity import write_judge
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
-from elfcli.training import integrity, run
-from elfcli.training.checkpoint import PARTS, read_alone
-from elfcli.training.place import Place, find_place
+from elfcli.parallel.place import Place, find_place
+from elfcli.runs import folder as run
+from elfcli.runs import seal
+from elfcli.runs.checkpoint import PARTS, read_alone
 
 STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
 
@@ -70,7 +71,7 @@ def test_stopped_by_a_signal_to_one_of_two_and_resumed_by_one(data, straight, tm
     assert second.err == "" and first.out == second.out == ""
     assert first.err.splitlines()[-1].startswith("error: SIGTERM: saved at step ") and "elf resume" in first.err
     stopped = steps_of(folder)
-    assert 2 <= stopped < 8 and integrity.is_sealed(folder / "checkpoints" / str(stopped))
+    assert 2 <= stopped < 8 and seal.is_sealed(folder / "checkpoints" / str(stopped))
     (alone,) = elf(1, "resume", folder, devices=2)
     assert alone.code == 0, alone.err
     assert_same_run(folder, straight)

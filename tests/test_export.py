@@ -20,11 +20,11 @@ from elfcli.evaluation.generate import load_model
 from elfcli.hub import export as export_module
 from elfcli.hub.encoder import load_encoder
 from elfcli.hub.export import ALLOWED, ExportOptions, export, kept_steps
-from elfcli.hub.layout import weights_info
+from elfcli.hub.names import weights_info
 from elfcli.hub.push import files_to_upload
 from elfcli.hub.reference import elf_to_reference
-from elfcli.hub.secrets import SECRET
 from elfcli.hub.sources import config_of, open_source
+from elfcli.runs.secrets import SECRET
 
 
 @pytest.fixture

@@ -23,16 +23,16 @@ from tiny_run import tiny_run
 
 from elfcli.config.files import read_settings_file
 from elfcli.config.resolve import resolve
-from elfcli.data.datasets import load_examples
+from elfcli.data.folder import load_examples
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.samples_file import read_samples
-from elfcli.hub.files import read_encoder_pickle, read_reference_checkpoint
-from elfcli.hub.layout import weights_info
-from elfcli.hub.pretrained import read_safetensors
-from elfcli.hub.reference import elf_to_reference, unflatten
+from elfcli.evaluation.samples import read_samples
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.huggingface import read_safetensors
+from elfcli.hub.names import weights_info
+from elfcli.hub.reference import elf_to_reference, read_reference_checkpoint, unflatten
 from elfcli.hub.sources import open_source
-from elfcli.training.checkpoint import load_weights
-from elfcli.training.integrity import MANIFEST_FILE
+from elfcli.runs.checkpoint import load_weights
+from elfcli.runs.seal import MANIFEST_FILE
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GENEROUS = 64_000_000  # bytes; the files are a few kilobytes
@@ -251,8 +251,8 @@ import resource, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_hostile import clean
-from elfcli.hub.files import read_encoder_pickle, read_reference_checkpoint
-from elfcli.hub.pretrained import read_safetensors
+from elfcli.hub.reference import read_encoder_pickle, read_reference_checkpoint
+from elfcli.hub.huggingface import read_safetensors
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
 readers = {{".pkl": read_encoder_pickle, ".msgpack": read_reference_checkpoint, ".safetensors": read_safetensors}}
@@ -353,7 +353,7 @@ def test_checkpoints_and_data_of_ours(tmp_path):
 
 def test_names_in_files_do_not_leave_their_folder(tmp_path):
     """An index of weights that names a file elsewhere."""
-    from elfcli.hub.pretrained import weights
+    from elfcli.hub.huggingface import weights
 
     (tmp_path / "model").mkdir()
     (tmp_path / "secret.safetensors").write_bytes(b"")
@@ -369,7 +369,7 @@ def test_names_in_files_do_not_leave_their_folder(tmp_path):
 
 
 def test_secrets_on_the_command_line_are_not_recorded(tmp_path, monkeypatch):
-    from elfcli.training import run
+    from elfcli.runs import folder as run
 
     secret = "hf_" + "A1b2C3d4" * 4
     monkeypatch.setenv("WANDB_API_KEY", "0123456789secret")

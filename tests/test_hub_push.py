@@ -18,9 +18,10 @@ from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.hub import download
+from elfcli.hub import repository as download
 from elfcli.hub.export import export
-from elfcli.hub.push import mirror, mirror_in_background, push
+from elfcli.hub.mirror import mirror, mirror_in_background
+from elfcli.hub.push import push
 from elfcli.hub.sources import config_of, open_source
 
 REPO = "org/toy"

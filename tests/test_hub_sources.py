@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 from tiny_run import tiny_run
 
 from elfcli.errors import InputError
-from elfcli.hub.files import read_encoder_pickle
-from elfcli.hub.layout import PUBLISHED, checkpoint_paths
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.names import PUBLISHED, checkpoint_paths
 from elfcli.hub.reference import elf_to_reference, flatten, shape_of
 from elfcli.hub.sources import config_of, initial_params, open_source
-from elfcli.hub.torch_names import elf_from_torch, elf_to_torch
+from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 
 

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from elfcli.config.schema import Config
-from elfcli.training import run
+from elfcli.runs import folder as run
 from elfcli.training.log import SPIKE_FROM, Log, usual_loss
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from elfcli.config.schema import Objective
 from elfcli.flow.objective import num_groups
-from elfcli.training.mesh import needed_fsdp, state_shardings
+from elfcli.parallel.mesh import needed_fsdp, state_shardings
 
 ROUNDING = 2e-4  # of three Muon steps, which amplify the last bits of tiny gradients
 
@@ -64,7 +64,7 @@ def test_state_is_cut_only_where_it_would_not_fit():
 def test_layers_are_never_cut_along_their_own_axis():
     mesh = SimpleNamespace(shape={"data": 1, "fsdp": 4})
     tree = {"blocks": {"w": jax.ShapeDtypeStruct((8, 4, 6), "float32")}, "b": jax.ShapeDtypeStruct((3,), "float32")}
-    import elfcli.training.mesh as module
+    import elfcli.parallel.mesh as module
 
     made = []
     module_sharding = module.NamedSharding

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation import perplexity as module
 from elfcli.evaluation.perplexity import PADDED_LENGTHS, padded_length, perplexity, row_totals, unigram_entropies
-from elfcli.hub.pretrained import load_gpt2
+from elfcli.hub.huggingface import load_gpt2
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 TOKENIZER = SHARED / "gpt2-large-tokenizer"

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from elfcli.errors import InputError
 from elfcli.evaluation.bleu import corpus_bleu, exact_match
-from elfcli.evaluation.report import table, write_result
 from elfcli.evaluation.rouge import rouge
-from elfcli.evaluation.samples_file import read_jsonl, read_pairs, read_samples
-from elfcli.training.run import check_output_file
+from elfcli.evaluation.samples import read_jsonl, read_pairs, read_samples
+from elfcli.outputs import check_output_file, write_result
+from elfcli.ui.table import table
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -11,12 +11,11 @@ import pytest
 from datasets import load_from_disk
 from tiny_run import tiny_run
 
-from elfcli.cli.sweep import combinations, distinct
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
 from elfcli.evaluation import sweep as sweeping
-from elfcli.evaluation.generate import Setting
+from elfcli.evaluation.ways import Setting, combinations, distinct
 
 NOTHING = {name: [None] for name in ("steps", "sampler", "gamma", "cfg", "w", "time_schedule")}
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]

@@ -14,11 +14,12 @@ from test_hub_push import hub, point_at  # noqa: F401
 
 from elfcli.config.resolve import model_names, resolve
 from elfcli.data import public
-from elfcli.data.datasets import load_examples
+from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
-from elfcli.hub.layout import PUBLISHED
+from elfcli.hub.names import PUBLISHED
 from elfcli.hub.published import FIGURES, figures_of, parameter_count, summary
-from elfcli.models.elf import abstract_params, elf_shape
+from elfcli.models.build import elf_shape
+from elfcli.models.elf import abstract_params
 
 
 @pytest.mark.parametrize("model", model_names())

@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 from elfcli.cli.tokenize import tokenize as command
 from elfcli.data.batches import column_from_rows
 from elfcli.data.corpus import Keys, Reading, chosen_keys, open_corpus, requested_keys
-from elfcli.data.datasets import load_examples, load_tokenizer, recorded_tokenizer, vocab_size
 from elfcli.data.encode import pack_rows
+from elfcli.data.folder import load_examples, load_tokenizer, recorded_tokenizer, vocab_size
 from elfcli.data.tokenize import Job, cut_counts, percentiles, tokenize
 from elfcli.data.working import LOCK, clear_killed, working_folder
 from elfcli.errors import InputError

@@ -14,8 +14,9 @@ import pytest
 from elfcli.config.resolve import load_config, resolve
 from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError, Stopped
-from elfcli.training import checkpoint, run
-from elfcli.training.loop import resume_run, start_run
+from elfcli.runs import checkpoint
+from elfcli.runs import folder as run
+from elfcli.training.start import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
         "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12",

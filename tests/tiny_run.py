@@ -9,7 +9,7 @@ from pathlib import Path
 
 from elfcli.config.resolve import resolve
 from elfcli.data.tokenize import Job, tokenize
-from elfcli.training.loop import start_run
+from elfcli.training.start import start_run
 
 SETTINGS = [
     *("hidden_size=16", "depth=2", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "max_length=16"),

@@ -19,7 +19,7 @@ def demo(
     import time
 
     from elfcli.errors import InputError
-    from elfcli.training.run import check_writable
+    from elfcli.outputs import check_writable
     from elfcli.ui.progress import clock, progress, say
 
     if output.exists():
@@ -39,7 +39,7 @@ def demo(
     say(f"{counts['train']} pairs to train on, {counts['validation']} held out, {summary.vocab_size} tokens")
 
     from elfcli.config.resolve import resolve
-    from elfcli.training.loop import resume_run, start_run
+    from elfcli.training.start import resume_run, start_run
 
     resolved = resolve(
         task="toy-de-en", flags={"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed}
@@ -52,8 +52,11 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
-    from elfcli.evaluation.evaluate import rows_to_sample, sample_rows, write_samples
-    from elfcli.evaluation.generate import load_model, settings_of
+    from elfcli.evaluation.evaluate import sample_rows
+    from elfcli.evaluation.examples import rows_to_sample
+    from elfcli.evaluation.generate import load_model
+    from elfcli.evaluation.samples import write_samples
+    from elfcli.evaluation.ways import settings_of
 
     model = load_model(str(run))
     conditions, rows = rows_to_sample(model, None, SENTENCES)
@@ -66,7 +69,7 @@ def demo(
     stage(5, "score", f"elf eval-bleu {samples_file}")
     from elfcli.cli.sample import show
     from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.training.run import write_whole
+    from elfcli.outputs import write_whole
 
     generated, references = [row["generated"] for row in samples], [row["reference"] for row in samples]
     result = {
@@ -86,7 +89,7 @@ def demo(
 
 def refuse_seen(rows: list[dict], data: Path) -> None:
     """ElfError if a sentence to be translated, or its translation, occurs in the training data."""
-    from elfcli.data.datasets import load_examples
+    from elfcli.data.folder import load_examples
     from elfcli.errors import ElfError
 
     train = load_examples(data, "train")

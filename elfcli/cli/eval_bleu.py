@@ -26,9 +26,9 @@ def eval_bleu(
 ) -> None:
     """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
     from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.evaluation.report import table, write_result
-    from elfcli.evaluation.samples_file import read_pairs
-    from elfcli.training.run import check_output_file
+    from elfcli.evaluation.samples import read_pairs
+    from elfcli.outputs import check_output_file, write_result
+    from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
     result = corpus_bleu(*read_pairs(samples, references))

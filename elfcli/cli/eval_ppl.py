@@ -24,14 +24,15 @@ def eval_ppl(
     join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
-    from elfcli.training.distributed import by_first, join
+    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
-    from elfcli.evaluation.report import table, write_result
-    from elfcli.evaluation.samples_file import read_samples
-    from elfcli.training.run import check_output_file
+    from elfcli.evaluation.samples import read_samples
+    from elfcli.outputs import check_output_file, write_result
     from elfcli.ui.progress import is_first_process, progress, say
+    from elfcli.ui.table import table
 
     by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     texts = [row["generated"] for row in read_samples(samples)]

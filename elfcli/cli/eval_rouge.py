@@ -12,10 +12,10 @@ def eval_rouge(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
-    from elfcli.evaluation.report import table, write_result
     from elfcli.evaluation.rouge import rouge
-    from elfcli.evaluation.samples_file import read_pairs
-    from elfcli.training.run import check_output_file
+    from elfcli.evaluation.samples import read_pairs
+    from elfcli.outputs import check_output_file, write_result
+    from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
     result = rouge(*read_pairs(samples, references))

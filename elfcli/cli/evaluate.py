@@ -41,26 +41,28 @@ def evaluate(
     join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
-    from elfcli.training.distributed import by_first, join
+    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
     import json
 
     from elfcli.errors import InputError
-    from elfcli.training.run import check_output_file, write_whole
+    from elfcli.outputs import check_output_file, write_whole
     from elfcli.ui.progress import is_first_process, progress, say
 
     by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     if output is not None:
         by_first(lambda: check_output_file(output / "results.json", overwrite=True))
 
-    from elfcli.evaluation.defaults import chosen_checkpoint
+    from elfcli.evaluation.newest import chosen_checkpoint
 
     checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
     from elfcli.evaluation.evaluate import evaluate as run
-    from elfcli.evaluation.evaluate import rows_to_sample
-    from elfcli.evaluation.generate import load_model, settings_of
+    from elfcli.evaluation.examples import rows_to_sample
+    from elfcli.evaluation.generate import load_model
+    from elfcli.evaluation.ways import settings_of
 
     loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
     say(loaded.source.description)

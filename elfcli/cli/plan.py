@@ -30,8 +30,8 @@ def plan(
     import json
 
     from elfcli.errors import InputError
+    from elfcli.outputs import check_output_file, write_whole
     from elfcli.planning.slices import check_name, prepare_compiler
-    from elfcli.training.run import check_output_file, write_whole
 
     check_name(topology)
     check_output_file(json_file, overwrite, "--json")

@@ -21,11 +21,11 @@ def resume(
     join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from elfcli.training.distributed import join
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
-    from elfcli.training.loop import resume_run
+    from elfcli.training.start import resume_run
     from elfcli.ui.progress import say
 
     resume_run(run, sets or (), fallback=fallback)

@@ -56,12 +56,13 @@ def sample(
     join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
-    from elfcli.training.distributed import by_first, join
+    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
     from elfcli.errors import InputError
-    from elfcli.training.run import check_output_file
+    from elfcli.outputs import check_output_file
     from elfcli.ui.progress import is_first_process, progress, say
 
     flags = {"sampler": sampler, "steps": steps, "gamma": gamma, "cfg": cfg, "w": sc_cfg,
@@ -72,16 +73,14 @@ def sample(
     check_numbers({"--gamma": gamma, "--cfg": cfg, "--sc-cfg": sc_cfg})
     by_first(lambda: check_output_file(output, overwrite))
 
-    from elfcli.evaluation.defaults import chosen_checkpoint
+    from elfcli.evaluation.newest import chosen_checkpoint
 
     checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
-    from elfcli.evaluation.evaluate import (
-        rows_of_file,
-        rows_to_sample,
-        sample_rows,
-        write_samples,
-    )
+    from elfcli.evaluation.evaluate import sample_rows
+    from elfcli.evaluation.examples import rows_of_file, rows_to_sample
     from elfcli.evaluation.generate import load_model
+    from elfcli.evaluation.samples import write_samples
+    from elfcli.evaluation.ways import chosen_setting
 
     loaded = load_model(
         checkpoint, ema=not raw_weights, step=at_step, task=task, model=model, files=config or (), sets=sets or ()
@@ -125,30 +124,6 @@ def check_numbers(options: dict[str, float | None]) -> None:
     for option, value in options.items():
         if value is not None and not isfinite(value):
             raise InputError(f"{option} {value}: expected a finite number")
-
-
-def chosen_setting(presets, flags: dict):
-    """The preset's setting that is nearest in sampler and steps, with what the flags say in its place.
-
-    An SDE without a gamma takes that of the nearest preset, of the published ones where the model's has no SDE.
-    """
-    from dataclasses import replace
-
-    from elfcli.config.resolve import presets_dir, resolve
-    from elfcli.evaluation.generate import settings_of
-
-    def nearest(settings):
-        wanted = flags["steps"]
-        return min(
-            settings, key=lambda s: (flags["sampler"] not in (None, s.sampler), abs((wanted or s.steps) - s.steps))
-        )
-
-    given = {name: value for name, value in flags.items() if value is not None}
-    found = nearest(settings_of(presets))
-    if flags["sampler"] == "sde" and found.sampler != "sde":
-        published = resolve(files=[presets_dir() / "sampling" / "uncond.toml"], environ={}).config.sampling
-        found = replace(found, gamma=nearest(settings_of(published)).gamma)
-    return replace(found, **given)
 
 
 def show(samples: list[dict], count: int = 5) -> None:

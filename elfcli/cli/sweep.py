@@ -17,10 +17,9 @@ from elfcli.cli.options import (
     SetOption,
     TaskOption,
 )
-from elfcli.cli.sample import CHECKPOINT_HELP, chosen_setting
+from elfcli.cli.sample import CHECKPOINT_HELP
 
 METRICS, SAMPLERS, SCHEDULES = ("bleu", "rouge", "ppl"), ("ode", "sde"), ("logit_normal", "uniform")
-MOST_STEPS, MOST_SETTINGS = 1_000_000, 1000
 
 
 def sweep(
@@ -63,14 +62,15 @@ def sweep(
 
     Without lists, the settings of the task's preset (or of --configs) are swept.
     """
-    from elfcli.training.distributed import by_first, join
+    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
     import json
 
     from elfcli.errors import InputError
-    from elfcli.training.run import check_output_file, write_whole
+    from elfcli.outputs import check_output_file, write_whole
 
     wanted = {
         "steps": listed("--steps", steps, whole),
@@ -89,12 +89,13 @@ def sweep(
     if output is not None:
         by_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))
 
-    from elfcli.evaluation.defaults import chosen_checkpoint
+    from elfcli.evaluation.newest import chosen_checkpoint
 
     checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
-    from elfcli.evaluation.evaluate import rows_to_sample
-    from elfcli.evaluation.generate import load_model, settings_of
+    from elfcli.evaluation.examples import rows_to_sample
+    from elfcli.evaluation.generate import load_model
     from elfcli.evaluation.sweep import Sweep
+    from elfcli.evaluation.ways import combinations, distinct, settings_of
     from elfcli.ui.progress import is_first_process, say
 
     loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
@@ -120,9 +121,9 @@ def run(plan, overwrite: bool, sampled: str) -> list[dict]:
     """Checks what can be checked before sampling, says what will be done, does it; results best first."""
     from elfcli.evaluation import sweep as sweeping
     from elfcli.evaluation.evaluate import check_metrics
-    from elfcli.training.distributed import by_first, everyone
-    from elfcli.training.lock import locked
-    from elfcli.training.run import check_output_file
+    from elfcli.outputs import check_output_file
+    from elfcli.parallel.agree import by_first, everyone
+    from elfcli.runs.lock import locked
     from elfcli.ui.progress import progress, say
 
     by_first(lambda: check_output_file(plan.folder / sweeping.RESULTS_FILE, overwrite=True))
@@ -155,6 +156,9 @@ def listed(option: str, text: str | None, parse: Callable[[str], Any]) -> list:
         except ValueError as error:
             raise InputError(f"{option} {text}: '{word.strip()}': {error}") from None
     return list(dict.fromkeys(values))
+
+
+MOST_STEPS = 1_000_000
 
 
 def whole(word: str) -> int:
@@ -191,35 +195,6 @@ def one_of(known: tuple[str, ...]) -> Callable[[str], str]:
         return word
 
     return parse
-
-
-def combinations(presets, wanted: dict[str, list]) -> list:
-    """Every combination of the wanted values, each filled up as `elf sample` does it; the presets where none is."""
-    from itertools import product
-    from math import prod
-
-    from elfcli.errors import InputError
-    from elfcli.evaluation.generate import settings_of
-
-    if all(values == [None] for values in wanted.values()):
-        return distinct(settings_of(presets))
-    count = prod(map(len, wanted.values()))
-    if count > MOST_SETTINGS:
-        raise InputError(f"{count:,} settings are more than {MOST_SETTINGS:,}; ask for fewer values")
-    found = distinct(
-        chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
-    )
-    if wanted["gamma"] != [None] and all(setting.sampler == "ode" for setting in found):
-        raise InputError("--gamma: only the SDE has one; add --sampler sde")
-    return found
-
-
-def distinct(settings) -> list:
-    """The settings without doubles; gamma means nothing to the ODE."""
-    from dataclasses import replace
-
-    found = [replace(setting, gamma=0.0) if setting.sampler == "ode" else setting for setting in settings]
-    return list({setting.name: setting for setting in found}.values())
 
 
 def show(results: list[dict], checkpoint: str, folder: Path) -> None:

@@ -64,7 +64,7 @@ def all_checkpoints() -> list[dict]:
     """Name, task, model, size and figures of every published checkpoint."""
     from dataclasses import asdict
 
-    from elfcli.hub.layout import PUBLISHED
+    from elfcli.hub.names import PUBLISHED
     from elfcli.hub.published import figures_of, summary
 
     counts = {row["name"]: row["parameters"] for row in all_models()}

@@ -40,7 +40,8 @@ def train(
     join_timeout: JoinTimeoutOption = None,
 ) -> None:
     """Train a new run; it can be continued with `elf resume`."""
-    from elfcli.training.distributed import first_goes_ahead, join
+    from elfcli.parallel.agree import first_goes_ahead
+    from elfcli.parallel.join import join
 
     join(coordinator, num_processes, process_id, join_timeout)
 
@@ -58,7 +59,7 @@ def train(
     for warning in resolved.warnings:
         say(f"warning: {warning}")
 
-    from elfcli.training.loop import start_run
+    from elfcli.training.start import start_run
 
     with first_goes_ahead():
         resolved, folder = with_output(resolved)

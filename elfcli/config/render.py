@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from elfcli.config.layers import COMPLETE, Origin
+from elfcli.config.entries import COMPLETE, Origin
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import SECTIONS, Config
 

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from elfcli.config.check import contradictions
-from elfcli.config.layers import Entry, Origin, Problems, environment_entries, file_entries, flag_entries, set_entries
+from elfcli.config.entries import (
+    Entry,
+    Origin,
+    Problems,
+    environment_entries,
+    file_entries,
+    flag_entries,
+    set_entries,
+)
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
 from elfcli.config.schema import SECTION_OF, SECTIONS, Config, reference_keys_without_meaning
 from elfcli.errors import InputError

@@ -1,5 +1,7 @@
 """Token ids of documents, in processes that share the work, and packing into full sequences."""
 
+import hashlib
+import json
 import multiprocessing
 import os
 from collections import deque
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from elfcli.data.datasets import load_tokenizer
+from elfcli.data.folder import load_tokenizer
 
 Chunk = tuple[tuple[str, ...], ...]
 Tokens = tuple[np.ndarray, np.ndarray]
@@ -82,3 +84,44 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
         joined = np.concatenate([rest, np.insert(values, starts, eos)])
     full = len(joined) // length * length
     return joined[:full].reshape(-1, length), joined[full:]
+
+
+def write_arrow(columns: Iterable[dict[str, Any]], names: list[str], folder: Path) -> dict[str, np.ndarray]:
+    """Writes one Arrow file as `datasets.save_to_disk` lays it out; returns the row lengths of token columns."""
+    import datasets
+    import pyarrow as pa
+
+    tokens = [name for name in names if name.endswith("input_ids")]
+    kinds = {
+        name: datasets.List(datasets.Value("int32")) if name in tokens else datasets.Value("string") for name in names
+    }
+    features = datasets.Features(kinds)
+    schema = features.arrow_schema
+    lengths: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in tokens}
+    file = "data-00000-of-00001.arrow"
+    with pa.OSFile(str(folder / file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        for chunk in columns:
+            arrays = []
+            for name in names:
+                if name not in tokens:
+                    arrays.append(pa.array(chunk[name], pa.string()))
+                    continue
+                values, row_lengths = chunk[name]
+                offsets = np.concatenate([[0], np.cumsum(row_lengths)]).astype(np.int32)
+                arrays.append(pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type))
+                lengths[name].append(row_lengths)
+            stream.write_batch(pa.record_batch(arrays, schema=schema))
+    state: dict[str, Any] = {
+        "_data_files": [{"filename": file}],
+        "_fingerprint": sha256(folder / file)[:16],
+        "_format_columns": None,
+    }
+    state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
+    (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
+    datasets.DatasetInfo(features=features).write_to_directory(str(folder))
+    return {name: np.concatenate(parts) for name, parts in lengths.items()}
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -60,9 +60,8 @@ def public_files(
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from elfcli.data.datasets import hub_reachable
-    from elfcli.hub.download import retrying
-    from elfcli.hub.pretrained import first_line
+    from elfcli.data.download import hub_reachable, retrying
+    from elfcli.errors import first_line
 
     source = SOURCES[task]
     if not hub_reachable():

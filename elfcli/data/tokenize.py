@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 
 from elfcli import __version__
-from elfcli.data.arrow import sha256, write_arrow
 from elfcli.data.corpus import Corpus, open_corpus, requested_keys
-from elfcli.data.datasets import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
-from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows
+from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
+from elfcli.data.folder import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.data.public import SOURCES, T5_TOKENIZER, public_files
 from elfcli.data.toy import TASKS, task_files
 from elfcli.data.vocabulary import train_tokenizer

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from elfcli.evaluation.report import check_paired
+from elfcli.evaluation.samples import check_paired
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ gamma and the grid are traced.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +17,25 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from elfcli.config.schema import Config, SamplingSetting
+from elfcli.config.schema import Config
 from elfcli.data.batches import collate
-from elfcli.data.datasets import eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.data.folder import eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.devices import by_row, digest, on_devices, rounded
+from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
 from elfcli.flow.objective import encoder_mask
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import time_grid
-from elfcli.hub.encoder import Encoder, load_encoder
+from elfcli.hub.encoder import load_encoder
 from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
-from elfcli.models.elf import ELF, ElfShape, arithmetic, elf_shape
+from elfcli.models.build import arithmetic, elf_shape
+from elfcli.models.elf import ELF, ElfShape
+from elfcli.models.encoder import Encoder
 from elfcli.models.layers import graphdef_of
-from elfcli.training.backend import prepare
-from elfcli.training.distributed import by_first, first_goes_ahead, require_same
-from elfcli.training.mesh import make_mesh
+from elfcli.parallel.agree import by_first, first_goes_ahead, require_same
+from elfcli.parallel.backend import prepare
+from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, rounded
 
 
 @dataclass(frozen=True)
@@ -96,32 +97,6 @@ def load_model(
     encoder = replace(encoder, params=on_devices(encoder.params))
     params = on_devices(source.params)
     return Model(config, shape, params, encoder, tokenizer, source)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One way to sample. steps: network steps N; gamma 0 is the ODE; cfg and w are guidance scales, 1 is off."""
-
-    sampler: str = "ode"
-    steps: int = 64
-    cfg: float = 1.0
-    w: float = 1.0
-    time_schedule: str = "logit_normal"
-    gamma: float = 0.0
-
-    @property
-    def name(self) -> str:
-        gamma = f"-gamma{self.gamma:g}" if self.sampler == "sde" else ""
-        return f"{self.sampler}{self.steps}{gamma}-cfg{self.cfg:g}-w{self.w:g}-{self.time_schedule}"
-
-
-def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
-    """Every combination of every preset."""
-    return [
-        Setting(preset.sampling_method, steps, cfg, w, preset.time_schedule, preset.sde_gamma)
-        for preset in presets
-        for steps, cfg, w in product(preset.num_sampling_steps, preset.cfgs, preset.self_cond_cfg_scales)
-    ]
 
 
 def generate(

@@ -6,21 +6,25 @@ from pathlib import Path
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError
-from elfcli.evaluation.devices import on_devices
-from elfcli.evaluation.evaluate import evaluate, rows_to_sample
-from elfcli.evaluation.generate import Model, settings_of
+from elfcli.evaluation.evaluate import evaluate
+from elfcli.evaluation.examples import rows_to_sample
+from elfcli.evaluation.generate import Model
+from elfcli.evaluation.ways import settings_of
 from elfcli.hub.sources import Source
-from elfcli.training.distributed import everyone, is_shared
-from elfcli.training.inputs import Inputs
+from elfcli.models.encoder import Encoder
+from elfcli.parallel.agree import everyone, is_shared
+from elfcli.parallel.mesh import on_devices
 from elfcli.ui.progress import say
 
 
-def online_evaluation(config: Config, inputs: Inputs, shape, params, step: int, folder: Path) -> dict[str, float]:
+def online_evaluation(
+    config: Config, tokenizer, encoder: Encoder, shape, params, step: int, folder: Path
+) -> dict[str, float]:
     """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. Never stops the run."""
-    params, encoder_params = on_devices(params), on_devices(inputs.encoder.params)
+    params, encoder_params = on_devices(params), on_devices(encoder.params)
     source = Source("run", str(folder), f"{folder} at step {step}", params, shape, step, ema=True, folder=folder)
-    encoder = replace(inputs.encoder, params=encoder_params)
-    model = Model(config, shape, params, encoder, inputs.tokenizer, source)
+    encoder = replace(encoder, params=encoder_params)
+    model = Model(config, shape, params, encoder, tokenizer, source)
     seed = config.training.seed
     try:
         conditions, rows = everyone(partial(rows_to_sample, model, None, config.evaluation.num_samples))

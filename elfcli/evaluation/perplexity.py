@@ -15,14 +15,14 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.data.datasets import eos_id, hub_reachable, load_tokenizer, looks_like_a_path, vocab_size
+from elfcli.data.download import hub_reachable, looks_like_a_path
+from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.devices import by_row, digest, on_devices, rounded
-from elfcli.hub.pretrained import fetch, load_gpt2
+from elfcli.hub.huggingface import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
-from elfcli.training.distributed import everyone, require_same
-from elfcli.training.mesh import make_mesh
+from elfcli.parallel.agree import everyone, require_same
+from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, rounded
 
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 

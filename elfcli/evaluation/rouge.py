@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import fmean
 
-from elfcli.evaluation.report import check_paired
+from elfcli.evaluation.samples import check_paired
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 

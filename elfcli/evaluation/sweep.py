@@ -17,11 +17,12 @@ import numpy as np
 import xxhash
 
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.evaluate import sample_rows, score, write_samples
-from elfcli.evaluation.generate import Model, Setting
-from elfcli.evaluation.samples_file import read_jsonl
-from elfcli.training.distributed import by_first, require_same
-from elfcli.training.run import write_whole
+from elfcli.evaluation.evaluate import sample_rows, score
+from elfcli.evaluation.generate import Model
+from elfcli.evaluation.samples import read_jsonl, write_samples
+from elfcli.evaluation.ways import Setting
+from elfcli.outputs import write_whole
+from elfcli.parallel.agree import by_first, require_same
 
 RESULTS_FILE = "results.jsonl"
 LOWER_IS_BETTER = ("ppl",)

@@ -1,31 +1,17 @@
 """The frozen encoder that turns tokens into latents: a T5 encoder, or a Gaussian token table (no download)."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from elfcli.config.schema import Encoder as EncoderConfig
 from elfcli.errors import InputError
-from elfcli.hub.files import read_encoder_pickle
-from elfcli.hub.pretrained import fetch, load_t5, read_json, t5_shape
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.huggingface import fetch, load_t5, read_json, t5_shape
 from elfcli.hub.reference import t5_from_reference
-from elfcli.models.layers import graphdef_of
-from elfcli.models.t5 import T5Encoder, T5Shape
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """`apply(params, ids (B, S), mask (B, S, S)) -> latents (B, S, dim)`, float32, before normalisation."""
-
-    params: Any
-    apply: Callable
-    dim: int
-    vocab_size: int  # ids that it can take
+from elfcli.models.encoder import Encoder, apply_t5, apply_table
 
 
 def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:
@@ -47,11 +33,3 @@ def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attenti
         )
     shape = replace(shape, dtype=dtype, attention=attention)
     return Encoder(jax.tree.map(jnp.asarray, params), partial(apply_t5, shape), shape.d_model, rows)
-
-
-def apply_table(table, ids_BxS, mask_BxSxS):
-    return table[ids_BxS]
-
-
-def apply_t5(shape: T5Shape, params, ids_BxS, mask_BxSxS):
-    return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids_BxS, mask_BxSxS)

@@ -17,16 +17,17 @@ import yaml
 
 from elfcli.config.render import to_toml
 from elfcli.config.schema import SECTIONS, Config, Tracking
-from elfcli.data.datasets import load_tokenizer, looks_like_a_path
+from elfcli.data.download import looks_like_a_path
+from elfcli.data.folder import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub.card import model_card
-from elfcli.hub.files import read_encoder_pickle
-from elfcli.hub.layout import CONFIG_FILE, WEIGHTS_FILE, is_exported
-from elfcli.hub.pretrained import fetch, load_t5, read_json, t5_to_huggingface
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.huggingface import fetch, load_t5, read_json, t5_to_huggingface
+from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
 from elfcli.hub.reference import elf_to_reference, t5_from_reference
-from elfcli.hub.secrets import holds_secret
 from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
-from elfcli.hub.torch_names import elf_to_torch
+from elfcli.hub.torch_port import elf_to_torch
+from elfcli.runs.secrets import holds_secret
 
 TOKENIZER_FILES = (
     "tokenizer.json",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from elfcli.config.schema import Network
-from elfcli.hub.layout import PUBLISHED
+from elfcli.hub.names import PUBLISHED
 
 LATENT_DIM, VOCABULARY = 512, 32100
 """Width and tokens of T5-small, which every published model uses."""

@@ -10,12 +10,10 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
-from elfcli.data.datasets import hub_reachable
-from elfcli.errors import ElfError, InputError
-from elfcli.hub.download import WAITS, retrying, status_of
+from elfcli.data.download import WAITS, hub_reachable, retrying, status_of
+from elfcli.errors import ElfError, InputError, first_line
 from elfcli.hub.export import ALLOWED, ExportOptions, export, kept_steps, refuse_secrets
-from elfcli.hub.layout import is_exported
-from elfcli.hub.pretrained import first_line
+from elfcli.hub.names import is_exported
 from elfcli.hub.sources import config_of, open_source
 
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"
@@ -131,35 +129,3 @@ def explained(error: Exception, repo: str) -> ElfError:
     if status == 404:
         return InputError(f"{repo}: not found on the Hub, or the token may not see it")
     return ElfError(f"{repo}: the upload failed ({first_line(error)}); the same command continues it")
-
-
-def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
-    """Uploads the run's newest checkpoint to its mirror; returns whether it got there.
-
-    A repository that does not exist yet is made private. Never raises: a failure is reported in one line, and the
-    next call sends whatever is newest then.
-    """
-    try:
-        from huggingface_hub import HfApi
-
-        push(run, repo, private=hub_reachable() and not retrying(lambda: HfApi().repo_exists(repo)))
-    except Exception as error:
-        report(f"not mirrored to {repo}, trying again at the next checkpoint: {first_line(error)}")
-        return False
-    report(f"mirrored to {repo}")
-    return True
-
-
-def mirror_in_background(
-    previous: threading.Thread | None, run: str | Path, repo: str, **settings
-) -> threading.Thread:
-    """Starts `mirror` in a thread that does not keep the program alive; one still under way is left to finish.
-
-    Call it once a checkpoint is complete, with what the last call returned; at the end of training join that thread
-    and call `mirror` itself, so that the last checkpoint is there.
-    """
-    if previous is not None and previous.is_alive():
-        return previous
-    thread = threading.Thread(target=mirror, args=(run, repo), kwargs=settings, name="mirror", daemon=True)
-    thread.start()
-    return thread

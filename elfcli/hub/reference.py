@@ -4,10 +4,11 @@ Ours stack the blocks along a leading layer axis; every array is otherwise the s
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 
-from elfcli.errors import InputError
+from elfcli.errors import InputError, first_line
 from elfcli.models.elf import ElfShape, abstract_params
 
 T5_BLOCK_NAMES = {
@@ -143,3 +144,57 @@ def t5_to_reference(params: dict) -> dict[str, np.ndarray]:
         for i, layer in enumerate(stacked):
             theirs[f"encoder/block_{i}/{T5_BLOCK_NAMES[path.removeprefix('blocks/')]}"] = layer
     return {path: np.asarray(leaf) for path, leaf in theirs.items()}
+
+
+WEIGHTS = ("params", "ema_params1")
+
+
+def read_reference_checkpoint(path: str | Path) -> dict:
+    """{"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
+
+    The optimiser state is never needed and never read. InputError where the path is no such checkpoint.
+    """
+    path = Path(path)
+    tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
+    missing = [name for name in ("params", "step") if name not in tree]
+    if missing:
+        raise InputError(
+            f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(map(str, tree))) or 'nothing'}"
+        )
+    try:
+        weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
+        return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a checkpoint of the reference ({first_line(error)})") from None
+
+
+def _read_msgpack(path: Path) -> dict:
+    from flax.serialization import msgpack_restore
+
+    try:
+        tree = msgpack_restore(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # msgpack raises whatever the damage makes it meet
+        raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: not a flax checkpoint")
+    return tree
+
+
+def _read_orbax(path: Path) -> dict:
+    import jax
+    import orbax.checkpoint as ocp
+
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            names = checkpointer.metadata(path.absolute()).item_metadata.tree
+            wanted = {k: names[k] for k in (*WEIGHTS, "step", "epoch") if k in names}
+            item = jax.tree.map(lambda _: 0, wanted)
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+            how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+            return checkpointer.restore(path.absolute(), args=how)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({first_line(error)})") from None

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from elfcli.config.resolve import model_names, presets_dir, resolve
 from elfcli.config.schema import Config
-from elfcli.data.datasets import looks_like_a_path
+from elfcli.data.download import looks_like_a_path
 from elfcli.errors import InputError, did_you_mean
-from elfcli.hub.download import hub_checkpoint
-from elfcli.hub.files import read_reference_checkpoint
-from elfcli.hub.layout import CONFIG_FILE, PUBLISHED, WEIGHTS_FILE, checkpoints_in, is_exported, weights_info
-from elfcli.hub.pretrained import read_safetensors
-from elfcli.hub.reference import elf_from_reference, shape_of
-from elfcli.hub.torch_names import elf_from_torch, is_torch_state, read_torch_state
+from elfcli.hub.huggingface import read_safetensors
+from elfcli.hub.names import CONFIG_FILE, PUBLISHED, WEIGHTS_FILE, checkpoints_in, is_exported, weights_info
+from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, shape_of
+from elfcli.hub.repository import hub_checkpoint
+from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
 
 HUB_ORGANISATION = "embedded-language-flows"
@@ -100,7 +99,7 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
 
 
 def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
-    from elfcli.training.checkpoint import load_weights
+    from elfcli.runs.checkpoint import load_weights
 
     params, step = load_weights(folder, ema=ema, step=step)
     text = f"{name}: run at step {step}, {_kind(ema)}"

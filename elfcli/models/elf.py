@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elfcli.config.schema import Config
-from elfcli.errors import InputError
 from elfcli.models.layers import (
     RMSNorm,
     abstract,
@@ -236,49 +234,6 @@ class ELF(nnx.Module):
         latent = nnx.gelu(latent, approximate=True)
         logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
         return logits + self.unembed_bias
-
-
-def compute_dtype(config: Config, platform: str | None = None):
-    """`auto` is bfloat16 on accelerators, float32 on CPU. platform: tpu, gpu or cpu; None: the one that is here."""
-    name = config.training.compute_dtype
-    if name == "auto":
-        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
-    return jnp.dtype(name)
-
-
-def attention_kernel(config: Config, platform: str, dtype) -> str:
-    """`auto` is the fused kernel of the platform, where it has one for this dtype."""
-    asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
-    if asked == "auto":
-        return "plain" if here == "cudnn" and dtype != jnp.bfloat16 else here
-    if asked not in ("plain", here):
-        raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
-    return asked
-
-
-def arithmetic(config: Config, platform: str | None = None):
-    """(dtype of activations, attention kernel) that the settings mean on `platform` (None: the one that is here)."""
-    platform = platform or jax.default_backend()
-    dtype = compute_dtype(config, platform)
-    return dtype, attention_kernel(config, platform, dtype)
-
-
-def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
-    """The network that the settings describe, for `platform` (None: the one that is here)."""
-    platform = platform or jax.default_backend()
-    dtype, attention = arithmetic(config, platform)
-    remat = config.training.remat
-    if remat == "auto":  # a CPU has memory to spare and no time
-        remat = "none" if platform == "cpu" else "dots"
-    return ElfShape(
-        latent_dim,
-        vocab,
-        **config.network.model_dump(exclude={"model"}),
-        self_cond=config.objective.self_cond_prob > 0,
-        dtype=dtype,
-        remat=remat,
-        attention=attention,
-    )
 
 
 def init_params(shape: ElfShape, key) -> dict:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from elfcli.config.check import check_devices
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import settings_of
+from elfcli.evaluation.ways import settings_of
 from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import look_at_data, sampling_batch, training_step

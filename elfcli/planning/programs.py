@@ -11,19 +11,21 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config
-from elfcli.data.datasets import load_examples, load_tokenizer, vocab_size
+from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import Setting, sample_batch
+from elfcli.evaluation.generate import sample_batch
+from elfcli.evaluation.ways import Setting
 from elfcli.flow.sampler import Guidance
-from elfcli.hub.encoder import Encoder, apply_t5, apply_table
-from elfcli.hub.pretrained import fetch, read_json, t5_shape
+from elfcli.hub.huggingface import fetch, read_json, t5_shape
 from elfcli.hub.published import VOCABULARY
-from elfcli.models.elf import abstract_params, arithmetic, elf_shape
+from elfcli.models.build import arithmetic, elf_shape
+from elfcli.models.elf import abstract_params
+from elfcli.models.encoder import Encoder, apply_t5, apply_table
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.training.inputs import tokenizer_of
-from elfcli.training.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import init_state, make_train_step
 

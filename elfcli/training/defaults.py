@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from elfcli.config.resolve import Origin, Resolved
-from elfcli.data.datasets import METADATA_FILE
+from elfcli.data.folder import METADATA_FILE
 from elfcli.data.public import default_folder
 from elfcli.data.toy import TASKS
 from elfcli.errors import InputError
-from elfcli.training.run import is_run
+from elfcli.runs.folder import is_run
 from elfcli.ui.progress import say
 
 DEFAULT_TASK = "owt"

@@ -10,7 +10,7 @@ import numpy as np
 from elfcli.config.resolve import Origin, Resolved
 from elfcli.config.schema import Config
 from elfcli.data.batches import collate
-from elfcli.data.datasets import (
+from elfcli.data.folder import (
     Examples,
     check_ids,
     eos_id,
@@ -21,10 +21,11 @@ from elfcli.data.datasets import (
     vocab_size,
 )
 from elfcli.errors import InputError
-from elfcli.evaluation.evaluate import evaluation_examples
+from elfcli.evaluation.examples import evaluation_examples
 from elfcli.flow.objective import encoder_mask
-from elfcli.hub.encoder import Encoder, load_encoder
-from elfcli.models.elf import arithmetic
+from elfcli.hub.encoder import load_encoder
+from elfcli.models.build import arithmetic
+from elfcli.models.encoder import Encoder
 from elfcli.ui.progress import say
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import median
@@ -10,8 +10,8 @@ from statistics import median
 import jax
 
 from elfcli.config.schema import Config
-from elfcli.errors import InputError
-from elfcli.training import run
+from elfcli.runs import folder as run
+from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import is_first_process, number, say
 
 SPIKE_LINES, SPIKE_FROM, SPIKE_FACTOR = 20, 10, 8.0
@@ -73,44 +73,3 @@ def usual_loss(losses: Sequence[float | None]) -> float | None:
     middle = median(known)
     spread = median(abs(loss - middle) for loss in known)
     return middle + SPIKE_FACTOR * max(spread, abs(middle) / 100)
-
-
-def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
-    """`track(step, figures)` of the tracker that the settings name; InputError where it is not installed."""
-    kind, tracking = config.tracking.tracker, config.tracking
-    if kind == "none" or not is_first_process():
-        return lambda step, figures: None
-    name = tracking.wandb_run_name or folder.name
-    project = tracking.wandb_project or "elf"
-    settings = {
-        section: values for section, values in config.model_dump(mode="json").items() if section != "tracking"
-    }
-    try:
-        if kind == "tensorboard":
-            from tensorboardX import SummaryWriter
-
-            writer = SummaryWriter(str(folder / "tensorboard"))
-
-            def track(step: int, figures: dict) -> None:
-                for key, value in figures.items():
-                    writer.add_scalar(key, value, step)
-
-            return track
-        if kind == "trackio":
-            import trackio
-
-            board = trackio.init(project=project, name=name, config=settings)
-        else:
-            import wandb
-
-            # The name of the folder is the identity, so that a resumed run goes on in the same place.
-            tags = [tracking.wandb_tag] if tracking.wandb_tag else None
-            board = wandb.init(
-                project=project, entity=tracking.wandb_entity, name=name, id=name, tags=tags, resume="allow",
-                dir=str(folder), config=settings,
-            )  # fmt: skip
-    except ImportError:
-        raise InputError(
-            f"tracker {kind} is not installed; `pip install 'elfcli[{kind}]'`, or set tracker=none"
-        ) from None
-    return lambda step, figures: board.log(figures, step=step)

@@ -4,8 +4,6 @@ The state holds everything a run needs to go on exactly: weights, EMA, optimiser
 metrics since the last logged step. Keys are functions of (seed, step), so nothing is replayed after a resume.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -14,23 +12,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config
 from elfcli.flow import objective
-from elfcli.hub.encoder import Encoder
 from elfcli.models.elf import ELF, ElfShape, init_params
+from elfcli.models.encoder import Encoder
 from elfcli.models.layers import graphdef_of
-from elfcli.training.mesh import by_example, state_shardings
+from elfcli.parallel.mesh import by_example, state_shardings
+from elfcli.runs.state import TrainState
 from elfcli.training.optimizer import update_ema
 
 METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
-
-
-class TrainState(NamedTuple):
-    step: jax.Array  # optimiser steps done, int32
-    params: Any
-    ema: Any
-    opt_state: Any
-    key: jax.Array  # key data, uint32
-    totals: dict[str, jax.Array]  # per metric (sum, count) since the last logged step
-    skipped_in_a_row: jax.Array  # steps with a loss or gradient that was not finite, up to now
 
 
 def zero_totals() -> dict[str, jax.Array]:

@@ -9,88 +9,14 @@ import json
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from elfcli.errors import ElfError, InputError
-from elfcli.training.place import Place, find_place
 
-CONNECT_SECONDS = 300.0
 _exchanges = itertools.count()
-
-
-def join(
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    timeout: float | None = None,
-) -> None:
-    """Joins the other processes where there are some (place.py says how that is found out), before JAX computes.
-
-    timeout: seconds in which all have to come. From here on a process that fails or vanishes ends all of them
-    (watch.py). InputError for options that do not go together.
-    """
-    timeout = CONNECT_SECONDS if timeout is None else timeout
-    place = find_place(os.environ, coordinator, num_processes, process_id)
-    if place is None:
-        return
-    place.check_port()
-    import jax
-
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # signals are ours (signals.py)
-    _keep_stdout()
-    with _time_limit(timeout, place):
-        jax.distributed.initialize(
-            place.coordinator,
-            place.num_processes,
-            place.process_id,
-            local_device_ids=place.local_devices,
-            cluster_detection_method="deactivate" if place.coordinator else None,
-            initialization_timeout=int(timeout) + 60,  # past our limit: JAX aborts where we say what is wrong
-        )
-        jax.devices()  # here, so that no process waits for the devices of one that fails later
-    from elfcli.training import watch
-
-    watch.start()
-    if place.coordinator:
-        require_same("options", {"--num-processes": place.num_processes})
-
-
-def _keep_stdout() -> None:
-    """Keeps standard output for Python: the CPU's collectives print there how they connect."""
-    sys.stdout.flush()
-    encoding, errors = sys.stdout.encoding, sys.stdout.errors
-    sys.stdout = os.fdopen(os.dup(1), "w", encoding=encoding, errors=errors, buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
-
-
-@contextmanager
-def _time_limit(seconds: float, place: Place) -> Iterator[None]:
-    """Ends the process with one line where the others are not there in time: a failed connection aborts in C++."""
-    over = threading.Event()
-
-    def limit() -> None:
-        if not over.wait(seconds):
-            leave(f"{place.who}: {place.missing()} within {seconds:g} s; is the same command running on every host?")
-
-    threading.Thread(target=limit, name="connect", daemon=True).start()
-    try:
-        if place.process_id:
-            while not place.reachable():
-                time.sleep(0.5)
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise ElfError(
-            f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})"
-        ) from error
-    finally:
-        over.set()
 
 
 def leave(text: str, code: int = 1) -> NoReturn:

@@ -1,10 +1,12 @@
 """Reading samples and the references to score them by; whatever is wrong is told as `file:line: what`."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from elfcli.data.corpus import Reading, Record, json_records, text_lines
 from elfcli.errors import InputError, did_you_mean
+from elfcli.outputs import check_output_file, write_whole
 
 REFERENCE_KEYS = ("reference", "output", "target")
 Numbered = list[tuple[int, Record]]
@@ -121,3 +123,20 @@ def by_order(texts: list[str], wanted: int, path: Path, references: Path) -> lis
             "matched by line order, so there must be as many"
         )
     return texts
+
+
+def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:
+    if len(generated) != len(references):
+        raise InputError(f"{len(generated)} generated texts, but {len(references)} references: there must be as many")
+    if not generated:
+        raise InputError("no generated texts: nothing to score")
+
+
+def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
+    """The samples as JSONL, whole or not at all."""
+    check_output_file(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give another --output") from None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elfcli.data.batches import TokenColumn, TokenTable
+from elfcli.data.download import hub_reachable, looks_like_a_path
 from elfcli.errors import InputError, did_you_mean
 
 METADATA_FILE = "elf_data.json"
@@ -29,29 +30,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-def hub_reachable() -> bool:
-    """Whether the Hub answers at all; asked first because the Hub client retries for half a minute."""
-    from huggingface_hub import constants, get_session
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:
-        return False
-    return True
-
-
-def looks_like_a_path(name: str) -> bool:
-    return (
-        name.startswith((".", "/", "~"))
-        or name.endswith("/")
-        or name.count("/") > 1
-        or "\\" in name
-        or Path(name).exists()
-    )
 
 
 def existing_folder(name: str, what: str) -> Path:

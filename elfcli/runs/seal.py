@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xxhash
 
-from elfcli.training.run import write_whole
+from elfcli.outputs import write_whole
 
 MANIFEST_FILE = "elf_manifest.json"
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from elfcli.errors import ElfError
-from elfcli.training.run import LOCK_FILE
+from elfcli.runs.folder import LOCK_FILE
 from elfcli.ui.progress import is_first_process, say
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from elfcli.training.distributed import barrier, client, leave, this_process
+from elfcli.parallel.agree import barrier, client, leave, this_process
 
 PERIOD = 1.0  # seconds between two looks
 GRACE = 1.5  # for the reasons of others, which may be the cause of the first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.errors import InputError
+from elfcli.errors import InputError, first_line
 from elfcli.hub.reference import t5_from_reference, t5_to_reference, unflatten
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.t5 import T5Shape
@@ -24,7 +24,7 @@ def fetch(name: str, filename: str, what: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    from elfcli.data.datasets import hub_reachable
+    from elfcli.data.download import hub_reachable
 
     repo, _, revision = name.partition("@")
     local = not hub_reachable()  # asked first because the client retries for long
@@ -35,11 +35,6 @@ def fetch(name: str, filename: str, what: str) -> Path:
                          "give a local folder") from None  # fmt: skip
     except (HfHubHTTPError, ValueError, OSError) as error:
         raise InputError(f"{name}: the {what} cannot be had from the Hub ({first_line(error)})") from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for one-line messages."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def read_json(path: Path) -> dict:

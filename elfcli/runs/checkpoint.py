@@ -1,7 +1,7 @@
 """Checkpoints with Orbax: written beside and renamed into place, `keep` deep, in parts that can be read alone.
 
 A checkpoint holds the parts `params`, `ema` and `rest` (step, optimiser state, key, metric sums). Saving goes on
-while training does; a checkpoint is sealed (integrity.py) when the next save starts, or at the end.
+while training does; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
 """
 
 import sys
@@ -13,11 +13,10 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from elfcli.errors import ElfError, InputError, Stopped
-from elfcli.hub.pretrained import first_line
-from elfcli.training import integrity
-from elfcli.training.distributed import barrier, by_first
-from elfcli.training.step import TrainState
+from elfcli.errors import ElfError, InputError, Stopped, first_line
+from elfcli.parallel.agree import barrier, by_first
+from elfcli.runs import seal
+from elfcli.runs.state import TrainState
 from elfcli.ui.progress import is_first_process, say
 
 CHECKPOINT_FOLDER = "checkpoints"
@@ -71,7 +70,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
         manager.wait_until_finished()
         newest = manager.latest_step()
         if newest is not None and is_first_process():
-            integrity.seal(Path(manager.directory) / str(newest))
+            seal.seal(Path(manager.directory) / str(newest))
 
 
 @contextmanager
@@ -122,7 +121,7 @@ def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int |
     """(step, damaged ones before it) of the first of `steps` that is intact; None where there are none at all."""
     damaged: list[int] = []
     for step in steps:
-        problem = integrity.damage(folder / str(step)) or unreadable(folder / str(step))
+        problem = seal.damage(folder / str(step)) or unreadable(folder / str(step))
         if problem is None:
             return step, damaged
         if not fallback:
@@ -136,7 +135,7 @@ def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int |
 
 def unreadable(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint that was never sealed, found by reading it; None for a sealed one."""
-    if integrity.is_sealed(checkpoint):
+    if seal.is_sealed(checkpoint):
         return None
     try:
         for part in PARTS:
@@ -147,7 +146,7 @@ def unreadable(checkpoint: Path) -> str | None:
 
 
 def way_on(folder: Path, older: list[int]) -> str:
-    whole = [step for step in older if integrity.damage(folder / str(step)) is None]
+    whole = [step for step in older if seal.damage(folder / str(step)) is None]
     if not whole:
         return "and no earlier checkpoint is there"
     return f"`elf resume {folder.parent} --fallback` goes on from step {whole[0]}"
@@ -188,7 +187,7 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
         raise InputError(f"{run}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
     step = steps[-1] if step is None else step
     path = folder / str(step) / ("ema" if ema else "params")
-    problem = integrity.damage(path.parent, path.name)
+    problem = seal.damage(path.parent, path.name)
     if problem:
         raise ElfError(f"{problem}: this checkpoint is damaged; give another step of {', '.join(map(str, steps))}")
     return read_alone(path), step

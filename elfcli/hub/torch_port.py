@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.errors import InputError
-from elfcli.hub.pretrained import first_line, read_safetensors
+from elfcli.errors import InputError, first_line
+from elfcli.hub.huggingface import read_safetensors
 from elfcli.hub.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")

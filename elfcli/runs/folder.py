@@ -9,20 +9,18 @@ checkpoints/STEP/  Orbax checkpoints, each with the sizes and hashes of its file
 """
 
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from elfcli.errors import ElfError, InputError
-from elfcli.hub.secrets import holds_secret
+from elfcli.outputs import check_writable, write_whole
+from elfcli.runs.secrets import holds_secret
 
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
@@ -41,43 +39,6 @@ PACKAGES = (
     "transformers",
     "numpy",
 )
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, also after a crash; OSError names `path`."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
-
-
-def check_writable(path: Path, option: str = "--output") -> None:
-    """InputError where nothing can be made at `path`, asked before the work starts; leaves nothing behind."""
-    nearest = next(parent for parent in path.absolute().parents if parent.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}: {nearest}); give another {option}") from None
-
-
-def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """InputError where a file of results could not be written later; asked before the work starts."""
-    if path is None:
-        return
-    # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise InputError(f"{path}: a link, a folder or a device, not a file; give another {option}")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give another {option}, or --overwrite")
-    check_writable(path, option)
 
 
 def is_run(folder: Path) -> bool:

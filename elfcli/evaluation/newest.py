@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 from elfcli.errors import InputError
-from elfcli.hub.layout import PUBLISHED
-from elfcli.training.run import CONFIG_FILE
+from elfcli.hub.names import PUBLISHED
+from elfcli.runs.folder import CONFIG_FILE
 from elfcli.ui.progress import say
 
 DEFAULT_TASK, DEFAULT_MODEL = "owt", "ELF-B"

@@ -1,0 +1,68 @@
+"""What is sampled: the evaluation split's sources, a file's lines, or nothing for free texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from elfcli.config.schema import Config
+from elfcli.data.folder import Examples, load_examples, split_names
+from elfcli.errors import InputError
+from elfcli.evaluation.generate import Model, encode_conditions
+from elfcli.evaluation.samples import REFERENCE_KEYS, read_jsonl
+
+SOURCE_KEYS = ("input", "source")
+
+
+def evaluation_examples(config: Config, data: str | None = None) -> Examples:
+    """The evaluation split: `data` or eval_data_path, else the validation split of the training data."""
+    where = data or config.data.eval_data_path
+    if where is None:
+        if config.data.data_path is None:
+            raise InputError("no evaluation data: give --data DIR or set eval_data_path")
+        return load_examples(config.data.data_path, "validation")
+    if Path(where).is_dir():
+        splits = split_names(where)
+        return load_examples(where, "validation" if "validation" in splits else splits[0])
+    try:
+        return load_examples(where, "validation")
+    except InputError:  # a Hub data set with a single split, whatever its name
+        return load_examples(where, None)
+
+
+def first(row: dict, keys: Sequence[str]) -> str | None:
+    return next((row[key] for key in keys if key in row), None)
+
+
+def rows_to_sample(model: Model, data: str | None, count: int) -> tuple[list, list[dict]]:
+    """(conditions as token ids, rows with `id`, `input`, `reference`) of the evaluation split's first examples.
+
+    Unconditional models get `count` empty conditions and rows with an `id` alone.
+    """
+    if not model.config.data.max_input_length:
+        return [()] * count, [{"id": i} for i in range(count)]
+    examples = evaluation_examples(model.config, data)
+    if examples.tokens.condition_input_ids is None:
+        raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
+    conditions, rows = [], []
+    for i in range(min(count, len(examples))):
+        tokens, texts = examples.tokens[i], examples.texts(i) if examples.texts else {}
+
+        def text(keys, ids, texts=texts):
+            found = first(texts, keys)
+            return found if found is not None else model.tokenizer.decode(ids, skip_special_tokens=True)
+
+        conditions.append(tokens["condition_input_ids"])
+        source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])
+        rows.append({"id": i, "input": source, "reference": target})
+    return conditions, rows
+
+
+def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
+    """(conditions, rows) of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
+    rows = []
+    for number, line in enumerate(read_jsonl(path), 1):
+        source, target = first(line, SOURCE_KEYS), first(line, REFERENCE_KEYS)
+        if not isinstance(source, str):
+            raise InputError(f"{path}:{number}: expected a text under 'input', found the keys {', '.join(line)}")
+        row = {"id": line.get("id", number - 1), "input": source}
+        rows.append(row | ({"reference": target} if target is not None else {}))
+    return encode_conditions(model, [row["input"] for row in rows]), rows

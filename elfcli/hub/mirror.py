@@ -1,0 +1,71 @@
+"""Keeps the Hub repository of `hub_repo` up to date while a run trains; what fails there never stops the run."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from elfcli.data.download import hub_reachable, retrying
+from elfcli.errors import first_line
+from elfcli.hub.push import push
+from elfcli.ui.progress import is_first_process, say
+
+
+class Mirror:
+    """Sends complete checkpoints in a thread; does nothing where there is no repository."""
+
+    def __init__(self, repo: str | None, folder: Path):
+        self.repo, self.folder = repo if is_first_process() else None, folder
+        self.thread: threading.Thread | None = None
+        self.sent: int | None = None
+
+    def look(self, manager) -> None:
+        """Starts sending the newest checkpoint, if it is complete and new and nothing is under way."""
+        if self.repo is None or manager.is_saving_in_progress():
+            return
+        newest = manager.latest_step()
+        if newest == self.sent or (self.thread is not None and self.thread.is_alive()):
+            return
+        self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
+        self.sent = newest
+
+    def finish(self, manager) -> None:
+        """Waits for what is under way and sends the last checkpoint."""
+        if self.repo is None:
+            return
+        manager.wait_until_finished()
+        if self.thread is not None:
+            self.thread.join()
+        if not mirror(self.folder, self.repo, report=say):
+            say(f"the last checkpoint is not on the Hub; `elf push-to-hub {self.folder} {self.repo}` sends it")
+
+
+def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
+    """Uploads the run's newest checkpoint to its mirror; returns whether it got there.
+
+    A repository that does not exist yet is made private. Never raises: a failure is reported in one line, and the
+    next call sends whatever is newest then.
+    """
+    try:
+        from huggingface_hub import HfApi
+
+        push(run, repo, private=hub_reachable() and not retrying(lambda: HfApi().repo_exists(repo)))
+    except Exception as error:
+        report(f"not mirrored to {repo}, trying again at the next checkpoint: {first_line(error)}")
+        return False
+    report(f"mirrored to {repo}")
+    return True
+
+
+def mirror_in_background(
+    previous: threading.Thread | None, run: str | Path, repo: str, **settings
+) -> threading.Thread:
+    """Starts `mirror` in a thread that does not keep the program alive; one still under way is left to finish.
+
+    Call it once a checkpoint is complete, with what the last call returned; at the end of training join that thread
+    and call `mirror` itself, so that the last checkpoint is there.
+    """
+    if previous is not None and previous.is_alive():
+        return previous
+    thread = threading.Thread(target=mirror, args=(run, repo), kwargs=settings, name="mirror", daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,51 @@
+"""From settings to the network's shape and arithmetic on a platform."""
+
+import jax
+import jax.numpy as jnp
+
+from elfcli.config.schema import Config
+from elfcli.errors import InputError
+from elfcli.models.elf import ElfShape
+
+
+def compute_dtype(config: Config, platform: str | None = None):
+    """`auto` is bfloat16 on accelerators, float32 on CPU. platform: tpu, gpu or cpu; None: the one that is here."""
+    name = config.training.compute_dtype
+    if name == "auto":
+        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def attention_kernel(config: Config, platform: str, dtype) -> str:
+    """`auto` is the fused kernel of the platform, where it has one for this dtype."""
+    asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
+    if asked == "auto":
+        return "plain" if here == "cudnn" and dtype != jnp.bfloat16 else here
+    if asked not in ("plain", here):
+        raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
+    return asked
+
+
+def arithmetic(config: Config, platform: str | None = None):
+    """(dtype of activations, attention kernel) that the settings mean on `platform` (None: the one that is here)."""
+    platform = platform or jax.default_backend()
+    dtype = compute_dtype(config, platform)
+    return dtype, attention_kernel(config, platform, dtype)
+
+
+def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
+    """The network that the settings describe, for `platform` (None: the one that is here)."""
+    platform = platform or jax.default_backend()
+    dtype, attention = arithmetic(config, platform)
+    remat = config.training.remat
+    if remat == "auto":  # a CPU has memory to spare and no time
+        remat = "none" if platform == "cpu" else "dots"
+    return ElfShape(
+        latent_dim,
+        vocab,
+        **config.network.model_dump(exclude={"model"}),
+        self_cond=config.objective.self_cond_prob > 0,
+        dtype=dtype,
+        remat=remat,
+        attention=attention,
+    )

@@ -1,0 +1,56 @@
+"""Files of results: asked for before the work starts, written whole or not at all."""
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from elfcli.errors import InputError
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the new one, also after a crash; OSError names `path`."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
+
+
+def check_writable(path: Path, option: str = "--output") -> None:
+    """InputError where nothing can be made at `path`, asked before the work starts; leaves nothing behind."""
+    nearest = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}: {nearest}); give another {option}") from None
+
+
+def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
+    """InputError where a file of results could not be written later; asked before the work starts."""
+    if path is None:
+        return
+    # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise InputError(f"{path}: a link, a folder or a device, not a file; give another {option}")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; give another {option}, or --overwrite")
+    check_writable(path, option)
+
+
+def write_result(path: Path, result: dict, overwrite: bool = False) -> None:
+    """The result as JSON, whole or not at all; folders on the way are made."""
+    check_output_file(path, overwrite, "--json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; give another --json") from None

@@ -1,0 +1,15 @@
+"""The state of a training run, which a checkpoint holds whole."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+
+class TrainState(NamedTuple):
+    step: jax.Array  # optimiser steps done, int32
+    params: Any
+    ema: Any
+    opt_state: Any
+    key: jax.Array  # key data, uint32
+    totals: dict[str, jax.Array]  # per metric (sum, count) since the last logged step
+    skipped_in_a_row: jax.Array  # steps with a loss or gradient that was not finite, up to now

@@ -1,0 +1,36 @@
+"""The length of a run in optimiser steps."""
+
+from dataclasses import dataclass
+
+from elfcli.config.schema import Config
+from elfcli.data.batches import steps_per_epoch
+from elfcli.errors import InputError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The run in optimiser steps."""
+
+    epoch_steps: float  # optimiser steps in an epoch
+    total_steps: int
+    warmup_steps: int
+    save_steps: int  # between checkpoints; 0: only at the end
+    eval_steps: int  # between online evaluations; 0: only at the end
+
+
+def make_plan(config: Config, num_examples: int) -> Plan:
+    training, optimization = config.training, config.optimization
+    epoch_steps = steps_per_epoch(num_examples, config.global_batch) / optimization.grad_accum_steps
+    total = training.steps or int(training.epochs * epoch_steps)
+    if total < 1:
+        raise InputError(f"{training.epochs:g} epochs of {epoch_steps:g} steps are less than one step; raise epochs")
+    warmup = optimization.warmup_steps
+    if warmup < 0:
+        warmup = round(optimization.warmup_epochs * epoch_steps)
+    save = training.save_every_steps or steps_between(training.save_freq, epoch_steps)
+    return Plan(epoch_steps, total, warmup, save, steps_between(training.eval_freq, epoch_steps))
+
+
+def steps_between(epochs: float, epoch_steps: float) -> int:
+    """Whole steps in so many epochs, at least one; 0 for 0 epochs."""
+    return max(round(epochs * epoch_steps), 1) if epochs else 0
