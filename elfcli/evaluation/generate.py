@@ -23,7 +23,6 @@ from elfcli.data.folder import eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
-from elfcli.flow.objective import encoder_mask
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import time_grid
 from elfcli.hub.encoder import load_encoder
@@ -31,7 +30,7 @@ from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import ELF, ElfShape
-from elfcli.models.encoder import Encoder
+from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import by_first, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare

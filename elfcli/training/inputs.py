@@ -22,10 +22,9 @@ from elfcli.data.folder import (
 )
 from elfcli.errors import InputError
 from elfcli.evaluation.examples import evaluation_examples
-from elfcli.flow.objective import encoder_mask
 from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import arithmetic
-from elfcli.models.encoder import Encoder
+from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.ui.progress import say
 
 

@@ -1,4 +1,4 @@
-"""Learning rate, Muon and AdamW (SPEC 5)."""
+"""Learning rate, Muon and AdamW (paper appendix; Muon after Jordan et al., kellerjordan.github.io/posts/muon)."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from elfcli.config.schema import Optimization
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of Jordan's quintic iteration
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic iteration of Jordan et al. 2024 (Muon), as in optax.contrib.muon
 NEWTON_SCHULZ_STEPS = 5
 MUON_MOMENTUM = 0.95
 
@@ -19,18 +19,14 @@ def peak_lr(cfg: Optimization, global_batch: int) -> float:
     return cfg.lr if cfg.lr is not None else cfg.blr * global_batch * cfg.grad_accum_steps / 256
 
 
-def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: int):
+def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Learning rate at a 0-based optimiser step: linear from 0, then constant or cosine down to min_lr."""
-
-    def rate(step):
-        warm = peak * step / max(warmup_steps, 1)
-        after = jnp.float32(peak)
-        if cfg.lr_schedule == "cosine":
-            progress = jnp.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0.0, 1.0)
-            after = cfg.min_lr + (peak - cfg.min_lr) * (1 + jnp.cos(jnp.pi * progress)) / 2
-        return jnp.where(step < warmup_steps, warm, after)
-
-    return rate
+    after = optax.constant_schedule(peak)
+    if cfg.lr_schedule == "cosine":
+        after = optax.cosine_decay_schedule(peak, max(total_steps - warmup_steps, 1), alpha=cfg.min_lr / peak)
+    if not warmup_steps:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
 
 
 class MuonState(NamedTuple):
@@ -68,17 +64,19 @@ def orthogonalize(matrices, dtype=jnp.float32):
     """
     m, n = matrices.shape[-2:]
     x = matrices / (jnp.linalg.norm(matrices, axis=(-2, -1), keepdims=True) + 1e-8)
-    x = lay(lay(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False).astype(dtype), shared=True)
+    x = constrain_layout(
+        constrain_layout(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False).astype(dtype), shared=True
+    )
     c0, c1, c2 = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         a = x @ jnp.swapaxes(x, -1, -2)
         x = c0 * x + (c1 * a + c2 * (a @ a)) @ x
-    x = lay(x, shared=False)
+    x = constrain_layout(x, shared=False)
     x = jnp.swapaxes(x, -1, -2) if m > n else x
     return x.astype(matrices.dtype) * max(1.0, n / m) ** 0.5
 
 
-def lay(x, *, shared: bool):
+def constrain_layout(x, *, shared: bool):
     """x (..., m, n), m <= n, spread over all devices of the mesh, by its layers or else by its columns; or on each.
 
     Going from one way of sharing to another by way of the whole is what the compiler does anyway, with a warning.
@@ -108,8 +106,3 @@ def make_optimizer(cfg: Optimization, schedule, dtype=jnp.float32) -> optax.Grad
     else:
         update = optax.adamw(schedule, b1=cfg.adam_b1, b2=cfg.adam_b2, weight_decay=cfg.weight_decay)
     return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), update)
-
-
-def update_ema(ema, params, decay: float):
-    """Moving average of the weights after one optimiser step."""
-    return jax.tree.map(lambda e, p: decay * e + (1 - decay) * p, ema, params)

@@ -1,8 +1,12 @@
 """One optimiser step: draws, latents, the two-branch loss, clipping, update, moving average.
 
-The state holds everything a run needs to go on exactly: weights, EMA, optimiser state, step, key, and the sums of the
-metrics since the last logged step. Keys are functions of (seed, step), so nothing is replayed after a resume.
+Keys are functions of (seed, step), so nothing is replayed after a resume.
+Shapes: A batches per optimiser step, B examples in a batch, S sequence.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +14,26 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.config.schema import Config
+from elfcli.config.schema import Config, Objective
 from elfcli.flow import objective
 from elfcli.models.elf import ELF, ElfShape, init_params
-from elfcli.models.encoder import Encoder
+from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import by_example, state_shardings
 from elfcli.runs.state import TrainState
-from elfcli.training.optimizer import update_ema
 
 METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all steps of a run share. encode: `Encoder.apply`."""
+
+    config: Config
+    shape: ElfShape
+    encode: Callable
+    tx: optax.GradientTransformation
+    mesh: Mesh
 
 
 def zero_totals() -> dict[str, jax.Array]:
@@ -30,11 +44,10 @@ def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> 
     """The state before the first step; weights are drawn from the seed."""
     init_key, key = jax.random.split(jax.random.key(seed))
     params = init_params(shape, init_key)
-    ema = jax.tree.map(jnp.copy, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema=ema,
+        ema=jax.tree.map(jnp.copy, params),
         opt_state=tx.init(params),
         key=jax.random.key_data(key),
         totals=zero_totals(),
@@ -42,83 +55,99 @@ def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> 
     )
 
 
-def clean_latents(encoder: Encoder, encoder_params, ids, cond, valid, drop, cfg: Config):
-    """x0 (B, S, E): normalised latents, with the dropped examples' conditions hidden from the rest and zeroed."""
-    latents = encoder.apply(encoder_params, ids, objective.encoder_mask(cond, valid, drop))
-    x0 = (latents - cfg.encoder.latent_mean) / cfg.encoder.latent_std
-    return jax.lax.stop_gradient(objective.drop_condition(x0, cond, drop))
+def num_groups(batch_size: int, cfg: Objective) -> int:
+    """Groups of a batch. They do not depend on the devices, so that a run is the same on any number of them."""
+    divisors = (size for size in range(16, 7, -1) if batch_size % size == 0)
+    return batch_size // (cfg.group_size or next(divisors, batch_size))
 
 
-def make_train_step(cfg: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
-    """`step(state, encoder_params, batch) -> state`, jitted over the mesh.
+def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
+    """`step(state, encoder_params, batch) -> state`, jitted over the mesh; see `train_step`.
 
-    state: laid out as `state_shardings` says. batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each
-    (A, B, S) with A batches per optimiser step, sharded over their examples.
+    The state is laid out as `state_shardings` says and is given up; the batch is sharded over its examples.
     """
-    groups = objective.num_groups(cfg.global_batch, cfg.objective, mesh.size)
-    graphdef = graphdef_of(ELF, shape)
+    where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
+    step = partial(train_step, Setup(config, shape, encoder.apply, tx, mesh))
+    layout = where, NamedSharding(mesh, PartitionSpec()), by_example(mesh, axis=1)
+    return jax.jit(step, in_shardings=layout, out_shardings=where, donate_argnums=0)
 
-    def loss(params, encoder_params, batch, key):
-        draw_key, dropout_key = jax.random.split(key)
-        ids, cond, valid = batch["input_ids"], batch["cond_mask"], batch["valid_mask"]
-        draws = objective.draw(draw_key, cfg.objective, (*ids.shape, shape.latent_dim), groups)
-        x0 = clean_latents(encoder, encoder_params, ids, cond, valid, draws.drop_B, cfg)
-        counted = objective.loss_mask(cond, valid, cfg.data.pad_token)
-        model = nnx.merge(graphdef, params)
-        examples = objective.Batch(ids, cond, counted, x0)
-        dropout_key = dropout_key if shape.has_dropout else None
-        return objective.branch_loss(model, examples, draws, cfg.objective, dropout_key, groups)
 
-    def gradients(params, encoder_params, batch, key):
-        (value, parts), grads = jax.value_and_grad(loss, has_aux=True)(params, encoder_params, batch, key)
-        return grads, {"loss": value, **parts}
+def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str, jax.Array]) -> TrainState:
+    """The state after one optimiser step.
 
-    def train_step(state: TrainState, encoder_params, batch) -> TrainState:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for what is shared out by hand inside
-            return one_step(state, encoder_params, batch)
-
-    def one_step(state: TrainState, encoder_params, batch) -> TrainState:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        count = batch["input_ids"].shape[0]
-        if count == 1:
-            grads, values = gradients(state.params, encoder_params, jax.tree.map(lambda a: a[0], batch), key)
-            values = jax.tree.map(lambda v: v[None], values)
-        else:
-
-            def accumulate(total, micro):
-                index, micro_batch = micro
-                grads, values = gradients(state.params, encoder_params, micro_batch, jax.random.fold_in(key, index))
-                return jax.tree.map(jnp.add, total, grads), values
-
-            zeros = jax.tree.map(jnp.zeros_like, state.params)
-            grads, values = jax.lax.scan(accumulate, zeros, (jnp.arange(count), batch))
-            grads = jax.tree.map(lambda g: g / count, grads)
+    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S). A step whose loss or gradients are
+    not finite changes nothing but the counts.
+    """
+    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    with jax.sharding.use_abstract_mesh(setup.mesh.abstract_mesh):  # for what is shared out by hand inside
+        grads, values = mean_gradients(setup, state.params, encoder_params, batch, key)
         values["grad_norm"] = optax.global_norm(grads)[None]
         finite = jnp.isfinite(values["loss"]).all() & jnp.isfinite(values["grad_norm"]).all()
         values["skipped"] = 1.0 - finite[None]
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = setup.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = update_ema(state.ema, params, cfg.optimization.ema_decay1)
+        ema = optax.incremental_update(params, state.ema, 1 - setup.config.optimization.ema_decay1)
 
-        def unless_skipped(new, old):
-            """A step that is not finite changes nothing but the counts."""
-            return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+    def unless_skipped(new, old):
+        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
 
-        return TrainState(
-            step=state.step + 1,
-            params=unless_skipped(params, state.params),
-            ema=unless_skipped(ema, state.ema),
-            opt_state=unless_skipped(opt_state, state.opt_state),
-            key=state.key,
-            totals={name: state.totals[name] + total(values[name]) for name in METRICS},
-            skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
-        )
-
-    where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(
-        train_step, in_shardings=(where, replicated, by_example(mesh, axis=1)), out_shardings=where, donate_argnums=0
+    return TrainState(
+        step=state.step + 1,
+        params=unless_skipped(params, state.params),
+        ema=unless_skipped(ema, state.ema),
+        opt_state=unless_skipped(opt_state, state.opt_state),
+        key=state.key,
+        totals={name: state.totals[name] + total(values[name]) for name in METRICS},
+        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
+
+
+def mean_gradients(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key):
+    """(mean gradients, {metric: (A,)}) of the A batches of a step."""
+
+    def gradients(micro_batch, key):
+        (value, parts), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
+            setup, params, encoder_params, micro_batch, key
+        )
+        return grads, {"loss": value, **parts}
+
+    count = batch["input_ids"].shape[0]
+    if count == 1:
+        grads, values = gradients(jax.tree.map(lambda a: a[0], batch), key)
+        return grads, jax.tree.map(lambda v: v[None], values)
+
+    def accumulate(total, micro):
+        index, micro_batch = micro
+        grads, values = gradients(micro_batch, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, grads), values
+
+    grads, values = jax.lax.scan(accumulate, jax.tree.map(jnp.zeros_like, params), (jnp.arange(count), batch))
+    return jax.tree.map(lambda g: g / count, grads), values
+
+
+def loss(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key):
+    """(loss to minimise, its parts) of one batch of arrays (B, S)."""
+    cfg, shape = setup.config, setup.shape
+    draw_key, dropout_key = jax.random.split(key)
+    ids, cond, valid = batch["input_ids"], batch["cond_mask"], batch["valid_mask"]
+    groups = num_groups(len(ids), cfg.objective)
+
+    def grouped(array):
+        return array.reshape(groups, -1, *array.shape[1:])
+
+    draws = objective.draw(draw_key, cfg.objective, (*grouped(ids).shape, shape.latent_dim))
+    x0 = clean_latents(setup, encoder_params, ids, cond, valid, draws.drop_GxN.reshape(-1))
+    counted = objective.loss_mask(cond, valid, cfg.data.pad_token)
+    examples = objective.Batch(*map(grouped, (ids, cond, counted, x0)))
+    model = nnx.merge(graphdef_of(ELF, shape), params)
+    return objective.branch_loss(model, examples, draws, cfg.objective, dropout_key if shape.has_dropout else None)
+
+
+def clean_latents(setup: Setup, encoder_params, ids_BxS, cond_BxS, valid_BxS, drop_B):
+    """x0 (B, S, E): normalised latents, with the dropped examples' conditions hidden from the rest and zeroed."""
+    latents = setup.encode(encoder_params, ids_BxS, encoder_mask(cond_BxS, valid_BxS, drop_B))
+    x0 = (latents - setup.config.encoder.latent_mean) / setup.config.encoder.latent_std
+    return jax.lax.stop_gradient(objective.drop_condition(x0, cond_BxS, drop_B))
 
 
 def total(values):
