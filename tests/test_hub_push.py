@@ -18,7 +18,7 @@ from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.hub import repository as download
+from elfcli.data import download
 from elfcli.hub.export import export
 from elfcli.hub.mirror import mirror, mirror_in_background
 from elfcli.hub.push import push
