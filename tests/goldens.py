@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from elfcli.config.schema import Objective, Optimization
@@ -31,10 +32,11 @@ from elfcli.hub.reference import (
     t5_to_reference,
 )
 from elfcli.models.elf import ELF
+from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.parallel.backend import prepare
-from elfcli.training.optimizer import lr_schedule, make_optimizer, update_ema
+from elfcli.training.optimizer import lr_schedule, make_optimizer
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
 KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "samples", "postprocess", "checkpoints",
@@ -97,7 +99,7 @@ def one_step(params, gradients, cfg: Optimization, lr, warmup_steps, ema_decay):
     tx = make_optimizer(cfg, lr_schedule(cfg, lr, warmup_steps, 1))
     updates, _ = tx.update(gradients, tx.init(params), params)
     stepped = jax.tree.map(jnp.add, params, updates)
-    return stepped, update_ema(params, stepped, ema_decay)
+    return stepped, optax.incremental_update(stepped, params, 1 - ema_decay)
 
 
 class Goldens:
@@ -209,23 +211,24 @@ class Goldens:
         draws = objective.Draws(
             golden["draw_t"], golden["draw_noise"], golden["draw_self_cond_uniform"] < cfg.self_cond_prob,
             golden["draw_self_cond_cfg_scale"], golden["draw_decoder_lambda"], golden["draw_decoder_noise"],
-            drop, None,
+            drop, np.zeros_like(drop),
         )  # fmt: skip
         cond, valid = golden["batch_cond_seq_mask"].astype(bool), golden["batch_attention_mask"].astype(bool)
-        undropped = objective.encoder_mask(cond, valid, np.zeros_like(drop))
+        undropped = encoder_mask(cond, valid, np.zeros_like(drop))
         yield row(case, "encoder mask", undropped, golden["batch_encoder_attention_mask"], 0)
 
         t5 = t5_from_reference(subtree(load(self.folder / "t5_encoder.npz"), "params"))
-        mask = objective.encoder_mask(cond, valid, drop)
+        mask = encoder_mask(cond, valid, drop)
         latents = run_t5(self.t5_shape(), t5, golden["batch_input_ids"], mask)
         x0 = objective.drop_condition((latents - config["latent_mean"]) / config["latent_std"], cond, drop)
         counted = objective.loss_mask(cond, valid, str(golden["setting_pad_token"]))
         batch = objective.Batch(jnp.asarray(golden["batch_input_ids"]), cond, counted, x0)
+        batch, draws = jax.tree.map(lambda a: jnp.asarray(a)[None], (batch, draws))  # one group
 
         def loss(params, branch):
-            num_decode, num_first = (0, len(drop)) if branch == "denoise" else (len(drop), 0)
+            counts = (0, len(drop)) if branch == "denoise" else (len(drop), 0)
             model = nnx.merge(graphdef, params)
-            losses = objective.split_loss(model, batch, draws, cfg, num_decode, num_first)
+            losses = objective.split_loss(model, batch, draws, cfg, counts)
             return losses[0 if branch == "denoise" else 1]
 
         gradients = {}
