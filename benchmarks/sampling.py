@@ -15,9 +15,8 @@ import numpy as np
 from flax import nnx
 
 from elfcli.config.resolve import resolve
-from elfcli.evaluation.generate import sample_batch
-from elfcli.flow.sampler import Guidance
-from elfcli.flow.schedules import time_grid
+from elfcli.evaluation.generate import Inputs, program_of, sample_batch, traced_inputs
+from elfcli.evaluation.ways import Setting
 from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF, init_params
@@ -39,18 +38,14 @@ def parts(config):
 
 
 def sampler(config, encoder, shape, params, longest):
-    S, objective = config.data.max_length, config.objective
-    batch = [jnp.ones((BATCH, S), jnp.int32), jnp.zeros((BATCH, S), bool), jnp.ones((BATCH, S), bool)]
-    static = shape, encoder.apply, objective.denoiser_noise_scale, objective.t_eps, make_mesh()
+    S = config.data.max_length
+    batch = jnp.ones((BATCH, S), jnp.int32), jnp.zeros((BATCH, S), bool), jnp.ones((BATCH, S), bool)
 
     def sample(steps, w=1.0, gamma=0.0):
-        grid = time_grid(jax.random.key(1), steps, "uniform", -1.5, 0.8)
-        grid = jnp.pad(grid, (0, longest - steps), constant_values=1.0)
-        guidance = Guidance(jnp.float32(1.0), jnp.float32(w))
-        traced = (jnp.float32(0), jnp.float32(1)), jax.random.key_data(jax.random.key(2)), grid, jnp.float32(gamma)
-        use_w = w != 1 and not config.network.num_self_cond_cfg_tokens
-        weights = params, encoder.params
-        return sample_batch(static, (False, use_w), weights, batch, jnp.arange(BATCH), (*traced, guidance))
+        setting = Setting("sde" if gamma else "ode", steps, 1.0, w, "uniform", gamma)
+        program = program_of(config, shape, encoder, make_mesh(), setting)
+        shared = traced_inputs(config, setting, 0, longest)
+        return sample_batch(program, Inputs(params, encoder.params, *batch, jnp.arange(BATCH), **shared))
 
     return sample
 

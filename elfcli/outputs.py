@@ -5,6 +5,7 @@ import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from elfcli.errors import InputError
 
@@ -46,11 +47,16 @@ def check_output_file(path: Path | None, overwrite: bool, option: str = "--outpu
     check_writable(path, option)
 
 
-def write_result(path: Path, result: dict, overwrite: bool = False) -> None:
-    """The result as JSON, whole or not at all; folders on the way are made."""
-    check_output_file(path, overwrite, "--json")
+def write_output(path: Path, text: str, overwrite: bool = False, option: str = "--output") -> None:
+    """A file of results, whole or not at all; missing folders are made. InputError names the `option` to change."""
+    check_output_file(path, overwrite, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
+        write_whole(path, text)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give another --json") from None
+        raise InputError(f"{path}: {error.strerror}; give another {option}") from None
+
+
+def write_result(path: Path, result: Any, overwrite: bool = False) -> None:
+    """The result as JSON, as the option `--json` asks for it."""
+    write_output(path, json.dumps(result, indent=1, allow_nan=False) + "\n", overwrite, "--json")

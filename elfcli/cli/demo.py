@@ -52,18 +52,17 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
-    from elfcli.evaluation.evaluate import sample_rows
-    from elfcli.evaluation.examples import rows_to_sample
-    from elfcli.evaluation.generate import load_model
+    from elfcli.evaluation.evaluate import sample_rows, sources_of
+    from elfcli.evaluation.generate import Options, load_model
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import settings_of
 
     model = load_model(str(run))
-    conditions, rows = rows_to_sample(model, None, SENTENCES)
-    refuse_seen(rows, data)
+    sources = sources_of(model, None, SENTENCES)
+    refuse_seen(sources.rows, data)
     setting = settings_of(model.config.sampling)[0]
-    with progress("sample", len(rows)) as update:
-        samples = sample_rows(model, conditions, rows, setting, seed=seed, batch_size=125, update=update)
+    with progress("sample", SENTENCES) as update:
+        samples = sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
     write_samples(samples_file, samples)
 
     stage(5, "score", f"elf eval-bleu {samples_file}")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from elfcli.cli.options import JsonOption, OverwriteOption
+
 SamplesArgument = Annotated[
     Path, typer.Argument(metavar="F.jsonl", help="Samples: `id`, `generated`, and `reference` where there is one.")
 ]
@@ -14,8 +16,6 @@ ReferencesOption = Annotated[
         metavar="FILE", help="References, by id or line order: JSONL (`reference`, `output`) or text lines."
     ),
 ]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result here.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the --json file.")]
 
 
 def eval_bleu(

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.eval_bleu import JsonOption, OverwriteOption, SamplesArgument
-from elfcli.cli.options import CoordinatorOption, JoinTimeoutOption, NumProcessesOption, ProcessIdOption
+from elfcli.cli import options as o
+from elfcli.cli.eval_bleu import SamplesArgument
 
 
+@o.several_processes
 def eval_ppl(
     samples: SamplesArgument,
     model: Annotated[str, typer.Option(metavar="DIR_OR_NAME", help="GPT-2: folder or Hub name.")] = "gpt2-large",
@@ -16,21 +17,13 @@ def eval_ppl(
     ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts scored at once.")] = 8,
     max_length: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens at which texts are cut.")] = 1024,
-    json_file: JsonOption = None,
-    overwrite: OverwriteOption = False,
-    coordinator: CoordinatorOption = None,
-    num_processes: NumProcessesOption = None,
-    process_id: ProcessIdOption = None,
-    join_timeout: JoinTimeoutOption = None,
+    json_file: o.JsonOption = None,
+    overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
-    from elfcli.parallel.agree import by_first
-    from elfcli.parallel.join import join
-
-    join(coordinator, num_processes, process_id, join_timeout)
-
     from elfcli.evaluation.samples import read_samples
     from elfcli.outputs import check_output_file, write_result
+    from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import is_first_process, progress, say
     from elfcli.ui.table import table
 

@@ -2,7 +2,8 @@
 
 import typer
 
-from elfcli.cli.eval_bleu import JsonOption, OverwriteOption, ReferencesOption, SamplesArgument
+from elfcli.cli.eval_bleu import ReferencesOption, SamplesArgument
+from elfcli.cli.options import JsonOption, OverwriteOption
 
 
 def eval_rouge(

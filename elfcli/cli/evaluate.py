@@ -1,98 +1,102 @@
 """`elf eval`: sample a task's evaluation split and score it."""
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import (
-    ConfigOption,
-    CoordinatorOption,
-    JoinTimeoutOption,
-    ModelOption,
-    NumProcessesOption,
-    ProcessIdOption,
-    SetOption,
-    TaskOption,
-)
-from elfcli.cli.sample import CheckpointOption
+from elfcli.cli import options as o
 
 
+@o.several_processes
 def evaluate(
-    checkpoint: CheckpointOption = None,
-    task: TaskOption = None,
-    model: ModelOption = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Evaluation data; by default the run's own.")
-    ] = None,
-    num_samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="How many samples to score.")] = None,
-    seed: Annotated[int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of the draws.")] = 0,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts sampled at once.")] = 64,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results here.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for samples and results.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")] = False,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    coordinator: CoordinatorOption = None,
-    num_processes: NumProcessesOption = None,
-    process_id: ProcessIdOption = None,
-    join_timeout: JoinTimeoutOption = None,
+    checkpoint: o.CheckpointOption = None,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
+    data: o.DataOption = None,
+    num_samples: o.NumSamplesOption = None,
+    seed: o.SeedOption = 0,
+    batch_size: o.BatchSizeOption = 64,
+    json_file: o.JsonOption = None,
+    output: o.FolderOption = None,
+    overwrite: o.OverwriteOption = False,
+    config: o.ConfigOption = None,
+    sets: o.SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
-    from elfcli.parallel.agree import by_first
-    from elfcli.parallel.join import join
-
-    join(coordinator, num_processes, process_id, join_timeout)
-
-    import json
-
+    check_outputs(json_file, output, overwrite)
     from elfcli.errors import InputError
-    from elfcli.outputs import check_output_file, write_whole
-    from elfcli.ui.progress import is_first_process, progress, say
-
-    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
-    if output is not None:
-        by_first(lambda: check_output_file(output / "results.json", overwrite=True))
-
-    from elfcli.evaluation.newest import chosen_checkpoint
-
-    checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
-    from elfcli.evaluation.evaluate import evaluate as run
-    from elfcli.evaluation.examples import rows_to_sample
-    from elfcli.evaluation.generate import load_model
+    from elfcli.evaluation.evaluate import Evaluation, sources_of
+    from elfcli.evaluation.generate import Options
     from elfcli.evaluation.ways import settings_of
+    from elfcli.outputs import write_result
+    from elfcli.ui.progress import is_first_process
 
-    loaded = load_model(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
-    say(loaded.source.description)
-    evaluation = loaded.config.evaluation
-    if not evaluation.metrics:
+    checkpoint, loaded = load(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
+    metrics = loaded.config.evaluation.metrics
+    if not metrics:
         raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
-    settings = settings_of(loaded.config.sampling)
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seed}"
-    if by_first(lambda: (folder / "results.json").exists()) and not overwrite:
-        raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
-    conditions, rows = rows_to_sample(loaded, data, num_samples or evaluation.num_samples)
-    say(f"{len(rows)} {what_is_sampled(loaded.config, data)}, {len(settings)} setting(s), results in {folder}")
-    with progress("eval", len(rows) * len(settings)) as update:
-        results = run(
-            loaded, settings, conditions, rows, seed=seed, folder=folder, batch_size=batch_size, update=update
-        )
+    settings = tuple(settings_of(loaded.config.sampling))
+    sources = sources_of(loaded, data, num_samples)
+    evaluation = Evaluation(loaded, settings, sources, metrics, folder, Options(seed, batch_size))
+    sampled = what_is_sampled(loaded.config, data)
+    results = run("eval", evaluation, overwrite, sampled, again=False)
     if not is_first_process():
         return
-    for setting, result in zip(settings, results, strict=True):
-        scores = "  ".join(shown_score(score) for score in result["scores"])
-        typer.echo(f"{setting.name:40}  {scores}  ({result['num_samples']} samples, {result['seconds']:.0f} s)")
-    typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
+    for result in results:
+        shown = "  ".join(shown_score(score) for score in result["scores"])
+        typer.echo(f"{result['name']:40}  {shown}  ({len(sources.rows)} samples, {result['seconds']:.0f} s)")
+    typer.echo(f"measured: {sampled}")
     from elfcli.hub.published import figures_of, summary
 
     network = loaded.config.network.model
     for line in summary(figures_of(task or loaded.config.data.task, network)):
         typer.echo(f"published for {network}: {line}")
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(json_file, json.dumps(results, indent=1) + "\n")
+        write_result(json_file, results, overwrite)
+
+
+def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) -> None:
+    """InputError where what is asked for could not be written."""
+    from elfcli.outputs import check_output_file
+    from elfcli.parallel.agree import by_first
+
+    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
+    if output is not None:
+        by_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))
+
+
+def load(checkpoint: str | None, **settings):
+    """(name, model) of the checkpoint that was given or is chosen; says which it is."""
+    from elfcli.evaluation.newest import chosen_checkpoint
+    from elfcli.parallel.agree import by_first
+    from elfcli.ui.progress import say
+
+    name = by_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
+    from elfcli.evaluation.generate import load_model
+
+    loaded = load_model(name, **settings)
+    say(loaded.source.description)
+    return name, loaded
+
+
+def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = True) -> list[dict]:
+    """Evaluates what is not done yet, with a progress line; returns the results of all settings.
+
+    again: whether results that are all there are shown once more, or refused.
+    """
+    from elfcli.errors import InputError
+    from elfcli.evaluation.evaluate import evaluate, opened, remaining
+    from elfcli.ui.progress import progress, say
+
+    folder, settings, texts = evaluation.folder, len(evaluation.settings), len(evaluation.sources.rows)
+    with opened(evaluation, overwrite) as done:
+        todo = len(remaining(evaluation, done))
+        if not todo and not again:
+            raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
+        say(f"{settings} settings of {texts} {sampled}, {settings - todo} of them done already, results in {folder}")
+        with progress(command, todo * texts) as update:
+            return evaluate(evaluation, done, update)
 
 
 def what_is_sampled(config, data: str | None) -> str:
@@ -105,10 +109,10 @@ def what_is_sampled(config, data: str | None) -> str:
 
 def shown_score(score: dict) -> str:
     """A score with the parts that its metric is published with."""
-    parts = [name for name in ("rouge1", "rouge2", "rougeL") if name in score] or [score["metric"]]
-    values = [score.get(name, score["value"]) for name in parts]
     if score["value"] is None:
         return f"{score['metric']} - ({score['note']})"
+    parts = {name: score[name] for name in ("rouge1", "rouge2", "rougeL") if name in score}
+    parts = parts or {score["metric"]: score["value"]}
     if "entropy" in score:
-        parts, values = [*parts, "entropy"], [*values, score["entropy"]]
-    return "  ".join(f"{name} {value:.2f}" for name, value in zip(parts, values, strict=True))
+        parts["entropy"] = score["entropy"]
+    return "  ".join(f"{name} {value:.2f}" for name, value in parts.items())

@@ -5,21 +5,13 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import (
-    ConfigOption,
-    CoordinatorOption,
-    JoinTimeoutOption,
-    ModelOption,
-    NumProcessesOption,
-    ProcessIdOption,
-    SetOption,
-    TaskOption,
-)
+from elfcli.cli import options as o
 
 
+@o.several_processes
 def train(
-    task: TaskOption = None,
-    model: ModelOption = None,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
     data: Annotated[
         str | None, typer.Option("--data", metavar="DIR", help="Training data of `elf tokenize`, or a Hub data set.")
     ] = None,
@@ -32,20 +24,12 @@ def train(
         str | None, typer.Option("--init-from", metavar="SOURCE", help="Weights to start from: run, file, Hub name.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
-    config: ConfigOption = None,
-    sets: SetOption = None,
-    coordinator: CoordinatorOption = None,
-    num_processes: NumProcessesOption = None,
-    process_id: ProcessIdOption = None,
-    join_timeout: JoinTimeoutOption = None,
+    config: o.ConfigOption = None,
+    sets: o.SetOption = None,
 ) -> None:
     """Train a new run; it can be continued with `elf resume`."""
-    from elfcli.parallel.agree import first_goes_ahead
-    from elfcli.parallel.join import join
-
-    join(coordinator, num_processes, process_id, join_timeout)
-
     from elfcli.config.resolve import resolve
+    from elfcli.parallel.agree import first_goes_ahead
     from elfcli.ui.progress import say
 
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,

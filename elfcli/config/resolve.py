@@ -29,6 +29,7 @@ __all__ = [
     "ConfigError",
     "Origin",
     "Resolved",
+    "changed",
     "load_config",
     "model_names",
     "presets_dir",
@@ -106,6 +107,13 @@ def resolve(
         raise ConfigError(problems.lines)
     origins = {name: _origin(merged, name) for name in [*SECTION_OF, "sampling"]}
     return Resolved(config, origins, tuple(warnings))
+
+
+def changed(resolved: Resolved, section: str, layer: str | None, **values: Any) -> Resolved:
+    """The settings with some of one section's values replaced; `layer` is their new origin, None keeps the old."""
+    part = getattr(resolved.config, section).model_copy(update=values)
+    origins = resolved.origins | ({name: Origin(layer) for name in values} if layer else {})
+    return Resolved(resolved.config.model_copy(update={section: part}), origins, resolved.warnings)
 
 
 def load_config(path: str | Path) -> Config:

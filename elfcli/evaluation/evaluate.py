@@ -1,35 +1,70 @@
-"""Sampling a task's evaluation split and scoring it: what `elf sample` and `elf eval` do, callable from Python."""
+"""The loop behind `elf eval`, `elf sweep` and the evaluation while training: sample, score, write, one setting
+after the other.
+
+One line of `results.jsonl` per finished setting, and its samples beside it. What was stopped is continued: settings
+that already have a result line are not sampled again. A line says what it is of (step, weights, data, ...), and lines
+of anything else are refused. Of several processes all compute; process 0 decides what is left, and writes.
+"""
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import jax
+import numpy as np
+import xxhash
+
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.generate import Model, generate
-from elfcli.evaluation.samples import write_samples
+from elfcli.evaluation.examples import Sources, rows_to_sample
+from elfcli.evaluation.generate import Model, Options, generate
+from elfcli.evaluation.samples import read_jsonl, write_samples
 from elfcli.evaluation.ways import Setting
-from elfcli.outputs import write_whole
-from elfcli.parallel.agree import by_first, everyone
+from elfcli.outputs import check_output_file, write_whole
+from elfcli.parallel.agree import by_first, everyone, require_same
+from elfcli.parallel.mesh import digest
+from elfcli.runs.lock import locked
+
+RESULTS_FILE = "results.jsonl"
+LOWER_IS_BETTER = ("ppl",)
+ANOTHER = "give another --output or --seed, or --overwrite"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated. metrics: the first one ranks. folder: for samples and results."""
+
+    model: Model
+    settings: tuple[Setting, ...]
+    sources: Sources
+    metrics: tuple[str, ...]
+    folder: Path
+    options: Options
 
 
 def sample_rows(
     model: Model,
-    conditions: Sequence[Sequence[int]],
-    rows: list[dict],
+    sources: Sources,
     setting: Setting,
-    *,
-    seed: int,
-    batch_size: int,
-    longest: int | None = None,
+    options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
     """One row per sample: `id`, `generated`, and `input` and `reference` where there are some."""
-    texts = generate(model, conditions, setting, seed=seed, batch_size=batch_size, longest=longest, update=update)
-    return [{"id": row["id"], "generated": text} | row for row, text in zip(rows, texts, strict=True)]
+    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    texts = generate(model, sources.conditions, setting, options, update)
+    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]
+
+
+def sources_of(model: Model, data: str | None = None, count: int | None = None) -> Sources:
+    """The evaluation split's sources, or free texts, as many as asked for or as the settings say."""
+    return everyone(partial(rows_to_sample, model, data, count or model.config.evaluation.num_samples))
+
+
+# --- scores -------------------------------------------------------------------------------------------------------
 
 
 def references_of(rows: list[dict], metric: str) -> list[str]:
@@ -76,52 +111,123 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
     return by_first(lambda: rouge(generated, references).as_dict())
 
 
-def evaluate(
-    model: Model,
-    settings: Sequence[Setting],
-    conditions: Sequence[Sequence[int]],
-    rows: list[dict],
-    *,
-    seed: int,
-    folder: Path,
-    batch_size: int = 64,
-    update: Callable[[int], None] = lambda done: None,
-) -> list[dict]:
-    """Samples with every setting and scores each by the settings' metrics; writes samples and results into `folder`.
+# --- the loop -----------------------------------------------------------------------------------------------------
 
-    Returns one result per setting: {"setting", "step", "seed", "num_samples", "seconds", "scores": [...]}.
+
+@contextmanager
+def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dict]]:
+    """The results that the folder holds already, none with `overwrite`; the folder is locked meanwhile.
+
+    InputError, before anything is sampled, where the metrics cannot be had, or where the folder or its results are of
+    something else.
     """
-    metrics = model.config.evaluation.metrics
-    everyone(partial(check_metrics, metrics, rows, model.config))
-    longest, results = max(setting.steps for setting in settings), []
-    for index, setting in enumerate(settings):
-        start = time.monotonic()
+    by_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
+    by_first(lambda: check_folder(evaluation.folder))
+    everyone(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))
+    with locked(evaluation.folder):
+        yield by_first(lambda: [] if overwrite else finished(evaluation))
 
-        def report(done: int, before: int = index * len(rows)) -> None:
-            update(before + done)
 
-        samples = sample_rows(
-            model, conditions, rows, setting, seed=seed, batch_size=batch_size, longest=longest, update=report
-        )
-        seconds = time.monotonic() - start
-        by_first(partial(write_samples, folder / f"{setting.name}.jsonl", samples, overwrite=True))
-        results.append(
-            {
-                "setting": asdict(setting),
-                "step": model.step,
-                "seed": seed,
-                "num_samples": len(samples),
-                "seconds": seconds,
-                "scores": [score(samples, metric, model.config) for metric in metrics],
-            }
-        )
-        by_first(partial(write_results, folder / "results.json", results))
+def check_folder(folder: Path) -> None:
+    """InputError where the folder holds something else than results; those of 0.1.0's `elf eval` may stay."""
+    if (folder / RESULTS_FILE).is_file() or (folder / "results.json").is_file() or not folder.is_dir():
+        return
+    if any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise InputError(f"{folder} exists and holds no {RESULTS_FILE} of elf; give another --output")
+
+
+def finished(evaluation: Evaluation) -> list[dict]:
+    """The lines of the folder's results; InputError where they are of something else, or are damaged."""
+    path = evaluation.folder / RESULTS_FILE
+    if not path.is_file() or not path.stat().st_size:
+        return []
+    results, expected = read_jsonl(path), made_of(evaluation)
+    for number, result in enumerate(results, 1):
+        found = result.get("of")
+        if not isinstance(found, dict) or not {"name", "scores", "seconds"} <= result.keys():
+            raise InputError(f"{path}:{number}: no result of elf; remove the line, or {ANOTHER}")
+        for name, value in expected.items():
+            if found.get(name) != value:
+                what = f"other {name}" if name in ("weights", "data", "settings") else f"{name} {found.get(name)}"
+                asked = "" if what.startswith("other") else f", not {value}"
+                raise InputError(f"{path}:{number}: a result of {what}{asked}; {ANOTHER}")
     return results
 
 
+def made_of(evaluation: Evaluation) -> dict:
+    """What decides a result besides the setting; long things as their hash."""
+    model, sources, weights = evaluation.model, evaluation.sources, xxhash.xxh3_128()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model.source.params):
+        weights.update(jax.tree_util.keystr(path).encode())
+        weights.update(np.asarray(leaf).tobytes())
+    data = json.dumps([sources.rows, [[int(token) for token in condition] for condition in sources.conditions]])
+    settings = model.config.model_dump_json(
+        include={
+            "data": {"max_length", "max_input_length", "pad_token"},
+            "encoder": True,
+            "objective": True,
+            "evaluation": {"eval_ppl_model", "eval_ppl_max_length"},
+        }
+    )
+    return {
+        "step": model.step,
+        "seed": evaluation.options.seed,
+        "num_samples": len(sources.rows),
+        "metrics": list(evaluation.metrics),
+        "weights": weights.hexdigest(),
+        "data": xxhash.xxh3_128_hexdigest(data.encode()),
+        "settings": xxhash.xxh3_128_hexdigest(settings.encode()),
+    }
+
+
+def remaining(evaluation: Evaluation, done: list[dict]) -> list[Setting]:
+    """The settings that have no result yet."""
+    names = {result["name"] for result in done}
+    return [setting for setting in evaluation.settings if setting.name not in names]
+
+
+def evaluate(
+    evaluation: Evaluation, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
+) -> list[dict]:
+    """Samples and scores the settings that are not `done`; returns the results of all settings, in their order.
+
+    A result is {"setting", "name", "of", "seconds", "scores": [...]}. update(texts) counts those of this call.
+    """
+    model, sources, results, texts = evaluation.model, evaluation.sources, list(done or ()), 0
+    path, of = evaluation.folder / RESULTS_FILE, made_of(evaluation)
+    asked = {"sampling settings": [setting.name for setting in evaluation.settings]}
+    require_same("evaluation", of | asked | {"batch_size": evaluation.options.batch_size})
+    by_first(partial(write_results, path, results))  # empty at first: says whose folder it is
+    # The longest of all settings, so that those that are left need no other compilation.
+    longest = max(setting.num_sampling_steps for setting in evaluation.settings)
+    options = replace(evaluation.options, longest=longest)
+    for setting in remaining(evaluation, results):
+        start = time.monotonic()
+
+        def report(count: int, before: int = texts) -> None:
+            update(before + count)
+
+        samples = sample_rows(model, sources, setting, options, report)
+        texts += len(samples)
+        result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
+        result["scores"] = [score(samples, metric, model.config) for metric in evaluation.metrics]
+        by_first(partial(write_samples, evaluation.folder / f"{setting.name}.jsonl", samples, overwrite=True))
+        results.append(result)
+        by_first(partial(write_results, path, results))
+    return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]
+
+
 def write_results(path: Path, results: list[dict]) -> None:
-    """The results so far as JSON, whole or not at all."""
     try:
-        write_whole(path, json.dumps(results, indent=1) + "\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, "".join(json.dumps(result) + "\n" for result in results))
     except OSError as error:
         raise ElfError(f"{path}: {error.strerror}") from None
+
+
+def best_first(results: list[dict]) -> list[dict]:
+    """By the first metric, those without a value last; equal ones stay in their order."""
+    sign = 1 if results[0]["scores"][0]["metric"] in LOWER_IS_BETTER else -1
+    values = [result["scores"][0]["value"] for result in results]
+    order = sorted(range(len(results)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))
+    return [results[i] for i in order]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, load_examples, split_names
@@ -10,6 +11,13 @@ from elfcli.evaluation.generate import Model, encode_conditions
 from elfcli.evaluation.samples import REFERENCE_KEYS, read_jsonl
 
 SOURCE_KEYS = ("input", "source")
+
+
+class Sources(NamedTuple):
+    """What is sampled. conditions: token ids, none for free texts. rows: `id`, `input`, `reference` if known."""
+
+    conditions: Sequence[Sequence[int]]
+    rows: list[dict]
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
@@ -32,13 +40,10 @@ def first(row: dict, keys: Sequence[str]) -> str | None:
     return next((row[key] for key in keys if key in row), None)
 
 
-def rows_to_sample(model: Model, data: str | None, count: int) -> tuple[list, list[dict]]:
-    """(conditions as token ids, rows with `id`, `input`, `reference`) of the evaluation split's first examples.
-
-    Unconditional models get `count` empty conditions and rows with an `id` alone.
-    """
+def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
+    """The evaluation split's first `count` sources; for unconditional models `count` free texts."""
     if not model.config.data.max_input_length:
-        return [()] * count, [{"id": i} for i in range(count)]
+        return Sources([()] * count, [{"id": i} for i in range(count)])
     examples = evaluation_examples(model.config, data)
     if examples.tokens.condition_input_ids is None:
         raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
@@ -53,11 +58,11 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> tuple[list, li
         conditions.append(tokens["condition_input_ids"])
         source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])
         rows.append({"id": i, "input": source, "reference": target})
-    return conditions, rows
+    return Sources(conditions, rows)
 
 
-def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
-    """(conditions, rows) of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
+def rows_of_file(model: Model, path: Path) -> Sources:
+    """The sources of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
     rows = []
     for number, line in enumerate(read_jsonl(path), 1):
         source, target = first(line, SOURCE_KEYS), first(line, REFERENCE_KEYS)
@@ -65,4 +70,4 @@ def rows_of_file(model: Model, path: Path) -> tuple[list, list[dict]]:
             raise InputError(f"{path}:{number}: expected a text under 'input', found the keys {', '.join(line)}")
         row = {"id": line.get("id", number - 1), "input": source}
         rows.append(row | ({"reference": target} if target is not None else {}))
-    return encode_conditions(model, [row["input"] for row in rows]), rows
+    return Sources(encode_conditions(model, [row["input"] for row in rows]), rows)

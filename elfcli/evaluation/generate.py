@@ -3,19 +3,20 @@
 Every sample has draws of its own, keyed by (seed, sample number), so that the same samples come out whatever the
 batch size, and however many devices and processes share it. All settings of one shape share one compilation: scales,
 gamma and the grid are traced.
+Shapes: B batch, S sequence, E latent width, M steps of the longest setting.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config
 from elfcli.data.batches import collate
@@ -32,9 +33,9 @@ from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
-from elfcli.parallel.agree import by_first, first_goes_ahead, require_same
+from elfcli.parallel.agree import same_version
 from elfcli.parallel.backend import prepare
-from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, rounded
+from elfcli.parallel.mesh import by_row, make_mesh, on_devices, round_up_to_devices
 
 
 @dataclass(frozen=True)
@@ -64,120 +65,155 @@ class Model:
         return Path("results") / self.name.rstrip("/").replace("@", "/").split("/")[-1]
 
 
-def load_model(
-    checkpoint: str | Path,
-    *,
-    ema: bool = True,
-    step: int | None = None,
-    task: str | None = None,
-    model: str | None = None,
-    files: Sequence[str | Path] = (),
-    sets: Sequence[str] = (),
-) -> Model:
+def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings) -> Model:
     """The model of any source that `open_source` takes, its newest checkpoint or that of `step`, EMA weights or raw.
 
-    task, model, files and sets give or change the settings, as `config_of` says. InputError where the weights,
-    the settings, the tokenizer and the encoder do not go together.
+    settings: task, model, files and sets, which give or change the settings, as `config_of` says. InputError where
+    the weights, the settings, the tokenizer and the encoder do not go together.
     """
     prepare()
-    with first_goes_ahead():  # a download is there for the others of its host
-        source = open_source(checkpoint, ema=ema, step=step)
-    newest = by_first(lambda: source.step)
-    if source.step != newest:  # of a run that goes on while it is sampled
-        source = open_source(checkpoint, ema=ema, step=newest)
-    config = config_of(source, task=task, model=model, files=files, sets=sets)
+    source = same_version(
+        lambda wanted: open_source(checkpoint, ema=ema, step=wanted), lambda found: found.step, asked=step
+    )
+    config = config_of(source, **settings)
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     tokenizer = load_tokenizer(name)
-    check_vocabulary(source, name, vocab_size(tokenizer))
-    encoder = load_encoder(config.encoder, vocab_size(tokenizer), *arithmetic(config))
+    vocabulary = vocab_size(tokenizer)
+    check_vocabulary(source, name, vocabulary)
+    encoder = load_encoder(config.encoder, vocabulary, *arithmetic(config))
     check_latents(source, config.encoder.encoder_model_name, encoder.dim)
-    shape = elf_shape(config, encoder.dim, vocab_size(tokenizer))
+    shape = elf_shape(config, encoder.dim, vocabulary)
     check_tree(source.params, shape)
     encoder = replace(encoder, params=on_devices(encoder.params))
-    params = on_devices(source.params)
-    return Model(config, shape, params, encoder, tokenizer, source)
+    return Model(config, shape, on_devices(source.params), encoder, tokenizer, source)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What is compiled: everything that is not traced. encode: `Encoder.apply`.
+
+    use_cfg: a second pass without the condition. use_w: models without guidance tokens extrapolate.
+    """
+
+    shape: ElfShape
+    encode: Callable
+    noise_scale: float
+    t_eps: float
+    mesh: Mesh
+    use_cfg: bool = False
+    use_w: bool = False
+
+
+class Inputs(NamedTuple):
+    """What one batch of samples is computed from."""
+
+    params: Any
+    encoder_params: Any
+    ids_BxS: jax.Array  # int32: the conditions, padded
+    cond_BxS: jax.Array  # bool: position lies in the condition
+    valid_BxS: jax.Array  # bool: position lies before the padding
+    numbers_B: jax.Array  # int32: which sample each row is; its draws are keyed by it
+    noise_key: jax.Array  # key data, uint32
+    grid: jax.Array  # (M + 1,) times; entries after the first 1 are not used
+    gamma: jax.Array  # 0: the ODE
+    guidance: sampler.Guidance
+    latent_mean: jax.Array
+    latent_std: jax.Array
+
+
+@dataclass(frozen=True)
+class Options:
+    """batch_size: texts at once. longest: steps of the longest setting that shares the compilation; None: its own."""
+
+    seed: int = 0
+    batch_size: int = 64
+    longest: int | None = None
 
 
 def generate(
     model: Model,
     conditions: Sequence[Sequence[int]],
     setting: Setting,
-    *,
-    seed: int = 0,
-    batch_size: int = 64,
-    longest: int | None = None,
+    options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Texts in order, one per condition (token ids; none for unconditional models).
-
-    longest: steps of the longest setting that is to share this compilation. update(done) is called per batch.
-    """
+    """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
     config, tokenizer = model.config, model.tokenizer
     pads, eos = pad_id(tokenizer), eos_id(tokenizer)
-    fill = pads if config.data.pad_token == "pad" else eos
     lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
-    grid_key, noise_key = jax.random.split(jax.random.key(seed))
-    objective = config.objective
-    grid = time_grid(
-        grid_key, setting.steps, setting.time_schedule, objective.denoiser_p_mean, objective.denoiser_p_std
-    )
-    grid = jnp.pad(grid, (0, (longest or setting.steps) - setting.steps), constant_values=1.0)
-    require_same("input", {"samples": len(conditions), "hash": digest(conditions)})
-    mesh, batch_size = make_mesh(), rounded(min(batch_size, max(len(conditions), 1)))
-    traced = jax.tree.map(
-        np.asarray,
-        (
-            (jnp.float32(config.encoder.latent_mean), jnp.float32(config.encoder.latent_std)),
-            jax.random.key_data(noise_key),
-            grid,
-            jnp.float32(setting.gamma if setting.sampler == "sde" else 0.0),
-            sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.w)),
-        ),
-    )
+    mesh, batch_size = make_mesh(), round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
+    program = program_of(config, model.shape, model.encoder, mesh, setting)
+    shared = traced_inputs(config, setting, options.seed, options.longest or setting.num_sampling_steps)
     for first in range(0, len(conditions), batch_size):
         part = conditions[first : first + batch_size]
         # A short last batch is filled up, so that it needs no compilation of its own.
         filled = [*part, *[()] * (batch_size - len(part))]
         examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
-        batch = collate(examples, **lengths, pad_id=fill)
-        tokens = sample_batch(
-            (model.shape, model.encoder.apply, objective.denoiser_noise_scale, objective.t_eps, mesh),
-            (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
-            (model.params, model.encoder.params),
-            [by_row(batch[name], mesh) for name in ("input_ids", "cond_mask", "valid_mask")],
-            by_row(np.arange(first, first + batch_size), mesh),
-            traced,
-        )
+        batch = collate(examples, **lengths, pad_id=pads if config.data.pad_token == "pad" else eos)
+        rows = [*(batch[name] for name in ("input_ids", "cond_mask", "valid_mask")),
+                np.arange(first, first + batch_size, dtype=np.int32)]  # fmt: skip
+        ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
+        inputs = Inputs(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
+        tokens = np.asarray(sample_batch(program, inputs))
         shift = batch["cond_mask"].sum(axis=1)
-        rows = text_tokens(np.asarray(tokens), shift, **lengths, eos_id=eos, pad_id=pads)
-        yield from tokenizer.batch_decode(rows[: len(part)], skip_special_tokens=True)
+        texts = text_tokens(tokens, shift, **lengths, eos_id=eos, pad_id=pads)
+        yield from tokenizer.batch_decode(texts[: len(part)], skip_special_tokens=True)
         update(first + len(part))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def sample_batch(static, switches, params, batch, numbers_B, traced):
+def program_of(config: Config, shape: ElfShape, encoder: Encoder, mesh: Mesh, setting: Setting) -> Program:
+    """The program that samples with a setting."""
+    return Program(
+        shape,
+        encoder.apply,
+        config.objective.denoiser_noise_scale,
+        config.objective.t_eps,
+        mesh,
+        use_cfg=setting.cfg != 1 and config.data.max_input_length > 0,
+        use_w=setting.self_cond_cfg_scale != 1 and not shape.num_self_cond_cfg_tokens,
+    )
+
+
+def traced_inputs(config: Config, setting: Setting, seed: int, longest: int) -> dict[str, Any]:
+    """The fields of `Inputs` that all batches of a setting share, on the host."""
+    objective, steps = config.objective, setting.num_sampling_steps
+    grid_key, noise_key = jax.random.split(jax.random.key(seed))
+    grid = time_grid(grid_key, steps, setting.time_schedule, objective.denoiser_p_mean, objective.denoiser_p_std)
+    fields = {
+        "noise_key": jax.random.key_data(noise_key),
+        "grid": jnp.pad(grid, (0, longest - steps), constant_values=1.0),
+        "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
+        "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
+        "latent_mean": jnp.float32(config.encoder.latent_mean),
+        "latent_std": jnp.float32(config.encoder.latent_std),
+    }
+    return jax.tree.map(np.asarray, fields)
+
+
+@partial(jax.jit, static_argnums=0)
+def sample_batch(program: Program, inputs: Inputs):
     """Tokens (B, S) of one batch, shared out over the devices by its rows; every device gets all tokens."""
-    shape, encode, noise_scale, t_eps, mesh = static
-    use_cfg, use_w = switches
-    ids, cond, valid = batch
-    (mean, std), noise_key, grid, gamma, guidance = traced
-    noise_key = jax.random.wrap_key_data(noise_key)
-    model = nnx.merge(graphdef_of(ELF, shape), params[0])
-    on_mesh = partial(jax.sharding.use_abstract_mesh, mesh.abstract_mesh)  # a kernel runs on each device
-    with on_mesh():
-        latents = encode(params[1], ids, encoder_mask(cond, valid, jnp.zeros(len(ids), bool)))
-    condition = sampler.Condition(cond, (latents - mean) / std)
+    noise_key = jax.random.wrap_key_data(inputs.noise_key)
+    model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # a kernel runs on each device
+        nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
+        mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
+        latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)
+        latents_BxSxE = (latents_BxSxE - inputs.latent_mean) / inputs.latent_std
+        condition = sampler.Condition(inputs.cond_BxS, latents_BxSxE)
 
-    def noise_at(i):
-        """Noise of step i; step -1 is where sampling starts."""
-        keys = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(numbers_B)
-        return jax.vmap(lambda key: jax.random.normal(key, latents.shape[1:]))(keys) * noise_scale
+        def noise_at(i):
+            """Noise of step i; step -1 is where sampling starts."""
+            keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
+            noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, latents_BxSxE.shape[1:]))(keys_B)
+            return noise_BxSxE * program.noise_scale
 
-    predict = sampler.make_predict(model, condition, guidance, t_eps, use_cfg=use_cfg, use_w=use_w)
-    with on_mesh():
-        z, _ = sampler.solve(predict, noise_at(-1), condition, grid, noise_at, gamma)
-        tokens = sampler.decode(model, z, guidance)
-    return jax.lax.with_sharding_constraint(tokens, NamedSharding(mesh, PartitionSpec()))
+        predict = sampler.make_predict(
+            model, condition, inputs.guidance, program.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
+        )
+        z_BxSxE, _ = sampler.solve(predict, noise_at(-1), condition, inputs.grid, noise_at, inputs.gamma)
+        tokens_BxS = sampler.decode(model, z_BxSxE, inputs.guidance)
+    return jax.lax.with_sharding_constraint(tokens_BxS, NamedSharding(program.mesh, PartitionSpec()))
 
 
 def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:

@@ -22,7 +22,7 @@ from elfcli.hub.huggingface import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import everyone, require_same
-from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, rounded
+from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, round_up_to_devices
 
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
@@ -160,7 +160,7 @@ def row_totals(
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     require_same("texts", {"texts": len(rows), "hash": digest(rows)})
-    batch_size = rounded(min(batch_size, len(rows)))
+    batch_size = round_up_to_devices(min(batch_size, len(rows)))
     for first in range(0, len(rows), batch_size):
         part = longest_first[first : first + batch_size]
         length = padded_length(len(rows[part[0]]), window)

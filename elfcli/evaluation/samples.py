@@ -6,7 +6,7 @@ from pathlib import Path
 
 from elfcli.data.corpus import Reading, Record, json_records, text_lines
 from elfcli.errors import InputError, did_you_mean
-from elfcli.outputs import check_output_file, write_whole
+from elfcli.outputs import write_output
 
 REFERENCE_KEYS = ("reference", "output", "target")
 Numbered = list[tuple[int, Record]]
@@ -134,9 +134,4 @@ def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:
 
 def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
     """The samples as JSONL, whole or not at all."""
-    check_output_file(path, overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give another --output") from None
+    write_output(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), overwrite)

@@ -1,27 +1,57 @@
-"""Ways to sample: one setting of the sampler, lists of them, and the preset's nearest to some options."""
+"""Ways to sample: one setting of the sampler, the settings of presets, and those that options ask for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
+from math import prod
+from typing import Any
 
+from elfcli.config.presets import presets_dir
+from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
+from elfcli.config.values import BadValue, check_sampling_field, parse_toml_value
+from elfcli.errors import InputError
+
+OPTIONS = {
+    "sampling_method": "--sampler",
+    "num_sampling_steps": "--steps",
+    "sde_gamma": "--gamma",
+    "cfg": "--cfg",
+    "self_cond_cfg_scale": "--sc-cfg",
+    "time_schedule": "--time-schedule",
+}
+"""Fields of a Setting, and the option that gives each."""
+LISTS = {
+    "num_sampling_steps": "num_sampling_steps",
+    "cfg": "cfgs",
+    "self_cond_cfg_scale": "self_cond_cfg_scales",
+}
+"""Fields of which a preset holds a list, and the preset's name of it."""
+MOST_SETTINGS = 1000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to sample. steps: network steps N; gamma 0 is the ODE; cfg and w are guidance scales, 1 is off."""
+    """One way to sample, in the names of `SamplingSetting`; sde_gamma means nothing to the ODE."""
 
-    sampler: str = "ode"
-    steps: int = 64
+    sampling_method: str = "ode"
+    num_sampling_steps: int = 64
     cfg: float = 1.0
-    w: float = 1.0
+    self_cond_cfg_scale: float = 1.0
     time_schedule: str = "logit_normal"
-    gamma: float = 0.0
+    sde_gamma: float = 0.0
 
     @property
     def name(self) -> str:
-        gamma = f"-gamma{self.gamma:g}" if self.sampler == "sde" else ""
-        return f"{self.sampler}{self.steps}{gamma}-cfg{self.cfg:g}-w{self.w:g}-{self.time_schedule}"
+        gamma = f"-gamma{self.sde_gamma:g}" if self.sampling_method == "sde" else ""
+        steps = f"{self.sampling_method}{self.num_sampling_steps}"
+        return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_cfg_scale:g}-{self.time_schedule}"
+
+    @property
+    def options(self) -> str:
+        """The options of `elf sample` that give it."""
+        names = [name for name in OPTIONS if name != "sde_gamma" or self.sampling_method == "sde"]
+        return " ".join(f"{OPTIONS[name]} {getattr(self, name)}" for name in names)
 
 
 def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
@@ -33,44 +63,49 @@ def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
     ]
 
 
-def chosen_setting(presets, flags: dict):
-    """The preset's setting that is nearest in sampler and steps, with what the flags say in its place.
+def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
+    """Values by field of a Setting, of the options that are given: comma-separated texts, doubles left out.
 
-    An SDE without a gamma takes that of the nearest preset, of the published ones where the model's has no SDE.
+    InputError names the option and the value that the schema does not take.
     """
-    from dataclasses import replace
+    found: dict[str, list] = {}
+    for name, text in texts.items():
+        for word in text.split(",") if text is not None else ():
+            value = parse_toml_value(word.strip())
+            try:
+                if name in LISTS:
+                    value = check_sampling_field(LISTS[name], [value])[0]
+                else:
+                    value = check_sampling_field(name, value)
+            except BadValue as error:
+                raise InputError(f"{OPTIONS[name]} {text}: '{word.strip()}': {error}") from None
+            found[name] = [*found.get(name, ()), value]
+    return {name: list(dict.fromkeys(values)) for name, values in found.items()}
 
-    from elfcli.config.resolve import presets_dir, resolve
 
-    pass
+def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any]) -> Setting:
+    """The presets' setting that is nearest in sampler and steps, with the given fields in its place.
 
-    def nearest(settings):
-        wanted = flags["steps"]
-        return min(
-            settings, key=lambda s: (flags["sampler"] not in (None, s.sampler), abs((wanted or s.steps) - s.steps))
-        )
+    An SDE without a gamma takes that of the nearest preset, of the published ones where the presets have no SDE.
+    """
+    sampler, steps = given.get("sampling_method"), given.get("num_sampling_steps")
 
-    given = {name: value for name, value in flags.items() if value is not None}
+    def nearest(settings: list[Setting]) -> Setting:
+        def distance(setting: Setting):
+            return sampler not in (None, setting.sampling_method), abs((steps or 0) - setting.num_sampling_steps)
+
+        return min(settings, key=distance if steps else lambda setting: distance(setting)[:1])
+
     found = nearest(settings_of(presets))
-    if flags["sampler"] == "sde" and found.sampler != "sde":
+    if sampler == "sde" and found.sampling_method != "sde":
         published = resolve(files=[presets_dir() / "sampling" / "uncond.toml"], environ={}).config.sampling
-        found = replace(found, gamma=nearest(settings_of(published)).gamma)
+        found = replace(found, sde_gamma=nearest(settings_of(published)).sde_gamma)
     return replace(found, **given)
 
 
-MOST_STEPS, MOST_SETTINGS = 1_000_000, 1000
-
-
-def combinations(presets, wanted: dict[str, list]) -> list:
-    """Every combination of the wanted values, each filled up as `elf sample` does it; the presets where none is."""
-    from itertools import product
-    from math import prod
-
-    from elfcli.errors import InputError
-
-    pass
-
-    if all(values == [None] for values in wanted.values()):
+def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list]) -> list[Setting]:
+    """Every combination of the wanted values, each completed as `elf sample` does it; the presets where none is."""
+    if not wanted:
         return distinct(settings_of(presets))
     count = prod(map(len, wanted.values()))
     if count > MOST_SETTINGS:
@@ -78,14 +113,12 @@ def combinations(presets, wanted: dict[str, list]) -> list:
     found = distinct(
         chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
     )
-    if wanted["gamma"] != [None] and all(setting.sampler == "ode" for setting in found):
+    if "sde_gamma" in wanted and all(setting.sampling_method == "ode" for setting in found):
         raise InputError("--gamma: only the SDE has one; add --sampler sde")
     return found
 
 
-def distinct(settings) -> list:
-    """The settings without doubles; gamma means nothing to the ODE."""
-    from dataclasses import replace
-
-    found = [replace(setting, gamma=0.0) if setting.sampler == "ode" else setting for setting in settings]
+def distinct(settings: Iterable[Setting]) -> list[Setting]:
+    """The settings without doubles; the ODE's have no gamma."""
+    found = [replace(s, sde_gamma=0.0) if s.sampling_method == "ode" else s for s in settings]
     return list({setting.name: setting for setting in found}.values())

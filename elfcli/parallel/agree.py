@@ -12,10 +12,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from elfcli.errors import ElfError, InputError
 
+T = TypeVar("T")
 _exchanges = itertools.count()
 
 
@@ -82,6 +83,17 @@ def first_goes_ahead() -> Iterator[None]:
     yield
     if first:
         barrier()
+
+
+def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
+    """`load(asked)`, in process 0 first: the others find its downloads, and load the version that it found.
+
+    They differ where `asked` means the newest, of a run that goes on meanwhile.
+    """
+    with first_goes_ahead():
+        found = load(asked)
+    version = by_first(lambda: version_of(found))
+    return found if version_of(found) == version else load(version)
 
 
 class SharedError(ElfError):

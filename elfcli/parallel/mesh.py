@@ -91,7 +91,7 @@ def state_shardings(tree, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(sharding, tree)
 
 
-def rounded(batch_size: int) -> int:
+def round_up_to_devices(batch_size: int) -> int:
     """The next batch size that all devices share evenly."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
 

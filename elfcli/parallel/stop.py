@@ -1,4 +1,4 @@
-"""Preemption: SIGTERM, and SIGINT once, ask the run to finish its step, save and leave; a second leaves at once."""
+"""Stop requests: SIGTERM or SIGINT asks the run to finish its step, save and leave; a second leaves at once."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -32,11 +32,10 @@ def stop_requests() -> Iterator[Callable[[], str | None]]:
             signal.signal(number, handler)
 
 
-def heard_by_all(requested: Callable[[], str | None]) -> Callable[[], str | None]:
-    """`requested` for several processes: a signal that reached any of them, told to all at the same call.
+def stop_requested_anywhere(requested: Callable[[], str | None]) -> Callable[[], str | None]:
+    """`requested` for several processes: all of them get the signal that reached any, at the same call.
 
-    It is told one call late: every call starts an all-reduce over the devices and reads that of the call before, so
-    that no step waits for it.
+    The answer lags by one call: the all-reduce of call n is read at call n + 1, so that no step waits for it.
     """
     if jax.process_count() == 1:
         return requested
@@ -45,7 +44,7 @@ def heard_by_all(requested: Callable[[], str | None]) -> Callable[[], str | None
     highest = jax.jit(jnp.max, out_shardings=everywhere)
     before: jax.Array | None = None
 
-    def heard() -> str | None:
+    def requested_anywhere() -> str | None:
         nonlocal before
         name = requested()
         flags = np.full(jax.local_device_count(), signal.Signals[name] if name else 0, np.int32)
@@ -53,4 +52,4 @@ def heard_by_all(requested: Callable[[], str | None]) -> Callable[[], str | None
         number = int(last) if last is not None else 0
         return signal.Signals(number).name if number else None
 
-    return heard
+    return requested_anywhere

@@ -75,7 +75,7 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
     lower = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
     batches = -(-(num_samples or config.evaluation.num_samples) // batch_size)
     return _plan(config, machine, lower, program=f"sampling {setting.name}", batch_size=batch_size, fsdp=1,
-                 steps=batches, notes=[*task.notes], trips=setting.steps)  # fmt: skip
+                 steps=batches, notes=[*task.notes], trips=setting.num_sampling_steps)  # fmt: skip
 
 
 def _plan(

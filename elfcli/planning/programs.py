@@ -13,9 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import sample_batch
+from elfcli.evaluation.generate import Inputs, program_of, sample_batch, traced_inputs
 from elfcli.evaluation.ways import Setting
-from elfcli.flow.sampler import Guidance
 from elfcli.hub.huggingface import fetch, read_json, t5_shape
 from elfcli.hub.published import VOCABULARY
 from elfcli.models.build import arithmetic, elf_shape
@@ -104,16 +103,14 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
     def row(dtype, *sizes):
         return jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=rows)
 
-    number: Any = jax.ShapeDtypeStruct((), jnp.float32)
-    grid = jax.ShapeDtypeStruct((setting.steps + 1,), jnp.float32)
-    traced = (number, number), jax.ShapeDtypeStruct((2,), jnp.uint32), grid, number, Guidance(number, number)
-    objective = config.objective
-    return partial(
-        sample_batch.lower,
-        (shape, encoder.apply, objective.denoiser_noise_scale, objective.t_eps, mesh),
-        (setting.cfg != 1 and config.data.max_input_length > 0, setting.w != 1),
-        whole((abstract_params(shape), encoder.params)),
-        [row(jnp.int32, S), row(bool, S), row(bool, S)],
+    fields = traced_inputs(config, setting, 0, setting.num_sampling_steps)
+    inputs = Inputs(
+        whole(abstract_params(shape)),
+        whole(encoder.params),
+        row(jnp.int32, S),
+        row(bool, S),
+        row(bool, S),
         row(jnp.int32),
-        whole(traced),
+        **whole(fields),
     )
+    return partial(sample_batch.lower, program_of(config, shape, encoder, mesh, setting), inputs)

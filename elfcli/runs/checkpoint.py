@@ -94,10 +94,8 @@ def reason(error: BaseException) -> str:
     return first_line(error)[:300]
 
 
-def restore_newest(
-    manager: ocp.CheckpointManager, like: TrainState, fallback: bool = False
-) -> tuple[TrainState, int] | None:
-    """(state, step) of the newest checkpoint; None where there is none yet.
+def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainState) -> tuple[TrainState, int] | None:
+    """(state, step) of the newest checkpoint, laid out as `like`; None where there is none yet.
 
     ElfError where it is damaged, unless `fallback`: then the newest intact one is taken, what it costs is said, and
     the damaged ones are moved to `checkpoints/damaged-STEP`.

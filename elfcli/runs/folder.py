@@ -72,6 +72,15 @@ def require_run(folder: Path) -> None:
         raise InputError(f"{folder}: {why}")
 
 
+def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None = None) -> None:
+    """Puts down that the run goes on from `step`, with new settings (text of config.toml) where there are some."""
+    if new_config is not None:
+        write_whole(folder / CONFIG_FILE, new_config)
+    record_environment(folder)
+    truncate_metrics(folder, step)
+    save_tokenizer(tokenizer, folder)
+
+
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Puts the tokenizer into the run, whole or not at all; one that is there stays as it is."""
     place, part = folder / TOKENIZER_FOLDER, folder / f".{TOKENIZER_FOLDER}.part"

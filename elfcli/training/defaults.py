@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from elfcli.config.resolve import Origin, Resolved
+from elfcli.config.resolve import Resolved, changed
 from elfcli.data.folder import METADATA_FILE
 from elfcli.data.public import default_folder
 from elfcli.data.toy import TASKS
@@ -31,7 +31,7 @@ def with_output(resolved: Resolved) -> tuple[Resolved, Path]:
     if is_run(folder):
         raise InputError(f"{folder} already holds a run; continue it with `elf resume {folder}`, or give --output")
     say(f"no --output: the run goes to {folder}")
-    return changed(resolved, "training", output_dir=str(folder)), folder
+    return changed(resolved, "training", "chosen by elf", output_dir=str(folder)), folder
 
 
 def with_data(resolved: Resolved) -> Resolved:
@@ -55,7 +55,7 @@ def with_data(resolved: Resolved) -> Resolved:
             resolved = with_folder(resolved, folder)
     paths = {name: getattr(resolved.config.data, name) for name in ("data_path", "eval_data_path", "tokenizer_name")}
     local = {name: str(Path(path).absolute()) for name, path in paths.items() if path and Path(path).exists()}
-    return changed(resolved, "data", keep_origin=True, **local)
+    return changed(resolved, "data", None, **local)
 
 
 def with_local_data(resolved: Resolved) -> Resolved:
@@ -70,14 +70,5 @@ def with_local_data(resolved: Resolved) -> Resolved:
 def with_folder(resolved: Resolved, folder: Path) -> Resolved:
     """The settings with a local data folder; a preset's evaluation data gives way to its validation split."""
     if resolved.origins["eval_data_path"].layer == "task preset" and (folder / "validation").is_dir():
-        resolved = changed(resolved, "data", eval_data_path=None)
-    return changed(resolved, "data", data_path=str(folder))
-
-
-def changed(resolved: Resolved, section: str, keep_origin: bool = False, **values) -> Resolved:
-    """The settings with some of one section's values replaced."""
-    part = getattr(resolved.config, section).model_copy(update=values)
-    origins = (
-        resolved.origins if keep_origin else resolved.origins | {name: Origin("chosen by elf") for name in values}
-    )
-    return Resolved(resolved.config.model_copy(update={section: part}), origins, resolved.warnings)
+        resolved = changed(resolved, "data", "chosen by elf", eval_data_path=None)
+    return changed(resolved, "data", "chosen by elf", data_path=str(folder))

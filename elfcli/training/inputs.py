@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from elfcli.config.resolve import Origin, Resolved
 from elfcli.config.schema import Config
 from elfcli.data.batches import collate
 from elfcli.data.folder import (
@@ -30,7 +29,7 @@ from elfcli.ui.progress import say
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: its examples, tokenizer and frozen encoder."""
+    """collate: from a list of examples to the arrays of a batch."""
 
     examples: Examples
     tokenizer: Any
@@ -71,25 +70,21 @@ def tokenizer_of(config: Config, examples: Examples) -> str:
         return config.encoder.encoder_model_name
 
 
-def with_measured_latents(resolved: Resolved, inputs: Inputs, num_examples: int = 1024) -> Resolved:
-    """The settings with `measure` replaced by the mean and standard deviation of the first examples' latents."""
-    config = resolved.config
+def measured_latents(config: Config, inputs: Inputs, num_examples: int = 1024) -> dict[str, float]:
+    """Values of latent_mean and latent_std, where they are `measure`: over the first examples' latents."""
     asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
     if not asked:
-        return resolved
+        return {}
     tokens, values = inputs.examples.tokens, []
     encode = jax.jit(inputs.encoder.apply)
     size = min(64, len(tokens))
     for first in range(0, min(num_examples, len(tokens)) - size + 1, size):
         batch = inputs.collate([tokens[i] for i in range(first, first + size)])
-        no_drop = np.zeros(size, bool)
-        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], no_drop)
+        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], np.zeros(size, bool))
         latents = encode(inputs.encoder.params, batch["input_ids"], mask)
         values.append(np.asarray(latents)[batch["valid_mask"]])
     everything = np.concatenate(values)
-    measured = {"latent_mean": float(everything.mean()), "latent_std": float(everything.std())}
-    measured = {name: measured[name] for name in asked}
-    say("measured over " + f"{len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in measured.items()))
-    encoder = config.encoder.model_copy(update=measured)
-    origins = resolved.origins | {name: Origin("measured") for name in asked}
-    return Resolved(config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)
+    found = {"latent_mean": float(everything.mean()), "latent_std": float(everything.std())}
+    found = {name: found[name] for name in asked}
+    say(f"measured over {len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
+    return found

@@ -8,9 +8,7 @@ from elfcli.errors import InputError
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The run in optimiser steps."""
-
+class RunLength:
     epoch_steps: float  # optimiser steps in an epoch
     total_steps: int
     warmup_steps: int
@@ -18,7 +16,8 @@ class Plan:
     eval_steps: int  # between online evaluations; 0: only at the end
 
 
-def make_plan(config: Config, num_examples: int) -> Plan:
+def run_length(config: Config, num_examples: int) -> RunLength:
+    """The length of a run over `num_examples`. InputError where it is less than a step."""
     training, optimization = config.training, config.optimization
     epoch_steps = steps_per_epoch(num_examples, config.global_batch) / optimization.grad_accum_steps
     total = training.steps or int(training.epochs * epoch_steps)
@@ -28,7 +27,7 @@ def make_plan(config: Config, num_examples: int) -> Plan:
     if warmup < 0:
         warmup = round(optimization.warmup_epochs * epoch_steps)
     save = training.save_every_steps or steps_between(training.save_freq, epoch_steps)
-    return Plan(epoch_steps, total, warmup, save, steps_between(training.eval_freq, epoch_steps))
+    return RunLength(epoch_steps, total, warmup, save, steps_between(training.eval_freq, epoch_steps))
 
 
 def steps_between(epochs: float, epoch_steps: float) -> int:

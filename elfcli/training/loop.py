@@ -1,10 +1,11 @@
-"""Training as one story: open what the run needs, start or continue, step, log, save.
+"""Training as one story: start or continue, step, log, save, evaluate.
 
-`start_run` makes a new run folder and trains; `resume_run` continues one exactly. Both are what `elf train` and
-`elf resume` call, and may be called from Python. Several processes run it together (docs/pods.md): process 0 writes
-and talks, and what is decided from files is decided by it for all.
+Several processes run it together (docs/pods.md): process 0 writes files and prints, and what is decided from files is
+decided by it for all.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,18 +20,18 @@ from elfcli.config.schema import Config
 from elfcli.data.batches import batch_indices, batches
 from elfcli.data.folder import vocab_size
 from elfcli.errors import ElfError, Stopped
-from elfcli.evaluation.online import online_evaluation
+from elfcli.evaluation.online import model_in_training, online_evaluation
 from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
-from elfcli.parallel.stop import heard_by_all, stop_requests
+from elfcli.parallel.stop import stop_requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
-from elfcli.runs import folder as run
+from elfcli.runs.folder import record_start
 from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs
-from elfcli.training.length import make_plan
+from elfcli.training.length import run_length
 from elfcli.training.log import Log
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from elfcli.training.step import init_state, make_train_step, zero_totals
@@ -46,58 +47,51 @@ def train(
     fallback: bool = False,
     new_settings: bool = False,
 ) -> TrainState:
-    """Runs the steps that are left, or those up to `stop_at`, and saves the last one; returns the final state.
+    """Runs the steps that remain, or those up to `stop_at`, and saves the last one; returns the final state.
 
     new_settings: the run's settings are replaced by these, once its checkpoint is found to fit them.
     """
     config = resolved.config
-    plan = make_plan(config, len(inputs.examples))
-    stop = min(stop_at or plan.total_steps, plan.total_steps)
+    length = run_length(config, len(inputs.examples))
+    stop = min(stop_at or length.total_steps, length.total_steps)
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    schedule = lr_schedule(
-        config.optimization, peak_lr(config.optimization, config.global_batch), plan.warmup_steps, plan.total_steps
-    )
+    peak = peak_lr(config.optimization, config.global_batch)
+    schedule = lr_schedule(config.optimization, peak, length.warmup_steps, length.total_steps)
     tx = make_optimizer(config.optimization, schedule, shape.dtype)
     mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
     with checkpoint.opened(folder, config.training.keep) as manager:
-        state, start = starting_state(config, shape, tx, manager, mesh, fallback)
+        state, start = starting_state(config, shape, tx, mesh, partial(checkpoint.restore_newest, manager, fallback))
         if is_first_process():
-            if new_settings:
-                run.write_whole(folder / run.CONFIG_FILE, to_toml(resolved))
-            run.record_environment(folder)
-            run.truncate_metrics(folder, start)
-            run.save_tokenizer(inputs.tokenizer, folder)
+            record_start(folder, start, inputs.tokenizer, to_toml(resolved) if new_settings else None)
         say(
             f"{num_params(state.params) / 1e6:.2f}M parameters, {len(inputs.examples)} examples, "
-            f"step {start} of {plan.total_steps}, {jax.device_count()} {jax.default_backend()} device(s)"
+            f"step {start} of {length.total_steps}, {jax.device_count()} {jax.default_backend()} device(s)"
         )
-        if start >= plan.total_steps:
+        if start >= length.total_steps:
             say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
             return state
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
-        encoder_params = replicate(inputs.encoder.params, mesh)
-        log = Log(config, plan.epoch_steps, folder, schedule, start)
+        encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
+        log = Log(config, length.epoch_steps, folder, schedule, start)
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
-        with progress("train", plan.total_steps, start) as update, stop_requests() as requested:
-            stop_requested = heard_by_all(requested)
+        sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
+        with progress("train", length.total_steps, start) as update, stop_requests() as requested:
+            stop_requested = stop_requested_anywhere(requested)
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
-                state = step(state, encoder_params, batch)
+                state = step(state, encoder.params, batch)
                 log.done += 1
-                last, detail = log.done == plan.total_steps, ""
+                last, detail = log.done == length.total_steps, ""
                 if last or log.done % config.training.log_freq == 0:
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
                 update(log.done, detail)
                 asked = stop_requested()
-                if asked or log.done == stop or is_due(log.done, plan.save_steps):
+                if asked or log.done == stop or is_due(log.done, length.save_steps):
                     checkpoint.save(manager, state)
                 mirror.look(manager)
-                if config.evaluation.online_eval and (last or is_due(log.done, plan.eval_steps)):
-                    figures = online_evaluation(
-                        config, inputs.tokenizer, inputs.encoder, shape, state.ema, log.done, folder
-                    )
-                    log.track(log.done, figures)
+                if config.evaluation.online_eval and (last or is_due(log.done, length.eval_steps)):
+                    log.track(log.done, online_evaluation(sampled, state.ema, log.done))
                 if asked and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
@@ -126,15 +120,15 @@ def is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def starting_state(config: Config, shape, tx, manager, mesh: Mesh, fallback: bool) -> tuple[TrainState, int]:
+def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> tuple[TrainState, int]:
     """(state, steps done): the newest checkpoint, or the state before the first step where there is none.
 
-    A checkpoint is read into the layout of this mesh, whatever devices wrote it.
+    restore(state) -> (state, steps done) or None: reads it into the layout of this mesh, whatever devices wrote it.
     """
     init = partial(init_state, shape, tx, config.training.seed)
     where = state_shardings(jax.eval_shape(init), mesh)
     state = jax.jit(init, out_shardings=where)()
-    found = checkpoint.restore_newest(manager, state, fallback)
+    found = restore(state)
     if found:
         return found
     if config.training.init_from:

@@ -1,4 +1,7 @@
-"""Starting and resuming runs: open and check what a run reads, make or find its folder, train."""
+"""Starting and resuming runs: open and check what a run reads, make or find its folder, train.
+
+`start_run` and `resume_run` are what `elf train` and `elf resume` call; they may be called from Python.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -7,7 +10,7 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Origin, Resolved, resolve
+from elfcli.config.resolve import Resolved, changed, resolve
 from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
 from elfcli.errors import InputError
@@ -15,12 +18,20 @@ from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
-from elfcli.runs import folder as run
+from elfcli.runs.folder import CONFIG_FILE, check_new, create_run, read_metrics, recorded_starts, require_run
 from elfcli.runs.lock import locked
-from elfcli.training.inputs import Inputs, open_inputs, with_measured_latents
-from elfcli.training.length import make_plan
+from elfcli.training.inputs import Inputs, measured_latents, open_inputs
+from elfcli.training.length import run_length
 from elfcli.training.loop import train
 from elfcli.ui.progress import is_first_process
+
+FIXED = {
+    "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
+                "num_model_mode_tokens"),
+    "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
+    "optimization": ("optimizer",),
+}  # fmt: skip
+"""Settings that a run keeps: its checkpoints hold arrays that follow from them."""
 
 
 def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
@@ -31,16 +42,17 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     prepare()
     config = resolved.config
     if is_first_process():  # which may have made the folder when another comes to look
-        run.check_new(folder)
-    inputs = _open(config)
+        check_new(folder)
+    inputs = open_alike(config)
     if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
-    resolved = _measured(resolved, inputs)
+    latents = by_first(partial(measured_latents, config, inputs))
+    resolved = changed(resolved, "encoder", "measured", **latents)
     with locked(folder):
         if is_first_process():
-            run.create_run(folder, to_toml(resolved))
+            create_run(folder, to_toml(resolved))
         barrier()
-        everyone(partial(_require_shared, folder))
+        everyone(partial(require_shared_run, folder))
         train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
@@ -51,12 +63,12 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
     fallback: where the newest is damaged, go on from the newest intact one instead of refusing.
     """
     prepare()
-    everyone(partial(_require_shared, folder))
-    resolved = resolve(files=[folder / run.CONFIG_FILE], sets=sets, environ={})
-    refuse_other_network(resolve(files=[folder / run.CONFIG_FILE], environ={}).config, resolved.config)
-    inputs = _open(resolved.config)
-    run.recorded_starts(folder)
-    run.read_metrics(folder)
+    everyone(partial(require_shared_run, folder))
+    resolved = resolve(files=[folder / CONFIG_FILE], sets=sets, environ={})
+    refuse_other_network(resolve(files=[folder / CONFIG_FILE], environ={}).config, resolved.config)
+    inputs = open_alike(resolved.config)
+    recorded_starts(folder)
+    read_metrics(folder)
     with locked(folder):
         barrier()
         train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
@@ -65,13 +77,8 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
 
 def refuse_other_network(before: Config, after: Config) -> None:
     """InputError for settings that a run's checkpoints cannot follow."""
-    kept = {"network": set(type(before.network).model_fields) - {"model", "attn_dropout", "proj_dropout"}}
-    kept |= {
-        "encoder": {"embedding_dim", "embedding_seed", "latent_mean", "latent_std"},
-        "optimization": {"optimizer"},
-    }
-    for section, names in kept.items():
-        for name in sorted(names):
+    for section, names in FIXED.items():
+        for name in names:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
             if old != new:
                 raise InputError(
@@ -79,45 +86,26 @@ def refuse_other_network(before: Config, after: Config) -> None:
                 )
 
 
-def _require_shared(folder: Path) -> None:
+def require_shared_run(folder: Path) -> None:
     """InputError where this process does not see the run, which process 0 does."""
     try:
-        run.require_run(folder)
+        require_run(folder)
     except InputError as error:
         if is_first_process():
             raise
         raise InputError(f"{error}; all processes need the same file system") from None
 
 
-def _open(config: Config) -> Inputs:
+def open_alike(config: Config) -> Inputs:
     """The run's inputs, checked to be the same in all processes and to fit their devices."""
-    _check_devices(config)
+    problems = check_devices(config, jax.device_count())
+    if problems:
+        raise InputError("\n".join(problems))
     with first_goes_ahead():
         inputs = open_inputs(config)
-    make_plan(config, len(inputs.examples))
+    run_length(config, len(inputs.examples))
     settings = config.model_dump(mode="json", exclude={"tracking"})
     flat = {f"{section}.{name}": value for section, values in settings.items() if section != "sampling"
             for name, value in values.items()}  # fmt: skip
     require_same("settings", flat | {"sampling": settings["sampling"], "number of examples": len(inputs.examples)})
     return inputs
-
-
-def _measured(resolved: Resolved, inputs: Inputs) -> Resolved:
-    """The settings with `measure` replaced, by what process 0 measures."""
-    names = [name for name in ("latent_mean", "latent_std") if getattr(resolved.config.encoder, name) == "measure"]
-    if not names:
-        return resolved
-
-    def measure() -> dict[str, float]:
-        encoder = with_measured_latents(resolved, inputs).config.encoder
-        return {name: getattr(encoder, name) for name in names}
-
-    encoder = resolved.config.encoder.model_copy(update=by_first(measure))
-    origins = resolved.origins | {name: Origin("measured") for name in names}
-    return Resolved(resolved.config.model_copy(update={"encoder": encoder}), origins, resolved.warnings)
-
-
-def _check_devices(config: Config) -> None:
-    problems = check_devices(config, jax.device_count())
-    if problems:
-        raise InputError("\n".join(problems))
