@@ -1,12 +1,7 @@
 """Every golden, by the same runner as `python tests/goldens.py`, one test per kind of case."""
 
-import sys
-from pathlib import Path
-
 import jax
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from goldens import KINDS, Goldens
 
 

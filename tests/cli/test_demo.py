@@ -36,7 +36,7 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_promised_score(tmp_path, seed):
-    """`pytest -m slow tests/test_demo.py`: BLEU 98 within five minutes on two cores."""
+    """`pytest -m slow tests/cli/test_demo.py`: BLEU 98 within five minutes on two cores."""
     assert demo(tmp_path / "demo", "--seed", str(seed)) == 0
     result = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert result["bleu"] >= 98

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from test_perplexity import write_judge
+from gpt2_files import write_judge
 from tiny_run import tiny_run
 
 from elfcli.evaluation import perplexity

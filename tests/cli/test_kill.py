@@ -5,36 +5,11 @@ Training is killed in test_training.py; benchmarks/kill.py kills at random momen
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from many_processes import killed
 from tiny_run import tiny_run
-
-DYING = """
-import os, signal, sys
-from elfcli.__main__ import main
-left, output = int(sys.argv.pop(1)), sys.argv[-1]
-def dying(rename):
-    def until_it_is_time(source, target, **options):
-        global left
-        left -= str(target).startswith(output)
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return rename(source, target, **options)
-    return until_it_is_time
-os.rename, os.replace = dying(os.rename), dying(os.replace)
-main()
-"""
-
-
-def killed(renames: int, *command) -> None:
-    """Runs `elf` until it has made so many renames to its output (the last word), and kills it before the next."""
-    words = [sys.executable, "-c", DYING, str(renames), *map(str, command)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def content(output: Path) -> dict[str, bytes | dict]:

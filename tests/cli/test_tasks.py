@@ -9,8 +9,7 @@ import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub_server import Handler
-from test_hub_push import hub, point_at  # noqa: F401
+from hub_server import Handler, point_at
 
 from elfcli.config.resolve import model_names, resolve
 from elfcli.data import public
@@ -76,7 +75,7 @@ def parquet(**columns) -> bytes:
 
 
 @pytest.fixture
-def sources(hub, monkeypatch, tmp_path):  # noqa: F811
+def sources(hub, monkeypatch, tmp_path):
     """The stand-in serving data sets, too: as repositories of the same names, the Hub's conversion as a branch."""
     route = Handler.route
 
@@ -89,7 +88,7 @@ def sources(hub, monkeypatch, tmp_path):  # noqa: F811
     return hub
 
 
-def add(hub, name, files, branch="main"):  # noqa: F811
+def add(hub, name, files, branch="main"):
     hub.add(name, {"README.md": b"x", "script.py": b"x"}).commit(branch, files)
 
 

@@ -2,15 +2,13 @@
 
 import json
 import random
-from pathlib import Path
 
 import datasets
 import pytest
+from helpers import T5
 
 from elfcli.data import folder as data
 from elfcli.errors import InputError
-
-T5 = Path(__file__).resolve().parents[1].parent / "shared" / "t5-small"
 
 
 def rows(count: int) -> dict[str, list]:

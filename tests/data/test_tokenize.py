@@ -15,7 +15,7 @@ import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kill import killed
+from many_processes import killed
 from typer.testing import CliRunner
 
 from elfcli.cli.tokenize import tokenize as command

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from helpers import same
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
-from test_hub_sources import same
 from tiny_run import tiny_run
 
 from elfcli.config.resolve import load_config

@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from hub_server import TOKEN, Hub
-from huggingface_hub import constants
+from helpers import same
+from hub_server import TOKEN, Hub, point_at, published
 from safetensors.numpy import load
-from test_hub_sources import same
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
@@ -27,36 +26,11 @@ from elfcli.hub.sources import config_of, open_source
 REPO = "org/toy"
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """The stand-in, with the client of this process pointed at it, an empty cache and a token that holds."""
-    with Hub() as served:
-        point_at(monkeypatch, served.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)
-        yield served
-
-
-def point_at(monkeypatch, url: str) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-
-
-def published(hub, repo=REPO, branch="main") -> dict[str, bytes]:
-    held = hub.repos[repo]
-    return {path: data for path, data in held.commits[held.branches[branch]].items() if path != ".gitattributes"}
-
-
 def test_what_is_published_was_told_and_can_be_had(hub):
     said: list[str] = []
     address = push(tiny_run(), REPO, private=True, report=said.append)
     assert address.startswith(f"{hub.url}/{REPO}/commit/") and hub.repos[REPO].private
-    files = published(hub)
+    files = published(hub, REPO)
     for path, data in files.items():
         assert any(path in line and f"{len(data):,}" in line for line in said), f"{path} was not told"
     source = open_source(REPO)
@@ -77,7 +51,7 @@ def test_what_is_there_is_not_sent_again(hub):
 def test_an_upload_survives_a_failing_hub(hub, where, how):
     hub.fail(where, 2, how)
     push(tiny_run(), REPO)
-    assert "model.safetensors" in published(hub)
+    assert "model.safetensors" in published(hub, REPO)
 
 
 def test_an_upload_that_keeps_failing_is_continued(hub, monkeypatch):
@@ -89,7 +63,7 @@ def test_an_upload_that_keeps_failing_is_continued(hub, monkeypatch):
     sent = hub.count("PUT /lfs/")
     hub.failures.clear()
     push(tiny_run(), REPO)
-    assert "model.safetensors" in published(hub) and hub.count("PUT /lfs/") == sent
+    assert "model.safetensors" in published(hub, REPO) and hub.count("PUT /lfs/") == sent
 
 
 @pytest.mark.parametrize("how", [503, "cut"])
@@ -103,8 +77,8 @@ def test_a_download_survives_a_failing_hub(hub, how):
 def test_revisions_and_all_checkpoints(hub):
     push(tiny_run(), REPO)
     push(tiny_run(), REPO, revision="steps", all_checkpoints=True)
-    assert not any(path.startswith("checkpoints/") for path in published(hub))
-    assert {f"checkpoints/{s}/model.safetensors" for s in (1, 2, 3)} <= published(hub, branch="steps").keys()
+    assert not any(path.startswith("checkpoints/") for path in published(hub, REPO))
+    assert {f"checkpoints/{s}/model.safetensors" for s in (1, 2, 3)} <= published(hub, REPO, branch="steps").keys()
     assert same(open_source(f"{REPO}@steps", step=2).params, open_source(tiny_run(), step=2).params)
     assert not (Path(open_source(f"{REPO}@steps").folder) / "checkpoints" / "1").exists(), "fetched without need"
     with pytest.raises(InputError, match="has no revision 'nope'"):
@@ -136,7 +110,7 @@ def test_nothing_but_the_model_is_uploaded(hub, tmp_path):
     for name in (".env", "tokenizer/.env", "tokenizer/token.txt", "wandb.key"):
         (run / name).write_text(f"HF_TOKEN={TOKEN}")
     push(run, REPO, all_checkpoints=True)
-    files = published(hub)
+    files = published(hub, REPO)
     assert not any(TOKEN.encode() in data for data in files.values())
     assert {Path(path).name for path in files} <= {
         *("README.md", "config.toml", "model.safetensors", "sampling.yaml", "tokenizer.json"),
@@ -150,7 +124,7 @@ def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
     card = folder / "README.md"
     card.write_text(card.read_text() + "\nWritten by hand.\n")
     push(folder, REPO)
-    assert published(hub)["README.md"] == card.read_bytes()
+    assert published(hub, REPO)["README.md"] == card.read_bytes()
     card.write_text(card.read_text() + "hf_" + "Ab1" * 11)
     with pytest.raises(InputError, match="looks like a secret"):
         push(folder, REPO)
@@ -240,7 +214,7 @@ def test_the_commands_from_one_machine_to_another(tmp_path):
         code, out, err, _ = elf(["push-to-hub", tiny_run(), REPO], here, hub.url, HF_TOKEN=TOKEN)
         assert code == 0, err
         assert out.startswith(hub.url) and out.count("\n") == 1 and "model.safetensors" in err
-        weights = published(hub)["model.safetensors"]
+        weights = published(hub, REPO)["model.safetensors"]
         assert len(load(weights)) > 20
         assert elf(["sample", "--checkpoint", tiny_run(), *sampling], here, hub.url)[0] == 0
         code, _, err, _ = elf(["sample", "--checkpoint", REPO, *sampling], there, hub.url)

@@ -9,6 +9,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from helpers import same
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -17,16 +18,10 @@ from tiny_run import tiny_run
 from elfcli.errors import InputError
 from elfcli.hub.encoder_pickle import read_encoder_pickle
 from elfcli.hub.names import PUBLISHED, checkpoint_paths
-from elfcli.hub.reference import elf_to_reference, flatten, shape_of
+from elfcli.hub.reference import elf_to_reference, shape_of
 from elfcli.hub.sources import config_of, initial_params, open_source
 from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
 from elfcli.models.elf import ElfShape, abstract_params, num_params
-
-
-def same(ours: dict, theirs: dict) -> bool:
-    """Whether two trees hold the same arrays to the last bit."""
-    a, b = flatten(ours), flatten(theirs)
-    return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a)
 
 
 @pytest.fixture(scope="module")

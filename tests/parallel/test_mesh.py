@@ -18,7 +18,7 @@ ROUNDING = 2e-4  # of three Muon steps, which amplify the last bits of tiny grad
 
 
 def meshes(*arguments: str) -> list[dict]:
-    script = Path(__file__).with_name("mesh_run.py")
+    script = Path(__file__).parents[1] / "mesh_run.py"
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]

@@ -7,7 +7,7 @@ import shutil
 
 import datasets
 import pytest
-from test_hub_push import hub, published  # noqa: F401
+from hub_server import published
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.config.resolve import resolve
@@ -153,14 +153,14 @@ def mirrored_run(folder):
     return start_run(resolve(task="toy-de-en", sets=SETTINGS, flags=flags, environ={}), folder)
 
 
-def test_a_run_is_mirrored_up_to_its_last_step(hub, tmp_path, capsys):  # noqa: F811
+def test_a_run_is_mirrored_up_to_its_last_step(hub, tmp_path, capsys):
     mirrored_run(tmp_path / "run")
     files = published(hub, "org/mirror")
     assert b"weights of step 3" in files["README.md"]
     assert "mirrored to org/mirror" in capsys.readouterr().err
 
 
-def test_a_mirror_that_fails_is_told_and_the_run_ends_well(hub, tmp_path, capsys):  # noqa: F811
+def test_a_mirror_that_fails_is_told_and_the_run_ends_well(hub, tmp_path, capsys):
     hub.fail("repos/create", 1000, 500)
     folder = mirrored_run(tmp_path / "run")
     err = capsys.readouterr().err
