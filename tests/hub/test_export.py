@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from helpers import same
+from helpers import GOLDENS, same
 from huggingface_hub import ModelCard
 from safetensors.numpy import load_file
 from tiny_run import tiny_run
@@ -120,10 +120,10 @@ def test_every_kept_checkpoint(run, tmp_path):
         open_source(folder, step=9)
 
 
-def test_a_local_encoder_comes_along(shared, tmp_path):
+def test_a_local_encoder_comes_along(tmp_path):
     """The run is trained with a T5 folder; its export works where that folder is gone."""
     encoder = tmp_path / "t5"
-    shutil.copytree(shared / "goldens" / "t5_relu", encoder)
+    shutil.copytree(GOLDENS / "t5_relu", encoder)
     source = open_source(tiny_run())
     config = config_of(source)
     data = config.encoder.model_copy(update={"encoder_model_name": str(encoder)})
@@ -214,12 +214,12 @@ def test_only_listed_files_are_uploaded(tmp_path):
     assert not any(pattern.startswith("*") for pattern in ALLOWED)
 
 
-def test_a_reference_checkpoint_is_exported_too(shared, tmp_path):
+def test_a_reference_checkpoint_is_exported_too(tmp_path):
     """With the settings given beside it."""
     rows = [{"text": f"some words {i % 9} of a text {i % 5}"} for i in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenize(Job(tmp_path / "data", inputs=(str(tmp_path / "a.jsonl"),), text_key="text", train_tokenizer=24))
-    source = open_source(shared / "goldens" / "checkpoint_orbax")
+    source = open_source(GOLDENS / "checkpoint_orbax")
     sets = ["hidden_size=48", "depth=4", "num_heads=4", "bottleneck_dim=16", "encoder_model_name=embedding",
             "embedding_dim=32", f"tokenizer_name={tmp_path / 'data' / 'tokenizer'}"]  # fmt: skip
     export(source, config_of(source, task="owt", sets=sets), tmp_path / "out")

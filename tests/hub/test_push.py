@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import same
+from helpers import GOLDENS, same
 from hub_server import TOKEN, Hub, point_at, published
 from safetensors.numpy import load
 from tiny_run import tiny_run
@@ -131,9 +131,9 @@ def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["msgpack", "orbax"])
-def test_the_published_layout_is_read_by_name(hub, shared, kind):
+def test_the_published_layout_is_read_by_name(hub, kind):
     """The newest `checkpoint_<step>`, wherever it is in the repository, and nothing else of it."""
-    folder = shared / "goldens" / f"checkpoint_{kind}"
+    folder = GOLDENS / f"checkpoint_{kind}"
     newest = {f"ckpt/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     hub.add("embedded-language-flows/ELF-B-owt", {**newest, "ckpt/checkpoint_5": b"old", "README.md": b"x"})
     source = open_source("ELF-B-owt")

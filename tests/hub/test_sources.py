@@ -9,7 +9,8 @@ import types
 import jax
 import numpy as np
 import pytest
-from helpers import same
+from goldens import load, stored_row
+from helpers import GOLDENS, same
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
@@ -25,32 +26,25 @@ from elfcli.models.elf import ElfShape, abstract_params, num_params
 
 
 @pytest.fixture(scope="module")
-def goldens(shared):
-    return shared / "goldens"
-
-
-@pytest.fixture(scope="module")
-def expected(goldens):
-    """{"params", "ema_params1"} of the golden checkpoints, as the reference's flat trees."""
-    golden = np.load(goldens / "checkpoint_expected.npz")
-    names = ("params", "ema_params1")
-    return {n: {k[len(n) + 1 :]: golden[k] for k in golden.files if k.startswith(f"{n}/")} for n in names}
+def stored():
+    """What the golden checkpoints hold."""
+    return load(GOLDENS / "checkpoint_expected.npz")
 
 
 @pytest.mark.parametrize("kind", ["msgpack", "orbax"])
 @pytest.mark.parametrize("inside", ["", "checkpoint_7"])
-def test_reference_checkpoints_are_taken_exactly(goldens, expected, kind, inside):
-    path = goldens / f"checkpoint_{kind}" / inside
+def test_golden_checkpoints_are_taken_exactly(stored, kind, inside):
+    path = GOLDENS / f"checkpoint_{kind}" / inside
     for ema, name in ((True, "ema_params1"), (False, "params")):
         source = open_source(path, ema=ema)
         assert (source.kind, source.step, source.ema) == ("reference", 7, ema)
-        assert same(elf_to_reference(source.params), expected[name])
+        assert stored_row(kind, name, elf_to_reference(source.params), stored).holds
         assert ("EMA" if ema else "raw") in source.description and "step 7" in source.description
 
 
-def test_the_newest_checkpoint_wins_unless_a_step_is_given(goldens, tmp_path):
+def test_the_newest_checkpoint_wins_unless_a_step_is_given(tmp_path):
     for step in (7, 12, 9):
-        shutil.copy(goldens / "checkpoint_msgpack" / "checkpoint_7", tmp_path / f"checkpoint_{step}")
+        shutil.copy(GOLDENS / "checkpoint_msgpack" / "checkpoint_7", tmp_path / f"checkpoint_{step}")
     (tmp_path / "checkpoint_12").write_bytes(b"damaged")
     assert open_source(tmp_path, step=7).step == 7
     with pytest.raises(InputError, match="not a flax checkpoint"):
@@ -73,8 +67,8 @@ def test_a_run_gives_ema_raw_and_older_weights():
     assert ema.config is not None and ema.kind == "run" and "EMA weights" in ema.description
 
 
-def test_names_of_the_pytorch_port(goldens, tmp_path):
-    params = open_source(goldens / "checkpoint_msgpack").params
+def test_names_of_the_pytorch_port(tmp_path):
+    params = open_source(GOLDENS / "checkpoint_msgpack").params
     state = elf_to_torch(params)
     flat = elf_to_reference(params)
     assert np.array_equal(state["blocks.0.attn.qkv.weight"], flat["blocks_0/attn/qkv/kernel"].T)
@@ -90,8 +84,8 @@ def test_names_of_the_pytorch_port(goldens, tmp_path):
         assert source.kind == "torch" and "PyTorch" in source.description and same(source.params, params)
 
 
-def test_pt_files_are_read_weights_only_and_need_torch(goldens, tmp_path, monkeypatch):
-    state, asked = elf_to_torch(open_source(goldens / "checkpoint_msgpack").params), {}
+def test_pt_files_are_read_weights_only_and_need_torch(tmp_path, monkeypatch):
+    state, asked = elf_to_torch(open_source(GOLDENS / "checkpoint_msgpack").params), {}
 
     class Tensor:
         def __init__(self, array):
@@ -116,8 +110,8 @@ def test_pt_files_are_read_weights_only_and_need_torch(goldens, tmp_path, monkey
     assert asked["weights_only"] is True and source.ema and same(elf_to_torch(source.params), state)
 
 
-def test_a_wrong_size_names_both_sides(goldens):
-    source = open_source(goldens / "checkpoint_msgpack")
+def test_a_wrong_size_names_both_sides():
+    source = open_source(GOLDENS / "checkpoint_msgpack")
     with pytest.raises(InputError, match=r"checkpoint has depth 4, .* but the settings ask for depth 12") as error:
         config_of(source, task="owt")
     assert "\n" not in str(error.value)
@@ -125,9 +119,9 @@ def test_a_wrong_size_names_both_sides(goldens):
     assert config_of(source, task="owt", sets=small).data.max_length == 1024
 
 
-def test_a_checkpoint_without_settings_asks_for_them(goldens):
+def test_a_checkpoint_without_settings_asks_for_them():
     with pytest.raises(InputError, match="give --task"):
-        config_of(open_source(goldens / "checkpoint_msgpack"))
+        config_of(open_source(GOLDENS / "checkpoint_msgpack"))
 
 
 @pytest.mark.parametrize(("name", "choice"), PUBLISHED.items())
@@ -196,11 +190,9 @@ def test_a_malicious_pickle_runs_nothing(tmp_path):
     assert mark.exists(), "the pickle is one that would have run"
 
 
-def test_the_encoder_pickle_is_taken_exactly(goldens):
-    golden = np.load(goldens / "t5_encoder.npz")
-    found = read_encoder_pickle(goldens / "encoder.pkl")
-    expected = {k.removeprefix("params/"): golden[k] for k in golden.files if k.startswith("params/")}
-    assert found.keys() == expected.keys() and all(np.array_equal(found[k], expected[k]) for k in found)
+def test_the_golden_encoder_pickle_is_taken_exactly():
+    found = read_encoder_pickle(GOLDENS / "encoder.pkl")
+    assert stored_row("encoder.pkl", "params", found, load(GOLDENS / "t5_encoder.npz")).holds
 
 
 def test_a_jax_array_in_the_pickle_is_an_array(tmp_path):

@@ -206,7 +206,7 @@ def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess
     """Runs `elf train` on a tiny network and kills it where it would first call this function."""
     code = (
         "import os, signal, sys\nfrom elfcli.__main__ import main\n"
-        "from elfcli.training import start\nfrom elfcli.runs import folder as run\n"
+        "from elfcli import outputs\nfrom elfcli.runs import folder as run\nfrom elfcli.training import start\n"
         f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
     )
     command = [sys.executable, "-c", code + "main()", "train", "--task", "toy-de-en", "--data", str(data)]
@@ -231,7 +231,7 @@ def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
 def test_killed_before_the_settings_are_written(tmp_path):
     """What is left of the first write is no reason to refuse the same command."""
     folder = tmp_path / "run"
-    done = starting(tiny_run().parent / "data", folder, "run.os.fsync")
+    done = starting(tiny_run().parent / "data", folder, "outputs.os.fsync")
     assert done.returncode == -9, done.stderr
     assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE]
     run.check_new(folder)
