@@ -1,11 +1,12 @@
 """Shared by all tests: compiled programs are kept between runs, and `../shared` is found or its tests skipped."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
+from helpers import SHARED
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax-tests"
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
@@ -38,3 +39,20 @@ def elf(capsys, monkeypatch):
         return caught.value.code, out, err
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The stand-in, with the client of this process pointed at it, an empty cache and a token that holds."""
+    from hub_server import TOKEN, Hub, point_at
+    from huggingface_hub import constants
+
+    with Hub() as served:
+        point_at(monkeypatch, served.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        yield served

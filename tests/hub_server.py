@@ -299,6 +299,21 @@ ROUTES = [
 ]  # fmt: skip
 
 
+def point_at(monkeypatch, url: str) -> None:
+    """The client of this process, pointed at `url`."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+
+
+def published(hub, repo: str, branch: str = "main") -> dict[str, bytes]:
+    """The files of a repository by path."""
+    held = hub.repos[repo]
+    return {path: data for path, data in held.commits[held.branches[branch]].items() if path != ".gitattributes"}
+
+
 if __name__ == "__main__":
     with Hub() as served:
         print(f"HF_ENDPOINT={served.url} HF_HUB_DISABLE_XET=1 HF_TOKEN={TOKEN}", flush=True)

@@ -1,6 +1,7 @@
 """`elf` as several processes on this machine, for tests: started together, each with its own output."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -80,3 +81,27 @@ def training(data: Path, folder: Path, *sets: str) -> list:
     """Arguments of `elf train` for a tiny network."""
     words = ["train", "--task", "toy-de-en", "--data", data, "--output", folder]
     return [*words, *(word for setting in (*SETTINGS, *sets) for word in ("--set", setting))]
+
+
+DYING = """
+import os, signal, sys
+from elfcli.__main__ import main
+left, output = int(sys.argv.pop(1)), sys.argv[-1]
+def dying(rename):
+    def until_it_is_time(source, target, **options):
+        global left
+        left -= str(target).startswith(output)
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return rename(source, target, **options)
+    return until_it_is_time
+os.rename, os.replace = dying(os.rename), dying(os.replace)
+main()
+"""
+
+
+def killed(renames: int, *command) -> None:
+    """Runs `elf` until it has made so many renames to its output (the last word), and kills it before the next."""
+    words = [sys.executable, "-c", DYING, str(renames), *map(str, command)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr

@@ -1,0 +1,43 @@
+"""`elf demo`: its stages and its result in small, and the promised score in the slow form."""
+
+import json
+
+import pytest
+
+from elfcli.__main__ import main
+
+
+def demo(folder, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main(["demo", "--output", str(folder), *arguments])
+    return end.value.code
+
+
+def test_stages_and_result(tmp_path, monkeypatch, capsys):
+    """Two steps of a tiny network, set through the environment like any setting."""
+    for name, value in {"STEPS": 2, "WARMUP_STEPS": 0, "DEPTH": 1, "HIDDEN_SIZE": 16, "NUM_HEADS": 1}.items():
+        monkeypatch.setenv(f"ELF_{name}", str(value))
+    assert demo(tmp_path / "demo", "--seed", "3") == 0
+    told = capsys.readouterr()
+    assert [f"[{number}/5]" in told.err for number in range(1, 6)] == [True] * 5
+    assert "step 1 of 2" in told.err, "the second half is resumed from a checkpoint"
+    result = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert result.keys() == {"bleu", "exact_match", "sentences", "seconds", "seed"}
+    assert result["sentences"] >= 200 and result["seed"] == 3
+    samples = [json.loads(line) for line in (tmp_path / "demo" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == result["sentences"]
+    assert all({"id", "generated", "input", "reference"} <= sample.keys() for sample in samples)
+
+    before = (tmp_path / "demo" / "demo.json").read_bytes()
+    assert demo(tmp_path / "demo") == 2, "a folder that is there is refused"
+    assert (tmp_path / "demo" / "demo.json").read_bytes() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_promised_score(tmp_path, seed):
+    """`pytest -m slow tests/cli/test_demo.py`: BLEU 98 within five minutes on two cores."""
+    assert demo(tmp_path / "demo", "--seed", str(seed)) == 0
+    result = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert result["bleu"] >= 98
+    assert result["seconds"] <= 300

@@ -1,0 +1,148 @@
+"""Data saved by anyone opens; what is wrong with it is told in one line."""
+
+import json
+import random
+
+import datasets
+import pytest
+from helpers import T5
+
+from elfcli.data import folder as data
+from elfcli.errors import InputError
+
+
+def rows(count: int) -> dict[str, list]:
+    return {
+        "input_ids": [list(range(n % 5)) for n in range(count)],
+        "condition_input_ids": [[n, n + 1] for n in range(count)],
+        "input": [f"in {n}" for n in range(count)],
+        "reference": [f"ref {n}" for n in range(count)],
+    }
+
+
+def test_a_plain_saved_dataset_opens_over_many_chunks(tmp_path):
+    parts = [datasets.Dataset.from_dict(rows(7)), datasets.Dataset.from_dict(rows(5))]
+    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "d"), num_shards=3)
+    examples = data.load_examples(tmp_path / "d")
+    expected = [*rows(7)["input_ids"], *rows(5)["input_ids"]]
+    assert [examples.tokens[n]["input_ids"].tolist() for n in range(12)] == expected
+    assert examples.tokens[8]["condition_input_ids"].tolist() == [1, 2]
+    assert examples.tokens.input_ids.lengths().tolist() == [len(row) for row in expected]
+    assert examples.texts(9) == {"input": "in 2", "reference": "ref 2"}
+    assert examples.metadata is None and len(examples) == 12
+    assert data.split_names(tmp_path / "d") == ("train",)
+
+
+@pytest.mark.parametrize("kind", ["int32", "int64", "uint16"])
+@pytest.mark.parametrize("large", [False, True])
+def test_integer_types_and_large_lists(tmp_path, kind, large):
+    make = datasets.LargeList if large else datasets.List
+    features = datasets.Features({"input_ids": make(datasets.Value(kind))})
+    datasets.Dataset.from_dict({"input_ids": [[1, 2], [], [3]]}, features=features).save_to_disk(str(tmp_path / "d"))
+    tokens = data.load_examples(tmp_path / "d").tokens
+    assert [tokens[n]["input_ids"].tolist() for n in range(3)] == [[1, 2], [], [3]]
+    assert tokens[0]["input_ids"].dtype == "int32"
+
+
+def test_fixed_size_lists_and_shuffled_rows(tmp_path):
+    features = datasets.Features({"input_ids": datasets.List(datasets.Value("int32"), length=2)})
+    dataset = datasets.Dataset.from_dict({"input_ids": [[n, n + 1] for n in range(9)]}, features=features)
+    order = random.Random(0).sample(range(9), 9)
+    tokens = data.token_table(dataset.select(order), "here")
+    assert [tokens[n]["input_ids"][0] for n in range(9)] == order
+    part = data.token_table(dataset.select(range(3, 6)), "here")
+    assert [part[n]["input_ids"].tolist() for n in range(3)] == [[3, 4], [4, 5], [5, 6]]
+
+
+def test_splits(tmp_path):
+    splits = {name: datasets.Dataset.from_dict(rows(n)) for name, n in (("train", 4), ("validation", 2))}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "d"))
+    assert len(data.load_examples(tmp_path / "d", "validation")) == 2
+    assert data.split_names(tmp_path / "d") == ("train", "validation")
+    with pytest.raises(
+        InputError, match=r"no split 'valid' \(did you mean 'validation'\?\): it has train, validation"
+    ):
+        data.load_examples(tmp_path / "d", "valid")
+    with pytest.raises(InputError, match="several splits"):
+        data.load_examples(tmp_path / "d", None)
+    assert len(data.load_examples(tmp_path / "d" / "train", None)) == 4
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"inputs_ids": [[1]]}, "did you mean 'inputs_ids'"),
+        ({"input_ids": []}, "has no examples"),
+        ({"input_ids": ["a"]}, "not lists of token ids"),
+        ({"input_ids": [[0.5]]}, "not lists of token ids"),
+        ({"input_ids": [[1], None]}, "missing token ids"),
+        ({"input_ids": [[1, None]]}, "missing token ids"),
+        ({"input_ids": [[1]], "condition_input_ids": [1]}, "'condition_input_ids'.*not lists"),
+    ],
+)
+def test_unfit_columns(tmp_path, columns, message):
+    datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "d"))
+    with pytest.raises(InputError, match=message) as caught:
+        data.load_examples(tmp_path / "d")
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_that_are_no_data(tmp_path):
+    (tmp_path / "corpus").mkdir()
+    with pytest.raises(InputError, match="did you mean 'corpus'"):
+        data.load_examples(tmp_path / "corpuss")
+    with pytest.raises(InputError, match="neither state"):
+        data.load_examples(tmp_path / "corpus")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is a file"):
+        data.load_examples(tmp_path / "file")
+    (tmp_path / "corpus" / "state.json").write_text("{}")
+    with pytest.raises(InputError, match="cannot be opened"):
+        data.load_examples(tmp_path / "corpus")
+    (tmp_path / "corpus" / "dataset_dict.json").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        data.load_examples(tmp_path / "corpus")
+
+
+def test_ids_outside_the_vocabulary(tmp_path):
+    parts = [datasets.Dataset.from_dict({"input_ids": ids}) for ids in ([[1], [2, 3]], [[], [4, 99, 5], [-1]])]
+    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "d"), num_shards=2)
+    tokens = data.load_examples(tmp_path / "d").tokens
+    with pytest.raises(InputError, match="Row 3 of 'input_ids' has token id 99, outside the vocabulary of 99"):
+        data.check_ids(tokens, 99)
+    with pytest.raises(InputError, match=r"Row 4 .* token id -1"):
+        data.check_ids(tokens, 100)
+    data.check_ids(data.token_table(datasets.Dataset.from_dict({"input_ids": [[1, 9]]}), "here"), 10)
+
+
+def test_an_uploaded_save_to_disk_folder_is_read_as_such(tmp_path, monkeypatch):
+    datasets.Dataset.from_dict(rows(3)).save_to_disk(str(tmp_path / "snapshot"))
+    state = json.loads((tmp_path / "snapshot" / "state.json").read_text())
+    wrong = datasets.DatasetDict({"train": datasets.Dataset.from_list([state])})
+    monkeypatch.setattr(data, "hub_reachable", lambda: True)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: wrong)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, repo_type: str(tmp_path / "snapshot"))
+    assert len(data.load_examples("someone/data-t5")) == 3
+    right = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows(5))})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: right)
+    assert len(data.load_examples("someone/data-t5")) == 5
+    with pytest.raises(InputError, match="no split 'test'"):
+        data.load_examples("someone/data-t5", "test")
+
+
+def test_no_network_is_one_clear_line(monkeypatch):
+    monkeypatch.setattr(data, "hub_reachable", lambda: False)
+    with pytest.raises(InputError, match="cannot be reached: give a data folder"):
+        data.load_examples("someone/data-t5")
+    with pytest.raises(InputError, match="--tokenizer DIR or --train-tokenizer SIZE"):
+        data.load_tokenizer("someone/none-such")
+
+
+def test_tokenizers(tmp_path):
+    with pytest.raises(InputError, match="no tokenizer that can be loaded") as caught:
+        data.load_tokenizer(tmp_path)
+    assert "\n" not in str(caught.value)
+    if not T5.is_dir():
+        pytest.skip("the shared T5 vocabulary is not here")
+    tokenizer = data.load_tokenizer(T5)
+    assert (data.vocab_size(tokenizer), data.pad_id(tokenizer), data.eos_id(tokenizer)) == (32100, 0, 1)

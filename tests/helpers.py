@@ -1,0 +1,19 @@
+"""What tests of several rooms share: where the larger test data lie, and whether two parameter trees are the same."""
+
+from pathlib import Path
+
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+"""Corpora, tokenizers and the larger set of goldens, beside the checkout where they are present."""
+T5 = SHARED / "t5-small"
+GPT2_TOKENIZER = SHARED / "gpt2-large-tokenizer"
+GOLDENS = Path(__file__).with_name("goldens")
+"""One golden of each kind; goldens/README.md says how they were made."""
+
+
+def same(ours: dict, theirs: dict) -> bool:
+    """Whether two trees hold the same arrays to the last bit."""
+    a, b = flatten_dict(ours), flatten_dict(theirs)
+    return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a)

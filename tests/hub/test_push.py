@@ -1,0 +1,236 @@
+"""Publishing and fetching through real HTTP: the real client against a local stand-in for the Hub."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers import GOLDENS, same
+from hub_server import TOKEN, Hub, point_at, published
+from safetensors.numpy import load
+from tiny_run import tiny_run
+
+from elfcli.errors import ElfError, InputError
+from elfcli.evaluation.generate import load_model
+from elfcli.data import download
+from elfcli.hub.export import export
+from elfcli.hub.mirror import mirror, mirror_in_background
+from elfcli.hub.push import push
+from elfcli.hub.sources import config_of, open_source
+
+REPO = "org/toy"
+
+
+def test_what_is_published_was_told_and_can_be_had(hub):
+    said: list[str] = []
+    address = push(tiny_run(), REPO, private=True, report=said.append)
+    assert address.startswith(f"{hub.url}/{REPO}/commit/") and hub.repos[REPO].private
+    files = published(hub, REPO)
+    for path, data in files.items():
+        assert any(path in line and f"{len(data):,}" in line for line in said), f"{path} was not told"
+    source = open_source(REPO)
+    assert same(source.params, open_source(tiny_run()).params)
+    assert source.description.endswith("from the Hub") and REPO in source.description
+
+
+def test_what_is_there_is_not_sent_again(hub):
+    push(tiny_run(), REPO)
+    sent = hub.count("PUT /lfs/")
+    assert sent >= 1
+    push(tiny_run(), REPO)
+    assert hub.count("PUT /lfs/") == sent
+
+
+@pytest.mark.parametrize("how", [503, "cut"])
+@pytest.mark.parametrize("where", ["PUT /lfs/", "/commit/", "repos/create", "/preupload/", "whoami"])
+def test_an_upload_survives_a_failing_hub(hub, where, how):
+    hub.fail(where, 2, how)
+    push(tiny_run(), REPO)
+    assert "model.safetensors" in published(hub, REPO)
+
+
+def test_an_upload_that_keeps_failing_is_continued(hub, monkeypatch):
+    monkeypatch.setattr("elfcli.hub.push.WAITS", (0.0,))
+    hub.fail("/commit/", 1000)
+    with pytest.raises(ElfError, match="the same command continues it") as error:
+        push(tiny_run(), REPO)
+    assert "\n" not in str(error.value)
+    sent = hub.count("PUT /lfs/")
+    hub.failures.clear()
+    push(tiny_run(), REPO)
+    assert "model.safetensors" in published(hub, REPO) and hub.count("PUT /lfs/") == sent
+
+
+@pytest.mark.parametrize("how", [503, "cut"])
+def test_a_download_survives_a_failing_hub(hub, how):
+    push(tiny_run(), REPO)
+    hub.fail(r"GET /api/models", 2, how)
+    hub.fail(r"GET /org/toy/resolve/.*safetensors", 1, how)
+    assert same(open_source(REPO).params, open_source(tiny_run()).params)
+
+
+def test_revisions_and_all_checkpoints(hub):
+    push(tiny_run(), REPO)
+    push(tiny_run(), REPO, revision="steps", all_checkpoints=True)
+    assert not any(path.startswith("checkpoints/") for path in published(hub, REPO))
+    assert {f"checkpoints/{s}/model.safetensors" for s in (1, 2, 3)} <= published(hub, REPO, branch="steps").keys()
+    assert same(open_source(f"{REPO}@steps", step=2).params, open_source(tiny_run(), step=2).params)
+    assert not (Path(open_source(f"{REPO}@steps").folder) / "checkpoints" / "1").exists(), "fetched without need"
+    with pytest.raises(InputError, match="has no revision 'nope'"):
+        open_source(f"{REPO}@nope")
+
+
+@pytest.mark.parametrize(
+    ("repo", "token", "private", "told"),
+    [
+        (REPO, "wrong", False, "the Hub refuses the token"),
+        (REPO, None, False, "no Hugging Face token: make one"),
+        ("forbidden/toy", TOKEN, False, "may not write to forbidden/toy"),
+        ("a b c", TOKEN, False, "no repository name"),
+        ("org/public", TOKEN, True, "exists and is public"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(hub, monkeypatch, repo, token, private, told):
+    hub.add("org/public", {"README.md": b"mine"})
+    monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(InputError, match=told) as error:
+        push(tiny_run(), repo, private=private)
+    assert "\n" not in str(error.value)
+    assert "model.safetensors" not in published(hub, "org/public") and hub.count("PUT /lfs/") == 0
+
+
+def test_nothing_but_the_model_is_uploaded(hub, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run(), run)
+    for name in (".env", "tokenizer/.env", "tokenizer/token.txt", "wandb.key"):
+        (run / name).write_text(f"HF_TOKEN={TOKEN}")
+    push(run, REPO, all_checkpoints=True)
+    files = published(hub, REPO)
+    assert not any(TOKEN.encode() in data for data in files.values())
+    assert {Path(path).name for path in files} <= {
+        *("README.md", "config.toml", "model.safetensors", "sampling.yaml", "tokenizer.json"),
+        *("tokenizer_config.json", "special_tokens_map.json", "spiece.model", "tokenizer.model"),
+    }
+
+
+def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
+    source = open_source(tiny_run())
+    folder = export(source, config_of(source), tmp_path / "out")
+    card = folder / "README.md"
+    card.write_text(card.read_text() + "\nWritten by hand.\n")
+    push(folder, REPO)
+    assert published(hub, REPO)["README.md"] == card.read_bytes()
+    card.write_text(card.read_text() + "hf_" + "Ab1" * 11)
+    with pytest.raises(InputError, match="looks like a secret"):
+        push(folder, REPO)
+
+
+@pytest.mark.parametrize("kind", ["msgpack", "orbax"])
+def test_the_published_layout_is_read_by_name(hub, kind):
+    """The newest `checkpoint_<step>`, wherever it is in the repository, and nothing else of it."""
+    folder = GOLDENS / f"checkpoint_{kind}"
+    newest = {f"ckpt/{p.relative_to(folder).as_posix()}": p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    hub.add("embedded-language-flows/ELF-B-owt", {**newest, "ckpt/checkpoint_5": b"old", "README.md": b"x"})
+    source = open_source("ELF-B-owt")
+    assert same(source.params, open_source(folder).params)
+    assert source.step == 7 and hub.count("GET .*checkpoint_5$") == 0
+    with pytest.raises(InputError, match="the settings ask for depth 12"):
+        load_model("ELF-B-owt")
+    with pytest.raises(InputError, match="no checkpoint of step 6; there are 5, 7"):
+        open_source("ELF-B-owt", step=6)
+
+
+def test_the_cache_serves_without_a_network(hub, monkeypatch):
+    push(tiny_run(), REPO)
+    online = open_source(REPO)
+    point_at(monkeypatch, "http://127.0.0.1:9")
+    assert same(open_source(REPO).params, online.params)
+    with pytest.raises(InputError, match="cannot be reached; give --checkpoint a local folder"):
+        open_source("org/other")
+
+
+def test_a_repository_without_a_model_says_so(hub):
+    hub.add("org/data", {"train.txt": b"text"})
+    with pytest.raises(InputError, match="holds no ELF checkpoint"):
+        open_source("org/data")
+    with pytest.raises(InputError, match="no such repository on the Hub, or it is private"):
+        open_source("org/nothing")
+
+
+def test_a_mirror_reports_and_tries_again(hub, monkeypatch):
+    monkeypatch.setattr("elfcli.hub.push.WAITS", (0.0,))
+    monkeypatch.setattr(download, "WAITS", (0.0,))
+    said: list[str] = []
+    hub.fail("/commit/", 1000)
+    assert mirror(tiny_run(), REPO, report=said.append) is False
+    hub.failures.clear()
+    assert mirror(tiny_run(), REPO, report=said.append) is True and hub.repos[REPO].private
+    hub.add("org/public", {"README.md": b"mine"})
+    assert mirror(tiny_run(), "org/public") is True and not hub.repos["org/public"].private
+    assert "trying again at the next checkpoint" in said[0] and said[1] == f"mirrored to {REPO}"
+    monkeypatch.delenv("HF_TOKEN")
+    assert mirror(tiny_run(), REPO, report=said.append) is False and "no Hugging Face token" in said[2]
+    assert mirror("no/such/run", REPO, report=said.append) is False
+
+
+def test_a_mirror_under_way_is_not_started_twice(hub):
+    going = threading.Event()
+    busy = threading.Thread(target=going.wait, daemon=True)
+    busy.start()
+    assert mirror_in_background(busy, tiny_run(), REPO) is busy
+    going.set()
+    busy.join()
+    said: list[str] = []
+    thread = mirror_in_background(busy, tiny_run(), REPO, report=said.append)
+    assert thread.daemon
+    thread.join(60)
+    assert said == [f"mirrored to {REPO}"]
+
+
+def elf(arguments, home, endpoint, **environment):
+    """(exit code, stdout, stderr, seconds) of the command line with an empty cache of its own."""
+    start = time.monotonic()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ELF_"))}
+    settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", "elfcli", *map(str, arguments)], env={**clean, **settings}, cwd=home,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr, time.monotonic() - start
+
+
+def test_the_commands_from_one_machine_to_another(tmp_path):
+    """`push-to-hub` here, `sample` by name in a fresh cache there: the same file of texts."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({"input": f"ein wort {i} und 2"}) + "\n" for i in range(3)))
+    sampling = ["--input", tmp_path / "in.jsonl", "--steps", "2", "--output", "out.jsonl"]
+    with Hub() as hub:
+        code, out, err, _ = elf(["push-to-hub", tiny_run(), REPO], here, hub.url, HF_TOKEN=TOKEN)
+        assert code == 0, err
+        assert out.startswith(hub.url) and out.count("\n") == 1 and "model.safetensors" in err
+        weights = published(hub, REPO)["model.safetensors"]
+        assert len(load(weights)) > 20
+        assert elf(["sample", "--checkpoint", tiny_run(), *sampling], here, hub.url)[0] == 0
+        code, _, err, _ = elf(["sample", "--checkpoint", REPO, *sampling], there, hub.url)
+        assert code == 0, err
+    assert (here / "out.jsonl").read_bytes() == (there / "out.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["sample", "--checkpoint", "ELF-B-owt", "--num-samples", "1"], "give --checkpoint a local folder"),
+        (["push-to-hub", "RUN", REPO], "`elf export"),
+    ],
+)
+def test_without_a_network_commands_end_soon_with_one_line(tmp_path, arguments, told):
+    given = [str(tiny_run()) if argument == "RUN" else argument for argument in arguments]
+    code, out, err, seconds = elf(given, tmp_path, "http://127.0.0.1:9", HF_TOKEN=TOKEN)
+    assert code in (1, 2) and out == "" and err.count("\n") == 1 and err.startswith("error: ") and told in err
+    assert "Traceback" not in err and seconds < 30

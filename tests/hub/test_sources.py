@@ -1,0 +1,201 @@
+"""Every place that weights can come from: taken exactly, named in one line, and refused with both sides named."""
+
+import os
+import pickle
+import shutil
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+from goldens import load, stored_row
+from helpers import GOLDENS, same
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from tiny_run import tiny_run
+
+from elfcli.errors import InputError
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.names import PUBLISHED, checkpoint_paths
+from elfcli.hub.reference import elf_to_reference, shape_of
+from elfcli.hub.sources import config_of, initial_params, open_source
+from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
+from elfcli.models.elf import ElfShape, abstract_params, num_params
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """What the golden checkpoints hold."""
+    return load(GOLDENS / "checkpoint_expected.npz")
+
+
+@pytest.mark.parametrize("kind", ["msgpack", "orbax"])
+@pytest.mark.parametrize("inside", ["", "checkpoint_7"])
+def test_golden_checkpoints_are_taken_exactly(stored, kind, inside):
+    path = GOLDENS / f"checkpoint_{kind}" / inside
+    for ema, name in ((True, "ema_params1"), (False, "params")):
+        source = open_source(path, ema=ema)
+        assert (source.kind, source.step, source.ema) == ("reference", 7, ema)
+        assert stored_row(kind, name, elf_to_reference(source.params), stored).holds
+        assert ("EMA" if ema else "raw") in source.description and "step 7" in source.description
+
+
+def test_the_newest_checkpoint_wins_unless_a_step_is_given(tmp_path):
+    for step in (7, 12, 9):
+        shutil.copy(GOLDENS / "checkpoint_msgpack" / "checkpoint_7", tmp_path / f"checkpoint_{step}")
+    (tmp_path / "checkpoint_12").write_bytes(b"damaged")
+    assert open_source(tmp_path, step=7).step == 7
+    with pytest.raises(InputError, match="not a flax checkpoint"):
+        open_source(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint of step 8; there are 7, 9, 12"):
+        open_source(tmp_path, step=8)
+
+
+@given(st.dictionaries(st.integers(0, 10**6), st.sampled_from(["", "a/", "runs/b/"]), max_size=6))
+def test_checkpoints_are_found_at_any_depth(steps):
+    paths = [f"{where}checkpoint_{step}{end}" for step, where in steps.items() for end in ("", "/_METADATA")]
+    noise = ["README.md", "checkpoint_x", "checkpoint_5.tmp", "my_checkpoint_5"]
+    assert checkpoint_paths([*noise, *paths]) == {s: f"{w}checkpoint_{s}" for s, w in steps.items()}
+
+
+def test_a_run_gives_ema_raw_and_older_weights():
+    ema, raw, old = open_source(tiny_run()), open_source(tiny_run(), ema=False), open_source(tiny_run(), step=1)
+    assert (ema.step, raw.step, old.step) == (3, 3, 1)
+    assert not same(ema.params, raw.params) and not same(ema.params, old.params)
+    assert ema.config is not None and ema.kind == "run" and "EMA weights" in ema.description
+
+
+def test_names_of_the_pytorch_port(tmp_path):
+    params = open_source(GOLDENS / "checkpoint_msgpack").params
+    state = elf_to_torch(params)
+    flat = elf_to_reference(params)
+    assert np.array_equal(state["blocks.0.attn.qkv.weight"], flat["blocks_0/attn/qkv/kernel"].T)
+    assert np.array_equal(state["blocks.3.norm1.weight"], flat["blocks_3/norm1/weight"])
+    assert state["unembed_kernel"].shape == flat["unembed_kernel"].shape
+    assert same(elf_from_torch(state), params)
+    wrapped = {f"_orig_mod.{k.replace('mlp_', 'mlp.')}": v for k, v in state.items()}
+    wrapped["feat_rope.freqs_cos"] = np.zeros((3, 2), np.float32)
+    assert same(elf_from_torch(wrapped), params)
+    save_file(state, tmp_path / "elf.safetensors")
+    for spec in (tmp_path, tmp_path / "elf.safetensors"):
+        source = open_source(spec)
+        assert source.kind == "torch" and "PyTorch" in source.description and same(source.params, params)
+
+
+def test_pt_files_are_read_weights_only_and_need_torch(tmp_path, monkeypatch):
+    state, asked = elf_to_torch(open_source(GOLDENS / "checkpoint_msgpack").params), {}
+
+    class Tensor:
+        def __init__(self, array):
+            self.array = array
+
+        def float(self):
+            return self
+
+        def numpy(self):
+            return self.array
+
+    def load(path, **options):
+        asked.update(options)
+        return {"model": {}, "ema": {name: Tensor(array) for name, array in state.items()}}
+
+    (tmp_path / "elf.pt").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match="needs PyTorch"):
+        open_source(tmp_path / "elf.pt")
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    source = open_source(tmp_path / "elf.pt")
+    assert asked["weights_only"] is True and source.ema and same(elf_to_torch(source.params), state)
+
+
+def test_a_wrong_size_names_both_sides():
+    source = open_source(GOLDENS / "checkpoint_msgpack")
+    with pytest.raises(InputError, match=r"checkpoint has depth 4, .* but the settings ask for depth 12") as error:
+        config_of(source, task="owt")
+    assert "\n" not in str(error.value)
+    small = ["hidden_size=48", "depth=4", "num_heads=4", "bottleneck_dim=16"]
+    assert config_of(source, task="owt", sets=small).data.max_length == 1024
+
+
+def test_a_checkpoint_without_settings_asks_for_them():
+    with pytest.raises(InputError, match="give --task"):
+        config_of(open_source(GOLDENS / "checkpoint_msgpack"))
+
+
+@pytest.mark.parametrize(("name", "choice"), PUBLISHED.items())
+def test_published_names_bring_their_recipe(name, choice):
+    task, model = choice
+    network = {"ELF-B": (12, 768, 12), "ELF-M": (24, 1056, 16), "ELF-L": (32, 1280, 16)}[model]
+    shape = ElfShape(512, 32100, *network)
+    source = types.SimpleNamespace(config_file=None, name=f"embedded-language-flows/{name}@main", shape=shape)
+    config = config_of(source)
+    assert (config.data.task, config.network.model) == (task, model)
+
+
+def test_published_parameter_counts():
+    """From shapes alone: T5-small latents and vocabulary."""
+    counts = {}
+    for model, network in {"B": (12, 768, 12), "M": (24, 1056, 16), "L": (32, 1280, 16)}.items():
+        shape = ElfShape(512, 32100, *network)
+        params = abstract_params(shape)
+        counts[model] = round(num_params(params) / 1e6, 1)
+        assert vars(shape_of(params)) == vars(shape)
+    assert counts["B"] == 104.6 and round(counts["M"]) == 342 and round(counts["L"]) == 652
+
+
+def test_initial_params_fit_or_say_what_does_not():
+    source = open_source(tiny_run())
+    assert same(initial_params(tiny_run(), source.shape), source.params)
+    wider = ElfShape(**{**vars(source.shape), "vocab_size": 40})
+    with pytest.raises(InputError, match="checkpoint has vocab_size 26, but the settings ask for vocab_size 40"):
+        initial_params(tiny_run(), wider)
+
+
+def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "two").mkdir()
+    for name in ("a", "b"):
+        save_file({"x": np.zeros(1, np.float32)}, tmp_path / "two" / f"{name}.safetensors")
+    cases = {
+        tmp_path: "no checkpoint in this folder",
+        tmp_path / "notes.txt": "not a flax checkpoint",
+        tmp_path / "two": "no checkpoint in this folder",
+        tmp_path / "two" / "a.safetensors": "no ELF parameter tree",
+        tmp_path / "note.txt": "did you mean 'notes.txt'",
+        "ELF-B-own": "did you mean 'ELF-B-owt'",
+    }
+    for spec, told in cases.items():
+        with pytest.raises(InputError, match=told) as error:
+            open_source(spec)
+        assert "\n" not in str(error.value)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_malicious_pickle_runs_nothing(tmp_path):
+    file, mark = tmp_path / "encoder.pkl", tmp_path / "run"
+    file.write_bytes(pickle.dumps({"params": {"x": Malicious(mark)}}))
+    with pytest.raises(InputError, match=r"posix\.mkdir; only arrays are admitted"):
+        read_encoder_pickle(file)
+    assert not mark.exists()
+    pickle.loads(file.read_bytes())
+    assert mark.exists(), "the pickle is one that would have run"
+
+
+def test_the_golden_encoder_pickle_is_taken_exactly():
+    found = read_encoder_pickle(GOLDENS / "encoder.pkl")
+    assert stored_row("encoder.pkl", "params", found, load(GOLDENS / "t5_encoder.npz")).holds
+
+
+def test_a_jax_array_in_the_pickle_is_an_array(tmp_path):
+    array = jax.numpy.arange(6.0).reshape(2, 3)
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps({"params": {"a": {"b": array}}}))
+    assert np.array_equal(read_encoder_pickle(tmp_path / "encoder.pkl")["a/b"], array)

@@ -1,0 +1,231 @@
+"""Several processes are one run: the same weights and samples, stopped and failed together."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from gpt2_files import write_judge
+from many_processes import elf, ended, start, training, wait_for
+from tiny_run import tiny_run
+
+from elfcli.errors import ElfError, InputError
+from elfcli.parallel.place import Place, find_place
+from elfcli.runs import folder as run
+from elfcli.runs import seal
+from elfcli.runs.checkpoint import PARTS, read_alone
+
+STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
+
+
+@pytest.fixture(scope="module")
+def data() -> Path:
+    return tiny_run().parent / "data"
+
+
+@pytest.fixture(scope="module")
+def straight(data, tmp_path_factory) -> Path:
+    """One process with two devices."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    (only,) = elf(1, *training(data, folder, *STEPS), devices=2)
+    assert only.code == 0, only.err
+    return folder
+
+
+def states(folder: Path, step: int = 8) -> dict[str, np.ndarray]:
+    arrays = {}
+    for part in PARTS:
+        tree = read_alone((folder / "checkpoints" / str(step) / part).absolute())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            arrays[part + jax.tree_util.keystr(path)] = leaf
+    return arrays
+
+
+def assert_same_run(ours: Path, theirs: Path, rtol: float = 1e-5) -> None:
+    a, b = states(ours), states(theirs)
+    assert a.keys() == b.keys() and len(a) > 50
+    for name in a:
+        np.testing.assert_allclose(a[name], b[name], rtol=rtol, atol=1e-6, err_msg=name)
+    rows = [[(row["step"], round(row["loss"], 4)) for row in run.read_metrics(folder)] for folder in (ours, theirs)]
+    assert rows[0] == rows[1] and [step for step, _ in rows[0]] == list(range(1, 9))
+
+
+def steps_of(folder: Path) -> int:
+    return len(run.read_metrics(folder))
+
+
+def test_stopped_by_a_signal_to_one_of_two_and_resumed_by_one(data, straight, tmp_path):
+    """SIGTERM to process 1: both save the same step and say so once; one process with two devices goes on."""
+    folder = tmp_path / "run"
+    slow = "import time\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
+           "run.append_metrics = lambda *a: (write(*a), time.sleep(0.3))"  # fmt: skip
+    processes = start(2, *training(data, folder, *STEPS), code=slow)
+    wait_for(lambda: steps_of(folder) >= 2, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    first, second = ended(processes)
+    assert (first.code, second.code) == (75, 75), (first, second)
+    assert second.err == "" and first.out == second.out == ""
+    assert first.err.splitlines()[-1].startswith("error: SIGTERM: saved at step ") and "elf resume" in first.err
+    stopped = steps_of(folder)
+    assert 2 <= stopped < 8 and seal.is_sealed(folder / "checkpoints" / str(stopped))
+    (alone,) = elf(1, "resume", folder, devices=2)
+    assert alone.code == 0, alone.err
+    assert_same_run(folder, straight)
+
+
+def test_two_processes_sample_what_one_does(tmp_path):
+    """Ten samples in batches of six, which do not divide: whole files, written once, the same."""
+    words = ["sample", "--checkpoint", tiny_run(), "--data", tiny_run().parent / "data"]
+    words += ["--num-samples", 10, "--batch-size", 5, "--steps", 2, "--output"]
+    (one,) = elf(1, *words, tmp_path / "one.jsonl")
+    first, second = elf(2, *words, tmp_path / "two.jsonl")
+    assert one.code == first.code == second.code == 0, (one, first, second)
+    assert (tmp_path / "one.jsonl").read_text() == (tmp_path / "two.jsonl").read_text()
+    assert first.out == one.out and "generated" in first.out
+    assert second.out == second.err == "" and "error" not in first.err
+
+
+def test_a_failure_of_one_ends_both_with_its_reason(data, tmp_path):
+    """Process 1 fails at its first batch, while process 0 compiles or waits; process 0 tells it, and both end."""
+    breaks = "import elfcli.training.loop as loop\ndef put(*_): raise ValueError('the cable is out')\n" \
+             "if process: loop.put_batch = put"  # fmt: skip
+    first, second = elf(2, *training(data, tmp_path / "run", *STEPS), code=breaks)
+    assert (first.code, second.code) == (1, 1)
+    last = first.err.splitlines()[-1]
+    assert last.startswith("error: process 1: unexpected ValueError: the cable is out") and second.err == ""
+
+
+def test_settings_that_differ_are_told_before_anything_is_written(data, tmp_path):
+    other = "import sys\nif process: sys.argv += ['--lr', '0.5']"
+    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
+    assert (first.code, second.code) == (2, 2) and second.err == ""
+    assert first.err.startswith("error: process 1: optimization.lr of its settings is 0.5, that of process 0 0.01")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_an_input_that_one_lacks_is_told_before_anything_is_written(data, tmp_path):
+    other = "import sys\nif process: sys.argv += ['--data', '/nowhere/at/all']"
+    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
+    assert (first.code, second.code) == (2, 2) and first.err.startswith("error: process 1: ")
+    assert "/nowhere/at/all" in first.err and second.err == "" and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ((None, 2, 0), "--coordinator .*missing"),
+        (("host:1", None, None), "--num-processes .* and --process-id .* missing"),
+        (("host:1", 2, 2), "--process-id 2: expected 0 to 1"),
+        (("host:1", 2, -1), "--process-id -1"),
+        (("host:1", 0, 0), "--num-processes 0"),
+        (("host", 2, 0), "HOST:PORT"),
+        (("host:99999", 2, 0), "HOST:PORT"),
+        (("http://host:1", 2, 0), "HOST:PORT"),
+    ],
+)
+def test_options_that_do_not_go_together(options, message):
+    with pytest.raises(InputError, match=message):
+        find_place({}, *options)
+
+
+def test_where_a_process_stands():
+    none = (None, None, None)
+    assert find_place({}, *none) is None and find_place({}, "host:1", 1, 0) is None
+    jax_variables = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
+    assert find_place(jax_variables, *none) == Place("a:1", 4, 3)
+    assert find_place(jax_variables, None, None, 2) == Place("a:1", 4, 2)
+    with pytest.raises(InputError, match="JAX_PROCESS_ID"):
+        find_place(jax_variables | {"JAX_PROCESS_ID": "x"}, *none)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5",
+             "SLURM_STEP_NODELIST": "gpu[007-009,012]", "SLURM_LOCALID": "1"}  # fmt: skip
+    on_each = slurm | {"SLURM_STEP_TASKS_PER_NODE": "2(x4)"}
+    place = find_place(on_each, *none)
+    assert (place.num_processes, place.process_id, place.local_devices) == (8, 5, [1])
+    assert place.coordinator.startswith("gpu007:")
+    assert find_place(slurm | {"SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, *none).local_devices is None
+    assert find_place(slurm | {"SLURM_STEP_NUM_TASKS": "1"}, *none) is None
+    assert find_place(slurm | {"SLURM_STEP_NODELIST": "solo"}, *none).coordinator.startswith("solo:")
+    assert find_place({"TPU_WORKER_HOSTNAMES": "a,b"}, *none) == Place()
+    assert find_place({"TPU_WORKER_HOSTNAMES": "a"}, *none) is None
+
+
+def test_nobody_there(tmp_path):
+    """A coordinator that is not there, and a process that does not come: one line, within the limit."""
+    place = ["resume", tmp_path, "--coordinator", "127.0.0.1:9", "--num-processes", 2, "--join-timeout", 1]
+    (lost,) = elf(1, *place, "--process-id", 1)
+    assert lost.code == 1 and lost.err.startswith("error: process 1 of 2: the coordinator 127.0.0.1:9 cannot be")
+    assert lost.err.count("\n") == 1
+
+
+def test_a_port_that_is_taken():
+    import socket
+
+    with socket.create_server(("", 0)) as taken, pytest.raises(ElfError, match="cannot listen there"):
+        Place(f"127.0.0.1:{taken.getsockname()[1]}", 2, 0).check_port()
+
+
+@pytest.mark.slow
+def test_four_processes_then_two_then_one(data, tmp_path):
+    """Stopped twice, each time gone on with fewer processes and the same four devices."""
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    (only,) = elf(1, *training(data, whole, *STEPS), devices=4)
+    assert only.code == 0, only.err
+    stop = "import os, signal\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
+           "def append(folder, row):\n    write(folder, row)\n" \
+           "    if row['step'] == {}: os.kill(os.getpid(), signal.SIGTERM)\nrun.append_metrics = append"  # fmt: skip
+    for code in elf(4, *training(data, folder, *STEPS), code=stop.format(2)):
+        assert code.code == 75, code.err
+    for code in elf(2, "resume", folder, devices=2, code=stop.format(5)):
+        assert code.code == 75, code.err
+    (last,) = elf(1, "resume", folder, devices=4)
+    assert last.code == 0 and steps_of(folder) > 2, last.err
+    assert_same_run(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_missed(data, straight, tmp_path):
+    """SIGKILL of process 1: process 0 says so and ends; the run goes on from its last checkpoint."""
+    folder = tmp_path / "run"
+    slow = "import time\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
+           "run.append_metrics = lambda *a: (write(*a), time.sleep(0.5))"  # fmt: skip
+    processes = start(2, *training(data, folder, *STEPS), code=slow)
+    wait_for(lambda: steps_of(folder) >= 4, processes)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    killed = time.monotonic()
+    first, second = ended(processes)
+    assert (first.code, second.code) == (1, -9) and time.monotonic() - killed < 60
+    assert first.err.splitlines()[-1].startswith("error: process 1: gone without a word")
+    for process in elf(2, "resume", folder):
+        assert process.code == 0, process.err
+    assert_same_run(folder, straight)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_one_ends_both(data, tmp_path):
+    full = "import resource\nif process: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
+    first, second = elf(2, *training(data, tmp_path / "run", *STEPS), code=full)
+    assert (first.code, second.code) == (1, 1)
+    assert "process 1: " in first.err and "could not be saved" in first.err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one_does(tmp_path):
+    """Every figure, the perplexity among them."""
+    judge = write_judge(tmp_path / "judge")
+    words = ["eval", "--checkpoint", tiny_run(), "--data", tiny_run().parent / "data", "--num-samples", 6]
+    words += ["--set", 'metrics=["bleu","rouge","ppl"]', "--set", f"eval_ppl_model={judge}", "--overwrite"]
+    results = []
+    for count in (1, 2):
+        file = tmp_path / f"{count}.json"
+        for process in elf(count, *words, "--output", tmp_path / str(count), "--json", file):
+            assert process.code == 0, process.err
+        results.append([{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(file.read_text())])
+    for one, two in zip(*results, strict=True):
+        for a, b in zip(one.pop("scores"), two.pop("scores"), strict=True):
+            assert a.keys() == b.keys() and a["value"] == pytest.approx(b["value"], rel=1e-5)
+        assert one == two

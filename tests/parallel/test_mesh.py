@@ -1,0 +1,77 @@
+"""A run on several devices is the run on one, whatever the mesh (8 virtual CPU devices in a process of their own)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from elfcli.config.schema import Objective
+from elfcli.flow.objective import num_groups
+from elfcli.parallel.mesh import needed_fsdp, state_shardings
+
+ROUNDING = 2e-4  # of three Muon steps, which amplify the last bits of tiny gradients
+
+
+def meshes(*arguments: str) -> list[dict]:
+    script = Path(__file__).parents[1] / "mesh_run.py"
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_eight_devices_with_cut_weights_equal_one():
+    (found,) = meshes("2x4", "--", "optimizer=adamw", "depth=1")
+    assert found["error"] < ROUNDING
+    assert found["cut"] > 10, "the weights are cut up"
+
+
+@pytest.mark.slow
+def test_every_mesh_of_eight_devices_equals_one():
+    found = meshes("8x1", "4x2", "2x4", "1x8")
+    assert [row["mesh"] for row in found if row["error"] >= ROUNDING] == []
+
+
+@pytest.mark.slow
+def test_each_device_flips_its_own_coin():
+    """On 8 devices some decode and some denoise in the same step, which one coin for all cannot do."""
+    (found,) = meshes("8x1", "--", "branching=device", "decoder_prob=0.5")
+    totals = found["totals"]
+    assert totals["denoise_loss"][1] == totals["decode_loss"][1] == 3
+    assert np.isfinite(totals["loss"][0])
+
+
+@pytest.mark.parametrize(
+    ("batch", "settings", "expected"),
+    [(512, {}, 32), (64, {}, 4), (24, {}, 2), (4, {}, 1), (17, {}, 1), (64, {"group_size": 8}, 8),
+     (64, {"branching": "device"}, 8)],
+)  # fmt: skip
+def test_groups_depend_on_the_batch_alone(batch, settings, expected):
+    assert num_groups(batch, Objective(**settings), num_devices=8) == expected
+
+
+def test_state_is_cut_only_where_it_would_not_fit():
+    assert needed_fsdp(100_000_000, 32, 95 * 2**30) == 1
+    assert needed_fsdp(652_000_000, 16, 16 * 2**30) == 2
+    assert needed_fsdp(10**12, 16, 16 * 2**30) == 16
+    assert needed_fsdp(10**12, 16, None) == 1
+
+
+def test_layers_are_never_cut_along_their_own_axis():
+    mesh = SimpleNamespace(shape={"data": 1, "fsdp": 4})
+    tree = {"blocks": {"w": jax.ShapeDtypeStruct((8, 4, 6), "float32")}, "b": jax.ShapeDtypeStruct((3,), "float32")}
+    import elfcli.parallel.mesh as module
+
+    made = []
+    module_sharding = module.NamedSharding
+    module.NamedSharding = lambda mesh, spec: made.append(spec) or spec
+    try:
+        found = state_shardings(tree, mesh)
+    finally:
+        module.NamedSharding = module_sharding
+    assert tuple(found["blocks"]["w"]) == (None, "fsdp")
+    assert tuple(found["b"]) == ()

@@ -1,0 +1,243 @@
+"""Damaged checkpoints are named and never trained over; a run folder has one process; a failed save costs nothing."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import pytest
+from tiny_run import SETTINGS, tiny_run
+
+from elfcli.errors import ElfError, InputError
+from elfcli.runs import checkpoint, seal
+from elfcli.runs import folder as run
+from elfcli.runs.checkpoint import load_weights
+from elfcli.runs.lock import locked
+from elfcli.training.start import resume_run
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of the tiny run: three steps, a checkpoint of each."""
+    return Path(shutil.copytree(tiny_run(), tmp_path / "run"))
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 16
+    path.write_bytes(data)
+
+
+def weights(folder: Path) -> list[bytes]:
+    return [leaf.tobytes() for ema in (True, False) for leaf in jax.tree.leaves(load_weights(folder, ema=ema)[0])]
+
+
+def losses(folder: Path) -> list[tuple]:
+    return [(row["step"], row["loss"]) for row in run.read_metrics(folder)]
+
+
+def tree(folder: Path) -> dict:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != run.LOCK_FILE)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_every_checkpoint_of_a_finished_run_is_sealed(copy):
+    steps = sorted((copy / "checkpoints").iterdir())
+    assert [step.name for step in steps] == ["1", "2", "3"]
+    assert all(seal.is_sealed(step) and seal.damage(step) is None for step in steps)
+
+
+def test_a_flipped_bit_a_cut_and_a_missing_file_are_named_whatever_the_file(copy):
+    step = copy / "checkpoints" / "3"
+    files = seal.files_of(step)
+    assert len(files) > 20
+    for path in files:
+        whole = path.read_bytes()
+        if path.name != seal.MANIFEST_FILE:
+            for place in (0.0, 0.5, 0.999):
+                if whole:
+                    flip(path, place)
+                    assert str(path) in (seal.damage(step) or "intact")
+                    path.write_bytes(whole)
+            path.unlink()
+            assert seal.damage(step) == f"{path} is missing"
+        if whole:
+            path.write_bytes(whole[: len(whole) // 2])
+            assert str(path) in (seal.damage(step) or "intact")
+        path.write_bytes(whole)
+    assert seal.damage(step) is None
+
+
+def test_damage_is_refused_and_fallback_goes_on_from_the_newest_intact_one(copy, capsys):
+    arrays = sorted((copy / "checkpoints" / "3" / "rest").rglob("d/*"), key=lambda path: path.stat().st_size)
+    flip(arrays[-1])
+    before = tree(copy)
+    with pytest.raises(ElfError) as refused:
+        resume_run(copy)
+    assert str(arrays[-1]) in str(refused.value) and "--fallback` goes on from step 2" in str(refused.value)
+    assert tree(copy) == before
+    resume_run(copy, fallback=True)
+    assert "going on from step 2; 1 steps are lost" in capsys.readouterr().err
+    assert weights(copy) == weights(tiny_run()) and losses(copy) == losses(tiny_run())
+    assert {name: before[f"checkpoints/3/{name}"] for name in tree(copy / "checkpoints" / "damaged-3")} == tree(
+        copy / "checkpoints" / "damaged-3"
+    )
+
+
+def test_killed_between_saving_and_sealing(copy):
+    """No manifest: the checkpoint is verified by reading it."""
+    manifest = copy / "checkpoints" / "3" / seal.MANIFEST_FILE
+    manifest.unlink()
+    resume_run(copy)
+    assert weights(copy) == weights(tiny_run())
+    for path in (copy / "checkpoints" / "3" / "params").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-10])
+    manifest.unlink(missing_ok=True)
+    with pytest.raises(ElfError, match=r"checkpoints/3"):
+        resume_run(copy)
+    resume_run(copy, fallback=True)
+    assert weights(copy) == weights(tiny_run())
+
+
+def test_nothing_is_started_over_where_no_checkpoint_is_intact(copy):
+    for step in (1, 2, 3):
+        flip(copy / "checkpoints" / str(step) / "_CHECKPOINT_METADATA")
+    before = tree(copy)
+    for fallback in (False, True):
+        with pytest.raises(ElfError, match=r"nothing was changed"):
+            resume_run(copy, fallback=fallback)
+        assert tree(copy) == before
+
+
+def test_sampling_refuses_a_damaged_part(copy):
+    part = max((copy / "checkpoints" / "3" / "ema").rglob("d/*"), key=lambda path: path.stat().st_size)
+    flip(part)
+    with pytest.raises(ElfError, match="damaged; give another step of 1, 2, 3"):
+        load_weights(copy)
+    assert load_weights(copy, ema=False)[1] == 3 and load_weights(copy, step=2)[1] == 2
+
+
+def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch):
+    """From the save on, files over two kilobytes cannot be written: it fails as on a full disk."""
+    shutil.rmtree(copy / "checkpoints" / "3")
+    before = weights(copy)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = checkpoint.save
+
+    def save_on_a_full_disk(manager, state):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+        save(manager, state)
+
+    monkeypatch.setattr(checkpoint, "save", save_on_a_full_disk)
+    try:
+        with pytest.raises(ElfError, match=r"could not be saved .*step 2 is intact") as failed:
+            resume_run(copy)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(failed.value)
+    assert seal.damage(copy / "checkpoints" / "2") is None and weights(copy) == before
+    monkeypatch.undo()
+    resume_run(copy)
+    assert weights(copy) == weights(tiny_run())
+
+
+WITHOUT_PERMISSION = """
+import os, sys
+from elfcli.__main__ import main
+from elfcli.runs import checkpoint
+folder, save = os.path.join(sys.argv[2], "checkpoints"), checkpoint.save
+def save_without_permission(*arguments):
+    os.chmod(folder, 0o500)
+    if os.geteuid() == 0:  # whom nothing is forbidden
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    save(*arguments)
+checkpoint.save = save_without_permission
+main()
+"""
+
+
+def test_lost_permissions_while_saving_leave_the_last_checkpoint():
+    """The folder of checkpoints turns read-only when a save begins; the process ends at once and says so."""
+    with tempfile.TemporaryDirectory() as name:  # one that every user may enter
+        os.chmod(name, 0o755)
+        folder = Path(shutil.copytree(tiny_run(), Path(name) / "run"))
+        shutil.rmtree(folder / "checkpoints" / "3")
+        before = tree(folder / "checkpoints")
+        command = [sys.executable, "-c", WITHOUT_PERMISSION, "resume", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        os.chmod(folder / "checkpoints", 0o700)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert done.returncode == 1 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
+        assert (
+            "could not be saved" in errors[0] and "Permission denied" in errors[0] and "step 2 is intact" in errors[0]
+        )
+        assert tree(folder / "checkpoints") == before
+        resume_run(folder)
+        assert weights(folder) == weights(tiny_run())
+
+
+def test_a_second_process_is_told_who_holds_the_run(copy):
+    code = (
+        "import sys, pathlib\nfrom elfcli.runs.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(copy)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"held\n"
+    before = tree(copy)
+    with pytest.raises(ElfError, match=rf"in use by process {other.pid} on {os.uname().nodename} since 20"):
+        resume_run(copy)
+    assert tree(copy) == before
+    other.kill()  # the system releases what it held
+    other.communicate()
+    with locked(copy):
+        assert json.loads((copy / run.LOCK_FILE).read_text())["pid"] == os.getpid()
+        with pytest.raises(ElfError, match="in use by"), locked(copy):
+            pass
+
+
+def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess:
+    """Runs `elf train` on a tiny network and kills it where it would first call this function."""
+    code = (
+        "import os, signal, sys\nfrom elfcli.__main__ import main\n"
+        "from elfcli import outputs\nfrom elfcli.runs import folder as run\nfrom elfcli.training import start\n"
+        f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
+    )
+    command = [sys.executable, "-c", code + "main()", "train", "--task", "toy-de-en", "--data", str(data)]
+    options = [option for setting in SETTINGS for option in ("-s", setting)]
+    return subprocess.run([*command, *options, "-o", str(folder)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("call", ["start.train", "run.Path.rename"])
+def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
+    """After the settings were written, before, and while the tokenizer is: the run is resumed, and can be sampled."""
+    folder, tokenizer = tmp_path / "run", run.TOKENIZER_FOLDER
+    done = starting(tiny_run().parent / "data", folder, call)
+    assert done.returncode == -9 and run.is_run(folder) and not (folder / tokenizer).exists(), done.stderr
+    assert (folder / ".tokenizer.part").exists() == (call == "run.Path.rename")
+    resume_run(folder)
+    assert tree(folder / tokenizer) == tree(tiny_run() / tokenizer) and weights(folder) == weights(tiny_run())
+    assert not list(folder.glob(".*.part"))
+    data = ["--data", tiny_run().parent / "data", "--num-samples", 2, "--steps", 2]
+    assert elf("sample", "--checkpoint", folder, *data)[0] == 0
+
+
+def test_killed_before_the_settings_are_written(tmp_path):
+    """What is left of the first write is no reason to refuse the same command."""
+    folder = tmp_path / "run"
+    done = starting(tiny_run().parent / "data", folder, "outputs.os.fsync")
+    assert done.returncode == -9, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE]
+    run.check_new(folder)
+    run.create_run(folder, "")
+    assert sorted(path.name for path in folder.iterdir()) == [run.LOCK_FILE, run.CONFIG_FILE]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="no run folder"):
+        run.check_new(tmp_path / "other")
