@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elfcli.errors import InputError
+from elfcli.errors import InputError, near_file
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -50,7 +50,7 @@ def read_settings_file(path: str | Path) -> SettingsFile:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise FileError(f"{path}: no such file{_near_file(path)}") from None
+        raise FileError(f"{path}: no such file{near_file(path)}") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
@@ -63,16 +63,6 @@ def read_settings_file(path: str | Path) -> SettingsFile:
     reader = _read_toml if path.suffix.lower() == ".toml" else _read_yaml
     content, lines = reader(path, text.replace("\r\n", "\n"))
     return SettingsFile(path, content, lines)
-
-
-def _near_file(path: Path) -> str:
-    from elfcli.errors import did_you_mean
-
-    try:
-        names = [other.name for other in path.parent.iterdir()]
-    except OSError:
-        return ""
-    return did_you_mean(path.name, names)
 
 
 # --- TOML ---------------------------------------------------------------------------------------------------------
@@ -117,9 +107,8 @@ def _toml_lines(text: str) -> dict[KeyPath, int]:
             fence = "" if fence == mark else fence or mark
         if not found:
             continue
-        parts = tuple(
-            part.strip("\"'") for part in re.findall(_PART, found["list"] or found["table"] or found["key"])
-        )
+        name = found["list"] or found["table"] or found["key"]
+        parts = tuple(part.strip("\"'") for part in re.findall(_PART, name))
         if found["list"]:
             index = counts.get(parts, 0)
             counts[parts] = index + 1

@@ -7,7 +7,7 @@ from elfcli.config.entries import COMPLETE, Origin
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import SECTIONS, Config
 
-_COMPLETE_NOTE = "every value is given below, so no preset is laid beneath this file"
+_COMPLETE_NOTE = "every value is given below, so no preset applies below this file"
 
 
 def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
@@ -68,8 +68,7 @@ def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str
 def _comment(origins: dict[str, Origin] | None, name: str) -> str:
     if origins is None:
         return ""
-    text = str(origins[name])
-    return "  # " + "".join(char if char.isprintable() else "?" for char in text)
+    return "  # " + "".join(char if char.isprintable() else "?" for char in str(origins[name]))
 
 
 def _literal(value: Any) -> str:
@@ -79,19 +78,13 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return _fraction(value)
+        mantissa, e, exponent = repr(value).partition("e")
+        return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # YAML 1.1 takes 1e-05 for text
     if isinstance(value, int):
         return str(value)
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_literal(item) for item in value)}]"
     return _quoted(str(value))
-
-
-def _fraction(value: float) -> str:
-    mantissa, e, exponent = repr(value).partition("e")
-    if e and "." not in mantissa:
-        mantissa += ".0"  # YAML 1.1 readers take 1e-05 for text
-    return mantissa + e + exponent
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting, Section
+from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, Retired, SamplingSetting, Section
+from elfcli.errors import did_you_mean
 
 
 class BadValue(Exception):
@@ -17,7 +18,7 @@ class BadValue(Exception):
 
 def check_setting(name: str, value: Any) -> Any:
     """The value of the setting with this bare name in its final type. Raises BadValue."""
-    return _check(SECTIONS[SECTION_OF[name]], name, [value])
+    return _check(_section_of(name), name, [value])
 
 
 def check_sampling_field(name: str, value: Any) -> Any:
@@ -27,7 +28,11 @@ def check_sampling_field(name: str, value: Any) -> Any:
 
 def check_text(name: str, text: str) -> Any:
     """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
-    return _check(SECTIONS[SECTION_OF[name]], name, [*_readings(text)], shown=parse_toml_value(text))
+    return _check(_section_of(name), name, [*_readings(text)], shown=parse_toml_value(text))
+
+
+def _section_of(name: str) -> type[Section]:
+    return Retired if name in RETIRED else SECTIONS[SECTION_OF[name]]
 
 
 def parse_toml_value(text: str) -> Any:
@@ -78,8 +83,6 @@ def _hint(section: type[Section], name: str, shown: Any) -> str:
     try:
         _check(section, name, [parse_toml_value(shown)], shown=0)
     except BadValue:
-        from elfcli.errors import did_you_mean
-
         return did_you_mean(shown, _choices(_properties(section)[name]))
     return " (remove the quotes)"
 
@@ -123,11 +126,7 @@ def _describe(schema: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    bounds = {
-        "minimum": "at least",
-        "exclusiveMinimum": "greater than",
-        "maximum": "at most",
-        "exclusiveMaximum": "less than",
-    }
+    bounds = {"minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most",
+              "exclusiveMaximum": "less than"}  # fmt: skip
     said = [f"{words} {schema[key]:g}" for key, words in bounds.items() if key in schema]
     return f" ({', '.join(said)})" if said else ""

@@ -7,7 +7,7 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Origin, Resolved, resolve
+from elfcli.config.resolve import Origin, Resolved, resolve_run
 from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
 from elfcli.errors import InputError
@@ -52,8 +52,8 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
     """
     prepare()
     everyone(partial(_require_shared, folder))
-    resolved = resolve(files=[folder / run.CONFIG_FILE], sets=sets, environ={})
-    refuse_other_network(resolve(files=[folder / run.CONFIG_FILE], environ={}).config, resolved.config)
+    resolved = resolve_run(folder / run.CONFIG_FILE, sets)
+    refuse_other_network(resolve_run(folder / run.CONFIG_FILE).config, resolved.config)
     inputs = _open(resolved.config)
     run.recorded_starts(folder)
     run.read_metrics(folder)
