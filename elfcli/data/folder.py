@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from elfcli.data.batches import TokenColumn, TokenTable
-from elfcli.data.download import hub_reachable, looks_like_a_path
-from elfcli.errors import InputError, did_you_mean
+from elfcli.data.download import from_hub, hub_reachable, looks_like_a_path
+from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 METADATA_FILE = "elf_data.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -33,18 +33,17 @@ class Examples:
 
 
 def existing_folder(name: str, what: str) -> Path:
-    """The folder, or InputError that names its nearest sibling."""
+    """The folder, or InputError that names a similar one beside it."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
         raise InputError(f"{what} {name} is a file, not a folder")
-    siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    raise InputError(f"No {what.lower()} folder {name}{did_you_mean(folder.name, siblings)}")
+    raise InputError(f"No {what.lower()} folder {name}{near_file(folder)}")
 
 
 def saved_splits(folder: Path) -> tuple[str, ...] | None:
-    """Splits of a save_to_disk folder; none: a single unnamed split; InputError if it is no such folder."""
+    """Splits of a save_to_disk folder; None: a single unnamed split; InputError if it is no such folder."""
     splits_file = folder / "dataset_dict.json"
     if splits_file.is_file():
         try:
@@ -80,7 +79,7 @@ def open_folder(folder: Path, split: str | None):
     except IndexError as error:  # datasets meets no shard at all
         raise InputError(f"{part} has no examples") from error
     except Exception as error:
-        raise InputError(f"{part} cannot be opened ({one_line(error)}): write the data again") from error
+        raise InputError(f"{part} cannot be opened ({first_line(error)}): write the data again") from error
 
 
 def only_split(splits: tuple[str, ...], where: str) -> str:
@@ -89,36 +88,21 @@ def only_split(splits: tuple[str, ...], where: str) -> str:
     return splits[0]
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def open_hub_dataset(name: str, split: str | None):
-    """A split of a Hub data set, also where a save_to_disk folder was uploaded as it was."""
+    """A split of a Hub data set, which may be a save_to_disk folder uploaded as it is."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
-
-    try:
-        found = datasets.load_dataset(name)
-    except DatasetGenerationError:
-        return open_snapshot(name, split)
-    except Exception as error:
-        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
-    if any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
-        return open_snapshot(name, split)
-    splits = tuple(str(known) for known in found)
-    return found[choose_split(splits, split or only_split(splits, name), name)]
-
-
-def open_snapshot(name: str, split: str | None):
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = Path(snapshot_download(name, repo_type="dataset"))
-    except Exception as error:
-        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
-    return open_folder(folder, split)
+    with from_hub(f"The data set {name}"):
+        try:
+            found = datasets.load_dataset(name)
+        except DatasetGenerationError:
+            found = None
+        if found is None or any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
+            return open_folder(Path(snapshot_download(name, repo_type="dataset")), split)
+    splits = tuple(str(known) for known in found)
+    return found[choose_split(splits, split or only_split(splits, name), name)]
 
 
 def column_from_arrow(column, where: str) -> TokenColumn:
@@ -127,9 +111,8 @@ def column_from_arrow(column, where: str) -> TokenColumn:
 
     kind = column.type
     fixed = pa.types.is_fixed_size_list(kind)
-    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(
-        kind.value_type
-    ):
+    lists = fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not pa.types.is_integer(kind.value_type):
         raise InputError(f"{where} holds {kind}, not lists of token ids")
     values, offsets, starts = [], [], [0]
     for chunk in column.chunks:
@@ -231,7 +214,7 @@ def load_tokenizer(name_or_folder: str | Path):
         try:
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
-            raise InputError(f"{folder} holds no tokenizer that can be loaded: {one_line(error)}") from error
+            raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
     try:
         return AutoTokenizer.from_pretrained(name, local_files_only=True)
     except Exception:
@@ -240,10 +223,8 @@ def load_tokenizer(name_or_folder: str | Path):
                 f"The tokenizer {name} is neither a folder nor in the cache, and the Hugging Face Hub cannot be "
                 "reached: give --tokenizer DIR or --train-tokenizer SIZE"
             ) from None
-    try:
+    with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise InputError(f"The tokenizer {name} cannot be had from the Hub: {one_line(error)}") from error
 
 
 def recorded_tokenizer(examples: Examples) -> str:
@@ -257,17 +238,21 @@ def recorded_tokenizer(examples: Examples) -> str:
 
 
 def vocab_size(tokenizer) -> int:
-    """Token ids there are, added tokens included."""
+    """Number of token ids, added tokens included."""
     return len(tokenizer)
 
 
 def pad_id(tokenizer) -> int:
-    if tokenizer.pad_token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no pad token: choose another or set one in it")
-    return tokenizer.pad_token_id
+    return _special_id(tokenizer, tokenizer.pad_token_id, "pad")
 
 
 def eos_id(tokenizer) -> int:
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no end token: choose another or set one in it")
-    return tokenizer.eos_token_id
+    return _special_id(tokenizer, tokenizer.eos_token_id, "end")
+
+
+def _special_id(tokenizer, token_id: int | None, kind: str) -> int:
+    if token_id is None:
+        raise InputError(
+            f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it"
+        )
+    return token_id
