@@ -6,6 +6,7 @@ The files are read directly, because `datasets` no longer runs the scripts that 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from elfcli.data.toy import TASKS
@@ -66,8 +67,8 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
         revision, found = find_files(source, HfApi().list_repo_files, retrying)
         names = [name for split in found.values() for name in split]
         report(f"fetching {len(names)} files of {source.repo}")
-        where = {"repo_type": "dataset", "revision": revision, "allow_patterns": names}
-        folder = Path(retrying(lambda: snapshot_download(source.repo, **where)))
+        download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
+        folder = Path(retrying(lambda: download(allow_patterns=names)))
     return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in found.items()}
 
 
