@@ -1,6 +1,7 @@
-"""Writes a configuration as TOML, YAML or JSON, with a comment at each value that says which layer set it."""
+"""Writes a configuration as TOML, YAML or JSON, with the layer that set each value."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from elfcli.config.entries import COMPLETE, Origin
@@ -47,10 +48,7 @@ def to_json(resolved: Resolved | Config, origins: bool = True) -> str:
     plain = config.model_dump(mode="json")
 
     def shown(name: str, value: Any) -> Any:
-        if came_from is None:
-            return value
-        origin = came_from[name]
-        return {"value": value, "layer": origin.layer, "file": origin.file, "line": origin.line}
+        return value if came_from is None else {"value": value, **asdict(came_from[name])}
 
     tree: dict[str, Any] = {
         section: {name: shown(name, value) for name, value in plain[section].items()} for section in SECTIONS
@@ -72,7 +70,7 @@ def _comment(origins: dict[str, Origin] | None, name: str) -> str:
 
 
 def _literal(value: Any) -> str:
-    """A value that TOML and YAML both read as it is."""
+    """A value in the notation that TOML and YAML share."""
     if value is None:
         return "null"
     if isinstance(value, bool):

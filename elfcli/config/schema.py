@@ -47,13 +47,11 @@ class Data(Section):
 
 
 class EncoderSettings(Section):
-    encoder_model_name: str = setting(
-        "google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding` for a Gaussian token table"
-    )
+    encoder_model_name: str = setting("google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding`")
     encoder_checkpoint: str | None = setting(
         None, "Encoder weights in the reference's pickle; None: encoder_model_name's"
     )
-    embedding_dim: Size = setting(64, "Width E of the `embedding` table")
+    embedding_dim: Size = setting(64, "Width E of the `embedding`, a Gaussian token table")
     embedding_seed: Seed = setting(0, "Seed of the `embedding` table")
     latent_mean: FiniteFloat | Literal["measure"] = setting(
         0.0, "Mean taken from latents; `measure`: of first batches"
@@ -92,11 +90,8 @@ class Objective(Section):
     self_cond_prob: Probability = setting(0.5, "Share of examples that see the first pass's estimate; 0: nowhere")
     self_cond_cfg_min: GuidanceScale = setting(0.5, "Least guidance scale w drawn in training")
     self_cond_cfg_max: GuidanceScale = setting(5.0, "Greatest guidance scale w drawn in training")
-    group_size: Count | None = setting(
-        None,
-        "Examples among which a fixed share decodes; a device should have a multiple of it. "
-        "None: 16 or the next smaller divisor of the batch down to 8, else the whole batch",
-    )
+    group_size: Count | None = setting(None, "Examples among which a fixed share decodes; a device should have a "
+        "multiple of it. None: 16 or the next smaller divisor of the batch down to 8, else the batch")  # fmt: skip
 
 
 class Optimization(Section):
@@ -127,28 +122,21 @@ class Training(Section):
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
-    init_from: str | None = setting(
-        None,
-        "Weights to start from: run folder, exported or reference checkpoint, or Hub name; None: drawn from seed",
-    )
+    init_from: str | None = setting(None, "Weights to start from: any checkpoint or Hub name; None: drawn from seed")
     resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
     max_skipped_steps: Count = setting(
-        50, "Steps in a row whose loss or gradients are not finite after which the run stops; looked at when logging"
+        50, "Steps in a row without finite loss and gradients after which the run stops"
     )
     compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
         "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
     )
-    remat: Literal["auto", "none", "dots", "full"] = setting(
-        "auto",
-        "What the backward pass recomputes: nothing, all but matmuls (and fused attention), whole blocks; "
-        "auto: dots on accelerators, none on CPU",
-    )
+    remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes: nothing, all "
+        "but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
     attention: Literal["auto", "plain", "tpu", "cudnn"] = setting(
         "auto", "Attention kernel: plain XLA, or the fused one of TPUs or of GPUs; auto: what the backend has"
     )
     fsdp: Count | None = setting(
-        None,
-        "Devices that share one copy of weights, average and optimiser; None: 1, or more where it would not fit",
+        None, "Devices that share one copy of the training state; None: 1, or as many as it needs"
     )
 
 
@@ -213,13 +201,9 @@ SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() f
 """Section that holds each setting, by the setting's bare name."""
 RETIRED = {"branching": "objective"}
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
-    "wandb_resume": (
-        (None, False, ""),
-        "wandb_resume changes nothing here: a resumed run continues its tracker run by itself",
-    ),
-    "branching": (
-        (None, "split"),
-        "branching=device changes nothing here: on any number of devices a fixed share of each batch decodes",
-    ),
-}
+    "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run by "
+                     "itself"),
+    "branching": ((None, "split"), "branching=device changes nothing here: on any number of devices a fixed share of "
+                  "each batch decodes"),
+}  # fmt: skip
 """Accepted settings that change nothing: (values that need no warning, the warning)."""

@@ -62,9 +62,7 @@ def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
     for name in keys.names:
         if name not in columns:
             raise InputError(f"{where} has no column '{name}'{did_you_mean(name, columns)}: {found}")
-    if keys.names:
-        return keys
-    for names in DEFAULT_KEYS:
+    for names in (keys.names,) if keys.names else DEFAULT_KEYS:
         if set(names) <= set(columns):
             return Keys(names)
     raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; give --text-key or --source-key")
@@ -73,9 +71,8 @@ def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
 def file_format(path: Path) -> str:
     """The ending of a file's name without `.gz`; InputError for an unknown format."""
     name = path.name.lower()
-    zipped = name.endswith(".gz")
     ending = Path(name.removesuffix(".gz")).suffix
-    if ending not in FORMATS or (zipped and ending == ".parquet"):
+    if ending not in FORMATS or name.endswith(".parquet.gz"):
         raise InputError(f"{path}: unknown format '{path.suffix}': give {', '.join(FORMATS)} (text ones also as .gz)")
     return ending
 
@@ -138,13 +135,13 @@ def json_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
 
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
+    """Records of a CSV or TSV file, by the number of their first line."""
     csv.field_size_limit(LONGEST_FIELD)
     line = 0
 
     def lines() -> Iterator[str]:
         nonlocal line
-        for number, text in text_lines(path, reading):
-            line = number
+        for line, text in text_lines(path, reading):  # noqa: B007
             yield text
 
     rows = csv.reader(lines(), delimiter=delimiter, strict=True)
@@ -173,18 +170,17 @@ def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]
     start, size = reading.bytes_done, path.stat().st_size
     try:
         with ParquetFile(path) as file:
-            total, number = file.metadata.num_rows, 0
+            number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
-                reading.bytes_done = start + size * number // max(total, 1)
+                yield from enumerate(batch.to_pylist(), number + 1)
+                number += len(batch)
+                reading.bytes_done = start + size * number // max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
 
 
 def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    """(line or row number from 1 on, columns) of each record; blank lines are passed over."""
+    """(line or row number from 1 on, columns) of each record; blank lines are skipped."""
     ending = file_format(path)
     if ending in (".csv", ".tsv"):
         return table_records(path, reading, "\t" if ending == ".tsv" else ",")
@@ -222,6 +218,7 @@ class Corpus:
 
 
 def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
+    """The problem with a document's texts; None for a good document."""
     for name, text in zip(names, texts, strict=True):
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"

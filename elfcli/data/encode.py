@@ -114,8 +114,9 @@ def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Pat
                 arrays.append(pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type))
                 lengths[name].append(row_lengths)
             stream.write_batch(pa.record_batch(arrays, schema=schema))
-    state: dict = {"_data_files": [{"filename": file}], "_fingerprint": sha256(folder / file)[:16], "_format_columns": None,
-                   "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}  # fmt: skip
+    state: dict = {"_data_files": [{"filename": file}], "_fingerprint": sha256(folder / file)[:16],
+                   "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
+                   "_output_all_columns": False, "_split": None}  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     datasets.DatasetInfo(features=features).write_to_directory(str(folder))
     return {name: np.concatenate(parts) for name, parts in lengths.items()}

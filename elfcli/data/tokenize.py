@@ -83,11 +83,11 @@ class Summary:
 
 
 Progress = Callable[[str, int, int, int], None]
-"""Called with (what is being done, bytes read, bytes in all, documents so far)."""
+"""Called with (stage, bytes read, bytes in all, documents so far)."""
 
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
-    """Does the whole job; InputError for anything wrong with it or with the input, and then nothing is written."""
+    """Does the whole job. InputError for a wrong job or input, and then nothing is written."""
     output = job.output.expanduser().absolute()
     clear_killed(output)
     check_job(job)
@@ -254,10 +254,8 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
                 "tokens": split.tokens,
                 "dropped_tokens": split.dropped_tokens,
                 "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
-                "sources": [
-                    {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-                    for path in corpora[name].files
-                ],
+                "sources": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                            for path in corpora[name].files],
             }
             for name, split in summary.splits.items()
         },

@@ -217,16 +217,15 @@ def draw_summary(random: Random) -> dict[str, str]:
     return {"input": " ".join(" ".join([*words, "."]) for words in sentences), "output": " ".join(summary)}
 
 
-TASKS: dict[str, Callable[[Random], dict[str, str]]] = {
-    "toy-de-en": draw_translation,
-    "toy-text": draw_text,
-    "toy-summary": draw_summary,
-}
+Example = dict[str, str]
+TASKS: dict[str, Callable[[Random], Example]] = {
+    "toy-de-en": draw_translation, "toy-text": draw_text, "toy-summary": draw_summary
+}  # fmt: skip
 
 
 def generate(
     task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[Example]]:
     """Examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
 
     Inputs are distinct, and no text of the validation split (neither side) occurs in training. Raises InputError
@@ -235,7 +234,7 @@ def generate(
     if task not in TASKS:
         raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: there are {', '.join(TASKS)}")
     random = Random(f"{task} {seed}")
-    splits: dict[str, list[dict[str, str]]] = {"validation": [], "train": []}
+    splits: dict[str, list[Example]] = {"validation": [], "train": []}
     seen: set[str] = set()
     held_out: set[str] = set()
     for split, wanted in (("validation", num_validation), ("train", num_train)):
@@ -243,14 +242,12 @@ def generate(
         while len(splits[split]) < wanted:
             example = TASKS[task](random)
             first, *_ = texts = tuple(example.values())
-            if first in seen or held_out.intersection(texts):
-                misses += 1
-                if misses > 100_000:
-                    raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
-                continue
-            misses = 0
-            seen.add(first)
-            splits[split].append(example)
+            if first not in seen and held_out.isdisjoint(texts):
+                misses = 0
+                seen.add(first)
+                splits[split].append(example)
+            elif (misses := misses + 1) > 100_000:
+                raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
         held_out = {text for example in splits["validation"] for text in example.values()}
     return {"train": splits["train"], "validation": splits["validation"]}
 

@@ -89,10 +89,8 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
     files = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(files) == 1:
         return _open_weights_file(files[0], name, ema, step)
-    raise InputError(
-        f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf export`, "
-        "`checkpoint_<step>` of the reference, or one .safetensors or .pt file"
-    )
+    raise InputError(f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf "
+                     "export`, `checkpoint_<step>` of the reference, or one .safetensors or .pt file")  # fmt: skip
 
 
 def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
@@ -172,13 +170,9 @@ def _weights(ema: bool) -> str:
 
 
 def config_of(
-    source: Source,
-    *,
-    task: str | None = None,
-    model: str | None = None,
-    files: Sequence[str | Path] = (),
+    source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
     sets: Sequence[str] = (),
-) -> Config:
+) -> Config:  # fmt: skip
     """The settings to use the weights with, checked against them.
 
     Settings that come with the weights are kept (files and sets override them; `task` gives only its sampling and
@@ -227,20 +221,18 @@ def preset_of(shape: ElfShape) -> str | None:
 
 def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
     """InputError where a tokenizer of `size` tokens does not fit the weights."""
-    if size != source.shape.vocab_size:
-        raise InputError(
-            f"{source.name}: the checkpoint's vocabulary has {source.shape.vocab_size} tokens, but the tokenizer "
-            f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with"
-        )
+    have = source.shape.vocab_size
+    if size != have:
+        raise InputError(f"{source.name}: the checkpoint's vocabulary has {have} tokens, but the tokenizer "
+                         f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with")  # fmt: skip
 
 
 def check_latents(source: Source, encoder: str, dim: int) -> None:
     """InputError where an encoder of width `dim` does not fit the weights."""
-    if dim != source.shape.latent_dim:
-        raise InputError(
-            f"{source.name}: the checkpoint takes latents of width {source.shape.latent_dim}, but the encoder "
-            f"{encoder} gives {dim}: set encoder_model_name to the one it was trained with"
-        )
+    have = source.shape.latent_dim
+    if dim != have:
+        raise InputError(f"{source.name}: the checkpoint takes latents of width {have}, but the encoder {encoder} "
+                         f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
 
 
 def initial_params(spec: str | Path, shape: ElfShape) -> dict:
