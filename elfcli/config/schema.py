@@ -122,22 +122,19 @@ class Training(Section):
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
-    init_from: str | None = setting(None, "Weights to start from: any checkpoint or Hub name; None: drawn from seed")
+    init_from: str | None = setting(None, "Weights to start from: run folder, exported or reference checkpoint, or "
+        "Hub name; None: drawn from seed")  # fmt: skip
     resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
-    max_skipped_steps: Count = setting(
-        50, "Steps in a row without finite loss and gradients after which the run stops"
-    )
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
-    )
-    remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes: nothing, all "
-        "but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
-    attention: Literal["auto", "plain", "tpu", "cudnn"] = setting(
-        "auto", "Attention kernel: plain XLA, or the fused one of TPUs or of GPUs; auto: what the backend has"
-    )
-    fsdp: Count | None = setting(
-        None, "Devices that share one copy of the training state; None: 1, or as many as it needs"
-    )
+    max_skipped_steps: Count = setting(50, "Steps in a row whose loss or gradients are not finite after which the "
+        "run stops; checked when logging")  # fmt: skip
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "Type of activations; auto: bfloat16 on "
+        "accelerators, float32 on CPU; weights stay float32")  # fmt: skip
+    remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes: nothing, "
+        "all but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
+    attention: Literal["auto", "plain", "tpu", "cudnn"] = setting("auto", "Attention kernel: plain XLA, or the fused "
+        "one of TPUs or of GPUs; auto: what the backend has")  # fmt: skip
+    fsdp: Count | None = setting(None, "Devices that share one copy of weights, average and optimiser; None: 1, or "
+        "more where it would not fit")  # fmt: skip
 
 
 class SamplingSetting(Section):
@@ -201,8 +198,8 @@ SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() f
 """Section that holds each setting, by the setting's bare name."""
 RETIRED = {"branching": "objective"}
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
-    "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run by "
-                     "itself"),
+    "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "
+                     "by itself"),
     "branching": ((None, "split"), "branching=device changes nothing here: on any number of devices a fixed share of "
                   "each batch decodes"),
 }  # fmt: skip
