@@ -36,7 +36,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One setting as one layer gives it: bare name (or `sampling`) and checked value."""
+    """The checked value of one setting in one layer; name: bare, or `sampling`."""
 
     name: str
     value: Any
@@ -72,9 +72,6 @@ def unknown(key: str) -> str:
         return f"{key}: unknown setting (did you mean '{SECTION_OF[leaf]}.{leaf}'?)"
     names = [*SECTION_OF, "sampling"]
     return f"{key}: unknown setting{did_you_mean(key, names) or did_you_mean(leaf, names)}"
-
-
-# --- files --------------------------------------------------------------------------------------------------------
 
 
 def shown_path(path: str | Path) -> str:
@@ -192,9 +189,6 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
         content = content["sampling"]
     first = 1 if isinstance(source.content, list) else source.line_of("sampling")
     return _sampling_entry(content, Origin(named.origin.layer, shown_path(path), first), source, problems)
-
-
-# --- environment, --set, flags ------------------------------------------------------------------------------------
 
 
 def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[Entry]:

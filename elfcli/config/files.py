@@ -65,9 +65,6 @@ def read_settings_file(path: str | Path) -> SettingsFile:
     return SettingsFile(path, *reader(path, text.replace("\r\n", "\n")))
 
 
-# --- TOML ---------------------------------------------------------------------------------------------------------
-
-
 def _read_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     if deep := _DEEP_KEY.search(text):  # tomllib's time grows with the square of a key's parts
         line = text.count("\n", 0, deep.start()) + 1
@@ -118,9 +115,6 @@ def _toml_lines(text: str) -> dict[KeyPath, int]:
         elif found["table"]:
             header = parts
     return lines
-
-
-# --- YAML ---------------------------------------------------------------------------------------------------------
 
 
 def _read_yaml(path: Path, text: str) -> tuple[dict[str, Any] | list[Any], dict[KeyPath, int]]:

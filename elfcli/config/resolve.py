@@ -30,7 +30,7 @@ __all__ = ["ConfigError", "Origin", "Resolved", "load_config", "model_names", "p
 
 
 class ConfigError(InputError):
-    """Everything that is wrong with a configuration; `problems` holds one line each."""
+    """All problems of a configuration; `problems` holds one line each."""
 
     def __init__(self, problems: Sequence[str]):
         super().__init__("\n".join(problems))

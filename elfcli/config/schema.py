@@ -138,7 +138,7 @@ class Training(Section):
 
 
 class SamplingSetting(Section):
-    """One entry of a sampling preset; every combination of its lists is run (the form of the reference's files)."""
+    """One entry of a sampling preset, in the form of the reference's files; every combination of its lists is run."""
 
     sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")

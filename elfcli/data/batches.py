@@ -85,8 +85,8 @@ class Rows(Protocol):
 def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input_length: int, pad_id: int) -> Batch:
     """Joins condition and text of each example into one padded row.
 
-    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (position lies in the condition) and `valid_mask`
-    (B, S) bool (position lies before the padding), with S = max_length whatever the examples hold.
+    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (True in the condition) and `valid_mask` (B, S) bool
+    (True before the padding); S is always max_length.
     """
     input_ids = np.full((len(examples), max_length), pad_id, np.int32)
     condition_lengths, lengths = np.zeros((2, len(examples), 1), np.int64)

@@ -33,7 +33,7 @@ def looks_like_a_path(name: str) -> bool:
 
 @contextmanager
 def from_hub(what: str, advice: str = "") -> Iterator[None]:
-    """Turns whatever the Hub client raises into one line: `WHAT cannot be had from the Hub (why)`, and the advice."""
+    """Turns any error of the Hub client into one line: `WHAT cannot be had from the Hub (why)`, then the advice."""
     try:
         yield
     except InputError:

@@ -38,7 +38,7 @@ SOURCES = {
 
 
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
-    """Data folder named after what it holds, e.g. `data/xsum-t5`: the task or first file, and the tokenizer.
+    """Data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
 
     tokenizer: a name or folder, the size of one that is trained, None: T5's, or that of the toy task.
     """
@@ -74,8 +74,8 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
 
 def local_example(source: PublicSource) -> str:
     """The command that tokenizes the same data from local files."""
-    keys = [column.rpartition(".")[2] for column in source.columns]
-    options = f"--source-key {keys[0]} --target-key {keys[1]}" if len(keys) == 2 else f"--text-key {keys[0]}"
+    flags = ("--source-key", "--target-key") if len(source.columns) == 2 else ("--text-key",)
+    options = " ".join(f"{flag} {key.rpartition('.')[2]}" for flag, key in zip(flags, source.columns, strict=True))
     return f"e.g. `elf tokenize --input train.jsonl {options}`"
 
 

@@ -220,7 +220,7 @@ def write_split(
 def packed(
     encoded: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
 ) -> Iterator[list[Tokens]]:
-    """Batches of full sequences; the summary gets the number of tokens left over."""
+    """Batches of full sequences; writes the number of remaining tokens to the summary."""
     rest = None
     for _, (tokens,) in encoded:
         rows, rest = pack_rows(rest, tokens, length, eos)

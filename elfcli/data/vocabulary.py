@@ -57,7 +57,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
 
 
 def training_failure(size: int | None, message: str) -> ElfError:
-    """SentencePiece's complaint in the user's terms."""
+    """The error for the user that corresponds to SentencePiece's message."""
     if most := re.search(r"set it to a value <= (\d+)", message):
         return InputError(f"--train-tokenizer {size} is too large for this text: it yields at most {most[1]} pieces")
     if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):

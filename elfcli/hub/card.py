@@ -26,7 +26,7 @@ CITATION = """@article{hu2026elf,
 
 
 def model_card(source: Source, config: Config, name: str, license_name: str) -> str:
-    """README.md for weights and portable settings; `name` is what others will sample from."""
+    """README.md for weights and portable settings; `name` is the name that others sample with."""
     results = evaluation_results(source)
     metadata = card_metadata(config, name, license_name, results).to_yaml()
     parts = [f"---\n{metadata}\n---\n\n# {name}", introduction(source), *figures(results, config)]
@@ -49,7 +49,7 @@ def evaluation_results(source: Source) -> list[dict]:
 
 
 def task_type(config: Config) -> str:
-    """The Hub's name for what the model does."""
+    """The Hub's name of the model's task."""
     if not config.data.max_input_length:
         return "text-generation"
     return "translation" if "bleu" in config.evaluation.metrics else "summarization"
@@ -59,11 +59,10 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
     """The card's YAML header; the Hub reads results as its `model-index`."""
     data = config.data
     dataset = data.eval_data_path or data.data_path or data.task or "unknown"
+    where = {"task_type": task_type(config), "dataset_type": dataset, "dataset_name": dataset}
     scores = [
         EvalResult(
-            task_type=task_type(config),
-            dataset_type=dataset,
-            dataset_name=dataset,
+            **where,
             dataset_split="validation",
             metric_type="perplexity" if score["metric"] == "ppl" else score["metric"],
             metric_name=f"{METRICS.get(score['metric'], score['metric'])} ({setting_text(result['setting'])})",

@@ -15,7 +15,7 @@ from elfcli.models.encoder import Encoder, apply_t5, apply_table
 
 
 def load_encoder(cfg: EncoderSettings, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:
-    """The encoder of the settings for ids below `vocab_size`. InputError where it cannot be had or is too small."""
+    """The encoder of the settings for ids below `vocab_size`. InputError if it is missing or has fewer tokens."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
         return Encoder(table, apply_table, cfg.embedding_dim, vocab_size)

@@ -22,11 +22,10 @@ class Mirror:
         """Starts to upload the newest checkpoint, if it is complete and new and no upload is running."""
         if self.repo is None or manager.is_saving_in_progress():
             return
-        newest = manager.latest_step()
-        if newest == self.sent or (self.thread is not None and self.thread.is_alive()):
-            return
-        self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
-        self.sent = newest
+        newest, running = manager.latest_step(), self.thread is not None and self.thread.is_alive()
+        if newest != self.sent and not running:
+            self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
+            self.sent = newest
 
     def finish(self, manager) -> None:
         """Waits for the running upload and uploads the last checkpoint."""

@@ -74,17 +74,11 @@ def shape_of(params: dict) -> ElfShape:
             return params[name].shape[1] if name in params else 0
 
         return ElfShape(
-            latent_dim=latent,
-            vocab_size=vocab,
-            depth=qkv.shape[0],
-            hidden_size=hidden,
-            num_heads=hidden // head_dim,
-            bottleneck_dim=bottleneck,
-            num_time_tokens=tokens("t_emb_tokens"),
-            num_self_cond_cfg_tokens=tokens("self_cond_cfg_tokens"),
-            num_model_mode_tokens=tokens("mode_tokens"),
+            latent_dim=latent, vocab_size=vocab, depth=qkv.shape[0], hidden_size=hidden, num_heads=hidden // head_dim,
+            bottleneck_dim=bottleneck, num_time_tokens=tokens("t_emb_tokens"),
+            num_self_cond_cfg_tokens=tokens("self_cond_cfg_tokens"), num_model_mode_tokens=tokens("mode_tokens"),
             self_cond="self_cond_proj" in params,
-        )
+        )  # fmt: skip
     except (KeyError, AttributeError, ValueError, IndexError) as error:
         raise InputError(f"this is no ELF parameter tree: {error} is missing or has the wrong shape") from None
 

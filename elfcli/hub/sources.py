@@ -166,9 +166,6 @@ def _weights(ema: bool) -> str:
     return "EMA weights" if ema else "raw weights"
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
-
-
 def config_of(
     source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
     sets: Sequence[str] = (),

@@ -103,19 +103,11 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
         figures = figures_of(compiled, machine, work)
         fits = figures["peak_bytes_per_chip"] <= machine.memory
     return Estimate(
-        topology=machine.name,
-        chips=len(machine.devices),
-        program=work.program,
-        batch_size=work.batch_size,
-        chip_memory_bytes=machine.memory,
-        fits=fits,
-        compile_seconds=seconds,
-        fsdp=work.fsdp,
-        total_steps=work.steps,
-        notes=notes,
-        advice=() if fits else tuple(ways_to_fit(config, machine, work)),
-        **figures,
-    )
+        topology=machine.name, chips=len(machine.devices), chip_memory_bytes=machine.memory,
+        program=work.program, batch_size=work.batch_size, fsdp=work.fsdp, total_steps=work.steps,
+        fits=fits, compile_seconds=seconds, notes=notes,
+        advice=() if fits else tuple(ways_to_fit(config, machine, work)), **figures,
+    )  # fmt: skip
 
 
 def figures_of(compiled, machine: Machine, work: Work) -> dict[str, Any]:
