@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -59,7 +60,7 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
     """The card's YAML header; the Hub reads results as its `model-index`."""
     data = config.data
     dataset = data.eval_data_path or data.data_path or data.task or "unknown"
-    where = {"task_type": task_type(config), "dataset_type": dataset, "dataset_name": dataset}
+    where: dict[str, Any] = {"task_type": task_type(config), "dataset_type": dataset, "dataset_name": dataset}
     scores = [
         EvalResult(
             **where,
