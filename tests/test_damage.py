@@ -149,7 +149,7 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
 WITHOUT_PERMISSION = """
 import os, sys
 from elfcli.__main__ import main
-from elfcli.training import checkpoint
+from elfcli.runs import checkpoint
 folder, save = os.path.join(sys.argv[2], "checkpoints"), checkpoint.save
 def save_without_permission(*arguments):
     os.chmod(folder, 0o500)
@@ -206,7 +206,7 @@ def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess
     """Runs `elf train` on a tiny network and kills it where it would first call this function."""
     code = (
         "import os, signal, sys\nfrom elfcli.__main__ import main\n"
-        "from elfcli.training import loop, run\n"
+        "from elfcli.runs import folder as run\nfrom elfcli.training import loop, start\n"
         f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
     )
     command = [sys.executable, "-c", code + "main()", "train", "--task", "toy-de-en", "--data", str(data)]
@@ -214,7 +214,7 @@ def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess
     return subprocess.run([*command, *options, "-o", str(folder)], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("call", ["loop.train", "run.Path.rename"])
+@pytest.mark.parametrize("call", ["start.train", "run.Path.rename"])
 def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
     """After the settings were written, before, and while the tokenizer is: the run is resumed, and can be sampled."""
     folder, tokenizer = tmp_path / "run", run.TOKENIZER_FOLDER
@@ -231,7 +231,7 @@ def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
 def test_killed_before_the_settings_are_written(tmp_path):
     """What is left of the first write is no reason to refuse the same command."""
     folder = tmp_path / "run"
-    done = starting(tiny_run().parent / "data", folder, "run.os.fsync")
+    done = starting(tiny_run().parent / "data", folder, "os.fsync")
     assert done.returncode == -9, done.stderr
     assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE]
     run.check_new(folder)

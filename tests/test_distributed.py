@@ -61,7 +61,7 @@ def steps_of(folder: Path) -> int:
 def test_stopped_by_a_signal_to_one_of_two_and_resumed_by_one(data, straight, tmp_path):
     """SIGTERM to process 1: both save the same step and say so once; one process with two devices goes on."""
     folder = tmp_path / "run"
-    slow = "import time\nfrom elfcli.training import run\nwrite = run.append_metrics\n" \
+    slow = "import time\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
            "run.append_metrics = lambda *a: (write(*a), time.sleep(0.3))"  # fmt: skip
     processes = start(2, *training(data, folder, *STEPS), code=slow)
     wait_for(lambda: steps_of(folder) >= 2, processes)
@@ -175,7 +175,7 @@ def test_four_processes_then_two_then_one(data, tmp_path):
     whole, folder = tmp_path / "whole", tmp_path / "run"
     (only,) = elf(1, *training(data, whole, *STEPS), devices=4)
     assert only.code == 0, only.err
-    stop = "import os, signal\nfrom elfcli.training import run\nwrite = run.append_metrics\n" \
+    stop = "import os, signal\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
            "def append(folder, row):\n    write(folder, row)\n" \
            "    if row['step'] == {}: os.kill(os.getpid(), signal.SIGTERM)\nrun.append_metrics = append"  # fmt: skip
     for code in elf(4, *training(data, folder, *STEPS), code=stop.format(2)):
@@ -191,7 +191,7 @@ def test_four_processes_then_two_then_one(data, tmp_path):
 def test_a_process_that_is_killed_is_missed(data, straight, tmp_path):
     """SIGKILL of process 1: process 0 says so and ends; the run goes on from its last checkpoint."""
     folder = tmp_path / "run"
-    slow = "import time\nfrom elfcli.training import run\nwrite = run.append_metrics\n" \
+    slow = "import time\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
            "run.append_metrics = lambda *a: (write(*a), time.sleep(0.5))"  # fmt: skip
     processes = start(2, *training(data, folder, *STEPS), code=slow)
     wait_for(lambda: steps_of(folder) >= 4, processes)

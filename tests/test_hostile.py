@@ -251,7 +251,8 @@ import resource, sys, time
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_hostile import clean
-from elfcli.hub.reference import read_encoder_pickle, read_reference_checkpoint
+from elfcli.hub.encoder_pickle import read_encoder_pickle
+from elfcli.hub.reference import read_reference_checkpoint
 from elfcli.hub.huggingface import read_safetensors
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)

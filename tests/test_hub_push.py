@@ -16,9 +16,9 @@ from safetensors.numpy import load
 from test_hub_sources import same
 from tiny_run import tiny_run
 
+from elfcli.data import download
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.hub import repository as download
 from elfcli.hub.export import ExportOptions, export
 from elfcli.hub.mirror import mirror, mirror_in_background
 from elfcli.hub.push import push

@@ -47,6 +47,18 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
+def steps_of(run: Path) -> list[int]:
+    """Steps of the run's checkpoints, in order."""
+    return sorted(int(path.name) for path in (run / CHECKPOINT_FOLDER).glob("*/") if path.name.isdecimal())
+
+
+def chosen_step(name: str | Path, steps: Collection[int], step: int | None) -> int:
+    """`step`, or the newest of `steps` if it is None; InputError where checkpoints `name` have no such step."""
+    if step is not None and step not in steps:
+        raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(steps)))}")
+    return max(steps) if step is None else step
+
+
 def check_new(folder: Path) -> None:
     """InputError where a new run cannot be made. Hidden files do not count: a start that was killed leaves some."""
     if is_run(folder):
@@ -72,18 +84,6 @@ def require_run(folder: Path) -> None:
     if not is_run(folder):
         why = "no such folder" if not folder.exists() else f"no {CONFIG_FILE} in it, so it is no run of `elf train`"
         raise InputError(f"{folder}: {why}")
-
-
-def steps_of(run: Path) -> list[int]:
-    """Steps of the run's checkpoints, in order."""
-    return sorted(int(path.name) for path in (run / CHECKPOINT_FOLDER).glob("*/") if path.name.isdecimal())
-
-
-def chosen_step(name: str | Path, steps: Collection[int], step: int | None) -> int:
-    """`step`, or the newest of `steps` if it is None; InputError where checkpoints `name` have no such step."""
-    if step is not None and step not in steps:
-        raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(steps)))}")
-    return max(steps) if step is None else step
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
