@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def soak(folder: Path, steps: int, save: int) -> list[dict]:
 
 def order(step: int) -> dict:
     """Median seconds to know one batch's examples at a step, and to read ten batches from there on; peak memory."""
-    from elfcli.data.batches import batch_indices, batches
+    from elfcli.data.batches import batch_indices, batches, load_batch
 
     table = [{"input_ids": row} for row in [np.arange(8)] * 100_000]
     known, read = [], []
@@ -84,9 +85,8 @@ def order(step: int) -> dict:
         batch_indices(step + again, num_examples=len(table), batch_size=64, seed=0)
         known.append(time.perf_counter() - start)
         start = time.perf_counter()
-        stream = batches(
-            table, start_step=step, num_steps=10**6, batch_size=64, seed=0, collate_fn=len, num_workers=0
-        )
+        load = partial(load_batch, table, batch_size=64, seed=0, collate_fn=len)
+        stream = batches(load, range(step, step + 10**6), num_workers=0)
         for _, _batch in zip(range(10), stream, strict=False):
             pass
         read.append(time.perf_counter() - start)

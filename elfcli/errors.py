@@ -1,5 +1,8 @@
 """How a command ends on purpose; each message is one line that says what, where and how to mend it."""
 
+from contextlib import suppress
+from pathlib import Path
+
 
 class ElfError(Exception):
     """The run failed (exit code 1)."""
@@ -25,6 +28,13 @@ def did_you_mean(name: str, known) -> str:
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def near_file(path: Path, others=()) -> str:
+    """`did_you_mean` for a missing file, among the names beside it and `others`."""
+    with suppress(OSError):
+        others = [*(entry.name for entry in path.parent.iterdir()), *others]
+    return did_you_mean(path.name, others)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,1 @@
+"""One thin module per command: reads the options, calls the library, prints the result."""

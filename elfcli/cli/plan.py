@@ -28,6 +28,7 @@ def plan(
 ) -> None:
     """Compile a run's step for a machine that need not be here: memory, work, time, and what to change."""
     import json
+    from dataclasses import asdict
 
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file, write_whole
@@ -62,7 +63,7 @@ def plan(
     else:
         found = plan_training(resolved.config, topology, examples)
     if json_file is not None:
-        write_whole(json_file, json.dumps(found.as_dict(), indent=1) + "\n")
+        write_whole(json_file, json.dumps(asdict(found), indent=1) + "\n")
     typer.echo(described(found))
 
 

@@ -33,8 +33,7 @@ def push_to_hub(
         repo,
         private=private,
         revision=revision,
-        all_checkpoints=checkpoints == "all",
-        options=ExportOptions(license=license_),
+        options=ExportOptions(license=license_, steps="all" if checkpoints == "all" else ()),
         report=say,
     )
     at = f"@{revision}" if revision else ""

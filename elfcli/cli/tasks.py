@@ -47,17 +47,17 @@ def all_tasks() -> list[dict]:
 
 
 def all_models() -> list[dict]:
-    """Name, dimensions, parameters and bytes of float32 weights of every model preset."""
+    """Name, dimensions, parameters and bytes of float32 weights of every model preset; None where not counted."""
     from elfcli.config.resolve import model_names, resolve
-    from elfcli.hub.published import parameter_count
+    from elfcli.hub.published import PARAMETERS
 
     rows = []
     for name in model_names():
         network = resolve(model=name, environ={}).config.network
-        count = parameter_count(network)
+        count = PARAMETERS.get(name)
         sizes = {key: getattr(network, key) for key in ("depth", "hidden_size", "num_heads", "bottleneck_dim")}
-        rows.append({"name": name, **sizes, "parameters": count, "weights": 4 * count})
-    return sorted(rows, key=lambda row: row["parameters"])
+        rows.append({"name": name, **sizes, "parameters": count, "weights": count and 4 * count})
+    return sorted(rows, key=lambda row: row["parameters"] or 0)
 
 
 def all_checkpoints() -> list[dict]:
@@ -78,6 +78,8 @@ def all_checkpoints() -> list[dict]:
 
 
 def shown(key: str, value) -> str:
+    if value is None:
+        return "-"
     if key == "parameters":
         return f"{value / 1e6:.1f}M"
     if key == "weights":

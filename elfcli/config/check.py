@@ -1,5 +1,6 @@
-"""Contradictions between settings that are each fine on their own."""
+"""Contradictions between settings that are each valid on their own."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from elfcli.config.schema import Config
@@ -8,8 +9,8 @@ from elfcli.config.schema import Config
 class Contradiction(NamedTuple):
     """`names` are the bare names involved.
 
-    `mild`: the run is merely worse for it, so a warning is enough where the user did not set the first name: a
-    short trial of a recipe (`--task de-en --steps 100`) has no need to give a warm-up of its own.
+    `mild`: the run is merely worse for it, so a warning is enough where a preset set the first name: a short trial of
+    a recipe (`--task de-en --steps 100`) need not set a warm-up of its own.
     """
 
     names: tuple[str, ...]
@@ -17,75 +18,62 @@ class Contradiction(NamedTuple):
     mild: bool = False
 
 
-def contradictions(config: Config) -> list[Contradiction]:
-    """Every contradiction in `config`; an empty list where there is none."""
-    return [*_data(config), *_network(config), *_optimization(config), *_groups(config)]
+def contradictions(config: Config) -> Iterator[Contradiction]:
+    """Every contradiction in `config`."""
+    yield from _of_data(config)
+    yield from _of_network(config)
+    yield from _of_optimization(config)
+    size, batch = config.objective.group_size, config.global_batch
+    if size is not None and (batch % size or (size == 1 and batch > 1)):
+        message = f"group_size {size} does not cut a batch of {batch} into equal parts of two or more examples"
+        yield Contradiction(("group_size", "batch_size", "global_batch_size"), message)
 
 
-def _data(config: Config) -> list[Contradiction]:
+def _of_data(config: Config) -> Iterator[Contradiction]:
     data, encoder = config.data, config.encoder
-    found = []
     if data.max_input_length >= data.max_length:
         message = (
             f"max_input_length {data.max_input_length} leaves no room for text in max_length {data.max_length}: "
             "make max_input_length smaller or max_length larger"
         )
-        found.append(Contradiction(("max_input_length", "max_length"), message))
+        yield Contradiction(("max_input_length", "max_length"), message)
     if encoder.encoder_checkpoint is not None and encoder.encoder_model_name == "embedding":
         message = "encoder_checkpoint holds T5 weights, but encoder_model_name is 'embedding': drop one of them"
-        found.append(Contradiction(("encoder_checkpoint", "encoder_model_name"), message))
-    return found
+        yield Contradiction(("encoder_checkpoint", "encoder_model_name"), message)
 
 
-def _network(config: Config) -> list[Contradiction]:
-    network, objective = config.network, config.objective
-    found = []
-    hidden, heads = network.hidden_size, network.num_heads
+def _of_network(config: Config) -> Iterator[Contradiction]:
+    hidden, heads = config.network.hidden_size, config.network.num_heads
     if hidden % heads:
         message = f"hidden_size {hidden} is not divisible by num_heads {heads}"
-        found.append(Contradiction(("hidden_size", "num_heads"), message))
+        yield Contradiction(("hidden_size", "num_heads"), message)
     elif hidden // heads % 2:
         message = (
             f"hidden_size {hidden} over num_heads {heads} gives heads of odd size {hidden // heads}, "
             "but rotary positions turn pairs: choose an even head size"
         )
-        found.append(Contradiction(("hidden_size", "num_heads"), message))
-    if objective.self_cond_cfg_min > objective.self_cond_cfg_max:
-        message = (
-            f"self_cond_cfg_min {objective.self_cond_cfg_min:g} is above "
-            f"self_cond_cfg_max {objective.self_cond_cfg_max:g}"
-        )
-        found.append(Contradiction(("self_cond_cfg_min", "self_cond_cfg_max"), message))
-    return found
+        yield Contradiction(("hidden_size", "num_heads"), message)
+    least, most = config.objective.self_cond_cfg_min, config.objective.self_cond_cfg_max
+    if least > most:
+        message = f"self_cond_cfg_min {least:g} is above self_cond_cfg_max {most:g}"
+        yield Contradiction(("self_cond_cfg_min", "self_cond_cfg_max"), message)
 
 
-def _optimization(config: Config) -> list[Contradiction]:
-    optimization, training = config.optimization, config.training
-    found = []
-    if optimization.lr is not None and optimization.min_lr > optimization.lr:
-        message = f"min_lr {optimization.min_lr:g} is above lr {optimization.lr:g}, where the schedule starts"
-        found.append(Contradiction(("min_lr", "lr"), message))
+def _of_optimization(config: Config) -> Iterator[Contradiction]:
+    optimization, steps, epochs = config.optimization, config.training.steps, config.training.epochs
+    lr, min_lr = optimization.lr, optimization.min_lr
+    if lr is not None and min_lr > lr:
+        yield Contradiction(("min_lr", "lr"), f"min_lr {min_lr:g} is above lr {lr:g}, where the schedule starts")
     derived = optimization.blr * config.global_batch * optimization.grad_accum_steps / 256
-    if optimization.lr is None and optimization.lr_schedule == "cosine" and optimization.min_lr > derived:
-        message = f"min_lr {optimization.min_lr:g} is above the peak learning rate {derived:g} that follows from blr"
-        found.append(Contradiction(("min_lr", "blr", "lr", "batch_size", "global_batch_size"), message))
-    if training.steps is not None and optimization.warmup_steps > training.steps:
-        message = f"warmup_steps {optimization.warmup_steps} is more than the {training.steps} steps of the whole run"
-        found.append(Contradiction(("warmup_steps", "steps"), message, mild=True))
-    if training.steps is None and optimization.warmup_steps < 0 and optimization.warmup_epochs > training.epochs:
-        message = (
-            f"warmup_epochs {optimization.warmup_epochs:g} is more than the {training.epochs:g} epochs of the run"
-        )
-        found.append(Contradiction(("warmup_epochs", "epochs"), message, mild=True))
-    return found
-
-
-def _groups(config: Config) -> list[Contradiction]:
-    size, batch = config.objective.group_size, config.global_batch
-    if size is None or (batch % size == 0 and (size > 1 or batch == 1)):
-        return []
-    message = f"group_size {size} does not cut a batch of {batch} into equal parts of two or more examples"
-    return [Contradiction(("group_size", "batch_size", "global_batch_size"), message)]
+    if lr is None and optimization.lr_schedule == "cosine" and min_lr > derived:
+        message = f"min_lr {min_lr:g} is above the peak learning rate {derived:g} that follows from blr"
+        yield Contradiction(("min_lr", "blr", "lr", "batch_size", "global_batch_size"), message)
+    if steps is not None and optimization.warmup_steps > steps:
+        message = f"warmup_steps {optimization.warmup_steps} is more than the {steps} steps of the whole run"
+        yield Contradiction(("warmup_steps", "steps"), message, mild=True)
+    if steps is None and optimization.warmup_steps < 0 and optimization.warmup_epochs > epochs:
+        message = f"warmup_epochs {optimization.warmup_epochs:g} is more than the {epochs:g} epochs of the run"
+        yield Contradiction(("warmup_epochs", "epochs"), message, mild=True)
 
 
 def check_devices(config: Config, num_devices: int) -> list[str]:

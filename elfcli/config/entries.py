@@ -1,24 +1,24 @@
-"""Turns each source of settings (files, environment, `--set`, flags) into entries with a name, a value, an origin."""
+"""Reads every source of settings (files, environment, `--set`, flags) as entries: name, checked value, origin."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.files import FileError, SettingsFile, read_settings_file
-from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
+from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
 from elfcli.errors import did_you_mean
 
 RESERVED_ENVIRONMENT = {"ELF_DEBUG"}
 COMPLETE = "complete"
-"""Key that a run's config.toml starts with: the file holds every value, so no preset is laid beneath it."""
+"""Key that a run's config.toml starts with: the file holds every value, so no preset applies below it."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Layer that set a value; file and line (from 1) where there is one."""
+    """The layer that set a value, with its file and line (from 1) where there is one."""
 
     layer: str
     file: str | None = None
@@ -36,7 +36,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One setting as one layer gives it: bare name (or `sampling`) and checked value."""
+    """The checked value of one setting in one layer; name: bare, or `sampling`."""
 
     name: str
     value: Any
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass
 class Problems:
-    """Lines for the user, and the bare names they are about (not to be complained about twice)."""
+    """Lines for the user, and the bare names they are about, so that no name is reported twice."""
 
     lines: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -59,14 +59,12 @@ class Problems:
 def bare_name(key: str) -> str | None:
     """The bare name of `name` or `section.name`, or None where there is no such setting."""
     section, dot, leaf = key.rpartition(".")
-    known = leaf == "sampling" or leaf in SECTION_OF
-    if not known or (dot and SECTION_OF.get(leaf) != section):
-        return None
-    return leaf
+    home = "" if leaf == "sampling" else SECTION_OF.get(leaf) or RETIRED.get(leaf)
+    return leaf if home is not None and (not dot or home == section) else None
 
 
 def unknown(key: str) -> str:
-    """What is wrong with a key that `bare_name` does not know."""
+    """The problem with a key that `bare_name` does not know."""
     if key in SECTIONS:
         return f"{key}: is a section, not a setting; write `[{key}]` above its settings, or `{key}.<name>`"
     leaf = key.rpartition(".")[2]
@@ -76,17 +74,14 @@ def unknown(key: str) -> str:
     return f"{key}: unknown setting{did_you_mean(key, names) or did_you_mean(leaf, names)}"
 
 
-# --- files --------------------------------------------------------------------------------------------------------
-
-
 def shown_path(path: str | Path) -> str:
-    """`path` as it is told to the user: relative where it lies in the working folder."""
+    """`path` as messages show it: relative if it is below the working folder."""
     relative = os.path.relpath(path)
     return os.path.normpath(path) if relative.startswith(os.pardir) else relative
 
 
 class FileLayer(NamedTuple):
-    """Entries of a file; `complete`: the file says that it holds every value, so nothing is laid beneath it."""
+    """Entries of a file; `complete`: the file says that it holds every value, so lower layers do not count."""
 
     entries: list[Entry]
     complete: bool
@@ -114,14 +109,17 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
             problems.add(f"{origin.place()}: {key}: set twice in this file (also as '{seen[name]}')", [name])
         else:
             seen[name] = key
-            entries += _file_entry(name, value, origin, source, problems)
+            if name == "sampling":
+                entries += _sampling_entry(value, origin, source, problems)
+            else:
+                entries += _checked(name, value, check_setting, origin, f"{origin.place()}: {name}", problems)
     if complete is not True:
         entries += _sampling_from_path(entries, problems, Path(path).parent)
     return FileLayer(entries, complete is True)
 
 
 def _flattened(content: dict[str, Any]):
-    """(key as written, value, path of the key) of every setting, sections opened."""
+    """(key as written, value, path of the key) of every setting, those inside sections included."""
     for key, value in content.items():
         if key in SECTIONS and isinstance(value, dict):
             for leaf, inner in value.items():
@@ -130,20 +128,20 @@ def _flattened(content: dict[str, Any]):
             yield key, value, (key,)
 
 
-def _file_entry(name: str, value: Any, origin: Origin, source: SettingsFile, problems: Problems) -> list[Entry]:
-    if name == "sampling":
-        return _sampling_entry(value, origin, source, problems)
+def _checked(
+    name: str, value: Any, check: Callable[[str, Any], Any], origin: Origin, said: str, problems: Problems
+) -> list[Entry]:
+    """The entry, or nothing where `check` refuses the value; `said` starts the line that reports it."""
     try:
-        return [Entry(name, check_setting(name, value), origin)]
+        return [Entry(name, check(name, value), origin)]
     except BadValue as error:
-        if value is None:  # YAML's null: not set here
-            return []
-        problems.add(f"{origin.place()}: {name}: {error}", [name])
+        if value is not None:  # YAML's null means that the setting is not set here
+            problems.add(f"{said}: {error}", [name])
         return []
 
 
 def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, problems: Problems) -> list[Entry]:
-    """`sampling` from a list of tables; `source`, where there is one, knows the lines of the inner keys."""
+    """The entry of a list of tables; `source`, where there is one, gives the lines of the inner keys."""
     if value is None:
         return []
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
@@ -160,13 +158,11 @@ def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, pro
             if key not in SamplingSetting.model_fields:
                 near = did_you_mean(str(key), SamplingSetting.model_fields)
                 problems.add(f"{place}: sampling.{key}: unknown setting{near}", ["sampling"])
-                continue
-            if inner is None:
-                continue
-            try:
-                fields[key] = check_sampling_field(key, inner)
-            except BadValue as error:
-                problems.add(f"{place}: sampling.{key}: {error}", ["sampling"])
+            elif inner is not None:
+                try:
+                    fields[key] = check_sampling_field(key, inner)
+                except BadValue as error:
+                    problems.add(f"{place}: sampling.{key}: {error}", ["sampling"])
         settings.append(SamplingSetting(**fields))
     return [Entry("sampling", tuple(settings), origin)] if len(problems.lines) == before else []
 
@@ -176,8 +172,9 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
     named = next((entry for entry in reversed(entries) if entry.name == "sampling_configs_path"), None)
     if named is None or named.value is None:
         return []
-    near = [folder / named.value] if folder is not None else []
-    path = next((candidate for candidate in near if candidate.is_file()), Path(named.value))
+    path = Path(named.value)
+    if folder is not None and (folder / path).is_file():
+        path = folder / path
     try:
         source = read_settings_file(path)
     except FileError as error:
@@ -192,9 +189,6 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
         content = content["sampling"]
     first = 1 if isinstance(source.content, list) else source.line_of("sampling")
     return _sampling_entry(content, Origin(named.origin.layer, shown_path(path), first), source, problems)
-
-
-# --- environment, --set, flags ------------------------------------------------------------------------------------
 
 
 def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[Entry]:
@@ -228,7 +222,7 @@ def set_entries(sets: Sequence[str], problems: Problems) -> list[Entry]:
 
 
 def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
-    """Entries of command-line flags, by bare name; None values are not given."""
+    """Entries of command-line flags, by bare name; a value of None is a flag that was not given."""
     entries: list[Entry] = []
     for key, value in flags.items():
         name = bare_name(key)
@@ -241,19 +235,12 @@ def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
         value = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         if isinstance(value, str):
             entries += _text_entry(name, value, origin, problems, said=f"command line: {name}")
-            continue
-        try:
-            entries.append(Entry(name, check_setting(name, value), origin))
-        except BadValue as error:
-            problems.add(f"command line: {name}: {error}", [name])
+        else:
+            entries += _checked(name, value, check_setting, origin, f"command line: {name}", problems)
     return entries + _sampling_from_path(entries, problems)
 
 
 def _text_entry(name: str, text: str, origin: Origin, problems: Problems, said: str) -> list[Entry]:
     if name == "sampling":
         return _sampling_entry(parse_toml_value(text), origin, None, problems)
-    try:
-        return [Entry(name, check_text(name, text), origin)]
-    except BadValue as error:
-        problems.add(f"{said}: {error}", [name])
-        return []
+    return _checked(name, text, check_text, origin, said, problems)

@@ -1,16 +1,17 @@
-"""Reads settings files (TOML or YAML) and remembers the line of every key, so that problems can be pointed at.
+"""Reads settings files (TOML or YAML) and records the line of every key for error messages.
 
-Values are plain Python (dict, list, str, int, float, bool, None). Lines are kept by path from the top of the file,
-for example ("optimization", "blr") or ("sampling", 0, "cfgs").
+Values are plain Python (dict, list, str, int, float, bool, None). A line is found by the path of its key from the top
+of the file, for example ("optimization", "blr") or ("sampling", 0, "cfgs").
 """
 
 import re
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elfcli.errors import InputError
+from elfcli.errors import InputError, near_file
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
@@ -26,7 +27,7 @@ class FileError(InputError):
 
 @dataclass(frozen=True)
 class SettingsFile:
-    """`content` is the top-level mapping, or the list of a file that holds sampling settings only."""
+    """`content`: the top-level mapping, or the list of a file that holds sampling settings only."""
 
     path: Path
     content: dict[str, Any] | list[Any]
@@ -42,15 +43,16 @@ class SettingsFile:
 
 
 def read_settings_file(path: str | Path) -> SettingsFile:
-    """Reads a .toml, .yaml or .yml file. Raises FileError for a missing, oversized or malformed one."""
+    """Reads a .toml, .yaml or .yml file. FileError for a missing, oversized or malformed one."""
     path = Path(path)
-    if path.suffix.lower() not in (".toml", ".yaml", ".yml"):
+    reader = {".toml": _read_toml, ".yaml": _read_yaml, ".yml": _read_yaml}.get(path.suffix.lower())
+    if reader is None:
         raise FileError(f"{path}: settings files end in .toml, .yaml or .yml")
     try:
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise FileError(f"{path}: no such file{_near_file(path)}") from None
+        raise FileError(f"{path}: no such file{near_file(path)}") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from None
     if len(raw) > MAX_BYTES:
@@ -60,27 +62,11 @@ def read_settings_file(path: str | Path) -> SettingsFile:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise FileError(f"{path}:{line}: not UTF-8 text") from None
-    reader = _read_toml if path.suffix.lower() == ".toml" else _read_yaml
-    content, lines = reader(path, text.replace("\r\n", "\n"))
-    return SettingsFile(path, content, lines)
-
-
-def _near_file(path: Path) -> str:
-    from elfcli.errors import did_you_mean
-
-    try:
-        names = [other.name for other in path.parent.iterdir()]
-    except OSError:
-        return ""
-    return did_you_mean(path.name, names)
-
-
-# --- TOML ---------------------------------------------------------------------------------------------------------
+    return SettingsFile(path, *reader(path, text.replace("\r\n", "\n")))
 
 
 def _read_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[KeyPath, int]]:
-    deep = _DEEP_KEY.search(text)
-    if deep:  # each part of a key costs all parts before it
+    if deep := _DEEP_KEY.search(text):  # tomllib's time grows with the square of a key's parts
         line = text.count("\n", 0, deep.start()) + 1
         raise FileError(f"{path}:{line}: nested deeper than {MAX_DEPTH} levels")
     try:
@@ -94,7 +80,7 @@ def _read_toml(path: Path, text: str) -> tuple[dict[str, Any], dict[KeyPath, int
         raise FileError(f"{path}:{at[1]}: not valid TOML: {message} (column {at[2]})") from None
     except RecursionError:
         raise FileError(f"{path}: nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError as error:  # a number of more digits than Python converts
+    except ValueError as error:  # more digits than Python converts
         raise FileError(f"{path}: not valid TOML: {error}") from None
     return content, _toml_lines(text)
 
@@ -106,10 +92,10 @@ _TOML_LINE = re.compile(rf"\s*(?:\[\[\s*(?P<list>{_KEY})\s*\]\]|\[\s*(?P<table>{
 
 
 def _toml_lines(text: str) -> dict[KeyPath, int]:
-    """Finds keys by a scan of lines that follows [headers]; text within triple quotes is passed over."""
+    """Lines of keys, from a scan that follows [headers] and skips text in triple quotes."""
     lines: dict[KeyPath, int] = {}
     header: KeyPath = ()
-    counts: dict[KeyPath, int] = {}
+    counts: Counter[KeyPath] = Counter()
     fence = ""
     for number, line in enumerate(text.split("\n"), 1):
         found = None if fence else _TOML_LINE.match(line)
@@ -117,24 +103,18 @@ def _toml_lines(text: str) -> dict[KeyPath, int]:
             fence = "" if fence == mark else fence or mark
         if not found:
             continue
-        parts = tuple(
-            part.strip("\"'") for part in re.findall(_PART, found["list"] or found["table"] or found["key"])
-        )
+        name = found["list"] or found["table"] or found["key"]
+        parts = tuple(part.strip("\"'") for part in re.findall(_PART, name))
+        above = header if found["key"] else ()
+        for end in range(1, len(parts) + 1):
+            lines.setdefault(above + parts[:end], number)
         if found["list"]:
-            index = counts.get(parts, 0)
-            counts[parts] = index + 1
-            header = (*parts, index)
+            header = (*parts, counts[parts])
+            lines[header] = number
+            counts[parts] += 1
         elif found["table"]:
             header = parts
-        for end in range(1, len(parts) + 1):
-            prefix = parts[:end] if not found["key"] else header + parts[:end]
-            lines.setdefault(prefix, number)
-        if found["list"]:
-            lines[header] = number
     return lines
-
-
-# --- YAML ---------------------------------------------------------------------------------------------------------
 
 
 def _read_yaml(path: Path, text: str) -> tuple[dict[str, Any] | list[Any], dict[KeyPath, int]]:
@@ -166,7 +146,7 @@ def _bounded_loader():
     import yaml
 
     class BoundedLoader(yaml.SafeLoader):
-        """Stops at MAX_DEPTH while composing, before Python's own recursion limit."""
+        """Fails at MAX_DEPTH while composing, before Python's own recursion limit."""
 
         depth = 0
 
@@ -190,7 +170,7 @@ _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 @dataclass
 class _YamlWalk:
-    """Turns composed nodes into values; aliases are followed, so values are counted and depth is bounded."""
+    """Converts nodes to values; aliases are expanded, so that the number of values and the depth are limited."""
 
     path: Path
     loader: Any
@@ -204,7 +184,7 @@ class _YamlWalk:
         if depth > MAX_DEPTH or self.count > MAX_VALUES:
             raise FileError(f"{self.path}:{_line(node)}: aliases expand to too many values; write the settings out")
         if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
-            raise FileError(f"{self.path}:{_line(node)}: the tag {node.tag} has no place among settings")
+            raise self.bad_tag(node)
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, at, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -225,8 +205,11 @@ class _YamlWalk:
         except (ValueError, OverflowError, TypeError, KeyError) as error:
             raise FileError(f"{self.path}:{_line(node)}: not valid YAML: {error}") from None
         if value is not None and not isinstance(value, (str, int, float, bool)):
-            raise FileError(f"{self.path}:{_line(node)}: the tag {node.tag} has no place among settings")
+            raise self.bad_tag(node)
         return value
+
+    def bad_tag(self, node) -> FileError:
+        return FileError(f"{self.path}:{_line(node)}: the tag {node.tag} has no place among settings")
 
     def mapping(self, node, at: KeyPath, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}

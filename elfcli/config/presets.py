@@ -13,12 +13,10 @@ def presets_dir() -> Path:
 
 
 def task_names() -> list[str]:
-    """Names of the task presets, sorted."""
     return _names("tasks")
 
 
 def model_names() -> list[str]:
-    """Names of the model presets, sorted."""
     return _names("models")
 
 
@@ -31,10 +29,11 @@ def preset_path(kind: str, name: str) -> Path:
 
 
 def pair_path(task: str, model: str) -> Path | None:
-    """File of what a task's recipe changes for one model, `tasks/TASK/MODEL.toml`; None where there is none."""
+    """`tasks/TASK/MODEL.toml`, the file of what a task's recipe changes for one model; None if there is none."""
     path = presets_dir() / "tasks" / task / f"{model}.toml"
     return path if path.is_file() else None
 
 
 def _names(kind: str) -> list[str]:
+    """Names of the presets in the folder `kind`, sorted."""
     return sorted(path.stem for path in (presets_dir() / kind).glob("*.toml"))

@@ -1,13 +1,14 @@
-"""Writes a configuration as TOML, YAML or JSON, with a comment at each value that says which layer set it."""
+"""Writes a configuration as TOML, YAML or JSON, with the layer that set each value."""
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from elfcli.config.entries import COMPLETE, Origin
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import SECTIONS, Config
 
-_COMPLETE_NOTE = "every value is given below, so no preset is laid beneath this file"
+_COMPLETE_NOTE = "every value is given below, so no preset applies below this file"
 
 
 def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
@@ -47,10 +48,7 @@ def to_json(resolved: Resolved | Config, origins: bool = True) -> str:
     plain = config.model_dump(mode="json")
 
     def shown(name: str, value: Any) -> Any:
-        if came_from is None:
-            return value
-        origin = came_from[name]
-        return {"value": value, "layer": origin.layer, "file": origin.file, "line": origin.line}
+        return value if came_from is None else {"value": value, **asdict(came_from[name])}
 
     tree: dict[str, Any] = {
         section: {name: shown(name, value) for name, value in plain[section].items()} for section in SECTIONS
@@ -68,30 +66,23 @@ def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str
 def _comment(origins: dict[str, Origin] | None, name: str) -> str:
     if origins is None:
         return ""
-    text = str(origins[name])
-    return "  # " + "".join(char if char.isprintable() else "?" for char in text)
+    return "  # " + "".join(char if char.isprintable() else "?" for char in str(origins[name]))
 
 
 def _literal(value: Any) -> str:
-    """A value that TOML and YAML both read as it is."""
+    """A value in the notation that TOML and YAML share."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return _fraction(value)
+        mantissa, e, exponent = repr(value).partition("e")
+        return mantissa + (".0" if e and "." not in mantissa else "") + e + exponent  # YAML 1.1 takes 1e-05 for text
     if isinstance(value, int):
         return str(value)
     if isinstance(value, (tuple, list)):
         return f"[{', '.join(_literal(item) for item in value)}]"
     return _quoted(str(value))
-
-
-def _fraction(value: float) -> str:
-    mantissa, e, exponent = repr(value).partition("e")
-    if e and "." not in mantissa:
-        mantissa += ".0"  # YAML 1.1 readers take 1e-05 for text
-    return mantissa + e + exponent
 
 
 def _quoted(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Resolves the configuration: lays the layers over each other and remembers where each value came from.
+"""Resolves the configuration: merges the layers and remembers where each value came from.
 
 Later wins: built-in defaults < task preset < model preset < what the task changes for this model < `--config` files
 in order < environment (`ELF_<NAME>`) < `--set key=value` < command-line flags. All problems of all layers are
@@ -6,10 +6,10 @@ collected and raised as one ConfigError.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from elfcli.config.check import contradictions
 from elfcli.config.entries import (
@@ -22,24 +22,15 @@ from elfcli.config.entries import (
     set_entries,
 )
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
-from elfcli.config.schema import SECTION_OF, SECTIONS, Config, reference_keys_without_meaning
+from elfcli.config.schema import SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError
 
-__all__ = [
-    "ConfigError",
-    "Origin",
-    "Resolved",
-    "changed",
-    "load_config",
-    "model_names",
-    "presets_dir",
-    "resolve",
-    "task_names",
-]
+__all__ = ["ConfigError", "Origin", "Resolved", "changed", "load_config", "model_names", "presets_dir", "resolve",
+           "resolve_run", "task_names"]  # fmt: skip
 
 
 class ConfigError(InputError):
-    """Everything that is wrong with a configuration; `problems` holds one line each."""
+    """All problems of a configuration; `problems` holds one line each."""
 
     def __init__(self, problems: Sequence[str]):
         super().__init__("\n".join(problems))
@@ -55,13 +46,16 @@ class Resolved:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass
-class _Merged:
-    """Values and origins after all layers; `rank` is the layer's place, used to compare two settings."""
+class _Setting(NamedTuple):
+    """A value after all layers; `rank` is the place of the layer that set it, the highest wins."""
 
-    values: dict[str, Any] = field(default_factory=dict)
-    origins: dict[str, Origin] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
+    value: Any = None
+    origin: Origin = Origin("default")
+    rank: int = -1
+
+
+_UNSET = _Setting()
+_Merged = dict[str, _Setting]
 
 
 def resolve(
@@ -76,7 +70,7 @@ def resolve(
     """The configuration of all layers.
 
     Args:
-      task, model: names given by flag; presets are laid at their own layers.
+      task, model: names given by flag; their presets are layers below all others.
       files: settings files (TOML or YAML), later ones win.
       sets: `key=value` texts; keys are bare or `section.name`.
       flags: bare name -> value; None values are ignored.
@@ -93,19 +87,23 @@ def resolve(
         set_entries(sets, problems),
         flag_entries(given, problems),
     ]
-    whole = [index for index, layer in enumerate(file_layers) if layer.complete]
-    if whole:
-        layers = above[whole[-1] :]
-        _refuse_presets_over(str(files[whole[-1]]), layers, problems)
+    complete = [index for index, layer in enumerate(file_layers) if layer.complete]
+    if complete:
+        layers = above[complete[-1] :]
+        _refuse_presets_over(str(files[complete[-1]]), layers, problems)
     else:
         layers = [*_preset_layers(above, problems), *above]
-    merged = _merge(layers)
+    merged = {
+        entry.name: _Setting(entry.value, entry.origin, rank)
+        for rank, entries in enumerate(layers)
+        for entry in entries
+    }
     _follow_use_wandb(merged)
-    config = _build(merged.values)
-    warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(whole), problems)]
+    config = _build(merged)
+    warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(complete), problems)]
     if problems.lines:
         raise ConfigError(problems.lines)
-    origins = {name: _origin(merged, name) for name in [*SECTION_OF, "sampling"]}
+    origins = {name: merged.get(name, _UNSET).origin for name in [*SECTION_OF, "sampling"]}
     return Resolved(config, origins, tuple(warnings))
 
 
@@ -124,16 +122,28 @@ def load_config(path: str | Path) -> Config:
     return resolve(files=[path], environ={}).config
 
 
+def resolve_run(path: str | Path, sets: Sequence[str] = ()) -> Resolved:
+    """The settings to continue a run with: its config.toml, and `sets` above it. The environment is not read.
+
+    Raises ConfigError where the run was trained in a way that this version does not have.
+    """
+    entries = file_entries(path, "config file", Problems()).entries
+    if any(entry.name == "branching" and entry.value == "device" for entry in entries):
+        raise ConfigError([f"{path}: this run was trained with branching=device, which this version does not have: "
+                           "continue it with elfcli 0.1.0, or start a new run"])  # fmt: skip
+    return resolve(files=[path], sets=sets, environ={})
+
+
 def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problems) -> None:
     """Reports a task or model chosen above the complete file `path`, the first of `layers`."""
     for kind in ("task", "model"):
         inside, outside = _last(layers[:1], kind), _last(layers[1:], kind)
         if outside and outside.value != (inside.value if inside else None):
-            problems.add(
+            line = (
                 f"{outside.origin.place()}: {kind} '{outside.value}' would change nothing over {path}, which holds "
-                f"every value (`complete = true`): leave out one of the two",
-                names=[kind],
+                f"every value (`complete = true`): leave out one of the two"
             )
+            problems.add(line, names=[kind])
 
 
 def _preset_layers(above: list[list[Entry]], problems: Problems) -> list[list[Entry]]:
@@ -162,53 +172,40 @@ def _last(layers: list[list[Entry]], name: str) -> Entry | None:
     return found[-1] if found else None
 
 
-def _merge(layers: list[list[Entry]]) -> _Merged:
-    merged = _Merged()
-    for rank, entries in enumerate(layers):
-        for entry in entries:
-            merged.values[entry.name] = entry.value
-            merged.origins[entry.name] = entry.origin
-            merged.ranks[entry.name] = rank
-    return merged
-
-
 def _follow_use_wandb(merged: _Merged) -> None:
     """The reference's `use_wandb: true` chooses the tracker, unless `tracker` is set in the same or a later layer."""
-    if merged.values.get("use_wandb") and merged.ranks["use_wandb"] > merged.ranks.get("tracker", -1):
-        merged.values["tracker"] = "wandb"
-        merged.origins["tracker"] = merged.origins["use_wandb"]
+    use_wandb = merged.get("use_wandb", _UNSET)
+    if use_wandb.value and use_wandb.rank > merged.get("tracker", _UNSET).rank:
+        merged["tracker"] = use_wandb._replace(value="wandb")
 
 
-def _build(values: dict[str, Any]) -> Config:
+def _build(merged: _Merged) -> Config:
     sections: dict[str, Any] = {
-        name: section(**{leaf: values[leaf] for leaf in section.model_fields if leaf in values})
+        name: section(**{leaf: merged[leaf].value for leaf in section.model_fields if leaf in merged})
         for name, section in SECTIONS.items()
     }
-    if "sampling" in values:
-        sections["sampling"] = values["sampling"]
+    if "sampling" in merged:
+        sections["sampling"] = merged["sampling"].value
     return Config(**sections)
 
 
 def _report_contradictions(config: Config, merged: _Merged, complete: bool, problems: Problems) -> list[str]:
-    """Adds contradictions to `problems`; those that a warning is enough for are returned."""
+    """Adds contradictions to `problems`; returns those that a warning is enough for."""
     warnings = []
     for names, message, mild in contradictions(config):
         if not problems.names.isdisjoint(names):
             continue
-        latest = max(names, key=lambda name: merged.ranks.get(name, -1))
-        line = f"{_origin(merged, latest).place()}: {message}"
-        if mild and (complete or _origin(merged, names[0]).layer.endswith("preset")):
+        settings = [merged.get(name, _UNSET) for name in names]
+        line = f"{max(settings, key=lambda setting: setting.rank).origin.place()}: {message}"
+        if mild and (complete or settings[0].origin.layer.endswith("preset")):
             warnings.append(line)
         else:
             problems.add(line)
     return warnings
 
 
-def _origin(merged: _Merged, name: str) -> Origin:
-    return merged.origins.get(name, Origin("default"))
-
-
-def _warnings(merged: _Merged):
-    for name, reason in reference_keys_without_meaning().items():
-        if merged.values.get(name):
-            yield f"{merged.origins[name].place()}: {name} changes nothing here: {reason}"
+def _warnings(merged: _Merged) -> Iterator[str]:
+    for name, (harmless, reason) in WITHOUT_EFFECT.items():
+        setting = merged.get(name, _UNSET)
+        if setting.value not in harmless:
+            yield f"{setting.origin.place()}: {reason}"

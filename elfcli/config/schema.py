@@ -1,8 +1,8 @@
-"""Everything that can be set, in one typed schema.
+"""Every setting, typed and described.
 
-Settings are grouped in sections for reading; the name of a setting is unique over all sections, so that files,
-`--set`, and `ELF_...` variables may use the bare name (the reference's flat names) as well as `section.name`.
-Every field says what it means and its unit. `None` means "decided from other settings", as its description says.
+A setting's name is unique over all sections, so that files, `--set` and `ELF_...` variables may use the bare name
+(the flat names of the reference, lillian039/ELF) as well as `section.name`. The value `None` means "decided from
+other settings", as the description says.
 """
 
 from typing import Annotated, Literal
@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+GuidanceScale = Annotated[float, Field(gt=-1, allow_inf_nan=False)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**12)]
 Size = Annotated[int, Field(ge=1, le=10**6)]  # of an array's axis
@@ -27,17 +29,16 @@ class Section(BaseModel):
 
 
 def setting(default, description: str):
+    """A field with its meaning and unit."""
     return Field(default, description=description)
 
 
 class Data(Section):
     task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
     data_path: str | None = setting(
-        None, "Training data: folder written by `elf tokenize` or save_to_disk, or a Hub data set"
+        None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set"
     )
-    eval_data_path: str | None = setting(
-        None, "Evaluation data; None: the `validation` split of data_path, if it has one"
-    )
+    eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
@@ -45,20 +46,18 @@ class Data(Section):
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
 
 
-class Encoder(Section):
-    encoder_model_name: str = setting(
-        "google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding` for a Gaussian token table"
-    )
+class EncoderSettings(Section):
+    encoder_model_name: str = setting("google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding`")
     encoder_checkpoint: str | None = setting(
-        None, "Encoder weights in the reference's pickle; None: those of encoder_model_name"
+        None, "Encoder weights in the reference's pickle; None: encoder_model_name's"
     )
-    embedding_dim: Size = setting(64, "Width E of the `embedding` table")
+    embedding_dim: Size = setting(64, "Width E of the `embedding`, a Gaussian token table")
     embedding_seed: Seed = setting(0, "Seed of the `embedding` table")
     latent_mean: FiniteFloat | Literal["measure"] = setting(
-        0.0, "Mean taken from latents; `measure`: over the first batches"
+        0.0, "Mean taken from latents; `measure`: of first batches"
     )
     latent_std: Positive | Literal["measure"] = setting(
-        0.2, "Standard deviation latents are divided by; or `measure`"
+        0.2, "Standard deviation latents are divided by, or `measure`"
     )
 
 
@@ -88,24 +87,11 @@ class Objective(Section):
     decoder_p_mean: FiniteFloat = setting(0.8, "Mean of the logit of the decode branch's mixing weight")
     decoder_p_std: Positive = setting(0.8, "Standard deviation of the logit of the decode branch's mixing weight")
     label_drop_prob: Probability = setting(0.0, "Share of examples whose condition is dropped (for CFG)")
-    self_cond_prob: Probability = setting(
-        0.5, "Share of examples that see the first pass's estimate; 0: no self-conditioning"
-    )
-    self_cond_cfg_min: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = setting(
-        0.5, "Least guidance scale w drawn in training"
-    )
-    self_cond_cfg_max: Annotated[float, Field(gt=-1, allow_inf_nan=False)] = setting(
-        5.0, "Greatest guidance scale w drawn in training"
-    )
-    branching: Literal["split", "device"] = setting(
-        "split",
-        "`split`: a fixed share of each batch decodes; `device`: each device flips a coin per step",
-    )
-    group_size: Count | None = setting(
-        None,
-        "Examples among which a fixed share decodes; a device should have a multiple of it. "
-        "None: 16 or the next smaller divisor of the batch down to 8, else the whole batch",
-    )
+    self_cond_prob: Probability = setting(0.5, "Share of examples that see the first pass's estimate; 0: nowhere")
+    self_cond_cfg_min: GuidanceScale = setting(0.5, "Least guidance scale w drawn in training")
+    self_cond_cfg_max: GuidanceScale = setting(5.0, "Greatest guidance scale w drawn in training")
+    group_size: Count | None = setting(None, "Examples among which a fixed share decodes; a device should have a "
+        "multiple of it. None: 16 or the next smaller divisor of the batch down to 8, else the batch")  # fmt: skip
 
 
 class Optimization(Section):
@@ -117,13 +103,11 @@ class Optimization(Section):
     warmup_steps: int = setting(-1, "Linear warm-up in optimiser steps; negative: warmup_epochs decides")
     warmup_epochs: NonNegative = setting(0.0, "Linear warm-up in epochs, used where warmup_steps is negative")
     weight_decay: NonNegative = setting(0.0, "Decoupled weight decay per unit of learning rate")
-    adam_b1: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "AdamW only: decay of the first moment")
-    adam_b2: Annotated[float, Field(ge=0, lt=1)] = setting(0.95, "AdamW only: decay of the second moment")
+    adam_b1: Decay = setting(0.9, "AdamW only: decay of the first moment")
+    adam_b2: Decay = setting(0.95, "AdamW only: decay of the second moment")
     grad_accum_steps: Count = setting(1, "Batches whose gradients are averaged into one optimiser step")
     clip_norm: Positive = setting(1.0, "Global gradient norm above which gradients are scaled down")
-    ema_decay1: Annotated[float, Field(ge=0, lt=1)] = setting(
-        0.9999, "Decay per optimiser step of the weights' moving average"
-    )
+    ema_decay1: Decay = setting(0.9999, "Decay per optimiser step of the weights' moving average")
 
 
 class Training(Section):
@@ -138,33 +122,23 @@ class Training(Section):
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
-    init_from: str | None = setting(
-        None,
-        "Weights to start from: run folder, exported or reference checkpoint, or Hub name; None: drawn from seed",
-    )
+    init_from: str | None = setting(None, "Weights to start from: run folder, exported or reference checkpoint, or "
+        "Hub name; None: drawn from seed")  # fmt: skip
     resume: str | None = setting(None, "Run folder to continue; `elf resume` is the command for it")
-    max_skipped_steps: Count = setting(
-        50, "Steps in a row whose loss or gradients are not finite after which the run stops; looked at when logging"
-    )
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Type of activations; auto: bfloat16 on accelerators, float32 on CPU; weights stay float32"
-    )
-    remat: Literal["auto", "none", "dots", "full"] = setting(
-        "auto",
-        "What the backward pass recomputes: nothing, all but matmuls (and fused attention), whole blocks; "
-        "auto: dots on accelerators, none on CPU",
-    )
-    attention: Literal["auto", "plain", "tpu", "cudnn"] = setting(
-        "auto", "Attention kernel: plain XLA, or the fused one of TPUs or of GPUs; auto: what the backend has"
-    )
-    fsdp: Count | None = setting(
-        None,
-        "Devices that share one copy of weights, average and optimiser; None: 1, or more where it would not fit",
-    )
+    max_skipped_steps: Count = setting(50, "Steps in a row whose loss or gradients are not finite after which the "
+        "run stops; checked when logging")  # fmt: skip
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "Type of activations; auto: bfloat16 on "
+        "accelerators, float32 on CPU; weights stay float32")  # fmt: skip
+    remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes: nothing, "
+        "all but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
+    attention: Literal["auto", "plain", "tpu", "cudnn"] = setting("auto", "Attention kernel: plain XLA, or the fused "
+        "one of TPUs or of GPUs; auto: what the backend has")  # fmt: skip
+    fsdp: Count | None = setting(None, "Devices that share one copy of weights, average and optimiser; None: 1, or "
+        "more where it would not fit")  # fmt: skip
 
 
 class SamplingSetting(Section):
-    """One entry of a sampling preset; every combination of its lists is run (SPEC of the reference's file)."""
+    """One entry of a sampling preset, in the form of the reference's files; every combination of its lists is run."""
 
     sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
@@ -175,9 +149,7 @@ class SamplingSetting(Section):
 
 
 class Evaluation(Section):
-    sampling_configs_path: str | None = setting(
-        None, "File with a list of sampling settings (YAML or TOML); replaces `sampling`"
-    )
+    sampling_configs_path: str | None = setting(None, "File with a list of sampling settings; replaces `sampling`")
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
@@ -198,9 +170,15 @@ class Tracking(Section):
     tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting("none", "Tracker beside metrics.jsonl")
 
 
+class Retired(Section):
+    """Settings of earlier versions: read from the sections that RETIRED names, and without effect."""
+
+    branching: Literal["split", "device"] = setting("split", "How the examples that decode were chosen")
+
+
 class Config(Section):
     data: Data = Data()
-    encoder: Encoder = Encoder()
+    encoder: EncoderSettings = EncoderSettings()
     network: Network = Network()
     objective: Objective = Objective()
     optimization: Optimization = Optimization()
@@ -218,10 +196,11 @@ class Config(Section):
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Config() if name != "sampling"}
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
-
-
-def reference_keys_without_meaning() -> dict[str, str]:
-    """Reference keys that are accepted but change nothing here, each with the reason told in the warning."""
-    return {
-        "wandb_resume": "a resumed run continues its tracker run by itself",
-    }
+RETIRED = {"branching": "objective"}
+WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
+    "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "
+                     "by itself"),
+    "branching": ((None, "split"), "branching=device changes nothing here: on any number of devices a fixed share of "
+                  "each batch decodes"),
+}  # fmt: skip
+"""Accepted settings that change nothing: (values that need no warning, the warning)."""

@@ -1,4 +1,4 @@
-"""What a setting accepts: checks single values against the schema and says in words what would be accepted."""
+"""Checks single values against the schema and describes in words what a setting accepts."""
 
 import json
 import tomllib
@@ -8,16 +8,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting, Section
+from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, Retired, SamplingSetting, Section
+from elfcli.errors import did_you_mean
 
 
 class BadValue(Exception):
-    """The value is not accepted; the message says what is expected and what was given."""
+    """A value that is not accepted; the message holds what is expected and what was given."""
 
 
 def check_setting(name: str, value: Any) -> Any:
     """The value of the setting with this bare name in its final type. Raises BadValue."""
-    return _check(SECTIONS[SECTION_OF[name]], name, [value])
+    return _check(_section_of(name), name, [value])
 
 
 def check_sampling_field(name: str, value: Any) -> Any:
@@ -27,7 +28,11 @@ def check_sampling_field(name: str, value: Any) -> Any:
 
 def check_text(name: str, text: str) -> Any:
     """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
-    return _check(SECTIONS[SECTION_OF[name]], name, [*_readings(text)], shown=parse_toml_value(text))
+    return _check(_section_of(name), name, [*_readings(text)], shown=parse_toml_value(text))
+
+
+def _section_of(name: str) -> type[Section]:
+    return Retired if name in RETIRED else SECTIONS[SECTION_OF[name]]
 
 
 def parse_toml_value(text: str) -> Any:
@@ -43,7 +48,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 
 def _readings(text: str):
-    """What a text may mean, likeliest first; the setting's type decides."""
+    """The values that a text may mean, the likeliest first; the setting's type decides."""
     word = text.strip().lower()
     if word in ("null", "none", ""):
         yield None
@@ -69,7 +74,8 @@ def _check(section: type[Section], name: str, readings: list[Any], shown: Any = 
             except (ValidationError, ValueError):
                 continue
             return getattr(checked, name)
-    raise BadValue(f"expected {expectation(section, name)}, got {_show(shown)}{_hint(section, name, shown)}")
+    expected = _describe(_properties(section)[name])
+    raise BadValue(f"expected {expected}, got {_show(shown)}{_hint(section, name, shown)}")
 
 
 def _hint(section: type[Section], name: str, shown: Any) -> str:
@@ -78,15 +84,15 @@ def _hint(section: type[Section], name: str, shown: Any) -> str:
     try:
         _check(section, name, [parse_toml_value(shown)], shown=0)
     except BadValue:
-        from elfcli.errors import did_you_mean
-
         return did_you_mean(shown, _choices(_properties(section)[name]))
     return " (remove the quotes)"
 
 
 def _show(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
     try:
         text = repr(value)
     except ValueError:
@@ -99,17 +105,13 @@ def _properties(section: type[Section]) -> dict[str, Any]:
     return section.model_json_schema()["properties"]
 
 
-def expectation(section: type[Section], name: str) -> str:
-    """What a field accepts, in words: `a whole number of at least 1`."""
-    return _describe(_properties(section)[name])
-
-
 def _choices(schema: dict[str, Any]) -> list[str]:
     nested = [choice for option in schema.get("anyOf", []) for choice in _choices(option)]
     return [*schema.get("enum", []), *([schema["const"]] if "const" in schema else []), *nested]
 
 
 def _describe(schema: dict[str, Any]) -> str:
+    """What a field accepts, in words: `a whole number (at least 1)`."""
     if "anyOf" in schema:
         return " or ".join(_describe(option) for option in schema["anyOf"] if option.get("type") != "null")
     if choices := _choices(schema):
@@ -123,11 +125,7 @@ def _describe(schema: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    bounds = {
-        "minimum": "at least",
-        "exclusiveMinimum": "greater than",
-        "maximum": "at most",
-        "exclusiveMaximum": "less than",
-    }
+    bounds = {"minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most",
+              "exclusiveMaximum": "less than"}  # fmt: skip
     said = [f"{words} {schema[key]:g}" for key, words in bounds.items() if key in schema]
     return f" ({', '.join(said)})" if said else ""

@@ -1,11 +1,12 @@
-"""From token rows to batches: storage with quick random access, the order of examples, collation, reading ahead.
+"""Batches from token rows: random access to rows, the order of examples, collation, reading ahead.
 
-The order is a pure function of (seed, epoch, step): a resumed run computes where it stands and skips nothing, and
-every process of a multi-host run computes the same order and reads only its own rows.
+The order is a pure function of (seed, epoch, step): a resumed run computes its place in the data, and every process
+of a multi-host run computes the same order and reads only its own rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +17,7 @@ Example = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
 LARGEST_DATASET = 2**31
-"""Examples above which grain's 32-bit permutation no longer reaches."""
+"""Most examples that grain's 32-bit permutation can order."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class TokenTable:
 
 
 def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
-    """A column in memory, of one chunk."""
+    """A column of one chunk, in memory."""
     arrays = [np.asarray(row, np.int32) for row in rows]
     offsets = np.cumsum([0, *(len(row) for row in arrays)], dtype=np.int64)
     values = np.concatenate([np.zeros(0, np.int32), *arrays])
@@ -74,7 +75,7 @@ def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
 
 
 class Rows(Protocol):
-    """What batches need of a data set: a length and rows by number."""
+    """A data set: a length, and examples by row number."""
 
     def __len__(self) -> int: ...
 
@@ -84,13 +85,11 @@ class Rows(Protocol):
 def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input_length: int, pad_id: int) -> Batch:
     """Joins condition and text of each example into one padded row.
 
-    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (position lies in the condition) and `valid_mask`
-    (B, S) bool (position lies before the padding), with S = max_length whatever the examples hold.
+    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (True in the condition) and `valid_mask` (B, S) bool
+    (True before the padding); S is always max_length.
     """
-    shape = (len(examples), max_length)
-    input_ids = np.full(shape, pad_id, np.int32)
-    condition_lengths = np.zeros((len(examples), 1), np.int64)
-    lengths = np.zeros((len(examples), 1), np.int64)
+    input_ids = np.full((len(examples), max_length), pad_id, np.int32)
+    condition_lengths, lengths = np.zeros((2, len(examples), 1), np.int64)
     for row, example in enumerate(examples):
         condition = example.get("condition_input_ids", ())[: min(max_input_length, max_length)]
         text = example["input_ids"][: max_length - len(condition)]
@@ -103,17 +102,15 @@ def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Whole batches in one pass; the rest is dropped. Raises InputError where there is not even one."""
+    """Whole batches in one epoch; the remaining examples are dropped. InputError where there is no batch."""
     if num_examples < batch_size:
-        raise InputError(
-            f"The data has {num_examples} examples, fewer than one batch of {batch_size}: "
-            "lower batch_size or give more data"
-        )
+        raise InputError(f"The data has {num_examples} examples, fewer than one batch of {batch_size}: "
+                         "lower batch_size or give more data")  # fmt: skip
     return num_examples // batch_size
 
 
 def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows of the batch at 0-based `step` of the whole run, int64 (batch_size,), without looking at other steps."""
+    """Rows of the batch at the 0-based `step` of the whole run, int64 (batch_size,); needs no other step's rows."""
     from grain.experimental import index_shuffle
 
     if num_examples > LARGEST_DATASET:
@@ -122,41 +119,27 @@ def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -
         )
     epoch, step_in_epoch = divmod(step, steps_per_epoch(num_examples, batch_size))
     epoch_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    shuffled = partial(index_shuffle, max_index=num_examples - 1, seed=epoch_seed, rounds=4)
     first = step_in_epoch * batch_size
-    rows = (
-        index_shuffle(position, max_index=num_examples - 1, seed=epoch_seed, rounds=4)
-        for position in range(first, first + batch_size)
-    )
-    return np.fromiter(rows, np.int64, batch_size)
+    return np.fromiter(map(shuffled, range(first, first + batch_size)), np.int64, batch_size)
 
 
-def batches(
-    dataset: Rows,
-    *,
-    start_step: int,
-    num_steps: int,
-    batch_size: int,
-    seed: int,
-    collate_fn: Callable[[list[Example]], Batch],
+def load_batch(
+    dataset: Rows, step: int, *, batch_size: int, seed: int, collate_fn: Callable[[list[Example]], Batch],
     rows: slice = slice(None),
-    num_workers: int = 2,
-) -> Iterator[tuple[int, Batch]]:
-    """Yields `(step, batch)` for `num_steps` steps from `start_step` on (0-based, counted over the whole run), read
-    ahead by `num_workers` threads (0: in the caller's thread).
+) -> Batch:  # fmt: skip
+    """The batch at `step`. batch_size: examples over all processes; rows: those of them that this process reads."""
+    indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
+    return collate_fn([dataset[int(index)] for index in indices])
 
-    `batch_size` counts examples over all processes; `rows` is the part of each batch that this process reads.
-    """
+
+def batches(load: Callable[[int], Batch], steps: range, num_workers: int = 2) -> Iterator[tuple[int, Batch]]:
+    """Yields `(step, load(step))` for each step, read ahead by `num_workers` threads (0: in the caller's thread)."""
+    if num_workers == 0:
+        yield from ((step, load(step)) for step in steps)
+        return
     import grain
 
-    steps_per_epoch(len(dataset), batch_size)
-
-    def load(step: int) -> tuple[int, Batch]:
-        indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
-        return step, collate_fn([dataset[int(index)] for index in indices])
-
-    if num_workers == 0:
-        yield from map(load, range(start_step, start_step + num_steps))
-        return
     reading = grain.ReadOptions(num_threads=num_workers, prefetch_buffer_size=4 * num_workers)
-    source = grain.MapDataset.range(start_step, start_step + num_steps)
-    yield from source.map(load).to_iter_dataset(reading)
+    source = grain.MapDataset.range(steps.start, steps.stop)
+    yield from source.map(lambda step: (step, load(step))).to_iter_dataset(reading)

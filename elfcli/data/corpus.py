@@ -1,6 +1,6 @@
-"""Reading corpora: text, JSON lines, CSV, TSV (each also as .gz) and Parquet, one document at a time.
+"""Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time.
 
-Whatever is wrong with a document is told as `file:line: what`; with `skip_bad` it is counted instead.
+A bad document is an InputError `file:line: what`; with `skip_bad` it is counted and left out instead.
 """
 
 import csv
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from elfcli.errors import InputError, did_you_mean
+from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 @dataclass
 class Reading:
-    """How far the reading of a corpus is, and what it does with bad documents."""
+    """Progress in a corpus, and whether bad documents are skipped."""
 
     skip_bad: bool = False
     bad: int = 0
@@ -38,7 +38,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Keys:
-    """Columns to read: one for text, two (source, target) for conditional data; empty: found in the first record."""
+    """Columns to read: one for text, two (source, target) for pairs; none: taken from the first record."""
 
     names: tuple[str, ...] = ()
 
@@ -48,14 +48,12 @@ class Keys:
 
 
 def requested_keys(text_key: str | None, source_key: str | None, target_key: str | None) -> Keys:
-    """Keys the user named; InputError where they contradict each other."""
+    """The keys that the user named; InputError where they contradict each other."""
     if text_key and (source_key or target_key):
         raise InputError("--text-key is for text, --source-key and --target-key for pairs: give one or the other")
     if bool(source_key) != bool(target_key):
         raise InputError("--source-key and --target-key belong together: give both")
-    if source_key and target_key:
-        return Keys((source_key, target_key))
-    return Keys((text_key,)) if text_key else Keys()
+    return Keys(tuple(key for key in (text_key, source_key, target_key) if key))
 
 
 def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
@@ -64,20 +62,17 @@ def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
     for name in keys.names:
         if name not in columns:
             raise InputError(f"{where} has no column '{name}'{did_you_mean(name, columns)}: {found}")
-    if keys.names:
-        return keys
-    for names in DEFAULT_KEYS:
+    for names in (keys.names,) if keys.names else DEFAULT_KEYS:
         if set(names) <= set(columns):
             return Keys(names)
     raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; give --text-key or --source-key")
 
 
 def file_format(path: Path) -> str:
-    """Ending that names the format, `.gz` left out; InputError for others."""
+    """The ending of a file's name without `.gz`; InputError for an unknown format."""
     name = path.name.lower()
-    zipped = name.endswith(".gz")
     ending = Path(name.removesuffix(".gz")).suffix
-    if ending not in FORMATS or (zipped and ending == ".parquet"):
+    if ending not in FORMATS or name.endswith(".parquet.gz"):
         raise InputError(f"{path}: unknown format '{path.suffix}': give {', '.join(FORMATS)} (text ones also as .gz)")
     return ending
 
@@ -87,13 +82,12 @@ def find_files(patterns: list[str]) -> list[Path]:
     files: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
-        matches = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-        matches = [match for match in matches if match.is_file()]
         if path.is_dir():
             raise InputError(f"{pattern} is a folder: name its files, e.g. '{path / '*.jsonl'}'")
+        found = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
+        matches = [match for match in found if match.is_file()]
         if not matches:
-            siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise InputError(f"No file {pattern}{did_you_mean(path.name, siblings)}")
+            raise InputError(f"No file {pattern}{near_file(path)}")
         files.update(dict.fromkeys(matches))
     for path in files:
         file_format(path)
@@ -141,13 +135,13 @@ def json_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
 
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
+    """Records of a CSV or TSV file, by the number of their first line."""
     csv.field_size_limit(LONGEST_FIELD)
     line = 0
 
     def lines() -> Iterator[str]:
         nonlocal line
-        for number, text in text_lines(path, reading):
-            line = number
+        for line, text in text_lines(path, reading):  # noqa: B007
             yield text
 
     rows = csv.reader(lines(), delimiter=delimiter, strict=True)
@@ -176,18 +170,17 @@ def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]
     start, size = reading.bytes_done, path.stat().st_size
     try:
         with ParquetFile(path) as file:
-            total, number = file.metadata.num_rows, 0
+            number = 0
             for batch in file.iter_batches(batch_size=1000):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
-                reading.bytes_done = start + size * number // max(total, 1)
+                yield from enumerate(batch.to_pylist(), number + 1)
+                number += len(batch)
+                reading.bytes_done = start + size * number // max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path}: not a readable Parquet file: {first_line(error)}") from error
 
 
 def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    """(line or row number from 1 on, columns) of each record; blank lines are passed over."""
+    """(line or row number from 1 on, columns) of each record; blank lines are skipped."""
     ending = file_format(path)
     if ending in (".csv", ".tsv"):
         return table_records(path, reading, "\t" if ending == ".tsv" else ",")
@@ -201,7 +194,7 @@ def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
 
 @dataclass
 class Corpus:
-    """Documents of some files as tuples of texts: (text,) or (source, target). Iterating reads the files anew."""
+    """Documents of some files as tuples of texts: (text,) or (source, target), read anew by each iteration."""
 
     files: list[Path]
     keys: Keys
@@ -225,6 +218,7 @@ class Corpus:
 
 
 def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
+    """The problem with a document's texts; None for a good document."""
     for name, text in zip(names, texts, strict=True):
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
@@ -238,7 +232,7 @@ def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[
 
 
 def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:
-    """Finds the files and settles the keys by the first record that can be read."""
+    """Finds the files, and the keys from the first record that can be read."""
     files = find_files(patterns)
     for path in files:
         for number, record in records(path, Reading(skip_bad)):

@@ -1,11 +1,16 @@
-"""The Hub: whether it is there, and trying again after a failure that may pass."""
+"""Access to the Hub: whether it can be reached, retries after failures that may pass, one wording of failures."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from elfcli.errors import first_line
+from elfcli.errors import InputError, first_line
+
+T = TypeVar("T")
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds between attempts."""
 
 
 def hub_reachable() -> bool:
@@ -22,52 +27,51 @@ def hub_reachable() -> bool:
 
 
 def looks_like_a_path(name: str) -> bool:
-    return (
-        name.startswith((".", "/", "~"))
-        or name.endswith("/")
-        or name.count("/") > 1
-        or "\\" in name
-        or Path(name).exists()
-    )
+    marked = name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name
+    return marked or name.count("/") > 1 or Path(name).exists()
 
 
-T = TypeVar("T")
+@contextmanager
+def from_hub(what: str, advice: str = "") -> Iterator[None]:
+    """Turns any error of the Hub client into one line: `WHAT cannot be had from the Hub (why)`, then the advice."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # the client raises its own, HTTP's and the file system's errors
+        raise InputError(f"{what} cannot be had from the Hub ({first_line(error)}){advice}") from error
 
 
-WAITS = (1.0, 2.0, 4.0, 8.0)
-"""Seconds between attempts."""
-
-
-def status_of(error: BaseException | None) -> int | None:
-    """HTTP status of an error or of what caused it."""
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and the errors that led to it, the last first."""
     while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status is not None:
-            return status
+        yield error
         error = error.__cause__ or error.__context__
-    return None
 
 
-def is_passing(error: BaseException | None) -> bool:
-    """Whether an error may be gone at the next attempt: a server's 5xx, too many requests, a cut connection."""
+def status_of(error: BaseException) -> int | None:
+    """HTTP status of an error or of what caused it."""
+    statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in _causes(error))
+    return next((status for status in statuses if status is not None), None)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the next attempt may succeed: after a server's 5xx, too many requests, a cut connection."""
     status = status_of(error)
     if status is not None:
         return status >= 500 or status in (408, 429)
-    while error is not None:
-        if type(error).__module__.startswith("httpx") or isinstance(error, (ConnectionError, TimeoutError)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    cut = (ConnectionError, TimeoutError)
+    return any(type(cause).__module__.startswith("httpx") or isinstance(cause, cut) for cause in _causes(error))
 
 
 def retrying(action: Callable[[], T], report: Callable[[str], None] = lambda line: None, waits=WAITS) -> T:
-    """The action's result; after a passing error it is tried again, and `report` is told."""
-    for wait in (*waits, None):
+    """The action's result; after an error that may pass it is tried again, and `report` gets a line."""
+    for wait in waits:
         try:
             return action()
         except Exception as error:
-            if wait is None or not is_passing(error):
+            if not may_pass(error):
                 raise
             report(f"the Hub failed ({first_line(error)}); trying again in {wait:g} s")
             time.sleep(wait)
-    raise AssertionError("unreachable")
+    return action()

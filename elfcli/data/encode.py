@@ -1,11 +1,11 @@
-"""Token ids of documents, in processes that share the work, and packing into full sequences."""
+"""Encodes documents as token ids, in several processes, packs them into full sequences and writes Arrow files."""
 
 import hashlib
 import json
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from elfcli.data.folder import load_tokenizer
 
 Chunk = tuple[tuple[str, ...], ...]
 Tokens = tuple[np.ndarray, np.ndarray]
-"""Flat token ids int32 and the length of every row int64."""
+"""Flat token ids, int32 (tokens,), and the length of every row, int64 (rows,)."""
 
 
 def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk]:
@@ -31,33 +31,35 @@ _tokenizer: Any = None
 
 
 def start_worker(folder: str) -> None:
-    """Loads the tokenizer once per process; processes share the work, so each keeps to one thread."""
+    """Loads the tokenizer, once per process; each process uses one thread."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = load_tokenizer(folder)
 
 
 def encode_chunk(chunk: Chunk) -> list[Tokens]:
+    return encode_texts(_tokenizer, chunk)
+
+
+def encode_texts(tokenizer, chunk: Chunk) -> list[Tokens]:
     """Token ids of each side of the documents, without special tokens and not cut."""
-    return [encode_texts(_tokenizer, list(texts)) for texts in zip(*chunk, strict=True)]
-
-
-def encode_texts(tokenizer, texts: list[str]) -> Tokens:
-    settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    rows = tokenizer(texts, **settings)["input_ids"]
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    return np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+    sides = []
+    for texts in zip(*chunk, strict=True):
+        settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        rows = tokenizer(list(texts), **settings)["input_ids"]
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        sides.append((np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths))
+    return sides
 
 
 def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
     """Chunks with their token ids, in order.
 
-    More workers than one are processes that load the tokenizer from `folder`; a few chunks per worker are under way
-    at a time.
+    Several workers are processes that load the tokenizer from `folder`, with a few chunks queued for each.
     """
     if workers <= 1:
         for chunk in chunks:
-            yield chunk, [encode_texts(tokenizer, list(texts)) for texts in zip(*chunk, strict=True)]
+            yield chunk, encode_texts(tokenizer, chunk)
         return
     spawn = multiprocessing.get_context("spawn")
     waiting: deque[tuple[Chunk, Future]] = deque()
@@ -72,9 +74,9 @@ def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> It
 
 
 def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) -> tuple[np.ndarray, np.ndarray]:
-    """Joins rows with eos between into full sequences: (n, length) int32 and what is left over.
+    """Joins rows, with eos between them, into full sequences int32 (n, length); the second result is what remains.
 
-    `rest` is what earlier rows left over, None before the first.
+    rest: what remained of earlier rows, int32 (tokens,); None before the first.
     """
     values, lengths = tokens
     starts = np.cumsum(lengths) - lengths
@@ -86,37 +88,35 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
     return joined[:full].reshape(-1, length), joined[full:]
 
 
-def write_arrow(columns: Iterable[dict[str, Any]], names: list[str], folder: Path) -> dict[str, np.ndarray]:
-    """Writes one Arrow file as `datasets.save_to_disk` lays it out; returns the row lengths of token columns."""
+def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Path) -> dict[str, np.ndarray]:
+    """Writes one Arrow file in the form of `datasets.save_to_disk`; returns the row lengths of the token columns.
+
+    batches: per column `Tokens` (names that end in input_ids) or strings.
+    """
     import datasets
     import pyarrow as pa
 
     tokens = [name for name in names if name.endswith("input_ids")]
-    kinds = {
-        name: datasets.List(datasets.Value("int32")) if name in tokens else datasets.Value("string") for name in names
-    }
-    features = datasets.Features(kinds)
+    ids, text = datasets.List(datasets.Value("int32")), datasets.Value("string")
+    features = datasets.Features({name: ids if name in tokens else text for name in names})
     schema = features.arrow_schema
     lengths: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in tokens}
     file = "data-00000-of-00001.arrow"
     with pa.OSFile(str(folder / file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
-        for chunk in columns:
+        for batch in batches:
             arrays = []
-            for name in names:
+            for name, column in zip(names, batch, strict=True):
                 if name not in tokens:
-                    arrays.append(pa.array(chunk[name], pa.string()))
+                    arrays.append(pa.array(column, pa.string()))
                     continue
-                values, row_lengths = chunk[name]
+                values, row_lengths = column
                 offsets = np.concatenate([[0], np.cumsum(row_lengths)]).astype(np.int32)
                 arrays.append(pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type))
                 lengths[name].append(row_lengths)
             stream.write_batch(pa.record_batch(arrays, schema=schema))
-    state: dict[str, Any] = {
-        "_data_files": [{"filename": file}],
-        "_fingerprint": sha256(folder / file)[:16],
-        "_format_columns": None,
-    }
-    state |= {"_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None}
+    state: dict = {"_data_files": [{"filename": file}], "_fingerprint": sha256(folder / file)[:16],
+                   "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
+                   "_output_all_columns": False, "_split": None}  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     datasets.DatasetInfo(features=features).write_to_directory(str(folder))
     return {name: np.concatenate(parts) for name, parts in lengths.items()}

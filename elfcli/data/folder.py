@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from elfcli.data.batches import TokenColumn, TokenTable
-from elfcli.data.download import hub_reachable, looks_like_a_path
-from elfcli.errors import InputError, did_you_mean
+from elfcli.data.download import from_hub, hub_reachable, looks_like_a_path
+from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 METADATA_FILE = "elf_data.json"
 TOKENIZER_FOLDER = "tokenizer"
@@ -33,18 +33,17 @@ class Examples:
 
 
 def existing_folder(name: str, what: str) -> Path:
-    """The folder, or InputError that names its nearest sibling."""
+    """The folder, or InputError that names a similar one beside it."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if folder.exists():
         raise InputError(f"{what} {name} is a file, not a folder")
-    siblings = [entry.name for entry in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    raise InputError(f"No {what.lower()} folder {name}{did_you_mean(folder.name, siblings)}")
+    raise InputError(f"No {what.lower()} folder {name}{near_file(folder)}")
 
 
 def saved_splits(folder: Path) -> tuple[str, ...] | None:
-    """Splits of a save_to_disk folder; none: a single unnamed split; InputError if it is no such folder."""
+    """Splits of a save_to_disk folder; None: a single unnamed split; InputError if it is no such folder."""
     splits_file = folder / "dataset_dict.json"
     if splits_file.is_file():
         try:
@@ -53,16 +52,17 @@ def saved_splits(folder: Path) -> tuple[str, ...] | None:
             raise InputError(f"{splits_file} is damaged ({error}): write the data again") from error
     if (folder / "state.json").is_file():
         return None
-    raise InputError(
-        f"{folder} holds no data (neither state.json nor dataset_dict.json): "
-        "give a folder written by `elf tokenize` or datasets.save_to_disk"
-    )
+    raise InputError(f"{folder} holds no data (neither state.json nor dataset_dict.json): "
+                     "give a folder written by `elf tokenize` or datasets.save_to_disk")  # fmt: skip
 
 
-def choose_split(splits: tuple[str, ...], split: str, where: str) -> str:
-    if split not in splits:
+def choose_split(splits: tuple[str, ...], split: str | None, where: str) -> str:
+    """`split`, or the only one there is; InputError where there is no such split."""
+    if split is None and len(splits) != 1:
+        raise InputError(f"{where} has several splits ({', '.join(splits)}): name one")
+    if split is not None and split not in splits:
         raise InputError(f"{where} has no split '{split}'{did_you_mean(split, splits)}: it has {', '.join(splits)}")
-    return split
+    return split or splits[0]
 
 
 def open_folder(folder: Path, split: str | None):
@@ -70,66 +70,40 @@ def open_folder(folder: Path, split: str | None):
     import datasets
 
     splits = saved_splits(folder)
-    if splits is None:
-        choose_split(("train",), split or "train", str(folder))
-        part = folder
-    else:
-        part = folder / choose_split(splits, split or only_split(splits, str(folder)), str(folder))
+    chosen = choose_split(splits or ("train",), split, str(folder))
+    part = folder / chosen if splits else folder
     try:
         return datasets.load_from_disk(str(part))
-    except IndexError as error:  # datasets meets no shard at all
+    except IndexError as error:  # there is no shard
         raise InputError(f"{part} has no examples") from error
     except Exception as error:
-        raise InputError(f"{part} cannot be opened ({one_line(error)}): write the data again") from error
-
-
-def only_split(splits: tuple[str, ...], where: str) -> str:
-    if len(splits) != 1:
-        raise InputError(f"{where} has several splits ({', '.join(splits)}): name one")
-    return splits[0]
-
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+        raise InputError(f"{part} cannot be opened ({first_line(error)}): write the data again") from error
 
 
 def open_hub_dataset(name: str, split: str | None):
-    """A split of a Hub data set, also where a save_to_disk folder was uploaded as it was."""
+    """A split of a Hub data set, which may be a save_to_disk folder uploaded as it is."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
-
-    try:
-        found = datasets.load_dataset(name)
-    except DatasetGenerationError:
-        return open_snapshot(name, split)
-    except Exception as error:
-        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
-    if any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
-        return open_snapshot(name, split)
-    splits = tuple(str(known) for known in found)
-    return found[choose_split(splits, split or only_split(splits, name), name)]
-
-
-def open_snapshot(name: str, split: str | None):
     from huggingface_hub import snapshot_download
 
-    try:
-        folder = Path(snapshot_download(name, repo_type="dataset"))
-    except Exception as error:
-        raise InputError(f"The data set {name} cannot be had from the Hub: {one_line(error)}") from error
-    return open_folder(folder, split)
+    with from_hub(f"The data set {name}"):
+        try:
+            found = datasets.load_dataset(name)
+        except DatasetGenerationError:
+            found = None
+        if found is None or any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
+            return open_folder(Path(snapshot_download(name, repo_type="dataset")), split)
+    return found[choose_split(tuple(map(str, found)), split, name)]
 
 
 def column_from_arrow(column, where: str) -> TokenColumn:
-    """Views of an Arrow list column, without copying; InputError where it does not hold lists of integers."""
+    """An Arrow list column without copying; InputError where it does not hold lists of integers."""
     import pyarrow as pa
 
     kind = column.type
     fixed = pa.types.is_fixed_size_list(kind)
-    if not (fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not pa.types.is_integer(
-        kind.value_type
-    ):
+    lists = fixed or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    if not lists or not pa.types.is_integer(kind.value_type):
         raise InputError(f"{where} holds {kind}, not lists of token ids")
     values, offsets, starts = [], [], [0]
     for chunk in column.chunks:
@@ -147,11 +121,9 @@ def column_from_arrow(column, where: str) -> TokenColumn:
 def token_table(dataset, where: str) -> TokenTable:
     """Token columns of a `datasets.Dataset`; InputError where `input_ids` is missing, empty or not integer lists."""
     if "input_ids" not in dataset.column_names:
-        found = ", ".join(dataset.column_names) or "none"
-        raise InputError(
-            f"{where} has no column 'input_ids'{did_you_mean('input_ids', dataset.column_names)}: "
-            f"its columns are {found}; `elf tokenize` writes what is needed"
-        )
+        near, found = did_you_mean("input_ids", dataset.column_names), ", ".join(dataset.column_names) or "none"
+        raise InputError(f"{where} has no column 'input_ids'{near}: its columns are {found}; `elf tokenize` writes "
+                         "what is needed")  # fmt: skip
     if len(dataset) == 0:
         raise InputError(f"{where} has no examples")
     names = [name for name in ("input_ids", "condition_input_ids") if name in dataset.column_names]
@@ -162,6 +134,7 @@ def token_table(dataset, where: str) -> TokenTable:
 
 
 def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
+    """Reads the text columns of a row; None where there are none."""
     names = [name for name in TEXT_COLUMNS if name in dataset.column_names]
     if not names:
         return None
@@ -170,10 +143,9 @@ def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
 
 
 def load_examples(path_or_name: str | Path, split: str | None = "train") -> Examples:
-    """Opens one split of a data folder or Hub data set; token ids stay memory-mapped.
+    """Opens one split of a data folder or Hub data set; token ids stay memory-mapped. InputError where it cannot.
 
-    A folder saved from a single Dataset counts as `train`. `split=None` takes the only split there is. Raises
-    InputError that says what is missing.
+    A folder saved from a single Dataset counts as `train`. `split=None` takes the only split.
     """
     name = str(path_or_name)
     if looks_like_a_path(name):
@@ -193,7 +165,7 @@ def split_names(path_or_name: str | Path) -> tuple[str, ...]:
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """What `elf tokenize` recorded about a folder; None where it did not write it."""
+    """The content of a folder's elf_data.json; None where there is none."""
     file = folder / METADATA_FILE
     if not file.is_file():
         return None
@@ -215,10 +187,8 @@ def check_ids(tokens: TokenTable, vocab_size: int) -> None:
                 continue
             place = int(np.argmax((used < 0) | (used >= vocab_size)))
             row = int(start) + int(np.searchsorted(offsets, offsets[0] + place, side="right")) - 1
-            raise InputError(
-                f"Row {row} of '{name}' has token id {used[place]}, outside the vocabulary of {vocab_size}: "
-                "the data was made with another tokenizer"
-            )
+            raise InputError(f"Row {row} of '{name}' has token id {used[place]}, outside the vocabulary of "
+                             f"{vocab_size}: the data was made with another tokenizer")  # fmt: skip
 
 
 def load_tokenizer(name_or_folder: str | Path):
@@ -231,19 +201,15 @@ def load_tokenizer(name_or_folder: str | Path):
         try:
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
-            raise InputError(f"{folder} holds no tokenizer that can be loaded: {one_line(error)}") from error
+            raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
     try:
         return AutoTokenizer.from_pretrained(name, local_files_only=True)
     except Exception:
         if not hub_reachable():
-            raise InputError(
-                f"The tokenizer {name} is neither a folder nor in the cache, and the Hugging Face Hub cannot be "
-                "reached: give --tokenizer DIR or --train-tokenizer SIZE"
-            ) from None
-    try:
+            why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
+            raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE") from None
+    with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
-    except Exception as error:
-        raise InputError(f"The tokenizer {name} cannot be had from the Hub: {one_line(error)}") from error
 
 
 def recorded_tokenizer(examples: Examples) -> str:
@@ -257,17 +223,21 @@ def recorded_tokenizer(examples: Examples) -> str:
 
 
 def vocab_size(tokenizer) -> int:
-    """Token ids there are, added tokens included."""
+    """Number of token ids, added tokens included."""
     return len(tokenizer)
 
 
 def pad_id(tokenizer) -> int:
-    if tokenizer.pad_token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no pad token: choose another or set one in it")
-    return tokenizer.pad_token_id
+    return _special_id(tokenizer, tokenizer.pad_token_id, "pad")
 
 
 def eos_id(tokenizer) -> int:
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no end token: choose another or set one in it")
-    return tokenizer.eos_token_id
+    return _special_id(tokenizer, tokenizer.eos_token_id, "end")
+
+
+def _special_id(tokenizer, token_id: int | None, kind: str) -> int:
+    if token_id is None:
+        raise InputError(
+            f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it"
+        )
+    return token_id

@@ -1,11 +1,12 @@
-"""Public source data of the published tasks, as Parquet files of the Hub, and where tokenized data goes by default.
+"""Public source data of the published tasks as Parquet files of the Hub, and the default folder of tokenized data.
 
-The files are fetched and read as they are: `datasets` no longer runs the scripts that some of these data sets have.
+The files are read directly, because `datasets` no longer runs the scripts that some of these data sets have.
 """
 
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from elfcli.data.toy import TASKS
@@ -13,7 +14,7 @@ from elfcli.errors import InputError
 
 T5_TOKENIZER = "google-t5/t5-small"
 REVISIONS = ("main", "refs/convert/parquet")
-"""Where Parquet is looked for: what the owners uploaded, else the branch on which the Hub converts data sets."""
+"""Revisions with Parquet files: what the owners uploaded, else the branch on which the Hub converts data sets."""
 
 
 @dataclass(frozen=True)
@@ -37,62 +38,49 @@ SOURCES = {
 
 
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
-    """Data folder named after what it holds, e.g. `data/xsum-t5`: the task or first file, and the tokenizer.
+    """Data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
 
     tokenizer: a name or folder, the size of one that is trained, None: T5's, or that of the toy task.
     """
     first = next(iter(inputs), "text")
     name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
     if tokenizer is None:
-        kind = "" if task in TASKS else "-t5"
-    else:
-        kind = f"-{Path(str(tokenizer)).name}"
-    return Path("data") / f"{name}{kind}"
+        return Path("data", name if task in TASKS else f"{name}-t5")
+    return Path("data", f"{name}-{Path(str(tokenizer)).name}")
 
 
-def public_files(
-    task: str, scratch: Path, report: Callable[[str], None] = lambda line: None
-) -> dict[str, tuple[str, ...]]:
-    """Parquet files of every split of a published task's source data, fetched to the Hub's cache (which keeps them).
+def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
+    """Parquet files of every split of a published task's source data, downloaded to the Hub's cache.
 
-    Files with struct columns are copied to `scratch` with one column per field. `report` is told what is fetched.
-    InputError where there is no network or the Hub does not have them.
+    Files with struct columns are copied to `scratch` with one column per field. InputError where there is no network
+    or the Hub does not have them.
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from elfcli.data.download import hub_reachable, retrying
-    from elfcli.errors import first_line
+    from elfcli.data.download import from_hub, hub_reachable, retrying
 
     source = SOURCES[task]
     if not hub_reachable():
         raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot be "
                          f"reached; give files of your own, {local_example(source)}")  # fmt: skip
-    try:
+    with from_hub(f"{task}: {source.repo}", f"; give files of your own, {local_example(source)}"):
         revision, found = find_files(source, HfApi().list_repo_files, retrying)
         names = [name for split in found.values() for name in split]
         report(f"fetching {len(names)} files of {source.repo}")
-        folder = Path(
-            retrying(
-                lambda: snapshot_download(source.repo, repo_type="dataset", revision=revision, allow_patterns=names)
-            )
-        )
-    except InputError:
-        raise
-    except Exception as error:  # the client raises its own, HTTP's and the file system's errors
-        raise InputError(f"{task}: {source.repo} cannot be had from the Hub ({first_line(error)}); give files of "
-                         f"your own, {local_example(source)}") from error  # fmt: skip
+        download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
+        folder = Path(retrying(lambda: download(allow_patterns=names)))
     return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in found.items()}
 
 
 def local_example(source: PublicSource) -> str:
-    """How the same data is tokenized from local files."""
-    keys = [column.rpartition(".")[2] for column in source.columns]
-    options = f"--source-key {keys[0]} --target-key {keys[1]}" if len(keys) == 2 else f"--text-key {keys[0]}"
+    """The command that tokenizes the same data from local files."""
+    flags = ("--source-key", "--target-key") if len(source.columns) == 2 else ("--text-key",)
+    options = " ".join(f"{flag} {key.rpartition('.')[2]}" for flag, key in zip(flags, source.columns, strict=True))
     return f"e.g. `elf tokenize --input train.jsonl {options}`"
 
 
 def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -> tuple[str, dict[str, list[str]]]:
-    """(revision, files of each split) of the first revision that has them all."""
+    """(revision, files of each split) of the first revision that has files of all splits."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     for revision in REVISIONS:
@@ -114,7 +102,7 @@ def split_files(names: Iterable[str], folder: str, split: str) -> list[str]:
 
 
 def flat(path: Path, scratch: Path) -> Path:
-    """The file, or where it has struct columns a copy with a column `struct.field` for each of their fields."""
+    """The file, or a copy with a column `struct.field` for each field of its struct columns."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile, ParquetWriter
 

@@ -2,7 +2,7 @@
 
     files -> chunks of documents -> token ids (in processes) -> packing -> Arrow file, in the order of the input
 
-The folder is written beside its place and renamed into it when complete. What it holds depends on the input and the
+The folder is written under a temporary name and renamed when complete. Its content depends on the input and the
 settings alone, not on the number of workers.
 """
 
@@ -30,11 +30,13 @@ from elfcli.errors import InputError, did_you_mean
 CHUNK = 1000
 """Documents per unit of work, and rows per Arrow record batch."""
 PERCENTILES = (50, 90, 99, 100)
+TEXT_COLUMNS = ("input_ids", "text")
+PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
 
 
 @dataclass(frozen=True)
 class Job:
-    """What `elf tokenize` was asked for; its options say what the fields mean."""
+    """The options of `elf tokenize`, where their meaning is described."""
 
     output: Path
     inputs: tuple[str, ...] = ()
@@ -51,10 +53,14 @@ class Job:
     skip_bad: bool = False
     overwrite: bool = False
 
+    @property
+    def trains_tokenizer(self) -> bool:
+        return self.train_tokenizer is not None or bool(self.task and not self.tokenizer)
+
 
 @dataclass
 class SplitSummary:
-    """What was written for a split. `lengths` holds the tokens of every row, per column."""
+    """What was written for a split. `lengths`: per column the number of tokens of every row, int64 (rows,)."""
 
     documents: int = 0
     examples: int = 0
@@ -77,15 +83,11 @@ class Summary:
 
 
 Progress = Callable[[str, int, int, int], None]
-"""Called with (what is being done, bytes read, bytes in all, documents so far)."""
+"""Called with (stage, bytes read, bytes in all, documents so far)."""
 
 
-def no_progress(stage: str, done: int, total: int, documents: int) -> None:
-    pass
-
-
-def tokenize(job: Job, progress: Progress = no_progress) -> Summary:
-    """Does the whole job; InputError for anything wrong with it or with the input, and then nothing is written."""
+def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
+    """Does the whole job. InputError for a wrong job or input, and then nothing is written."""
     output = job.output.expanduser().absolute()
     clear_killed(output)
     check_job(job)
@@ -127,17 +129,15 @@ def check_job(job: Job) -> None:
 
 
 def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
-    """The job on the task's public source data, whose few empty rows are counted and left out."""
+    """The job for the task's public source data, whose few empty rows are counted and skipped."""
     assert job.task is not None
     files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
     columns = SOURCES[job.task].columns
+    names = ("source_key", "target_key") if len(columns) == 2 else ("text_key",)
+    keys: dict[str, Any] = dict(zip(names, columns, strict=True))
     tokenizer = job.tokenizer or (T5_TOKENIZER if job.train_tokenizer is None else None)
-    if len(columns) == 1:
-        job = replace(job, text_key=columns[0])
-    else:
-        job = replace(job, source_key=columns[0], target_key=columns[1])
     inputs, validation = files["train"], files.get("validation", ())
-    return replace(job, inputs=inputs, validation=validation, tokenizer=tokenizer, skip_bad=True)
+    return replace(job, inputs=inputs, validation=validation, tokenizer=tokenizer, skip_bad=True, **keys)
 
 
 def check_output(output: Path, overwrite: bool) -> None:
@@ -162,7 +162,7 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     for name, corpus in corpora.items():
         part = folder / name if job.validation else folder
         part.mkdir(exist_ok=True)
-        splits[name] = write_split(corpus, part, job, (name, tokenizer), progress)
+        splits[name] = write_split(corpus, part, job, name, tokenizer, progress)
     if job.validation:
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
     summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
@@ -172,9 +172,9 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
 
 
 def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
-    """Trains the tokenizer or takes the named one; either way it is kept in `folder`."""
+    """The tokenizer that the job trains or names, saved in `folder`."""
     folder.mkdir()
-    if job.train_tokenizer is not None or (job.task and not job.tokenizer):
+    if job.trains_tokenizer:
         documents = observed(corpus, "training the tokenizer", progress)
         train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer)
         return load_tokenizer(folder)
@@ -185,7 +185,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
 
 
 def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
-    """The documents, with the progress told every thousand."""
+    """The documents; `progress` is called every thousand."""
     total = sum(path.stat().st_size for path in corpus.files)
     for texts in corpus:
         if corpus.reading.documents % CHUNK == 0:
@@ -195,22 +195,21 @@ def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[s
 
 
 def write_split(
-    corpus: Corpus, folder: Path, job: Job, name_and_tokenizer: tuple[str, Any], progress: Progress
+    corpus: Corpus, folder: Path, job: Job, name: str, tokenizer: Any, progress: Progress
 ) -> SplitSummary:
-    name, tokenizer = name_and_tokenizer
     start = time.perf_counter()
     summary = SplitSummary()
     tokenizer_folder = folder.parent if job.validation else folder
     documents = observed(corpus, f"tokenizing {name}", progress)
     encoded = encode(chunks_of(documents, CHUNK), tokenizer, tokenizer_folder / TOKENIZER_FOLDER, job.workers)
     if job.pack:
-        columns: Iterable[dict[str, Any]] = packed(encoded, job.pack, eos_id(tokenizer), summary)
+        names: tuple[str, ...] = ("input_ids",)
+        batches: Iterable[list] = packed(encoded, job.pack, eos_id(tokenizer), summary)
     else:
-        columns = (token_columns(tokens) | text_columns(chunk) for chunk, tokens in encoded)
-    names = ["input_ids"] if job.pack else list(column_names(corpus.keys.conditional))
-    lengths = write_arrow(columns, names, folder)
-    summary.lengths = lengths
-    summary.examples = len(lengths["input_ids"])
+        names = PAIR_COLUMNS if corpus.keys.conditional else TEXT_COLUMNS
+        batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
+    summary.lengths = write_arrow(batches, names, folder)
+    summary.examples = len(summary.lengths["input_ids"])
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start
     if not summary.examples:
@@ -218,54 +217,35 @@ def write_split(
     return summary
 
 
-def column_names(conditional: bool) -> tuple[str, ...]:
-    return ("condition_input_ids", "input_ids", "input", "reference") if conditional else ("input_ids", "text")
-
-
-def token_columns(tokens: list[Tokens]) -> dict[str, Tokens]:
-    return dict(
-        zip(("condition_input_ids", "input_ids") if len(tokens) == 2 else ("input_ids",), tokens, strict=True)
-    )
-
-
-def text_columns(chunk: Chunk) -> dict[str, list[str]]:
-    names = ("input", "reference") if len(chunk[0]) == 2 else ("text",)
-    return {name: list(texts) for name, texts in zip(names, zip(*chunk, strict=True), strict=True)}
-
-
 def packed(
     encoded: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[list[Tokens]]:
+    """Batches of full sequences; writes the number of remaining tokens to the summary."""
     rest = None
     for _, (tokens,) in encoded:
         rows, rest = pack_rows(rest, tokens, length, eos)
         summary.dropped_tokens = len(rest)
         if len(rows):
-            yield {"input_ids": (rows.reshape(-1), np.full(len(rows), length, np.int64))}
+            yield [(rows.reshape(-1), np.full(len(rows), length, np.int64))]
 
 
 def percentiles(lengths: np.ndarray) -> dict[str, int]:
-    """Row lengths that so many per cent of the rows do not exceed, and the greatest."""
+    """Percentiles of row lengths, and the greatest length."""
     found = np.percentile(lengths, PERCENTILES, method="higher")
     return dict(zip(("p50", "p90", "p99", "max"), map(int, found), strict=True))
 
 
 def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
-    """What `elf_data.json` says; it depends on the input and the settings alone."""
-    settings: dict[str, Any] = {
-        "task": job.task,
-        "seed": job.seed if job.task in TASKS else None,
-        "keys": summary.keys,
-    }
-    settings |= {"pack": job.pack, "train_tokenizer": job.train_tokenizer, "skip_bad": job.skip_bad}
-    trained = job.train_tokenizer is not None or (job.task and not job.tokenizer)
+    """The content of `elf_data.json`; it depends on the input and the settings alone."""
+    seed = job.seed if job.task in TASKS else None
     return {
         "elf_version": __version__,
         "kind": "conditional" if len(summary.keys) == 2 else "text",
         "tokenizer": TOKENIZER_FOLDER,
-        "tokenizer_source": "trained" if trained else job.tokenizer or T5_TOKENIZER,
+        "tokenizer_source": "trained" if job.trains_tokenizer else job.tokenizer or T5_TOKENIZER,
         "vocab_size": summary.vocab_size,
-        "settings": settings,
+        "settings": {"task": job.task, "seed": seed, "keys": summary.keys, "pack": job.pack,
+                     "train_tokenizer": job.train_tokenizer, "skip_bad": job.skip_bad},
         "splits": {
             name: {
                 "examples": split.examples,
@@ -274,14 +254,12 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
                 "tokens": split.tokens,
                 "dropped_tokens": split.dropped_tokens,
                 "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
-                "sources": [
-                    {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-                    for path in corpora[name].files
-                ],
+                "sources": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+                            for path in corpora[name].files],
             }
             for name, split in summary.splits.items()
         },
-    }
+    }  # fmt: skip
 
 
 def cut_counts(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> dict[str, int]:

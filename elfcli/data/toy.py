@@ -1,4 +1,4 @@
-"""Built-in tasks from our own grammar, for trying everything without a network.
+"""Built-in tasks from a grammar in this file, to try everything without a network.
 
 `toy-de-en`: German to English sentences whose translation needs agreement in gender and case and a change of word
 order (verb second, verb last, fronted objects and adverbs, modal verbs). `toy-text`: English sentences of the same
@@ -8,6 +8,7 @@ grammar. `toy-summary`: a short story to one line. Everything is a pure function
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from random import Random
 
@@ -22,6 +23,11 @@ class Noun:
     german: str
     gender: str
     english: str
+
+
+def _nouns(text: str) -> tuple[Noun, ...]:
+    """Nouns from `german gender english, ...`."""
+    return tuple(Noun(*words.split()) for words in text.split(", "))
 
 
 @dataclass(frozen=True)
@@ -53,27 +59,9 @@ class Clause:
     adverb: tuple[str, str] | None = None
 
 
-PERSONS = (
-    Noun("mann", "m", "man"),
-    Noun("lehrer", "m", "teacher"),
-    Noun("frau", "f", "woman"),
-    Noun("kind", "n", "child"),
-    Noun("mädchen", "n", "girl"),
-)
-ANIMALS = (
-    Noun("hund", "m", "dog"),
-    Noun("vogel", "m", "bird"),
-    Noun("katze", "f", "cat"),
-    Noun("pferd", "n", "horse"),
-)
-THINGS = (
-    Noun("ball", "m", "ball"),
-    Noun("apfel", "m", "apple"),
-    Noun("blume", "f", "flower"),
-    Noun("tasche", "f", "bag"),
-    Noun("buch", "n", "book"),
-    Noun("bild", "n", "picture"),
-)
+PERSONS = _nouns("mann m man, lehrer m teacher, frau f woman, kind n child, mädchen n girl")
+ANIMALS = _nouns("hund m dog, vogel m bird, katze f cat, pferd n horse")
+THINGS = _nouns("ball m ball, apfel m apple, blume f flower, tasche f bag, buch n book, bild n picture")
 ADJECTIVES = (("klein", "small"), ("groß", "big"), ("alt", "old"), ("schön", "beautiful"))
 TRANSITIVE = (
     (Verb("sieht", "sehen", "sees", "see"), PERSONS + ANIMALS, PERSONS + ANIMALS + THINGS),
@@ -85,6 +73,7 @@ HELP = Verb("hilft", "helfen", "helps", "help")
 DITRANSITIVE = (Verb("gibt", "geben", "gives", "give"), Verb("zeigt", "zeigen", "shows", "show"))
 OPINIONS = (("sagt", "says"), ("glaubt", "believes"))
 FEELINGS = (("lacht", "laughs"), ("wartet", "waits"))
+SPEAKERS = [(verb, ("dass", "that")) for verb in OPINIONS] + [(verb, ("weil", "because")) for verb in FEELINGS]
 MODALS = (("kann", "can"), ("muss", "must"), ("soll", "should"))
 ADVERBS = (("heute", "today"), ("jetzt", "now"))
 
@@ -109,7 +98,9 @@ def adjective_ending(gender: str, case: str, definite: bool) -> str:
     return "er" if gender == "m" else "es"
 
 
-def german_phrase(phrase: NounPhrase, case: str) -> list[str]:
+def german_phrase(phrase: NounPhrase | None, case: str) -> list[str]:
+    if phrase is None:
+        return []
     noun = phrase.noun
     article = (DEFINITE if phrase.definite else INDEFINITE)[case][noun.gender]
     if phrase.adjective is None:
@@ -117,53 +108,49 @@ def german_phrase(phrase: NounPhrase, case: str) -> list[str]:
     return [article, phrase.adjective[0] + adjective_ending(noun.gender, case, phrase.definite), noun.german]
 
 
-def english_phrase(phrase: NounPhrase) -> list[str]:
+def english_phrase(phrase: NounPhrase | None) -> list[str]:
+    if phrase is None:
+        return []
     words = [phrase.noun.english] if phrase.adjective is None else [phrase.adjective[1], phrase.noun.english]
     article = "the" if phrase.definite else "an" if words[0][0] in "aeiou" else "a"
     return [article, *words]
 
 
 def may_stand_first(clause: Clause) -> bool:
-    """A fronted accusative is told from a subject only by a masculine article on one of the two."""
+    """Whether the accusative may be fronted: only a masculine article shows which noun is the subject."""
     return clause.accusative is not None and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender)
 
 
-def german_main(clause: Clause, front: str) -> list[str]:
-    """Verb second; `front` names what stands before it: subject, adverb, accusative or dative."""
-    parts = {
+def german_parts(clause: Clause) -> dict[str, list[str]]:
+    """Words of the subject, the adverb and the objects in their usual order; none for a part that is absent."""
+    return {
         "subject": german_phrase(clause.subject, "nominative"),
         "adverb": [clause.adverb[0]] if clause.adverb else [],
-        "dative": german_phrase(clause.dative, "dative") if clause.dative else [],
-        "accusative": german_phrase(clause.accusative, "accusative") if clause.accusative else [],
+        "dative": german_phrase(clause.dative, "dative"),
+        "accusative": german_phrase(clause.accusative, "accusative"),
     }
-    words = [*parts.pop(front), clause.modal[0] if clause.modal else clause.verb.german]
-    for rest in parts.values():
-        words += rest
-    return [*words, clause.verb.german_infinitive] if clause.modal else words
+
+
+def german_main(clause: Clause, front: str) -> list[str]:
+    """Verb second; `front` names the part before it: subject, adverb, accusative or dative."""
+    parts, verb = german_parts(clause), clause.verb
+    words = [*parts.pop(front), clause.modal[0] if clause.modal else verb.german, *chain(*parts.values())]
+    return [*words, verb.german_infinitive] if clause.modal else words
 
 
 def german_subordinate(clause: Clause) -> list[str]:
     """Verb last, after a modal's infinitive."""
-    words = german_phrase(clause.subject, "nominative")
-    if clause.adverb:
-        words = [*words, clause.adverb[0]]
-    if clause.dative:
-        words += german_phrase(clause.dative, "dative")
-    if clause.accusative:
-        words += german_phrase(clause.accusative, "accusative")
-    if clause.modal:
-        return [*words, clause.verb.german_infinitive, clause.modal[0]]
-    return [*words, clause.verb.german]
+    verbs = [clause.verb.german_infinitive, clause.modal[0]] if clause.modal else [clause.verb.german]
+    return [*chain(*german_parts(clause).values()), *verbs]
 
 
 def english_clause(clause: Clause) -> list[str]:
     """Subject, verb, objects, adverb, in main and subordinate clauses alike."""
     words = english_phrase(clause.subject)
     words += [clause.modal[1], clause.verb.english_infinitive] if clause.modal else [clause.verb.english]
-    if clause.accusative:
-        words += english_phrase(clause.accusative)
+    words += english_phrase(clause.accusative)
     if clause.dative:
-        words += (["to"] if clause.accusative else []) + english_phrase(clause.dative)
+        words += ["to"] * bool(clause.accusative) + english_phrase(clause.dative)
     return [*words, clause.adverb[1]] if clause.adverb else words
 
 
@@ -198,9 +185,7 @@ def draw_translation(random: Random) -> dict[str, str]:
         clause = draw_clause(random)
         if random.random() < 0.35:
             speaker = draw_phrase(random, PERSONS, (clause.subject,))
-            verb, link = random.choice(
-                [(verb, ("dass", "that")) for verb in OPINIONS] + [(verb, ("weil", "because")) for verb in FEELINGS]
-            )
+            verb, link = random.choice(SPEAKERS)
             german = [*german_phrase(speaker, "nominative"), verb[0], link[0], *german_subordinate(clause)]
             english = [*english_phrase(speaker), verb[1], link[1], *english_clause(clause)]
         else:
@@ -217,7 +202,7 @@ def draw_text(random: Random) -> dict[str, str]:
 
 
 def draw_summary(random: Random) -> dict[str, str]:
-    """Three sentences, one of them beside the point, and one line that joins the other two."""
+    """Three sentences, one of them irrelevant, and one line that joins the other two."""
     person = draw_phrase(random, PERSONS)
     thing = draw_phrase(random, ANIMALS + THINGS, (person,))
     other = draw_phrase(random, PERSONS + ANIMALS, (person, thing))
@@ -225,36 +210,31 @@ def draw_summary(random: Random) -> dict[str, str]:
     found = NounPhrase(thing.noun, False, random.choice(ADJECTIVES))
     verb, adverb = random.choice(TRANSITIVE[2:3] + TRANSITIVE[1:2])[0], random.choice(ADVERBS)
     beside = draw_phrase(random, THINGS, (thing,))
-    sentences = [
-        english_clause(Clause(TRANSITIVE[0][0], hero, found)),
-        english_clause(
-            Clause(verb, NounPhrase(hero.noun, True, None), NounPhrase(found.noun, True, None), None, None, adverb)
-        ),
-    ]
+    again = Clause(verb, NounPhrase(hero.noun, True, None), NounPhrase(found.noun, True, None), adverb=adverb)
+    sentences = [english_clause(Clause(TRANSITIVE[0][0], hero, found)), english_clause(again)]
     sentences.insert(random.randrange(3), english_clause(Clause(TRANSITIVE[1][0], other, beside)))
-    summary = english_clause(Clause(verb, hero, found, None, None, adverb))
+    summary = english_clause(Clause(verb, hero, found, adverb=adverb))
     return {"input": " ".join(" ".join([*words, "."]) for words in sentences), "output": " ".join(summary)}
 
 
-TASKS: dict[str, Callable[[Random], dict[str, str]]] = {
-    "toy-de-en": draw_translation,
-    "toy-text": draw_text,
-    "toy-summary": draw_summary,
-}
+Example = dict[str, str]
+TASKS: dict[str, Callable[[Random], Example]] = {
+    "toy-de-en": draw_translation, "toy-text": draw_text, "toy-summary": draw_summary
+}  # fmt: skip
 
 
 def generate(
     task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[Example]]:
     """Examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
 
     Inputs are distinct, and no text of the validation split (neither side) occurs in training. Raises InputError
-    for an unknown task or for more examples than the grammar yields.
+    for an unknown task and for more examples than the grammar has.
     """
     if task not in TASKS:
         raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: there are {', '.join(TASKS)}")
     random = Random(f"{task} {seed}")
-    splits: dict[str, list[dict[str, str]]] = {"validation": [], "train": []}
+    splits: dict[str, list[Example]] = {"validation": [], "train": []}
     seen: set[str] = set()
     held_out: set[str] = set()
     for split, wanted in (("validation", num_validation), ("train", num_train)):
@@ -262,25 +242,20 @@ def generate(
         while len(splits[split]) < wanted:
             example = TASKS[task](random)
             first, *_ = texts = tuple(example.values())
-            if first in seen or held_out.intersection(texts):
-                misses += 1
-                if misses > 100_000:
-                    raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
-                continue
-            misses = 0
-            seen.add(first)
-            splits[split].append(example)
+            if first not in seen and held_out.isdisjoint(texts):
+                misses = 0
+                seen.add(first)
+                splits[split].append(example)
+            elif (misses := misses + 1) > 100_000:
+                raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
         held_out = {text for example in splits["validation"] for text in example.values()}
     return {"train": splits["train"], "validation": splits["validation"]}
 
 
-def task_files(
-    task: str, folder: Path, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
-) -> dict[str, Path]:
+def task_files(task: str, folder: Path, **sizes_and_seed: int) -> dict[str, Path]:
     """Writes `train.jsonl` and `validation.jsonl` of a task into an existing folder; returns their paths."""
     paths = {}
-    splits = generate(task, num_train=num_train, num_validation=num_validation, seed=seed)
-    for split, examples in splits.items():
+    for split, examples in generate(task, **sizes_and_seed).items():
         paths[split] = folder / f"{split}.jsonl"
         lines = (json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
         paths[split].write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Training small tokenizers: SentencePiece models in the form in which Hugging Face's T5 tokenizer loads them."""
+"""Trains small tokenizers: SentencePiece models that Hugging Face's T5 tokenizer class loads."""
 
 import io
 import json
@@ -11,15 +11,15 @@ from elfcli.errors import ElfError, InputError
 
 MOST_SENTENCES = 1_000_000
 LONGEST_SENTENCE = 100_000
-"""In bytes; longer documents are left out of the training of the tokenizer (not out of the data)."""
+"""In bytes; the tokenizer is trained without longer documents (the data keeps them)."""
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:
     """Writes `spiece.model` and `tokenizer_config.json` into an existing folder.
 
-    `size` is the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None makes every word
-    of the texts one piece. Deterministic: one thread, the first million documents. Raises InputError where the texts
-    do not yield `size` pieces.
+    size: the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None: every word of the
+    texts is one piece. Deterministic: one thread, the first million documents. InputError where the texts do not
+    yield `size` pieces.
     """
     import sentencepiece
 
@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
     failures: list[BaseException] = []
 
     def watched() -> Iterator[str]:
-        """SentencePiece turns what fails in here into a RuntimeError of its own; the failure itself is kept."""
+        """The texts; an exception is kept, because SentencePiece replaces it with a RuntimeError of its own."""
         try:
             yield from texts
         except (Exception, KeyboardInterrupt) as failure:
@@ -41,34 +41,23 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
 
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=watched(),
-            model_writer=model,
-            pad_id=0,
-            eos_id=1,
-            unk_id=2,
-            bos_id=-1,
-            pad_piece="<pad>",
-            eos_piece="</s>",
-            unk_piece="<unk>",
-            num_threads=1,
-            input_sentence_size=MOST_SENTENCES,
-            shuffle_input_sentence=False,
-            max_sentence_length=LONGEST_SENTENCE,
-            minloglevel=2,
+            sentence_iterator=watched(), model_writer=model, num_threads=1, minloglevel=2,
+            pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>",
+            input_sentence_size=MOST_SENTENCES, shuffle_input_sentence=False, max_sentence_length=LONGEST_SENTENCE,
             **kind,
-        )
+        )  # fmt: skip
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
         raise training_failure(size, str(error)) from error
     (folder / "spiece.model").write_bytes(model.getvalue())
-    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0}
-    settings |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>",
+                "unk_token": "<unk>"}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def training_failure(size: int | None, message: str) -> ElfError:
-    """SentencePiece's complaint in the user's terms."""
+    """The error for the user that corresponds to SentencePiece's message."""
     if most := re.search(r"set it to a value <= (\d+)", message):
         return InputError(f"--train-tokenizer {size} is too large for this text: it yields at most {most[1]} pieces")
     if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):

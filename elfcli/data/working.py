@@ -1,7 +1,7 @@
-"""The hidden folder in which `elf tokenize` works, beside its output, and what was left there by one that was killed.
+"""The hidden working folder of `elf tokenize` beside its output, and cleaning up after a process that was killed.
 
-.NAME.xxxxxxxx/elf-tokenize.lock  held with flock by the process that works there; where it is free, nobody does
-.NAME.xxxxxxxx/replaced           the old data of --overwrite, from before the new gets its name until all is deleted
+.NAME.xxxxxxxx/elf-tokenize.lock  held with flock while a process works there; a free lock means that none does
+.NAME.xxxxxxxx/replaced           the old data of --overwrite, kept until the new data has its name
 """
 
 import fcntl
@@ -19,46 +19,49 @@ LOCK, REPLACED = "elf-tokenize.lock", "replaced"
 
 @contextmanager
 def working_folder(output: Path) -> Iterator[Path]:
-    """A new folder beside `output`, deleted in the end; `replaced` goes back where nothing has come in its place."""
+    """A new folder beside `output`, deleted in the end; `replaced` is moved back if there is no new data."""
     folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         with open(folder / f"{LOCK}.new", "w", encoding="utf-8") as file:
-            with suppress(OSError):  # a file system without locks: then nobody else ever deletes this folder
+            with suppress(OSError):  # a file system without locks: no other process deletes this folder
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (folder / f"{LOCK}.new").rename(folder / LOCK)  # named once it is held, so it is never seen free
+                (folder / f"{LOCK}.new").rename(folder / LOCK)  # named once it is held: others never see it free
             try:
                 yield folder
             finally:
                 _put_back(folder, output)
                 _empty(folder)
     finally:
-        if not (folder / REPLACED).exists():  # as it does where it could not be put back
+        if not (folder / REPLACED).exists():  # it does if it could not be moved back
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_killed(output: Path) -> None:
-    """Deletes the working folders of killed processes beside `output`; data that one had moved away is put back.
+    """Deletes the working folders of killed processes beside `output` and moves old data back from them.
 
-    OSError where it cannot be put back; what cannot be deleted stays.
+    OSError where it cannot be moved back; what cannot be deleted stays.
     """
     named = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
-    left = [path for path in output.parent.glob(".*") if named.fullmatch(path.name) and (path / LOCK).is_file()]
-    for folder in sorted(left, key=_changed, reverse=True):
+    found = [path for path in output.parent.glob(".*") if named.fullmatch(path.name) and (path / LOCK).is_file()]
+    for folder in sorted(found, key=_changed, reverse=True):
         with _held(folder) as free:
-            if free and not folder.is_symlink():
-                _clear(folder, output)
+            if not free or folder.is_symlink():
+                continue
+            if _put_back(folder, output):
+                say(f"{output}: the data that was here is back; a process was killed while it replaced it")
+            _empty(folder)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
     """Holds the lock of a working folder; False where another process does, or where it cannot be opened."""
     with ExitStack() as stack:
-        try:
+        free = False
+        with suppress(OSError):
             file = stack.enter_context(open(folder / LOCK, "r+", encoding="utf-8"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
-        except OSError:
-            free = False
         yield free
 
 
@@ -66,13 +69,6 @@ def _changed(folder: Path) -> float:
     with suppress(OSError):
         return folder.stat().st_mtime
     return 0.0
-
-
-def _clear(folder: Path, output: Path) -> None:
-    if _put_back(folder, output):
-        say(f"{output}: the data that was here is back; a process was killed while it replaced it")
-    _empty(folder)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _put_back(folder: Path, output: Path) -> bool:
@@ -83,9 +79,9 @@ def _put_back(folder: Path, output: Path) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Deletes all but the lock, by which the rest is known as ours if this is killed too."""
+    """Deletes all but the lock, which marks the rest as ours if this process is killed too."""
     if (folder / REPLACED).exists():
-        (folder / REPLACED).rename(folder / "old")  # half deleted it must not be put back
+        (folder / REPLACED).rename(folder / "old")  # half deleted, it must not be moved back
     for path in folder.glob("*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Sampling from trained models and scoring texts: BLEU, ROUGE, generative perplexity."""

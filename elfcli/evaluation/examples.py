@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, load_examples, split_names
@@ -47,7 +47,8 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
     examples = evaluation_examples(model.config, data)
     if examples.tokens.condition_input_ids is None:
         raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
-    conditions, rows = [], []
+    conditions: list[Any] = []
+    rows: list[dict] = []
     for i in range(min(count, len(examples))):
         tokens, texts = examples.tokens[i], examples.texts(i) if examples.texts else {}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from elfcli.errors import InputError
 from elfcli.hub.names import PUBLISHED
-from elfcli.runs.folder import CONFIG_FILE
+from elfcli.runs.folder import CHECKPOINT_FOLDER, CONFIG_FILE, steps_of
 from elfcli.ui.progress import say
 
 DEFAULT_TASK, DEFAULT_MODEL = "owt", "ELF-B"
@@ -40,8 +40,7 @@ def runs_here() -> list[Path]:
 
 def last_saved(run: Path) -> float | None:
     """When the newest checkpoint was written (seconds since the epoch); None where there is none."""
-    times = [path.stat().st_mtime for path in (run / "checkpoints").glob("*/") if path.name.isdecimal()]
-    return max(times, default=None)
+    return max(((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in steps_of(run)), default=None)
 
 
 def fits(run: Path, task: str | None, model: str | None) -> bool:

@@ -1,0 +1,1 @@
+"""The paper's objective, samplers and schedules as pure functions of arrays."""

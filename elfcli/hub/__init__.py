@@ -1,0 +1,1 @@
+"""Trained models from other places and for others: reading, exporting, publishing."""

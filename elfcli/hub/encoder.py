@@ -6,7 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from elfcli.config.schema import Encoder as EncoderConfig
+from elfcli.config.schema import EncoderSettings
 from elfcli.errors import InputError
 from elfcli.hub.encoder_pickle import read_encoder_pickle
 from elfcli.hub.huggingface import fetch, load_t5, read_json, t5_shape
@@ -14,8 +14,8 @@ from elfcli.hub.reference import t5_from_reference
 from elfcli.models.encoder import Encoder, apply_t5, apply_table
 
 
-def load_encoder(cfg: EncoderConfig, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:
-    """The encoder of the settings for ids below `vocab_size`. InputError where it cannot be had or is too small."""
+def load_encoder(cfg: EncoderSettings, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:
+    """The encoder of the settings for ids below `vocab_size`. InputError if it is missing or has fewer tokens."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
         return Encoder(table, apply_table, cfg.embedding_dim, vocab_size)

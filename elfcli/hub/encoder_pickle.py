@@ -1,4 +1,4 @@
-"""The encoder pickle of the reference, read by an unpickler that admits arrays and nothing else."""
+"""Reads the reference's encoder pickle with an unpickler that admits nothing but arrays."""
 
 import pickle
 from pathlib import Path
@@ -11,7 +11,7 @@ from elfcli.hub.reference import flatten
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
-    """The flat encoder tree of the reference's pickle {"params": tree}. Anything but arrays is refused unread.
+    """The flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread.
 
     path: a file, or `org/repository/file` on the Hub.
     """
@@ -23,9 +23,12 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # a damaged pickle raises whatever it meets
+    except Exception as error:  # a damaged pickle raises any kind
         raise InputError(f"{path}: not a pickle of arrays, or a damaged one ({first_line(error)})") from None
-    flat = flatten(content["params"]) if isinstance(content, dict) and isinstance(content.get("params"), dict) else {}
+    try:
+        flat = flatten(content["params"])
+    except (AssertionError, IndexError, KeyError, TypeError):  # no dict, or one whose keys are no names
+        flat = {}
     if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
         raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
     return flat
@@ -39,7 +42,7 @@ def _pickle_file(path: str) -> Path:
 
 
 def _reconstruct(_subtype, _shape, _typecode):
-    """An empty array, whose state numpy checks against the bytes that follow; the shape given here is not trusted."""
+    """An empty array; numpy checks the state that follows against its bytes, and the shape given here is not used."""
     return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
 
 
@@ -52,7 +55,7 @@ def _frombuffer(buffer, dtype, shape, order):
 
 
 def _jax_array(_numpy_reconstruct, _args, array_state, _aval_state):
-    """What a jax.Array pickles to: the parts of a numpy array."""
+    """A jax.Array, which pickles as the parts of a numpy array."""
     array = _reconstruct(None, None, None)
     array.__setstate__(array_state)
     return array
@@ -68,12 +71,11 @@ ADMITTED = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Admits what numpy and JAX arrays pickle to, by stand-ins of ours, and refuses every other name."""
+    """Reads pickled numpy and JAX arrays with the functions of ADMITTED and refuses every other name."""
 
     def find_class(self, module, name):
         try:
             return ADMITTED[module, name]
         except KeyError:
-            raise InputError(
-                f"the pickle asks for {module}.{name}; only arrays are admitted, nothing was run"
-            ) from None
+            what = f"the pickle asks for {module}.{name}; only arrays are admitted, nothing was run"
+            raise InputError(what) from None

@@ -1,6 +1,6 @@
-"""A trained network as a folder for others: weights, settings, tokenizer, sampling presets and a model card.
+"""Exports a trained network as a folder for others.
 
-model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or as the PyTorch port
+model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or the PyTorch port's
 config.toml          every setting, without paths of this machine
 tokenizer/           the tokenizer; encoder/ the T5 encoder, where it is a folder of this machine
 sampling.yaml        the sampling presets in the reference's form
@@ -12,6 +12,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -27,49 +28,33 @@ from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
 from elfcli.hub.reference import elf_to_reference, t5_from_reference
 from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
 from elfcli.hub.torch_port import elf_to_torch
+from elfcli.runs.folder import steps_of
 from elfcli.runs.secrets import holds_secret
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-)
-ALLOWED = (
-    WEIGHTS_FILE,
-    CONFIG_FILE,
-    "sampling.yaml",
-    "README.md",
-    "encoder/config.json",
-    f"encoder/{WEIGHTS_FILE}",
-    f"checkpoints/*/{WEIGHTS_FILE}",
-    *(f"tokenizer/{name}" for name in TOKENIZER_FILES),
-)
-"""All that an exported folder holds and all that is ever uploaded."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                   "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json",
+                   "merges.txt")  # fmt: skip
+ALLOWED = (WEIGHTS_FILE, CONFIG_FILE, "sampling.yaml", "README.md", "encoder/config.json", f"encoder/{WEIGHTS_FILE}",
+           f"checkpoints/*/{WEIGHTS_FILE}", *(f"tokenizer/{name}" for name in TOKENIZER_FILES))  # fmt: skip
+"""All files of an exported folder; nothing else is ever uploaded."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """name: what the card calls the model, None: the folder's name. steps: further checkpoints to add."""
+    """name: the model's name in the card, None: the folder's. steps: further checkpoints of the run to add."""
 
     name: str | None = None
     torch_names: bool = False
     license: str = "mit"
-    steps: tuple[int, ...] = ()
+    steps: tuple[int, ...] | Literal["all"] = ()
     overwrite: bool = False
 
 
 def export(source: Source, config: Config, folder: Path, options: ExportOptions | None = None) -> Path:
     """Writes the folder, whole or not at all; returns it.
 
-    InputError where it exists (unless options.overwrite, and then only a folder that was exported before), or where
-    a text that would be written holds what looks like a secret.
+    InputError where it exists (options.overwrite replaces a folder that was exported before), or where a text of the
+    export holds what looks like a secret.
     """
     options = options or ExportOptions()
     check_target(folder, options.overwrite)
@@ -88,7 +73,7 @@ def export(source: Source, config: Config, folder: Path, options: ExportOptions 
 
 
 def check_target(folder: Path, overwrite: bool) -> None:
-    """InputError where the folder may not be written."""
+    """InputError where there is a folder that may not be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or not is_exported(folder):
@@ -98,7 +83,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
 
 
 def move_into_place(part: Path, folder: Path) -> None:
-    """Renames the finished folder; an earlier one goes only when the new one is there."""
+    """Renames the finished folder; an earlier one is deleted after that."""
     if not folder.exists():
         part.rename(folder)
         return
@@ -118,22 +103,19 @@ def write_files(source: Source, config: Config, folder: Path, options: ExportOpt
     own_encoder = write_encoder(config, folder / EXPORTED_ENCODER)
     shared = portable_config(config, own_encoder)
     write_weights(source, folder / WEIGHTS_FILE, options.torch_names)
-    for step in options.steps:
+    kept = steps_of(source.folder) if source.folder is not None else []
+    for step in kept if options.steps == "all" else options.steps:
         other = source if step == source.step else open_source(str(source.folder), ema=source.ema, step=step)
         write_weights(other, folder / "checkpoints" / str(step) / WEIGHTS_FILE, options.torch_names)
     write_tokenizer(source, config, folder / "tokenizer")
     presets = [setting.model_dump(mode="json") for setting in config.sampling]
-    texts = {
-        CONFIG_FILE: to_toml(shared),
-        "sampling.yaml": yaml.safe_dump(presets, sort_keys=False),
-        "README.md": model_card(source, shared, name, options.license),
-    }
-    for file, text in texts.items():
-        (folder / file).write_text(text, encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(to_toml(shared), encoding="utf-8")
+    (folder / "sampling.yaml").write_text(yaml.safe_dump(presets, sort_keys=False), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(source, shared, name, options.license), encoding="utf-8")
 
 
 def write_weights(source: Source, path: Path, torch_names: bool = False) -> None:
-    """The weights as float32 safetensors, the same bytes whenever the weights are the same."""
+    """Writes the weights as float32 safetensors; equal weights give equal bytes."""
     import numpy as np
     from safetensors.numpy import save_file
 
@@ -145,7 +127,7 @@ def write_weights(source: Source, path: Path, torch_names: bool = False) -> None
 
 
 def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
-    """The tokenizer's files, without paths of this machine."""
+    """Writes the tokenizer's files, without paths of this machine."""
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     if Path(name).is_dir():
         folder.mkdir()
@@ -164,7 +146,7 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
 
 
 def write_encoder(config: Config, folder: Path) -> bool:
-    """Writes the T5 encoder where it cannot be had by a Hub name; returns whether it did."""
+    """Writes the T5 encoder if it is a local folder or pickle; returns whether it did."""
     from safetensors.numpy import save_file
 
     name, pickle = config.encoder.encoder_model_name, config.encoder.encoder_checkpoint
@@ -180,7 +162,7 @@ def write_encoder(config: Config, folder: Path) -> bool:
 
 
 def portable_config(config: Config, own_encoder: bool) -> Config:
-    """The settings without accounts, and with local paths reduced to names."""
+    """The settings without the tracking section, and with local paths reduced to names."""
     sections: dict = {"tracking": Tracking()}
     for section in SECTIONS.keys() - sections.keys():
         part = getattr(config, section)
@@ -205,9 +187,3 @@ def refuse_secrets(folder: Path) -> None:
                 setting = line.partition("=")[0].strip() if "=" in line else f"line {number}"
                 raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written or "
                                  "sent; remove it there or from the run's config.toml")  # fmt: skip
-
-
-def kept_steps(run: Path) -> tuple[int, ...]:
-    """Steps of the checkpoints that a run has kept."""
-    folder = run / "checkpoints"
-    return tuple(sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())) if folder.is_dir() else ()

@@ -1,4 +1,4 @@
-"""Pretrained T5 encoders and GPT-2 from a Hugging Face folder or Hub name (safetensors)."""
+"""Loads T5 encoders and GPT-2 from a Hugging Face folder or by Hub name (safetensors)."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from elfcli.models.t5 import T5Shape
 
 
 def fetch(name: str, filename: str, what: str) -> Path:
-    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`; InputError if not there."""
+    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`; InputError without it."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():
@@ -22,19 +22,18 @@ def fetch(name: str, filename: str, what: str) -> Path:
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{name}: no such folder, wanted as the {what}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from elfcli.data.download import hub_reachable
+    from elfcli.data.download import from_hub, hub_reachable
 
     repo, _, revision = name.partition("@")
     local = not hub_reachable()  # asked first because the client retries for long
-    try:
-        return Path(hf_hub_download(repo, filename, revision=revision or None, local_files_only=local))
-    except LocalEntryNotFoundError:
-        raise InputError(f"{name}: no such folder here, and the Hub cannot be reached for the {what}; "
-                         "give a local folder") from None  # fmt: skip
-    except (HfHubHTTPError, ValueError, OSError) as error:
-        raise InputError(f"{name}: the {what} cannot be had from the Hub ({first_line(error)})") from None
+    with from_hub(f"{name}: the {what}"):
+        try:
+            return Path(hf_hub_download(repo, filename, revision=revision or None, local_files_only=local))
+        except LocalEntryNotFoundError:
+            raise InputError(f"{name}: no such folder here, and the Hub cannot be reached for the {what}; "
+                             "give a local folder") from None  # fmt: skip
 
 
 def read_json(path: Path) -> dict:
@@ -59,7 +58,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def weights(name: str, what: str) -> dict[str, np.ndarray]:
-    """All arrays of `model.safetensors`, or of the parts that its index names."""
+    """All arrays of `model.safetensors`, or of the files that its index names."""
     folder = Path(name)
     if folder.is_dir() and (folder / "model.safetensors.index.json").is_file():
         index = folder / "model.safetensors.index.json"
@@ -80,14 +79,10 @@ def t5_shape(config: dict, where) -> T5Shape:
     if config.get("model_type") not in ("t5", "mt5") or kind not in ("relu", "gated-gelu"):
         raise InputError(f"{where}: expected a T5 encoder with relu or gated-gelu, got model_type "
                          f"{config.get('model_type')!r}, feed_forward_proj {kind!r}")  # fmt: skip
+    names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
     try:
         return T5Shape(
-            vocab_size=config["vocab_size"],
-            d_model=config["d_model"],
-            d_kv=config["d_kv"],
-            d_ff=config["d_ff"],
-            num_layers=config["num_layers"],
-            num_heads=config["num_heads"],
+            **{name: config[name] for name in names},
             gated=kind == "gated-gelu",
             num_buckets=config.get("relative_attention_num_buckets", 32),
             max_distance=config.get("relative_attention_max_distance", 128),
@@ -156,16 +151,12 @@ def load_gpt2(name: str) -> tuple[Gpt2Shape, dict]:
     config_path = fetch(name, "config.json", "GPT-2 model")
     config = read_json(config_path)
     if config.get("model_type") != "gpt2" or config.get("activation_function", "gelu_new") != "gelu_new":
-        raise InputError(
-            f"{config_path}: expected a GPT-2 with gelu_new, got model_type {config.get('model_type')!r}"
-        )
+        kind = config.get("model_type")
+        raise InputError(f"{config_path}: expected a GPT-2 with gelu_new, got model_type {kind!r}")
+    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
     try:
         shape = Gpt2Shape(
-            vocab_size=config["vocab_size"],
-            n_positions=config["n_positions"],
-            n_embd=config["n_embd"],
-            n_layer=config["n_layer"],
-            n_head=config["n_head"],
+            **{name: config[name] for name in names},
             n_inner=config.get("n_inner") or 4 * config["n_embd"],
             eps=config.get("layer_norm_epsilon", 1e-5),
         )

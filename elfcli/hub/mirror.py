@@ -1,4 +1,4 @@
-"""Keeps the Hub repository of `hub_repo` up to date while a run trains; what fails there never stops the run."""
+"""Uploads new checkpoints to the repository `hub_repo` while a run trains; failures there never stop the run."""
 
 import threading
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from elfcli.ui.progress import is_first_process, say
 
 
 class Mirror:
-    """Sends complete checkpoints in a thread; does nothing where there is no repository."""
+    """Uploads complete checkpoints in a thread; does nothing without a repository."""
 
     def __init__(self, repo: str | None, folder: Path):
         self.repo, self.folder = repo if is_first_process() else None, folder
@@ -19,17 +19,16 @@ class Mirror:
         self.sent: int | None = None
 
     def look(self, manager) -> None:
-        """Starts sending the newest checkpoint, if it is complete and new and nothing is under way."""
+        """Starts to upload the newest checkpoint, if it is complete and new and no upload is running."""
         if self.repo is None or manager.is_saving_in_progress():
             return
-        newest = manager.latest_step()
-        if newest == self.sent or (self.thread is not None and self.thread.is_alive()):
-            return
-        self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
-        self.sent = newest
+        newest, running = manager.latest_step(), self.thread is not None and self.thread.is_alive()
+        if newest != self.sent and not running:
+            self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
+            self.sent = newest
 
     def finish(self, manager) -> None:
-        """Waits for what is under way and sends the last checkpoint."""
+        """Waits for the running upload and uploads the last checkpoint."""
         if self.repo is None:
             return
         manager.wait_until_finished()
@@ -40,10 +39,10 @@ class Mirror:
 
 
 def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
-    """Uploads the run's newest checkpoint to its mirror; returns whether it got there.
+    """Uploads the run's newest checkpoint; returns whether that succeeded.
 
-    A repository that does not exist yet is made private. Never raises: a failure is reported in one line, and the
-    next call sends whatever is newest then.
+    A new repository is made private. Never raises: a failure is reported in one line, and the next call uploads the
+    checkpoint that is newest then.
     """
     try:
         from huggingface_hub import HfApi
@@ -59,11 +58,7 @@ def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda
 def mirror_in_background(
     previous: threading.Thread | None, run: str | Path, repo: str, **settings
 ) -> threading.Thread:
-    """Starts `mirror` in a thread that does not keep the program alive; one still under way is left to finish.
-
-    Call it once a checkpoint is complete, with what the last call returned; at the end of training join that thread
-    and call `mirror` itself, so that the last checkpoint is there.
-    """
+    """Starts `mirror` in a daemon thread and returns the thread; if `previous` still runs, returns that instead."""
     if previous is not None and previous.is_alive():
         return previous
     thread = threading.Thread(target=mirror, args=(run, repo), kwargs=settings, name="mirror", daemon=True)

@@ -1,4 +1,4 @@
-"""Names of files and published models, and how checkpoints are found among paths; imports nothing heavy."""
+"""Names of files and of published models, and finding checkpoints among paths. Imports no heavy library."""
 
 import json
 import re
@@ -25,37 +25,23 @@ def is_exported(folder: Path) -> bool:
     return (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file()
 
 
-def step_of(name: str) -> int | None:
-    """The step of a reference checkpoint's name `checkpoint_<step>`; None for other names."""
-    match = re.fullmatch(r"checkpoint_(\d+)", name)
-    return int(match[1]) if match else None
-
-
 def checkpoints_in(folder: Path) -> dict[int, Path]:
     """Reference checkpoints (files or folders) below a folder, by step."""
-    return {step: folder / path for step, path in checkpoint_paths(_walk(folder)).items()}
-
-
-def _walk(folder: Path) -> Iterable[str]:
-    for path in sorted(folder.rglob("checkpoint_*")):
-        yield path.relative_to(folder).as_posix()
+    paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("checkpoint_*")))
+    return {step: folder / path for step, path in checkpoint_paths(paths).items()}
 
 
 def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
     """{step: path up to and with `checkpoint_<step>`} of relative paths such as `a/checkpoint_5/_METADATA`."""
     found: dict[int, str] = {}
     for path in paths:
-        parts = path.split("/")
-        for depth, part in enumerate(parts):
-            step = step_of(part)
-            if step is not None:
-                found.setdefault(step, "/".join(parts[: depth + 1]))
-                break
+        if match := re.match(r"(?:.*?/)?checkpoint_(\d+)(?=/|\Z)", path):
+            found.setdefault(int(match[1]), match[0])
     return found
 
 
 def weights_info(path: Path) -> dict:
-    """What `elf export` noted in a safetensors file: `step` and `weights` (ema or raw); empty for other files."""
+    """The note of `elf export` in a safetensors file: `step` and `weights` (ema or raw); empty for other files."""
     try:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))

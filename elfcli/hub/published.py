@@ -1,12 +1,18 @@
-"""Figures of the paper, each with its split and its way of sampling, and the networks' numbers of parameters."""
+"""Published figures, each with its split and way of sampling, and the networks' numbers of parameters.
+
+The figures are those of the ELF paper, arXiv 2605.10938.
+"""
 
 from dataclasses import dataclass
 
-from elfcli.config.schema import Network
 from elfcli.hub.names import PUBLISHED
 
-LATENT_DIM, VOCABULARY = 512, 32100
-"""Width and tokens of T5-small, which every published model uses."""
+VOCABULARY = 32100
+"""Tokens of T5-small's tokenizer, which every published model uses."""
+PARAMETERS = {"ELF-XS": 18_058_252, "ELF-S": 23_933_956, "ELF-B": 104_579_940, "ELF-M": 342_540_036,
+              "ELF-L": 652_103_332}  # fmt: skip
+"""Parameters of each model preset with T5-small's width (512) and vocabulary: counted by tests/test_tasks.py, and
+written here because counting imports JAX."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +65,3 @@ def summary(figures: list[Figure]) -> list[str]:
     for figure in figures:
         groups.setdefault((figure.split, figure.how), []).append(str(figure))
     return [f"{'  '.join(texts)}  ({split}; {how})" for (split, how), texts in groups.items()]
-
-
-def parameter_count(network: Network, latent_dim: int = LATENT_DIM, vocabulary: int = VOCABULARY) -> int:
-    """Parameters of a self-conditioned network that takes latents of a width and gives logits over a vocabulary."""
-    width, latent, bottleneck = network.hidden_size, latent_dim, network.bottleneck_dim
-    mlp = int(4 * width * 2 / 3)
-    attention = dense(width, 3 * width) + 2 * (width // network.num_heads) + dense(width, width)
-    block = 2 * width + attention + dense(width, 2 * mlp) + dense(mlp, width)
-    scalar = dense(256, width) + dense(width, width)
-    tokens = network.num_time_tokens + network.num_self_cond_cfg_tokens + network.num_model_mode_tokens
-    scalars = 2 if network.num_self_cond_cfg_tokens else 1
-    into = dense(2 * latent, latent) + latent * bottleneck + dense(bottleneck, width)
-    out = width + dense(width, latent) + dense(width, latent) + dense(latent, vocabulary)
-    return network.depth * block + scalars * scalar + tokens * width + into + out
-
-
-def dense(inputs: int, outputs: int) -> int:
-    return inputs * outputs + outputs

@@ -1,49 +1,34 @@
-"""The reference's parameter trees, as flat dicts {"blocks_0/attn/qkv/kernel": array}, to ours and back (SPEC 2, 3).
+"""Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints.
 
-Ours stack the blocks along a leading layer axis; every array is otherwise the same, so nothing is lost either way.
+The reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer
+axis. All arrays are otherwise equal, so that both directions are exact.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from elfcli.errors import InputError, first_line
 from elfcli.models.elf import ElfShape, abstract_params
 
 T5_BLOCK_NAMES = {
-    "q/kernel": "layer_0/SelfAttention/q/kernel",
-    "k/kernel": "layer_0/SelfAttention/k/kernel",
-    "v/kernel": "layer_0/SelfAttention/v/kernel",
-    "o/kernel": "layer_0/SelfAttention/o/kernel",
+    **{f"{name}/kernel": f"layer_0/SelfAttention/{name}/kernel" for name in ("q", "k", "v", "o")},
+    **{f"{name}/kernel": f"layer_1/DenseReluDense/{name}/kernel" for name in ("wi", "wi_0", "wi_1", "wo")},
     "attn_norm/weight": "layer_0/layer_norm/weight",
-    "wi/kernel": "layer_1/DenseReluDense/wi/kernel",
-    "wi_0/kernel": "layer_1/DenseReluDense/wi_0/kernel",
-    "wi_1/kernel": "layer_1/DenseReluDense/wi_1/kernel",
-    "wo/kernel": "layer_1/DenseReluDense/wo/kernel",
     "mlp_norm/weight": "layer_1/layer_norm/weight",
 }
+"""Our names of a T5 block's arrays, and the reference's."""
+T5_NAMES = {
+    "embedding": "shared/embedding",
+    "rel_embedding": "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding",
+    "final_norm/weight": "encoder/final_layer_norm/weight",
+}
 
-
-def flatten(tree: dict, prefix: str = "") -> dict:
-    """Nested dict to {"a/b/c": leaf}."""
-    flat: dict = {}
-    for key, value in tree.items():
-        path = f"{prefix}/{key}" if prefix else str(key)
-        flat.update(flatten(value, path) if isinstance(value, dict) else {path: value})
-    return flat
-
-
-def unflatten(flat: dict) -> dict:
-    """{"a/b/c": leaf} to nested dicts."""
-    tree: dict = {}
-    for path, leaf in flat.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
+flatten = partial(flatten_dict, sep="/")
+unflatten = partial(unflatten_dict, sep="/")
 
 
 def elf_to_reference(params: dict) -> dict[str, np.ndarray]:
@@ -59,7 +44,7 @@ def elf_to_reference(params: dict) -> dict[str, np.ndarray]:
 
 
 def elf_from_reference(flat: dict) -> dict:
-    """The reference's flat ELF tree as our parameters. InputError where it is no such tree."""
+    """The reference's flat ELF tree as our parameters. InputError for any other tree."""
     layers: dict[str, dict[int, np.ndarray]] = {}
     ours = {}
     for path, leaf in flat.items():
@@ -89,23 +74,17 @@ def shape_of(params: dict) -> ElfShape:
             return params[name].shape[1] if name in params else 0
 
         return ElfShape(
-            latent_dim=latent,
-            vocab_size=vocab,
-            depth=qkv.shape[0],
-            hidden_size=hidden,
-            num_heads=hidden // head_dim,
-            bottleneck_dim=bottleneck,
-            num_time_tokens=tokens("t_emb_tokens"),
-            num_self_cond_cfg_tokens=tokens("self_cond_cfg_tokens"),
-            num_model_mode_tokens=tokens("mode_tokens"),
+            latent_dim=latent, vocab_size=vocab, depth=qkv.shape[0], hidden_size=hidden, num_heads=hidden // head_dim,
+            bottleneck_dim=bottleneck, num_time_tokens=tokens("t_emb_tokens"),
+            num_self_cond_cfg_tokens=tokens("self_cond_cfg_tokens"), num_model_mode_tokens=tokens("mode_tokens"),
             self_cond="self_cond_proj" in params,
-        )
+        )  # fmt: skip
     except (KeyError, AttributeError, ValueError, IndexError) as error:
         raise InputError(f"this is no ELF parameter tree: {error} is missing or has the wrong shape") from None
 
 
 def check_tree(params: dict, shape: ElfShape) -> None:
-    """InputError naming the first array that a network of `shape` lacks, has not, or has in another shape."""
+    """InputError that names the first array that is missing, unexpected, or of another shape than `shape` gives."""
     have, want = flatten(params), flatten(abstract_params(shape))
     for path in sorted(have.keys() | want.keys()):
         mine = tuple(have[path].shape) if path in have else "absent"
@@ -117,13 +96,8 @@ def check_tree(params: dict, shape: ElfShape) -> None:
 def t5_from_reference(flat: dict) -> dict:
     """The reference's flat encoder tree (or Hugging Face's, renamed) as our T5 parameters."""
     num_layers = len({m[1] for path in flat if (m := re.match(r"encoder/block_(\d+)/", path))})
-    first = "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding"
     try:
-        ours = {
-            "embedding": flat["shared/embedding"],
-            "rel_embedding": flat[first],
-            "final_norm/weight": flat["encoder/final_layer_norm/weight"],
-        }
+        ours = {name: flat[theirs] for name, theirs in T5_NAMES.items()}
         for name, theirs in T5_BLOCK_NAMES.items():
             if f"encoder/block_0/{theirs}" in flat:
                 ours[f"blocks/{name}"] = np.stack([flat[f"encoder/block_{i}/{theirs}"] for i in range(num_layers)])
@@ -135,11 +109,7 @@ def t5_from_reference(flat: dict) -> dict:
 def t5_to_reference(params: dict) -> dict[str, np.ndarray]:
     """Our T5 parameters as the reference's flat encoder tree."""
     flat = flatten(params)
-    theirs = {
-        "shared/embedding": flat.pop("embedding"),
-        "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding": flat.pop("rel_embedding"),
-        "encoder/final_layer_norm/weight": flat.pop("final_norm/weight"),
-    }
+    theirs = {T5_NAMES[name]: flat.pop(name) for name in T5_NAMES}
     for path, stacked in flat.items():
         for i, layer in enumerate(stacked):
             theirs[f"encoder/block_{i}/{T5_BLOCK_NAMES[path.removeprefix('blocks/')]}"] = layer
@@ -152,21 +122,20 @@ WEIGHTS = ("params", "ema_params1")
 def read_reference_checkpoint(path: str | Path) -> dict:
     """{"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
 
-    The optimiser state is never needed and never read. InputError where the path is no such checkpoint.
+    The optimiser state is not read. InputError where the path is no such checkpoint.
     """
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
     missing = [name for name in ("params", "step") if name not in tree]
     if missing:
-        raise InputError(
-            f"{path}: no {missing[0]!r} in this checkpoint, it holds {', '.join(sorted(map(str, tree))) or 'nothing'}"
-        )
+        held = ", ".join(sorted(map(str, tree))) or "nothing"
+        raise InputError(f"{path}: no {missing[0]!r} in this checkpoint, it holds {held}")
     try:
         weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
         return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, TypeError, ValueError) as error:  # flatten_dict asserts a dict
         raise InputError(f"{path}: not a checkpoint of the reference ({first_line(error)})") from None
 
 
@@ -177,7 +146,7 @@ def _read_msgpack(path: Path) -> dict:
         tree = msgpack_restore(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # msgpack raises whatever the damage makes it meet
+    except Exception as error:  # msgpack raises many kinds
         raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: not a flax checkpoint")

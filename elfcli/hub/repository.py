@@ -1,10 +1,11 @@
-"""Fetching checkpoints from the Hub: only the files that are needed, from the cache where there is no network."""
+"""Downloads checkpoints from the Hub: only the files that are needed; without a network, from the cache."""
 
 from pathlib import Path
 
-from elfcli.data.download import hub_reachable, retrying
-from elfcli.errors import InputError, first_line
+from elfcli.data.download import from_hub, hub_reachable, retrying
+from elfcli.errors import InputError
 from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, checkpoint_paths
+from elfcli.runs.folder import chosen_step
 
 
 def hub_checkpoint(name: str, step: int | None = None) -> Path:
@@ -15,32 +16,27 @@ def hub_checkpoint(name: str, step: int | None = None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    try:
-        files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
-        wanted = files_to_fetch(name, files, step)
-        return Path(retrying(lambda: snapshot_download(repo, revision=revision or None, allow_patterns=wanted)))
-    except InputError:
-        raise
-    except RevisionNotFoundError:
-        raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
-    except RepositoryNotFoundError:
-        raise InputError(f"{name}: no such folder here and no such repository on the Hub, or it is private: check "
-                         "the name, or log in with `hf auth login`") from None  # fmt: skip
-    except Exception as error:  # the client raises its own, HTTP's and the file system's errors
-        raise InputError(f"{name}: cannot be had from the Hub ({first_line(error)})") from None
+    with from_hub(f"{name}:"):
+        try:
+            files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
+            wanted = files_to_fetch(name, files, step)
+            return Path(retrying(lambda: snapshot_download(repo, revision=revision or None, allow_patterns=wanted)))
+        except RevisionNotFoundError:
+            raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
+        except RepositoryNotFoundError:
+            raise InputError(f"{name}: no such folder here and no such repository on the Hub, or it is private: "
+                             "check the name, or log in with `hf auth login`") from None  # fmt: skip
 
 
 def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
     """Files of a repository that make one checkpoint. InputError where there is none."""
     if {CONFIG_FILE, WEIGHTS_FILE} <= set(files):
-        chosen = f"checkpoints/{step}/"
-        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(chosen)]
+        wanted = f"checkpoints/{step}/"
+        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(wanted)]
     found = checkpoint_paths(files)
     if found:
-        if step is not None and step not in found:
-            raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(found)))}")
-        newest = found[max(found) if step is None else step]
-        return [file for file in files if file == newest or file.startswith(f"{newest}/")]
+        chosen = found[chosen_step(name, found, step)]
+        return [file for file in files if file == chosen or file.startswith(f"{chosen}/")]
     weights = [file for file in files if file.endswith((".safetensors", ".pt", ".pth"))]
     if len(weights) == 1:
         return weights
@@ -49,7 +45,7 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
 
 
 def cached_snapshot(name: str, repo: str, revision: str) -> Path:
-    """The folder that an earlier download left in the cache. InputError where there is none."""
+    """The folder of an earlier download in the cache. InputError where there is none."""
     from huggingface_hub import constants
 
     storage = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"

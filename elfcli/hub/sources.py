@@ -1,6 +1,6 @@
-"""Where a network can come from: a run, our exported folder, files of the reference or the PyTorch port, the Hub.
+"""Opens trained networks: of a run, an exported folder, files of the reference or the PyTorch port, the Hub.
 
-`open_source` takes any of them and says which it took; `config_of` gives the configuration that goes with it.
+`open_source` reads any of them and describes what it read; `config_of` gives the settings to use it with.
 """
 
 import re
@@ -11,29 +11,30 @@ from pathlib import Path
 from elfcli.config.resolve import model_names, presets_dir, resolve
 from elfcli.config.schema import Config
 from elfcli.data.download import looks_like_a_path
-from elfcli.errors import InputError, did_you_mean
+from elfcli.errors import InputError, near_file
 from elfcli.hub.huggingface import read_safetensors
 from elfcli.hub.names import CONFIG_FILE, PUBLISHED, WEIGHTS_FILE, checkpoints_in, is_exported, weights_info
 from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
+from elfcli.runs.folder import chosen_step
 
 HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
-TORCH_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 EXPORTED_ENCODER = "encoder"
-"""Value of encoder_model_name in an exported folder that brings its own encoder."""
+"""Value of encoder_model_name in an exported folder that holds its own encoder."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights (our tree of numpy arrays) and all that is known about them.
+    """Weights (our tree of numpy arrays) and what is known about them.
 
-    kind: `run`, `exported`, `reference` or `torch`. description: one line that says what was taken. config_file:
-    the settings that came with the weights, None where there are none. tokenizer: folder or Hub name. folder: the
-    run, or the folder that was read.
+    kind: `run`, `exported`, `reference` or `torch`. description: one line for the user. config_file: the settings
+    beside the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder that was
+    read.
     """
 
     kind: str
@@ -50,11 +51,11 @@ class Source:
 
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
-    """The weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` says which.
+    """The weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
 
     spec: run folder, exported folder, file or folder `checkpoint_<step>` of the reference or a folder that holds
     some, a state dict of the PyTorch port, or a Hub repository `org/name[@revision]` with any of these.
-    InputError says in one line what is wrong with it.
+    InputError, in one line, where it is none of them.
     """
     name = str(spec)
     if not name.strip():
@@ -65,19 +66,17 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     if name.partition("@")[0] in PUBLISHED:
         name = f"{HUB_ORGANISATION}/{name}"
     if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        near = did_you_mean(path.name, [*siblings, *PUBLISHED])
+        near = near_file(path, PUBLISHED)
         raise InputError(f"{name}: no such checkpoint{near}; give a run folder, a checkpoint or a Hub name org/name")
     source = open_local(hub_checkpoint(name, step), name, ema, step)
     return replace(source, name=name, description=f"{source.description}, from the Hub")
 
 
 def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
-    """What a file or folder here holds; `name` is what the user called it."""
+    """The weights of a local file or folder; `name` is what the user wrote."""
     if path.is_file():
-        if path.suffix in TORCH_SUFFIXES:
-            return _open_weights_file(path, name, ema, step)
-        return _open_reference(path, name, ema, step)
+        read = _open_weights_file if path.suffix in WEIGHT_SUFFIXES else _open_reference
+        return read(path, name, ema, step)
     if is_exported(path):
         return _open_exported(path, name, ema, step)
     if (path / CONFIG_FILE).is_file():
@@ -86,23 +85,19 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
         return _open_reference(path, name, ema, step)
     found = checkpoints_in(path)
     if found:
-        if step is not None and step not in found:
-            raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(found)))}")
-        return _open_reference(found[max(found) if step is None else step], name, ema, step)
-    files = sorted(file for file in path.iterdir() if file.suffix in TORCH_SUFFIXES)
+        return _open_reference(found[chosen_step(name, found, step)], name, ema, step)
+    files = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(files) == 1:
         return _open_weights_file(files[0], name, ema, step)
-    raise InputError(
-        f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf export`, "
-        "`checkpoint_<step>` of the reference, or one .safetensors or .pt file"
-    )
+    raise InputError(f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf "
+                     "export`, `checkpoint_<step>` of the reference, or one .safetensors or .pt file")  # fmt: skip
 
 
 def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
     from elfcli.runs.checkpoint import load_weights
 
     params, step = load_weights(folder, ema=ema, step=step)
-    text = f"{name}: run at step {step}, {_kind(ema)}"
+    text = f"{name}: run at step {step}, {_weights(ema)}"
     return _with_config(Source("run", name, text, params, shape_of(params), step, ema), folder)
 
 
@@ -123,7 +118,7 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings with the encoder that an exported folder brings along, where it does."""
+    """The settings, with the exported folder's own encoder if it has one."""
     if folder is None or config.encoder.encoder_model_name != EXPORTED_ENCODER or not is_exported(folder):
         return config
     encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / EXPORTED_ENCODER)})
@@ -151,7 +146,7 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
     if info.get("weights") == "ema" and not ema:
         raise InputError(f"{name}: it holds EMA weights only; leave out --raw-weights")
     text += f" of step {info['step']}" if "step" in info else ""
-    label = _kind(averaged) if "weights" in info else "the only weights it holds"
+    label = _weights(averaged) if "weights" in info else "the only weights it holds"
     step = int(info.get("step", 0))
     return Source(kind, name, f"{name}: {text}, {label}", params, shape_of(params), step, averaged)
 
@@ -163,29 +158,22 @@ def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Sourc
     averaged = ema and "ema_params1" in found
     params = found["ema_params1" if averaged else "params"]
     text = f"{name}: checkpoint of the reference ({'Orbax' if path.is_dir() else 'msgpack'})"
-    text += f" at step {found['step']}, {_kind(averaged)}" + (" (it holds no EMA)" if ema and not averaged else "")
+    text += f" at step {found['step']}, {_weights(averaged)}" + (" (it holds no EMA)" if ema and not averaged else "")
     return Source("reference", name, text, params, shape_of(params), found["step"], averaged, folder=path)
 
 
-def _kind(ema: bool) -> str:
+def _weights(ema: bool) -> str:
     return "EMA weights" if ema else "raw weights"
 
 
-# --- settings -----------------------------------------------------------------------------------------------------
-
-
 def config_of(
-    source: Source,
-    *,
-    task: str | None = None,
-    model: str | None = None,
-    files: Sequence[str | Path] = (),
+    source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
     sets: Sequence[str] = (),
-) -> Config:
+) -> Config:  # fmt: skip
     """The settings to use the weights with, checked against them.
 
-    Weights that brought settings keep them (files and sets are laid over; `task` gives only its sampling and
-    evaluation settings); others take the published recipe of their name, or what task, model and files say.
+    Settings that come with the weights are kept (files and sets override them; `task` gives only its sampling and
+    evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
     """
     if source.config_file is not None:
         config = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={}).config
@@ -207,19 +195,19 @@ def config_of(
 
 
 def check_shape(source: Source, wanted: dict) -> None:
-    """InputError that names both sides where the weights differ from the wanted dimensions."""
+    """InputError where the weights have other dimensions than `wanted`; it names both."""
     have = vars(source.shape)
     wrong = [name for name, value in wanted.items() if have[name] != value]
     if wrong:
         mine = ", ".join(f"{name} {have[name]}" for name in wrong)
         theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
         preset = preset_of(source.shape)
-        hint = f": give --model {preset}" if preset else ": give --model or --set that fit it"
-        raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}{hint}")
+        hint = f"give --model {preset}" if preset else "give --model or --set that fit it"
+        raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}: {hint}")
 
 
 def preset_of(shape: ElfShape) -> str | None:
-    """The model preset that has this shape's depth, width, heads and bottleneck."""
+    """The model preset with this shape's depth, width, heads and bottleneck; None if there is none."""
     names = ("depth", "hidden_size", "num_heads", "bottleneck_dim")
     for model in model_names():
         network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
@@ -230,20 +218,18 @@ def preset_of(shape: ElfShape) -> str | None:
 
 def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
     """InputError where a tokenizer of `size` tokens does not fit the weights."""
-    if size != source.shape.vocab_size:
-        raise InputError(
-            f"{source.name}: the checkpoint's vocabulary has {source.shape.vocab_size} tokens, but the tokenizer "
-            f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with"
-        )
+    have = source.shape.vocab_size
+    if size != have:
+        raise InputError(f"{source.name}: the checkpoint's vocabulary has {have} tokens, but the tokenizer "
+                         f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with")  # fmt: skip
 
 
 def check_latents(source: Source, encoder: str, dim: int) -> None:
     """InputError where an encoder of width `dim` does not fit the weights."""
-    if dim != source.shape.latent_dim:
-        raise InputError(
-            f"{source.name}: the checkpoint takes latents of width {source.shape.latent_dim}, but the encoder "
-            f"{encoder} gives {dim}: set encoder_model_name to the one it was trained with"
-        )
+    have = source.shape.latent_dim
+    if dim != have:
+        raise InputError(f"{source.name}: the checkpoint takes latents of width {have}, but the encoder {encoder} "
+                         f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
 
 
 def initial_params(spec: str | Path, shape: ElfShape) -> dict:

@@ -1,6 +1,6 @@
-"""State dicts of the PyTorch port: `blocks.0.attn.qkv.weight`, kernels transposed, the tree's names with dots.
+"""Reads and writes state dicts of the PyTorch port: `blocks.0.attn.qkv.weight`, kernels transposed.
 
-Its factored output head (`proj_kernel`, `unembed_kernel`) holds plain parameters, laid out as the reference's.
+The arrays of its factored output head (`proj_kernel`, `unembed_kernel`) are plain parameters, not transposed.
 """
 
 import re
@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
-from elfcli.hub.huggingface import read_safetensors
 from elfcli.hub.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")
-"""Tables of angles that are computed, not learned."""
+"""Tables of rotary angles, which are computed."""
 NESTED = {True: ("ema_params1", "ema", "ema_model"), False: ("model", "state_dict", "params", "model_state_dict")}
-"""Where a `.pt` training checkpoint keeps its moving average (True) and its weights (False)."""
+"""Keys of the moving average (True) and of the weights (False) in a `.pt` training checkpoint."""
 
 
 def is_torch_state(names) -> bool:
@@ -36,7 +35,7 @@ def elf_to_torch(params: dict) -> dict[str, np.ndarray]:
 
 
 def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
-    """The port's state dict as our parameters. InputError where it is no such state dict."""
+    """The port's state dict as our parameters. InputError for any other state dict."""
     flat = {}
     for name, leaf in state.items():
         name = WRAPPERS.sub("", name)
@@ -51,19 +50,15 @@ def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
 
 
 def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], bool]:
-    """(state dict, whether it is a moving average) of a `.safetensors`, or `.pt` file read weights-only."""
-    if path.suffix == ".safetensors":
-        return read_safetensors(path), False
+    """(state dict, whether it is a moving average) of a `.pt` file, read weights-only."""
     try:
         import torch
     except ImportError:
-        raise InputError(
-            f"{path}: reading .pt files needs PyTorch, which is not installed; "
-            "`pip install torch`, or save the weights as .safetensors"
-        ) from None
+        raise InputError(f"{path}: reading .pt files needs PyTorch, which is not installed; `pip install torch`, or "
+                         "save the weights as .safetensors") from None  # fmt: skip
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling raises whatever the file makes it meet
+    except Exception as error:  # unpickling raises any kind
         raise InputError(f"{path}: cannot be read as PyTorch weights ({first_line(error)})") from None
     wanted = [(name, kind) for kind in ((True, False) if ema else (False,)) for name in NESTED[kind]]
     found = next(((content[name], kind) for name, kind in wanted if isinstance(content.get(name), dict)), None)

@@ -1,0 +1,1 @@
+"""Several processes and devices: joining them, meshes, agreement, watching for dead peers, stop requests."""

@@ -1,6 +1,7 @@
-"""The machines that can be planned for: TPU slices, compiled for without having one, and this machine."""
+"""The machines that `elf plan` knows: TPU slices, for which libtpu compiles without a TPU, and this machine."""
 
 import os
+import time
 from dataclasses import dataclass
 from math import prod
 
@@ -14,7 +15,7 @@ from elfcli.planning.slices import KINDS, LOCAL
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices to compile for. memory: bytes per device. links: bytes per second between devices, None: not known."""
+    """Devices to compile for. memory: bytes per device. links: bytes per second between devices; None: unknown."""
 
     name: str
     platform: str
@@ -25,28 +26,28 @@ class Machine:
 
 
 def find_machine(name: str) -> Machine:
-    """The machine of a name, `local` or for example `v5p-64`. InputError for others, and where libtpu is missing."""
+    """The machine of a name, `local` or for example `v5p-64`. ElfError where libtpu does not describe it."""
     if name == LOCAL:
         devices = jax.devices()
         return Machine(name, devices[0].platform, devices, local_memory(devices), measured_rates(), None)
-    kind, _, count = name.partition("-")
-    chips = int(count) // KINDS[kind].cores
-    found = KINDS[kind]
-    layout = "x".join(map(str, found.slices[chips]))
     from jax.experimental import topologies
 
+    kind, _, count = name.partition("-")
+    found = KINDS[kind]
+    layout = found.slices[int(count) // found.cores]
+    topology_name = f"{found.library_name}:{'x'.join(map(str, layout))}"
     try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=f"{found.library_name}:{layout}")
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=topology_name)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise ElfError(f"{name}: libtpu cannot describe it ({' '.join(str(error).split())[:300]})") from None
     devices = list(topology.devices)
-    if len(devices) != prod(found.slices[chips]):
-        raise ElfError(f"{name}: libtpu counts {len(devices)} devices, not {chips} chips")
+    if len(devices) != prod(layout):
+        raise ElfError(f"{name}: libtpu counts {len(devices)} devices, not {prod(layout)} chips")
     return Machine(name, "tpu", devices, found.memory, rates_of_compiler(devices[0]), found.links)
 
 
 def local_memory(devices) -> int:
-    """Bytes that a device of this machine has: its own, or for a CPU its part of the main memory."""
+    """Bytes of memory per device of this machine; CPU devices share the main memory."""
     stats = devices[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
@@ -54,27 +55,21 @@ def local_memory(devices) -> int:
 
 
 def rates_of_compiler(device) -> Rates:
-    """What XLA takes the chip to do in a second, from its estimates for two tiny programs."""
+    """XLA's assumed rates of a chip, from its estimates for a matrix product and an addition."""
     sharding = jax.sharding.SingleDeviceSharding(device)
 
     def estimate(function, dtype, *sizes):
-        shape = jax.ShapeDtypeStruct(sizes, dtype)
         jitted = jax.jit(function, in_shardings=sharding, out_shardings=sharding)
-        return jitted.lower(shape).compile().cost_analysis()
+        return jitted.lower(jax.ShapeDtypeStruct(sizes, dtype)).compile().cost_analysis()
 
-    product, sweep = (
-        estimate(lambda x: x @ x, jnp.bfloat16, 8192, 8192),
-        estimate(lambda x: x + 1, jnp.float32, 2**14, 2**13),
-    )
+    product = estimate(lambda x: x @ x, jnp.bfloat16, 8192, 8192)
+    sweep = estimate(lambda x: x + 1, jnp.float32, 2**14, 2**13)
     return Rates(product["flops"] / product["optimal_seconds"], sweep["bytes accessed"] / sweep["optimal_seconds"])
 
 
 def measured_rates() -> Rates:
-    """What this machine's device does in a second, measured on a matrix product and an addition (about a second)."""
-    import time
-
-    x = jnp.ones((2048, 2048), jnp.float32)
-    big = jnp.ones(2**25, jnp.float32)
+    """Rates of this machine's device, measured on a matrix product and an addition (takes about a second)."""
+    x, big = jnp.ones((2048, 2048), jnp.float32), jnp.ones(2**25, jnp.float32)
 
     def best(function, argument) -> float:
         jax.block_until_ready(function(argument))

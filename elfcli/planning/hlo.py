@@ -1,13 +1,15 @@
-"""What a compiled program costs beyond what XLA's cost analysis says: that counts a loop's body once.
+"""The cost of a compiled program with loops counted in full; XLA's cost analysis counts the body of a loop once.
 
-Each instruction of a loop's body is priced by the same analysis (as a program of that one instruction), a kernel by
-the estimate that it carries, and counted as often as it runs beyond the once.
+The same analysis gives the cost of each instruction of a loop's body (as a program of that one instruction); a custom
+kernel carries its own estimate. These costs are added for all further trips of the loop.
 """
 
 import json
 import re
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import cache
+from math import prod
 
 from elfcli.errors import ElfError
 
@@ -41,10 +43,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """What XLA takes a chip to do in a second."""
+    """Arithmetic operations and bytes of memory traffic per second of a chip."""
 
     flops: float
     bytes: float
+
+    def cost(self, flops: float, size: float) -> Cost:
+        return Cost(flops, size, max(flops / self.flops, size / self.bytes))
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,14 @@ class Instruction:
 
     @property
     def called(self) -> list[str]:
-        """Names of the computations that it runs."""
+        """Names of the computations that this instruction calls."""
         return [name for group in _CALLED.findall(self.attributes) for name in group.split(", ") if name]
+
+    def attribute(self, name: str) -> str:
+        """The computation that an attribute such as `body` names."""
+        found = re.search(rf"{name}=(%[^\s,]+)", self.attributes)
+        assert found is not None, self
+        return found[1]
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,9 @@ class Program:
 
 
 def program_cost(compiled, rates: Rates, trips: int | None = None) -> Cost:
-    """Of a compiled program (`jax.stages.Compiled`) on one chip: XLA's own analysis, and what that leaves out.
+    """The cost of a compiled program (`jax.stages.Compiled`) on one chip: XLA's analysis plus loops' further trips.
 
-    trips: of loops whose number of trips is not in the program (a traced number of steps).
+    trips: for loops whose number of trips is not in the program (a traced number of steps).
     """
     analysis = compiled.cost_analysis()
     once, often = counted_once(compiled.as_text(), rates, trips)
@@ -85,26 +96,23 @@ def program_cost(compiled, rates: Rates, trips: int | None = None) -> Cost:
 
 
 def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cost, Cost]:
-    """(with every loop's body counted once, with every loop's body as often as it runs) of an HLO module's text."""
+    """(cost with each loop's body counted once, cost with all its trips) of an HLO module's text."""
     program = parse(text)
-    prices: dict[tuple[str, str], Cost] = {}
 
-    def price(computation: str, instruction: Instruction) -> Cost:
-        key = computation, instruction.name
-        if key not in prices:
-            prices[key] = instruction_cost(program, computation, instruction, rates)
-        return prices[key]
+    @cache
+    def cost_of(computation: str, instruction: Instruction) -> Cost:
+        return instruction_cost(program, computation, instruction, rates)
 
     def total(name: str, times: Callable[[Instruction], int]) -> Cost:
         cost = Cost()
         for instruction in program.computations[name].values():
             if instruction.opcode == "while":
-                cost += total(body_of(instruction), times) * times(instruction)
+                cost += total(instruction.attribute("body"), times) * times(instruction)
             elif instruction.opcode in ("call", "conditional"):
                 branches = [total(called, times) for called in instruction.called]
                 cost += max(branches, key=lambda branch: branch.seconds, default=Cost())
             elif instruction.opcode not in FREE:
-                cost += price(name, instruction)
+                cost += cost_of(name, instruction)
         return cost
 
     def trips_of(instruction: Instruction) -> int:
@@ -116,19 +124,11 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
     return total(program.entry, lambda loop: 1), total(program.entry, trips_of)
 
 
-def body_of(loop: Instruction) -> str:
-    found = re.search(r"body=(%[^\s,]+)", loop.attributes)
-    assert found is not None, loop
-    return found.group(1)
-
-
 def known_trips(program: Program, loop: Instruction) -> int | None:
-    """How often a loop runs: what XLA noted, or the one constant its condition compares the counter with."""
+    """The trips of a loop: XLA's note, or the only constant that its condition compares the counter with."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
-        return int(noted.group(1))
-    condition = re.search(r"condition=(%[^\s,]+)", loop.attributes)
-    assert condition is not None, loop
-    text = program.texts[condition.group(1)]
+        return int(noted[1])
+    text = program.texts[loop.attribute("condition")]
     limits = re.findall(r"= s32\[\]\S* constant\((\d+)\)", text)
     return int(limits[0]) if len(limits) == 1 and "direction=LT" in text else None
 
@@ -138,23 +138,20 @@ def kernel_cost(instruction: Instruction, rates: Rates) -> Cost | None:
     found = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
     if instruction.opcode != "custom-call" or found is None:
         return None
-    estimate = json.loads(found.group(1))
-    flops, size = float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0))
-    return Cost(flops, size, max(flops / rates.flops, size / rates.bytes))
+    estimate = json.loads(found[1])
+    return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
 
 
 def instruction_cost(program: Program, computation: str, instruction: Instruction, rates: Rates) -> Cost:
-    """XLA's price of one instruction, as a program that holds nothing else."""
+    """XLA's cost of one instruction, as a program that holds nothing else."""
     import jax
     from jax._src.lib import _jax as xla  # XLA's analysis of a parsed program has no public name
     from jaxlib._hlo import hlo_module_from_text
 
     operands = [program.computations[computation][name] for name in instruction.operands]
-    sent = 0.0
     if kernel := kernel_cost(instruction, rates):
         return kernel
-    kind = instruction.opcode.removesuffix("-start")
-    if kind in COLLECTIVES:
+    if instruction.opcode.removesuffix("-start") in COLLECTIVES:
         sent = sum(array_bytes(operand.shape) for operand in operands)
         size = sent + array_bytes(instruction.shape)
         return Cost(0.0, size, size / rates.bytes, sent)
@@ -170,12 +167,11 @@ def instruction_cost(program: Program, computation: str, instruction: Instructio
     )
     client = jax.local_devices(backend="cpu")[0].client
     found = xla.hlo_module_cost_analysis(client, hlo_module_from_text(text))
-    flops, size = found.get("flops", 0.0), found.get("bytes accessed", 0.0)
-    return Cost(flops, size, max(flops / rates.flops, size / rates.bytes))
+    return rates.cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
 
 
 def callees(program: Program, instruction: Instruction) -> list[str]:
-    """Every computation that an instruction needs, those that others call first."""
+    """Every computation that an instruction needs, each after the computations that it calls itself."""
     found: list[str] = []
 
     def visit(name: str) -> None:
@@ -195,7 +191,9 @@ def parse(text: str) -> Program:
     computations: dict[str, dict[str, Instruction]] = {}
     texts: dict[str, str] = {}
     entry, name, lines = "", "", []
-    for line in re.sub(r" stack_frame_id=\d+", "", text).splitlines():  # they point into tables left out here
+    for line in re.sub(
+        r" stack_frame_id=\d+", "", text
+    ).splitlines():  # ids of tables that are not in a program of one instruction
         if line.endswith("{") and not line.startswith((" ", "HloModule")) and " -> " in line:
             name = line.removeprefix("ENTRY ").partition(" ")[0]
             entry = name if line.startswith("ENTRY") else entry
@@ -234,10 +232,5 @@ def _closing(text: str, start: int) -> int:
 
 def array_bytes(shape: str) -> float:
     """Bytes of all arrays in a shape's text, without padding."""
-    total = 0.0
-    for kind, dimensions in _ARRAY.findall(shape):
-        count = 1
-        for dimension in filter(None, dimensions.split(",")):
-            count *= int(dimension)
-        total += count * BYTES.get(kind, 0)
-    return total
+    arrays = _ARRAY.findall(shape)
+    return sum(prod(map(int, filter(None, sizes.split(",")))) * BYTES.get(kind, 0.0) for kind, sizes in arrays)

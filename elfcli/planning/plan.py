@@ -1,9 +1,10 @@
-"""What a run will cost: its real program compiled for the machine it shall run on, which need not be here."""
+"""Estimates what a run will cost: compiles its real program for a machine, which need not be at hand."""
 
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Any
 
 from elfcli.config.check import check_devices
 from elfcli.config.schema import Config
@@ -14,39 +15,49 @@ from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import look_at_data, sampling_batch, training_step
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
     """Of one optimiser step, or of one batch of samples. Bytes and seconds; chips are devices."""
 
     topology: str
     chips: int
     program: str
     batch_size: int
-    flops_per_chip: float
-    bytes_accessed_per_chip: float
-    collective_bytes_per_chip: float
+    flops_per_chip: float = 0.0
+    bytes_accessed_per_chip: float = 0.0
+    collective_bytes_per_chip: float = 0.0
     peak_bytes_per_chip: int
-    argument_bytes_per_chip: int
+    argument_bytes_per_chip: int = 0
     temporary_bytes_per_chip: int
     chip_memory_bytes: int
     fits: bool
     compile_seconds: float
-    step_seconds_estimate: float
-    collective_seconds_estimate: float | None
+    step_seconds_estimate: float = 0.0
+    collective_seconds_estimate: float | None = None
     fsdp: int
     total_steps: int | None
-    chip_hours_estimate: float | None
+    chip_hours_estimate: float | None = None
     notes: tuple[str, ...]
     advice: tuple[str, ...]
 
-    def as_dict(self) -> dict:
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Work:
+    """A program to compile. steps: how often the run executes it. trips: see hlo.program_cost."""
+
+    program: str
+    lower: Callable[[], Any]
+    batch_size: int
+    steps: int | None
+    notes: tuple[str, ...]
+    fsdp: int = 1
+    trips: int | None = None
 
 
-def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Plan:
+def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
     """Plans `elf train` on a machine. num_examples: of the training data, where that is not here.
 
-    InputError where the batch does not share out over the chips, or the encoder's shape cannot be had.
+    InputError where the devices cannot share the batch evenly, or the encoder's shape is not known.
     """
     machine = find_machine(topology)
     problems = check_devices(config, len(machine.devices))
@@ -54,19 +65,16 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
         raise InputError("\n".join(problems))
     task = look_at_data(config)
     lower, fsdp = training_step(config, machine, task.vocabulary)
-    count = num_examples or task.num_examples
-    steps = config.training.steps
+    count, steps, notes = num_examples or task.num_examples, config.training.steps, task.notes
     if steps is None and count:
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
-    notes = [*task.notes]
     if steps is None:
-        notes.append("the run's length is not known: give --examples, --data or -s steps=N")
-    return _plan(config, machine, lower, program="training step", batch_size=config.global_batch, fsdp=fsdp,
-                 steps=steps, notes=notes)  # fmt: skip
+        notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
+    return estimate(config, machine, Work("training step", lower, config.global_batch, steps, notes, fsdp))
 
 
-def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: int | None = None) -> Plan:
+def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: int | None = None) -> Estimate:
     """Plans `elf sample` with the first of the settings' ways of sampling; a step is a batch of texts."""
     machine = find_machine(topology)
     devices = len(machine.devices)
@@ -74,80 +82,71 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
     task, setting = look_at_data(config), settings_of(config.sampling)[0]
     lower = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
     batches = -(-(num_samples or config.evaluation.num_samples) // batch_size)
-    return _plan(config, machine, lower, program=f"sampling {setting.name}", batch_size=batch_size, fsdp=1,
-                 steps=batches, notes=[*task.notes], trips=setting.num_sampling_steps)  # fmt: skip
+    steps = setting.num_sampling_steps
+    work = Work(f"sampling {setting.name}", lower, batch_size, batches, task.notes, trips=steps)
+    return estimate(config, machine, work)
 
 
-def _plan(
-    config: Config, machine: Machine, lower: Callable, *, program: str, batch_size: int, fsdp: int,
-    steps: int | None, notes: list[str], trips: int | None = None,
-) -> Plan:  # fmt: skip
-    lowered = lower()
-    start = time.monotonic()
+def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
+    """Compiles the program; where it needs more memory than the machine has, the estimate is that memory alone."""
+    lowered, notes = work.lower(), work.notes
+    start, needed = time.monotonic(), None
     try:
         compiled = lowered.compile()
     except Exception as error:
-        used = over_memory(str(error))
-        if used is None:
+        needed = over_memory(str(error))
+        if needed is None:
             raise
-        return Plan(machine.name, len(machine.devices), program, batch_size, 0.0, 0.0, 0.0, used, 0, used,
-                    machine.memory, False, time.monotonic() - start, 0.0, None, fsdp, steps, None,
-                    (*notes, "the compiler gave up: at least this much memory is needed, and nothing else is known"),
-                    tuple(ways_to_fit(config, machine, fsdp, program)))  # fmt: skip
+        fits, figures = False, {"peak_bytes_per_chip": needed, "temporary_bytes_per_chip": needed}
+        notes = (*notes, "the compiler gave up: at least this much memory is needed, and nothing else is known")
     seconds = time.monotonic() - start
-    memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, trips)
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        + memory.temp_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    fits = peak <= machine.memory
-    return Plan(
-        topology=machine.name,
-        chips=len(machine.devices),
-        program=program,
-        batch_size=batch_size,
-        flops_per_chip=cost.flops,
-        bytes_accessed_per_chip=cost.bytes,
-        collective_bytes_per_chip=cost.collective_bytes,
-        peak_bytes_per_chip=peak,
-        argument_bytes_per_chip=memory.argument_size_in_bytes,
-        temporary_bytes_per_chip=memory.temp_size_in_bytes,
-        chip_memory_bytes=machine.memory,
-        fits=fits,
-        compile_seconds=seconds,
-        step_seconds_estimate=cost.seconds,
-        collective_seconds_estimate=cost.collective_bytes / machine.links if machine.links else None,
-        fsdp=fsdp,
-        total_steps=steps,
-        chip_hours_estimate=steps * cost.seconds * len(machine.devices) / 3600 if steps else None,
-        notes=tuple(notes),
-        advice=() if fits else tuple(ways_to_fit(config, machine, fsdp, program)),
-    )
+    if needed is None:
+        figures = figures_of(compiled, machine, work)
+        fits = figures["peak_bytes_per_chip"] <= machine.memory
+    return Estimate(
+        topology=machine.name, chips=len(machine.devices), chip_memory_bytes=machine.memory,
+        program=work.program, batch_size=work.batch_size, fsdp=work.fsdp, total_steps=work.steps,
+        fits=fits, compile_seconds=seconds, notes=notes,
+        advice=() if fits else tuple(ways_to_fit(config, machine, work)), **figures,
+    )  # fmt: skip
+
+
+def figures_of(compiled, machine: Machine, work: Work) -> dict[str, Any]:
+    """The fields of Estimate that come from the compiled program."""
+    memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, work.trips)
+    arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+    return {
+        "flops_per_chip": cost.flops,
+        "bytes_accessed_per_chip": cost.bytes,
+        "collective_bytes_per_chip": cost.collective_bytes,
+        "peak_bytes_per_chip": arguments + memory.output_size_in_bytes + temporary - memory.alias_size_in_bytes,
+        "argument_bytes_per_chip": arguments,
+        "temporary_bytes_per_chip": temporary,
+        "step_seconds_estimate": cost.seconds,
+        "collective_seconds_estimate": cost.collective_bytes / machine.links if machine.links else None,
+        "chip_hours_estimate": work.steps * cost.seconds * len(machine.devices) / 3600 if work.steps else None,
+    }
 
 
 def over_memory(message: str) -> int | None:
-    """Bytes that a program needs at least, from the compiler's refusal; None for other errors."""
+    """Least bytes that a program needs, from the compiler's out-of-memory error; None for other errors."""
     found = re.search(r"required for HLO temporaries \(([\d.]+)([KMG])\) exceeds|Used ([\d.]+)([KMG]) of", message)
     if found is None:
         return None
-    size, unit = (found[1], found[2]) if found[1] else (found[3], found[4])
+    size, unit = filter(None, found.groups())
     return int(float(size) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit])
 
 
-def ways_to_fit(config: Config, machine: Machine, fsdp: int, program: str) -> list[str]:
-    """Settings that take less memory, the cheapest first."""
+def ways_to_fit(config: Config, machine: Machine, work: Work) -> list[str]:
+    """Settings that need less memory, the cheapest first."""
     devices = len(machine.devices)
-    if program != "training step":
+    if work.program != "training step":
         return ["a smaller --batch-size"]
     ways = []
     if config.training.remat != "full":
         kept = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
-        ways.append(
-            f"-s {kept}remat=full (recomputes each block in the backward pass: about a third more arithmetic)"
-        )
-    if fsdp < devices:
+        ways.append(f"-s {kept}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
+    if work.fsdp < devices:
         ways.append(f"-s fsdp={devices} (weights, average and optimiser state cut over all devices)")
     half = config.global_batch // 2
     if half and half % devices == 0:

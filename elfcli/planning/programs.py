@@ -1,4 +1,4 @@
-"""The programs that are planned: the training step and the sampler, with shapes in place of arrays."""
+"""The programs that `elf plan` compiles: the training step and the sampler, with shapes in place of arrays."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
 
 @dataclass(frozen=True)
 class Task:
-    """What is known of a run without reading it. num_examples: None where no data is here."""
+    """Facts of a run's data. num_examples: None without local data."""
 
     vocabulary: int
     num_examples: int | None
@@ -42,7 +42,7 @@ class Task:
 
 
 def look_at_data(config: Config) -> Task:
-    """The vocabulary and number of examples of local data, else T5's vocabulary."""
+    """The vocabulary and number of examples of local data; without data T5's vocabulary."""
     notes, count, tokens = [], None, None
     try:
         examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
@@ -59,7 +59,7 @@ def look_at_data(config: Config) -> Task:
 
 
 def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
-    """The frozen encoder without its weights. InputError where its shape cannot be had."""
+    """The frozen encoder with shapes in place of weights. InputError where its shape is not known."""
     cfg = config.encoder
     if cfg.encoder_model_name == "embedding":
         table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
@@ -75,7 +75,7 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
 
 
 def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Callable[[], Any], int]:
-    """(`lower()` of one optimiser step as `elf train` runs it, devices that share one copy of the state)."""
+    """(`lower()` of one optimiser step as `elf train` runs it, number of devices that share a copy of the state)."""
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
     tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-3, 10, 1000), shape.dtype)

@@ -1,4 +1,4 @@
-"""TPU slices by the names that Google Cloud gives them. Imports no JAX: the environment is set before it."""
+"""TPU slices by the names of Google Cloud. Imports no JAX, because libtpu's environment is set before that."""
 
 import os
 from collections.abc import Mapping
@@ -13,15 +13,17 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Kind:
-    """A TPU generation, from Google Cloud's documentation. cores: what its slice names count per chip."""
+    """A TPU generation. cores: the number that slice names count per chip."""
 
-    library_name: str  # what libtpu calls it in topology names
+    library_name: str  # in libtpu's names of topologies
     memory: int  # bytes per chip
     links: float  # bytes per second of a chip to the others, all links together
     cores: int
     slices: Mapping[int, tuple[int, ...]]  # chips to layout
 
 
+# Slices, memory and bandwidth of the chips' links: Google Cloud's TPU documentation, https://cloud.google.com/tpu/docs,
+# pages "TPU v5p", "TPU v5e" and "TPU v6e" (which give the links in Gbit/s per chip: 4800, 1600 and 3584).
 V5P = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
        512: (8, 8, 8)}  # fmt: skip
 FLAT = {4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
@@ -37,7 +39,7 @@ def names() -> list[str]:
 
 
 def check_name(name: str) -> None:
-    """InputError for a name that is no machine's."""
+    """InputError for the name of no machine."""
     if name == LOCAL or name in names():
         return
     raise InputError(f"--topology {name}: not known{did_you_mean(name, [LOCAL, *names()])}; "
@@ -45,7 +47,7 @@ def check_name(name: str) -> None:
 
 
 def prepare_compiler(name: str) -> None:
-    """Sets what libtpu needs to compile without a TPU; to be called before JAX is imported. InputError without it."""
+    """Lets libtpu compile without a TPU; to be called before JAX is imported. InputError where libtpu is missing."""
     if name == LOCAL:
         return
     if find_spec("libtpu") is None:

@@ -16,10 +16,10 @@ import orbax.checkpoint as ocp
 from elfcli.errors import ElfError, InputError, Stopped, first_line
 from elfcli.parallel.agree import barrier, by_first
 from elfcli.runs import seal
+from elfcli.runs.folder import CHECKPOINT_FOLDER, chosen_step, steps_of
 from elfcli.runs.state import TrainState
 from elfcli.ui.progress import is_first_process, say
 
-CHECKPOINT_FOLDER = "checkpoints"
 PARTS = ("params", "ema", "rest")
 
 
@@ -79,7 +79,7 @@ def told(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a full disk is an OSError or, from TensorStore, a ValueError; Orbax has its own
-        kept = [int(path.name) for path in Path(manager.directory).glob("*") if path.name.isdecimal()]
+        kept = steps_of(Path(manager.directory).parent)
         good = f"that of step {max(kept)} is intact" if kept else "there is none before it"
         raise ElfError(
             f"{manager.directory}: the checkpoint could not be saved ({reason(error)}); {good}, and "
@@ -178,12 +178,10 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
     """(weights as numpy arrays, step) of the newest checkpoint or of `step`; the moving average by default."""
     folder = (run / CHECKPOINT_FOLDER).absolute()
-    steps = sorted(int(path.name) for path in folder.glob("*/") if path.name.isdecimal())
+    steps = steps_of(run)
     if not steps:
         raise InputError(f"{run}: this run has no checkpoint yet")
-    if step is not None and step not in steps:
-        raise InputError(f"{run}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-    step = steps[-1] if step is None else step
+    step = chosen_step(run, steps, step)
     path = folder / str(step) / ("ema" if ema else "params")
     problem = seal.damage(path.parent, path.name)
     if problem:

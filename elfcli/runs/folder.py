@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
+CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
 PACKAGES = (
     "elfcli",
@@ -43,6 +45,18 @@ PACKAGES = (
 
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
+
+
+def steps_of(run: Path) -> list[int]:
+    """Steps of the run's checkpoints, in order."""
+    return sorted(int(path.name) for path in (run / CHECKPOINT_FOLDER).glob("*/") if path.name.isdecimal())
+
+
+def chosen_step(name: str | Path, steps: Collection[int], step: int | None) -> int:
+    """`step`, or the newest of `steps` if it is None; InputError where checkpoints `name` have no such step."""
+    if step is not None and step not in steps:
+        raise InputError(f"{name}: no checkpoint of step {step}; there are {', '.join(map(str, sorted(steps)))}")
+    return max(steps) if step is None else step
 
 
 def check_new(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Training: starting and resuming runs, the loop, the step, the optimizer, logs."""

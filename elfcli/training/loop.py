@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
-from elfcli.data.batches import batch_indices, batches
+from elfcli.data.batches import batch_indices, batches, load_batch
 from elfcli.data.folder import vocab_size
 from elfcli.errors import ElfError, Stopped
 from elfcli.evaluation.online import model_in_training, online_evaluation
@@ -142,16 +142,11 @@ def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> 
 def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):
     """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps."""
     accumulate = config.optimization.grad_accum_steps
-    stream = batches(
-        inputs.examples.tokens,
-        start_step=start * accumulate,
-        num_steps=(stop - start) * accumulate,
-        batch_size=config.global_batch,
-        seed=config.training.seed,
-        collate_fn=inputs.collate,
-        rows=process_rows(config.global_batch),
-        num_workers=config.data.num_workers,
+    size, seed, rows = config.global_batch, config.training.seed, process_rows(config.global_batch)
+    load = partial(
+        load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows
     )
+    stream = batches(load, range(start * accumulate, stop * accumulate), config.data.num_workers)
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):
         yield put_batch({name: np.stack([batch[name] for batch in group]) for name in group[0]}, mesh)

@@ -10,7 +10,7 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Resolved, changed, resolve
+from elfcli.config.resolve import Resolved, changed, resolve_run
 from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
 from elfcli.errors import InputError
@@ -64,8 +64,8 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
     """
     prepare()
     everyone(partial(require_shared_run, folder))
-    resolved = resolve(files=[folder / CONFIG_FILE], sets=sets, environ={})
-    refuse_other_network(resolve(files=[folder / CONFIG_FILE], environ={}).config, resolved.config)
+    resolved = resolve_run(folder / CONFIG_FILE, sets)
+    refuse_other_network(resolve_run(folder / CONFIG_FILE).config, resolved.config)
     inputs = open_alike(resolved.config)
     recorded_starts(folder)
     read_metrics(folder)

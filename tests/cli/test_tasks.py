@@ -16,7 +16,7 @@ from elfcli.data import public
 from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
 from elfcli.hub.names import PUBLISHED
-from elfcli.hub.published import FIGURES, figures_of, parameter_count, summary
+from elfcli.hub.published import FIGURES, PARAMETERS, figures_of, summary
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params
 
@@ -25,7 +25,7 @@ from elfcli.models.elf import abstract_params
 def test_counted_parameters_are_those_of_the_network(model):
     config = resolve(model=model, environ={}).config
     leaves = jax.tree.leaves(abstract_params(elf_shape(config, 512, 32100)))
-    assert parameter_count(config.network) == sum(leaf.size for leaf in leaves)
+    assert PARAMETERS[model] == sum(leaf.size for leaf in leaves)
 
 
 def test_every_published_checkpoint_has_figures_and_their_split():

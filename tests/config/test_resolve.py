@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.config.resolve import ConfigError, load_config, model_names, resolve, task_names
+from elfcli.config.resolve import ConfigError, load_config, model_names, resolve, resolve_run, task_names
 from elfcli.config.schema import SECTION_OF, SECTIONS, Config
 
 REFERENCE_YAML = """\
@@ -333,3 +333,29 @@ def test_unset_is_the_default_of_every_setting_that_may_be_unset():
         for name, field in section.model_fields.items():
             if type(None) in getattr(field.annotation, "__args__", ()):
                 assert field.default is None, name
+
+
+@pytest.mark.parametrize("key", ["branching", "objective.branching"])
+def test_the_retired_key_branching_is_read_everywhere(tmp_path, key):
+    path = write(tmp_path, "a.toml", f'{key} = "split"\n')
+    resolved = resolve(files=[path], sets=[f"{key}=split"], environ={"ELF_BRANCHING": "split"})
+    assert resolved.warnings == () and "branching" not in resolved.origins
+    (line,) = problems_of(sets=[f"{key}=other"])
+    assert line.startswith("--set branching: expected 'split' or 'device'")
+
+
+def test_device_branching_warns_in_a_new_run(tmp_path):
+    path = write(tmp_path, "a.toml", '[objective]\nbranching = "device"\n')
+    (line,) = resolve(files=[path], environ={}).warnings
+    assert line.startswith(f"{path}:2: branching=device changes nothing here: ")
+    assert line.endswith("a fixed share of each batch decodes")
+
+
+def test_a_run_of_device_branching_is_sampled_but_not_resumed(tmp_path):
+    text = 'complete = true\n[objective]\nbranching = "{}"\n'
+    path = write(tmp_path, "config.toml", text.format("device"))
+    assert load_config(path) == Config()
+    with pytest.raises(ConfigError, match=r"branching=device.* 0\.1\.0, or start a new run"):
+        resolve_run(path)
+    write(tmp_path, "config.toml", text.format("split"))
+    assert resolve_run(path, ["seed=3"]).config.training.seed == 3

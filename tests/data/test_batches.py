@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.data.batches import TokenColumn, TokenTable, batch_indices, batches, collate, column_from_rows
+from elfcli.data.batches import (
+    TokenColumn,
+    TokenTable,
+    batch_indices,
+    batches,
+    collate,
+    column_from_rows,
+    load_batch,
+)
 from elfcli.errors import InputError
 
 ids = st.lists(st.integers(2, 50), max_size=12)
@@ -67,15 +75,10 @@ def small_table() -> TokenTable:
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_a_resumed_stream_equals_the_straight_one(num_workers):
-    read = partial(
-        batches,
-        small_table(),
-        batch_size=8,
-        seed=3,
-        collate_fn=partial(collate, max_length=9, max_input_length=3, pad_id=0),
-    )
-    straight = list(read(start_step=0, num_steps=20, num_workers=0))
-    resumed = list(read(start_step=7, num_steps=13, num_workers=num_workers))
+    join = partial(collate, max_length=9, max_input_length=3, pad_id=0)
+    load = partial(load_batch, small_table(), batch_size=8, seed=3, collate_fn=join)
+    straight = list(batches(load, range(20), num_workers=0))
+    resumed = list(batches(load, range(7, 20), num_workers=num_workers))
     assert [step for step, _ in resumed] == list(range(7, 20))
     for (_, expected), (_, batch) in zip(straight[7:], resumed, strict=True):
         for name in expected:
@@ -83,24 +86,17 @@ def test_a_resumed_stream_equals_the_straight_one(num_workers):
 
 
 def test_processes_read_their_parts_of_the_same_batches():
-    read = partial(
-        batches,
-        small_table(),
-        start_step=2,
-        num_steps=3,
-        batch_size=8,
-        seed=0,
-        collate_fn=partial(collate, max_length=9, max_input_length=3, pad_id=0),
-    )
-    parts = [list(read(rows=rows)) for rows in (slice(0, 4), slice(4, 8))]
-    for (_, whole), (_, first), (_, second) in zip(read(), *parts, strict=True):
+    join = partial(collate, max_length=9, max_input_length=3, pad_id=0)
+    load = partial(load_batch, small_table(), batch_size=8, seed=0, collate_fn=join)
+    parts = [list(batches(partial(load, rows=rows), range(2, 5))) for rows in (slice(0, 4), slice(4, 8))]
+    for (_, whole), (_, first), (_, second) in zip(batches(load, range(2, 5)), *parts, strict=True):
         joined = np.concatenate([first["input_ids"], second["input_ids"]])
         np.testing.assert_array_equal(joined, whole["input_ids"])
 
 
 def test_too_little_data_is_told_before_reading():
     with pytest.raises(InputError, match="batch_size"):
-        next(batches(small_table(), start_step=0, num_steps=1, batch_size=51, seed=0, collate_fn=lambda rows: {}))
+        load_batch(small_table(), 0, batch_size=51, seed=0, collate_fn=lambda rows: {})
 
 
 def test_chunks_read_like_one_column():
@@ -126,9 +122,8 @@ def test_the_order_at_step_ten_million_costs_what_it_costs_at_the_first():
         for _ in range(5):
             tracemalloc.start()
             begun = time.perf_counter()
-            stream = batches(
-                rows, start_step=start, num_steps=late, batch_size=8, seed=3, collate_fn=len, num_workers=0
-            )
+            load = partial(load_batch, rows, batch_size=8, seed=3, collate_fn=len)
+            stream = batches(load, range(start, start + late), num_workers=0)
             assert [step for step, _ in zip(range(start, start + 5), stream, strict=False)][-1] == start + 4
             seconds.append(time.perf_counter() - begun)
             peak = tracemalloc.get_traced_memory()[1]

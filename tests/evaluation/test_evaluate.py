@@ -14,10 +14,8 @@ from tiny_run import tiny_run
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
-from elfcli.evaluation import sweep as sweeping
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
-NOTHING = {name: [None] for name in ("steps", "sampler", "gamma", "cfg", "w", "time_schedule")}
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
 NAMES = [f"ode{steps}-cfg{cfg}-w1-logit_normal" for steps in (2, 5) for cfg in (1, 2)]
 
@@ -66,7 +64,7 @@ def test_every_combination_is_sampled_scored_and_ranked(sweep, sampled):
     assert [line[0] for line in lines[:4]] == ["*", " ", " ", " "]
     assert "rougeL" in lines[0] and "bleu" in lines[0] and "ranked by rouge, higher is better" in lines[4]
     setting = results[0]["setting"]
-    assert f"--steps {setting['steps']} --cfg {setting['cfg']}" in lines[5]
+    assert f"--steps {setting['num_sampling_steps']} --cfg {setting['cfg']}" in lines[5]
 
 
 def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
@@ -86,17 +84,17 @@ def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
 def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
     assert sweep(*GRID, "-o", "whole")[0] == 0
     sampled.clear()
-    real = sweeping.write_samples
+    real = evaluate.write_samples
 
     def full(path, rows, overwrite):
         if path.name.startswith("ode5-cfg1"):
             raise ElfError("the disk is full")
         real(path, rows, overwrite)
 
-    monkeypatch.setattr(sweeping, "write_samples", full)
+    monkeypatch.setattr(evaluate, "write_samples", full)
     assert sweep(*GRID, "-o", "stopped")[0] == 1
     assert len(content(Path("stopped"))) == 4  # two settings: samples and a line of each
-    monkeypatch.setattr(sweeping, "write_samples", real)
+    monkeypatch.setattr(evaluate, "write_samples", real)
     sampled.clear()
     code, out, err = sweep(*GRID, "-o", "stopped")
     assert code == 0 and "2 of them done already" in err and sampled == NAMES[2:]
@@ -146,7 +144,7 @@ def test_two_processes_that_are_asked_for_different_things_refuse(copy):
     first, second = two_processes([*command, "--steps", "2,5"], [*command, "--steps", "2,6"])
     assert (first.returncode, second.returncode) == (2, 2), first.stderr + second.stderr
     errors = [line for line in (first.stderr + second.stderr).splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and "process 1: sampling settings of its sweep" in errors[0]
+    assert len(errors) == 1 and "process 1: sampling settings of its evaluation" in errors[0]
     assert not Path("shared/results.jsonl").exists()
 
 
@@ -195,20 +193,20 @@ def test_presets_and_files_of_settings(sweep, sampled):
 
 def test_combinations():
     presets = (SamplingSetting(num_sampling_steps=(32,), cfgs=(2.0,)),)
-    assert combinations(presets, NOTHING) == [Setting(steps=32, cfg=2.0)]
-    assert combinations(presets, NOTHING | {"steps": [4, 8]}) == [
-        Setting(steps=4, cfg=2.0),
-        Setting(steps=8, cfg=2.0),
+    assert combinations(presets, {}) == [Setting(num_sampling_steps=32, cfg=2.0)]
+    assert combinations(presets, {"num_sampling_steps": [4, 8]}) == [
+        Setting(num_sampling_steps=4, cfg=2.0),
+        Setting(num_sampling_steps=8, cfg=2.0),
     ]
-    both = combinations(presets, NOTHING | {"sampler": ["ode", "sde"], "gamma": [1.0, 2.0]})
-    assert [(setting.sampler, setting.gamma) for setting in both] == [("ode", 0.0), ("sde", 1.0), ("sde", 2.0)]
-    assert combinations(presets, NOTHING | {"sampler": ["sde"]})[0].gamma == 1.5  # the published preset's
-    assert distinct([Setting(gamma=1.0), Setting()]) == [Setting()]
+    both = combinations(presets, {"sampling_method": ["ode", "sde"], "sde_gamma": [1.0, 2.0]})
+    assert [(setting.sampling_method, setting.sde_gamma) for setting in both] == [("ode", 0.0), ("sde", 1.0), ("sde", 2.0)]
+    assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
+    assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
 
 
 def test_best_first():
     def result(metric, value):
         return {"scores": [{"metric": metric, "value": value}]}
 
-    assert sweeping.best_first([result("ppl", v) for v in (3, None, 1)]) == [result("ppl", v) for v in (1, 3, None)]
-    assert sweeping.best_first([result("bleu", v) for v in (0.0, 1)]) == [result("bleu", v) for v in (1, 0.0)]
+    assert evaluate.best_first([result("ppl", v) for v in (3, None, 1)]) == [result("ppl", v) for v in (1, 3, None)]
+    assert evaluate.best_first([result("bleu", v) for v in (0.0, 1)]) == [result("bleu", v) for v in (1, 0.0)]

@@ -15,10 +15,10 @@ from hub_server import TOKEN, Hub, point_at, published
 from safetensors.numpy import load
 from tiny_run import tiny_run
 
+from elfcli.data import download
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.data import download
-from elfcli.hub.export import export
+from elfcli.hub.export import ExportOptions, export
 from elfcli.hub.mirror import mirror, mirror_in_background
 from elfcli.hub.push import push
 from elfcli.hub.sources import config_of, open_source
@@ -76,7 +76,7 @@ def test_a_download_survives_a_failing_hub(hub, how):
 
 def test_revisions_and_all_checkpoints(hub):
     push(tiny_run(), REPO)
-    push(tiny_run(), REPO, revision="steps", all_checkpoints=True)
+    push(tiny_run(), REPO, revision="steps", options=ExportOptions(steps="all"))
     assert not any(path.startswith("checkpoints/") for path in published(hub, REPO))
     assert {f"checkpoints/{s}/model.safetensors" for s in (1, 2, 3)} <= published(hub, REPO, branch="steps").keys()
     assert same(open_source(f"{REPO}@steps", step=2).params, open_source(tiny_run(), step=2).params)
@@ -109,7 +109,7 @@ def test_nothing_but_the_model_is_uploaded(hub, tmp_path):
     shutil.copytree(tiny_run(), run)
     for name in (".env", "tokenizer/.env", "tokenizer/token.txt", "wandb.key"):
         (run / name).write_text(f"HF_TOKEN={TOKEN}")
-    push(run, REPO, all_checkpoints=True)
+    push(run, REPO, options=ExportOptions(steps="all"))
     files = published(hub, REPO)
     assert not any(TOKEN.encode() in data for data in files.values())
     assert {Path(path).name for path in files} <= {

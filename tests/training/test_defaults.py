@@ -19,7 +19,6 @@ from elfcli.training.defaults import with_data
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 
-NO_FLAGS = dict.fromkeys(("sampler", "steps", "gamma", "cfg", "w", "time_schedule"))
 
 
 @pytest.fixture
@@ -61,20 +60,20 @@ def test_the_newest_run_that_fits_is_taken_else_the_published_one(here, capsys):
     ("flags", "steps", "gamma"),
     [
         ({}, 32, 1.5),
-        ({"steps": 64}, 64, 1.0),
-        ({"sampler": "sde", "steps": 64}, 64, 1.0),
-        ({"sampler": "sde", "steps": 40}, 40, 1.5),
-        ({"sampler": "sde", "steps": 64, "gamma": 0.2}, 64, 0.2),
+        ({"num_sampling_steps": 64}, 64, 1.0),
+        ({"sampling_method": "sde", "num_sampling_steps": 64}, 64, 1.0),
+        ({"sampling_method": "sde", "num_sampling_steps": 40}, 40, 1.5),
+        ({"sampling_method": "sde", "num_sampling_steps": 64, "sde_gamma": 0.2}, 64, 0.2),
     ],
 )
 def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
     presets = resolve(task="owt", environ={}).config.sampling
-    setting = chosen_setting(presets, NO_FLAGS | flags)
-    assert (setting.sampler, setting.steps, setting.gamma, setting.w) == ("sde", steps, gamma, 3.0)
+    setting = chosen_setting(presets, flags)
+    assert (setting.sampling_method, setting.num_sampling_steps, setting.sde_gamma, setting.self_cond_cfg_scale) == ("sde", steps, gamma, 3.0)
     # A model whose preset is an ODE keeps its guidance.
     ode = (SamplingSetting(cfgs=(2.0,)),)
-    if flags.get("sampler"):
-        assert chosen_setting(ode, NO_FLAGS | flags) == Setting("sde", steps, cfg=2.0, gamma=gamma)
+    if flags.get("sampling_method"):
+        assert chosen_setting(ode, flags) == Setting("sde", steps, cfg=2.0, sde_gamma=gamma)
 
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):
