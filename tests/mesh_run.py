@@ -1,6 +1,6 @@
 """Three steps of a tiny model on meshes of 8 virtual devices; prints how far each is from a single device.
 
-python tests/mesh_run.py 8x1 2x4 -- branching=device
+python tests/mesh_run.py 8x1 2x4 -- optimizer=adamw
 """
 
 import os

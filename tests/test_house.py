@@ -1,4 +1,4 @@
-"""The rules of the house: imports run one way, no circle, and sizes that a reader can hold in mind."""
+"""The rules of the house: which way imports run, what which room may do, and sizes that a reader can hold in mind."""
 
 import ast
 from pathlib import Path
@@ -19,6 +19,30 @@ LAYERS = (
 )
 """Rooms from the lowest up; a file imports from lower rooms and from its own."""
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+PURE = ("flow", "models")
+"""Rooms of functions of arrays: they read no file, know no process and print nothing."""
+NOT_PURE = {"os", "sys", "io", "pathlib", "shutil", "socket", "subprocess", "tempfile", "multiprocessing"}
+READS_ENVIRONMENT = (
+    "config/resolve.py",
+    "data/encode.py",
+    "parallel/",
+    "planning/slices.py",
+    "runs/",
+    "ui/",
+    "__main__.py",
+)
+TALKS = (
+    "cli/",
+    "parallel/",
+    "training/start.py",
+    "evaluation/evaluate.py",
+    "evaluation/perplexity.py",
+    "runs/checkpoint.py",
+)
+"""Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""
+EXCHANGES = {"by_first", "everyone", "require_same"}
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 6
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def files() -> list[Path]:
@@ -80,3 +104,85 @@ def test_no_circle(graph):
 
     for module in graph:
         visit(module)
+
+
+def name_of(path: Path) -> str:
+    """The file's path within the package."""
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def nodes(*kinds, outside: tuple[str, ...] = (), inside: tuple[str, ...] = ("",)):
+    """(place, node) of every node of these kinds in the files that `inside` and not `outside` begin the path of."""
+    for path in files():
+        if name_of(path).startswith(inside) and not (outside and name_of(path).startswith(outside)):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, kinds):
+                    yield f"{name_of(path)}:{node.lineno}", node
+
+
+def called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def assert_none(wrong: list[str]) -> None:
+    assert not wrong, "\n" + "\n".join(sorted(wrong))
+
+
+def test_flow_and_models_read_no_file_know_no_process_and_print_nothing():
+    inside, wrong = tuple(f"{room}/" for room in PURE), []
+    for place, node in nodes(ast.Import, ast.ImportFrom, inside=inside):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
+        wrong += [f"{place} imports {name}" for name in names if name.split(".")[0] in NOT_PURE]
+    for place, call in nodes(ast.Call, inside=inside):
+        if called(call) in {
+            "open",
+            "print",
+            "process_index",
+            "process_count",
+            "read_text",
+            "read_bytes",
+            "write_text",
+        }:
+            wrong.append(f"{place} calls {called(call)}")
+    assert_none(wrong)
+
+
+def test_the_environment_is_read_in_few_places():
+    wrong = []
+    for place, node in nodes(ast.Attribute, ast.alias, outside=READS_ENVIRONMENT):
+        name = node.attr if isinstance(node, ast.Attribute) else node.name
+        if name in {"environ", "getenv", "environb"}:
+            wrong.append(f"{place} reads the environment")
+    assert_none(wrong)
+
+
+def test_processes_exchange_their_decisions_in_few_places():
+    calls = nodes(ast.Call, outside=TALKS)
+    assert_none([f"{place} calls {called(call)}" for place, call in calls if called(call) in EXCHANGES])
+
+
+def test_modules_are_short():
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files()}
+    assert_none([f"{name}: {length} lines" for name, length in lengths.items() if length > MODULE_LINES])
+
+
+def test_functions_are_short():
+    """Of a command in cli/ the body counts; its parameters are its options."""
+    wrong = []
+    for place, function in nodes(Function):
+        first = function.body[0].lineno if place.startswith("cli/") else function.lineno
+        if (length := function.end_lineno - first + 1) > FUNCTION_LINES:
+            wrong.append(f"{place} {function.name}: {length} lines")
+    assert_none(wrong)
+
+
+def test_functions_take_few_parameters():
+    """Pallas hands a kernel each of its arrays by itself, so kernels are not counted."""
+    wrong = []
+    for place, function in nodes(Function, outside=("cli/",)):
+        given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
+        count = len([one for one in given if one.arg not in ("self", "cls")])
+        if count > PARAMETERS and not function.name.endswith("_kernel"):
+            wrong.append(f"{place} {function.name}: {count} parameters")
+    assert_none(wrong)

@@ -35,33 +35,53 @@ def make_batch(key) -> objective.Batch:
     return objective.Batch(ids, cond, objective.loss_mask(cond, valid, "pad"), jax.random.normal(key, (B, S, E)))
 
 
+def draw(key, cfg, groups=1) -> objective.Draws:
+    return objective.draw(key, cfg, (B, S, E), groups)
+
+
 def loss_of(shape, params, batch, draws, cfg, key=None, groups=1):
+    """(the loss to minimise, its parts by name)"""
     model = nnx.merge(graphdef_of(ELF, shape), params)
     return objective.branch_loss(model, batch, draws, cfg, key, groups)
+
+
+def whole_batch_loss(params, batch, draws, cfg, *, decode: bool):
+    """The loss where every example decodes, or where every example denoises."""
+    model = nnx.merge(graphdef_of(ELF, SHAPE), params)
+    num_decode, num_first = (B, 0) if decode else (0, B)
+    return objective.split_loss(model, batch, draws, cfg, num_decode, num_first)[int(decode)]
+
+
+def coin_loss(params, batch, key, cfg):
+    """The reference: one coin per step decides for all, and each example draws whether it is self-conditioned."""
+    coin_key, flag_key, key = jax.random.split(key, 3)
+    flags = jax.random.bernoulli(flag_key, cfg.self_cond_prob, (B,))
+    draws = draw(key, cfg)._replace(self_cond_B=flags)
+    both = [whole_batch_loss(params, batch, draws, cfg, decode=decode) for decode in (False, True)]
+    return jnp.where(jax.random.bernoulli(coin_key, cfg.decoder_prob), both[1], both[0])
+
+
+def split_loss(params, batch, key, cfg):
+    return loss_of(SHAPE, params, batch, draw(key, cfg), cfg)[0]
 
 
 def test_the_split_has_the_expected_gradient_of_the_coin(params):
     """Mean gradients over many shuffled batches and draws agree within their standard errors, leaf by leaf."""
     batch, count = make_batch(jax.random.key(2)), 6000
-    schemes = {
-        "split": Objective(decoder_noise_scale=1.0, decoder_prob=0.3),
-        "device": Objective(decoder_noise_scale=1.0, decoder_prob=0.3, branching="device"),
-    }
-    moments = {}
-    for name, cfg in schemes.items():
+    cfg, moments = Objective(decoder_noise_scale=1.0, decoder_prob=0.3), []
+    for loss in (split_loss, coin_loss):
 
-        def gradient(key, cfg=cfg):
+        def gradient(key, loss=loss):
             order_key, key = jax.random.split(key)
             order = jax.random.permutation(order_key, B)
             shuffled = jax.tree.map(lambda a: a[order], batch)
-            draws = objective.draw(key, cfg, (B, S, E))
-            grads = jax.grad(lambda p: loss_of(SHAPE, p, shuffled, draws, cfg)[0])(params)
+            grads = jax.grad(loss)(params, shuffled, key, cfg)
             return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(grads)])
 
         run = jax.jit(lambda keys, gradient=gradient: jax.lax.map(gradient, keys, batch_size=100))
         grads = np.asarray(run(jax.random.split(jax.random.key(3), count)))
-        moments[name] = grads.mean(0), grads.std(0) / np.sqrt(count)
-    (split, split_error), (coin, coin_error) = moments["split"], moments["device"]
+        moments.append((grads.mean(0), grads.std(0) / np.sqrt(count)))
+    (split, split_error), (coin, coin_error) = moments
     z = (split - coin) / np.sqrt(split_error**2 + coin_error**2 + 1e-12)
     assert np.abs(coin).max() > 0.1, "the gradient is no mere noise"
     assert np.abs(z).mean() < 1.1  # of a standard normal: 0.8
@@ -75,12 +95,12 @@ def test_groups_are_independent_batches(params):
     cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.25)
     batch = make_batch(jax.random.key(4))
     batch = batch._replace(cond_BxS=jnp.zeros((B, S), bool), loss_BxS=jnp.ones((B, S), bool))
-    draws = objective.draw(jax.random.key(5), cfg, (B, S, E), groups=2)
+    draws = draw(jax.random.key(5), cfg, groups=2)
     _, both = loss_of(SHAPE, params, batch, draws, cfg, groups=2)
     halves = []
     for part in (slice(0, 2), slice(2, 4)):
         pick = partial(jax.tree.map, lambda a, part=part: a[part])
-        halves.append(loss_of(SHAPE, params, pick(batch), pick(draws._replace(coin=None)), cfg)[1])
+        halves.append(loss_of(SHAPE, params, pick(batch), pick(draws), cfg)[1])
     for name in both:
         np.testing.assert_allclose(both[name], np.mean([half[name] for half in halves]), rtol=1e-5)
 
@@ -108,7 +128,7 @@ def test_dropout_draws_from_its_key(params):
     shape = ElfShape(**{**vars(SHAPE), "depth": 4, "attn_dropout": 0.2, "proj_dropout": 0.2})
     params = init_params(shape, jax.random.key(0))
     params["final_layer"]["linear"]["kernel"] += 0.1
-    batch, draws = make_batch(jax.random.key(6)), objective.draw(jax.random.key(7), cfg, (B, S, E))
+    batch, draws = make_batch(jax.random.key(6)), draw(jax.random.key(7), cfg)
     losses = [float(loss_of(shape, params, batch, draws, cfg, key)[0]) for key in map(jax.random.key, (0, 0, 1))]
     without = float(loss_of(shape, params, batch, draws, cfg, None)[0])
     assert losses[0] == losses[1] != losses[2]

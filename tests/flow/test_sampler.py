@@ -1,0 +1,97 @@
+"""The solver against equations that have a closed solution; no network and no golden."""
+
+from itertools import pairwise
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elfcli.flow.objective import velocity
+from elfcli.flow.sampler import Condition, solve
+
+B, S, E = 2, 3, 4
+Z = jnp.asarray(np.random.default_rng(0).normal(size=(B, S, E)), jnp.float32)
+NOISE = np.random.default_rng(1).normal(size=(40, B, S, E)).astype(np.float32)
+NOTHING = Condition(jnp.zeros((B, S), bool), jnp.zeros((B, S, E)))
+UNEVEN = np.array([0.0, 0.03, 0.11, 0.4, 0.55, 0.9, 1.0])
+
+
+def solved(rate, grid, gamma: float = 0.0, condition: Condition = NOTHING, noise=NOISE):
+    """Latents at time 1 of dz/dt = rate(t) z, and the last estimate, which is the time at which it was asked."""
+
+    def predict(z, estimate, t_B):
+        t = t_B[:, None, None]
+        return jnp.broadcast_to(t, z.shape), condition.zero(rate(t) * z)
+
+    noise = jnp.asarray(noise)
+    found = solve(predict, Z, condition, jnp.asarray(grid, jnp.float32), lambda i: noise[i], gamma)
+    return [np.asarray(array) for array in found]
+
+
+def test_each_euler_step_multiplies_by_one_plus_the_rate_times_the_step():
+    z, estimate = solved(lambda t: 1.5 - t, UNEVEN)
+    factor = np.prod(1 + (1.5 - UNEVEN[:-1]) * np.diff(UNEVEN))
+    np.testing.assert_allclose(z, factor * np.asarray(Z), rtol=1e-6)
+    np.testing.assert_allclose(estimate, UNEVEN[-2], rtol=1e-6)
+
+
+def test_the_error_halves_as_the_steps_double():
+    """dz/dt = (1.5 - t) z leads from z to z exp(1)."""
+    errors = []
+    for steps in (16, 32, 64, 128):
+        z, _ = solved(lambda t: 1.5 - t, np.linspace(0, 1, steps + 1))
+        errors.append(np.abs(z - np.e * np.asarray(Z)).max())
+    ratios = np.array(errors[:-1]) / np.array(errors[1:])
+    assert errors[-1] < 0.02 * np.abs(Z).max() and np.all((ratios > 1.8) & (ratios < 2.2))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_the_velocity_towards_an_estimate_arrives_there(gamma):
+    """Whatever the start and the noise: the last step covers what is left."""
+    goal = jnp.asarray(NOISE[-1])
+
+    def predict(z, estimate, t_B):
+        return goal, velocity(goal, z, t_B, 0.05)
+
+    z, estimate = solve(predict, Z, NOTHING, jnp.asarray(UNEVEN, jnp.float32), lambda i: jnp.asarray(NOISE)[i], gamma)
+    np.testing.assert_allclose(z, goal, atol=1e-5)
+    np.testing.assert_array_equal(estimate, goal)
+
+
+@pytest.mark.parametrize("gamma", [0.7, 1.5, 100.0])
+def test_sde_steps_mix_in_noise_and_go_back_in_time(gamma):
+    """The recurrence written out: keep a share, move its time back as far, then step; the last step is of the ODE."""
+    z = np.asarray(Z, np.float64)
+    for i, (t, t_next) in enumerate(pairwise(UNEVEN)):
+        keep = 1.0 if t_next == 1 else max(1 - gamma * (t_next - t), 0.0)
+        z = keep * z + (1 - keep) * NOISE[i]
+        z = z + (t_next - keep * t) * (1.5 - keep * t) * z
+    found, _ = solved(lambda t: 1.5 - t, UNEVEN, gamma)
+    np.testing.assert_allclose(found, z, rtol=2e-5, atol=1e-5)
+
+
+def test_the_last_step_takes_no_noise():
+    last = len(UNEVEN) - 2
+    louder = NOISE.copy()
+    louder[last:] *= 1e20
+    quiet, loud = (solved(lambda t: 1.5 - t, UNEVEN, 1.5, noise=noise)[0] for noise in (NOISE, louder))
+    np.testing.assert_array_equal(quiet, loud)
+    louder[last - 1] += 1
+    assert np.abs(solved(lambda t: 1.5 - t, UNEVEN, 1.5, noise=louder)[0] - quiet).max() > 0.01
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_a_grid_may_be_longer_than_its_way_to_one(gamma):
+    longer = np.concatenate([UNEVEN, [1.0, 7.0, np.nan]])
+    for one, other in zip(solved(jnp.cos, UNEVEN, gamma), solved(jnp.cos, longer, gamma), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.5])
+def test_the_condition_stays_where_it_is(gamma):
+    mask = jnp.asarray([[True, False, False], [True, True, False]])
+    condition = Condition(mask, jnp.full((B, S, E), 0.25))
+    z, _ = solved(jnp.cos, UNEVEN, gamma, condition)
+    free, _ = solved(jnp.cos, UNEVEN, gamma)
+    np.testing.assert_array_equal(z[mask], 0.25)
+    np.testing.assert_array_equal(z[~mask], free[~mask])

@@ -1,0 +1,49 @@
+"""Rotary positions against their definition: pairs of numbers as complex ones, turned by position times frequency."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from elfcli.models.layers import apply_rope, pairs_apart, rope_angles
+
+B, N, D = 2, 3, 8
+
+
+def turned(x_BxTxND, num_unturned: int, theta: float = 10000.0):
+    """Heads of neighbouring pairs (x[2j], x[2j + 1]), each multiplied by exp(i position theta^(-2j / D))."""
+    batch, length = x_BxTxND.shape[:2]
+    pairs = x_BxTxND.reshape(batch, length, N, D // 2, 2)
+    position = np.maximum(np.arange(length) - num_unturned, 0)
+    angle = position[:, None] * theta ** (-2 * np.arange(D // 2) / D)
+    z = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angle)[:, None]
+    return np.stack([z.real, z.imag], axis=-1).reshape(x_BxTxND.shape)
+
+
+def ours(x_BxTxND, num_unturned: int):
+    """The same by the layers, with pairs D/2 apart."""
+    heads = pairs_apart(jnp.asarray(x_BxTxND, jnp.float32), N).reshape(*x_BxTxND.shape[:2], N, D)
+    return np.asarray(apply_rope(heads, *rope_angles(num_unturned, x_BxTxND.shape[1] - num_unturned, D)))
+
+
+@pytest.mark.parametrize(("num_unturned", "length"), [(0, 7), (4, 9), (3, 1), (0, 1000)])
+def test_turning_is_complex_multiplication(num_unturned, length):
+    x = np.random.default_rng(0).normal(size=(B, num_unturned + length, N * D))
+    expected = turned(x, num_unturned).reshape(*x.shape[:2], N, D // 2, 2)
+    expected = np.concatenate([expected[..., 0], expected[..., 1]], axis=-1)
+    np.testing.assert_allclose(ours(x, num_unturned), expected, atol=2e-4 if length > 100 else 2e-6)
+
+
+def test_scores_depend_on_the_distance_alone():
+    """The product of a turned query and a turned key is the same wherever both stand."""
+    q, k = np.random.default_rng(1).normal(size=(2, 1, 1, N * D))
+    turned_q, turned_k = (ours(np.repeat(x, 20, axis=1), 0)[0] for x in (q, k))
+    scores = np.einsum("tnd,snd->nts", turned_q, turned_k)
+    for distance in range(-5, 6):
+        along = np.stack([np.diagonal(head, distance) for head in scores])
+        np.testing.assert_allclose(along, along[:, :1].repeat(along.shape[1], axis=1), atol=1e-5)
+    assert np.abs(np.diagonal(scores[0], 1)[0] - np.diagonal(scores[0], -1)[0]) > 1e-3, "it has a direction"
+
+
+def test_pairs_apart_orders_weights_head_by_head():
+    assert pairs_apart(jnp.arange(8)[None], 2).tolist() == [[0, 2, 1, 3, 4, 6, 5, 7]]
+    assert pairs_apart(jnp.arange(8)[None], 1).tolist() == [[0, 2, 4, 6, 1, 3, 5, 7]]
