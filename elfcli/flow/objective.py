@@ -127,7 +127,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     first of those, counts[1], take the gradient-free first pass. key: dropout key of the pass that has a gradient.
     """
     k, num_first = counts
-    N = batch.ids_GxNxS.shape[1]
+    G, N, _ = batch.ids_GxNxS.shape
     dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))
     den_batch, den_draws = jax.tree.map(lambda a: a[:, k:], (batch, draws))
 
@@ -140,7 +140,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
 
     z = jnp.concatenate([decode_input(dec_batch, dec_draws, cfg), z_den], axis=1)
     seen = jnp.concatenate([jnp.zeros_like(dec_batch.x0_GxNxSxE), estimate], axis=1)
-    decode = jnp.zeros_like(draws.t_GxN).at[:, :k].set(1.0)
+    decode = jnp.broadcast_to(jnp.where(jnp.arange(N) < k, 1.0, 0.0), (G, N))
     t = jnp.where(decode == 1.0, 1.0, draws.t_GxN)
     features = features_of(model, z, seen, t, draws.w_GxN, decode, key)
 

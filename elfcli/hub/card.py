@@ -35,14 +35,24 @@ def model_card(source: Source, config: Config, name: str, license_name: str) -> 
     return "\n\n".join(parts) + "\n"
 
 
+OLD_NAMES = {"sampler": "sampling_method", "steps": "num_sampling_steps", "w": "self_cond_cfg_scale",
+             "gamma": "sde_gamma"}  # fmt: skip
+"""Fields of a sampling setting as version 0.1.0 wrote them in results.json."""
+
+
 def evaluation_results(source: Source) -> list[dict]:
-    """Measurements by `elf eval` of these weights: entries of RUN/eval/*/results.json of their step."""
+    """Measurements by `elf eval` of these weights: the results in RUN/eval that are of their step."""
     if source.kind != "run" or source.folder is None or not source.ema:
         return []
     found = []
-    for file in sorted((source.folder / "eval").glob("*/results.json")):
+    for file in sorted((source.folder / "eval").glob("*/results.json*")):
         try:
-            entries = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            entries = json.loads(text) if file.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+            for entry in entries:
+                entry |= entry.get("of", {})  # step, seed and num_samples of a line of results.jsonl
+                entry["setting"] = {OLD_NAMES.get(name, name): value for name, value in entry["setting"].items()}
+                entry["scores"] = [score for score in entry["scores"] if score["value"] is not None]
             found += [entry for entry in entries if entry["step"] == source.step and entry["scores"]]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a file of `elf eval`
@@ -72,7 +82,6 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
         )
         for result in results
         for score in result["scores"]
-        if score["value"] is not None
     ]
     return ModelCardData(
         license=license_name,
@@ -87,8 +96,9 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
 
 def setting_text(setting: dict) -> str:
     """One way of sampling in words: `sde 32 steps, gamma 1.5, CFG 1, w 3`."""
-    gamma = f", gamma {setting['gamma']:g}" if setting["sampler"] == "sde" else ""
-    return f"{setting['sampler'].upper()} {setting['steps']} steps{gamma}, CFG {setting['cfg']:g}, w {setting['w']:g}"
+    sampler, w = setting["sampling_method"], setting["self_cond_cfg_scale"]
+    gamma = f", gamma {setting['sde_gamma']:g}" if sampler == "sde" else ""
+    return f"{sampler.upper()} {setting['num_sampling_steps']} steps{gamma}, CFG {setting['cfg']:g}, w {w:g}"
 
 
 def introduction(source: Source) -> str:

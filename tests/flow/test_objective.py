@@ -1,7 +1,5 @@
 """The shared pass is the reference's objective: in expectation, per group, and with dropout."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from flax import nnx
 from elfcli.config.schema import Objective
 from elfcli.flow import objective
 from elfcli.models.elf import ELF, ElfShape, init_params
+from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 
 B, S, E, V = 4, 5, 6, 11
@@ -35,28 +34,32 @@ def make_batch(key) -> objective.Batch:
     return objective.Batch(ids, cond, objective.loss_mask(cond, valid, "pad"), jax.random.normal(key, (B, S, E)))
 
 
+def in_groups(tree, groups=1):
+    return jax.tree.map(lambda a: a.reshape(groups, -1, *a.shape[1:]), tree)
+
+
 def draw(key, cfg, groups=1) -> objective.Draws:
-    return objective.draw(key, cfg, (B, S, E), groups)
+    return objective.draw(key, cfg, (groups, B // groups, S, E))
 
 
-def loss_of(shape, params, batch, draws, cfg, key=None, groups=1):
-    """(the loss to minimise, its parts by name)"""
+def loss_of(shape, params, batch, draws, cfg, key=None):
+    """(the loss to minimise, its parts by name) of a batch that is cut into groups as its draws are."""
     model = nnx.merge(graphdef_of(ELF, shape), params)
-    return objective.branch_loss(model, batch, draws, cfg, key, groups)
+    return objective.branch_loss(model, in_groups(batch, len(draws.t_GxN)), draws, cfg, key)
 
 
 def whole_batch_loss(params, batch, draws, cfg, *, decode: bool):
     """The loss where every example decodes, or where every example denoises."""
     model = nnx.merge(graphdef_of(ELF, SHAPE), params)
-    num_decode, num_first = (B, 0) if decode else (0, B)
-    return objective.split_loss(model, batch, draws, cfg, num_decode, num_first)[int(decode)]
+    counts = (B, 0) if decode else (0, B)
+    return objective.split_loss(model, in_groups(batch), draws, cfg, counts)[int(decode)]
 
 
 def coin_loss(params, batch, key, cfg):
     """The reference: one coin per step decides for all, and each example draws whether it is self-conditioned."""
     coin_key, flag_key, key = jax.random.split(key, 3)
-    flags = jax.random.bernoulli(flag_key, cfg.self_cond_prob, (B,))
-    draws = draw(key, cfg)._replace(self_cond_B=flags)
+    flags = jax.random.bernoulli(flag_key, cfg.self_cond_prob, (1, B))
+    draws = draw(key, cfg)._replace(self_cond_GxN=flags)
     both = [whole_batch_loss(params, batch, draws, cfg, decode=decode) for decode in (False, True)]
     return jnp.where(jax.random.bernoulli(coin_key, cfg.decoder_prob), both[1], both[0])
 
@@ -94,13 +97,14 @@ def test_groups_are_independent_batches(params):
     """Two groups in one call are the two halves alone; with equal token counts the losses average."""
     cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.25)
     batch = make_batch(jax.random.key(4))
-    batch = batch._replace(cond_BxS=jnp.zeros((B, S), bool), loss_BxS=jnp.ones((B, S), bool))
+    batch = batch._replace(cond_GxNxS=jnp.zeros((B, S), bool), loss_GxNxS=jnp.ones((B, S), bool))
     draws = draw(jax.random.key(5), cfg, groups=2)
-    _, both = loss_of(SHAPE, params, batch, draws, cfg, groups=2)
+    _, both = loss_of(SHAPE, params, batch, draws, cfg)
     halves = []
-    for part in (slice(0, 2), slice(2, 4)):
-        pick = partial(jax.tree.map, lambda a, part=part: a[part])
-        halves.append(loss_of(SHAPE, params, pick(batch), pick(draws), cfg)[1])
+    for group in range(2):
+        half = jax.tree.map(lambda a, group=group: a[2 * group : 2 * group + 2], batch)
+        own = jax.tree.map(lambda a, group=group: a[group : group + 1], draws)
+        halves.append(loss_of(SHAPE, params, half, own, cfg)[1])
     for name in both:
         np.testing.assert_allclose(both[name], np.mean([half[name] for half in halves]), rtol=1e-5)
 
@@ -117,7 +121,7 @@ def test_shares(batch_size, probability):
 def test_self_conditioned_share_is_met_on_average():
     cfg = Objective(decoder_prob=0.2, self_cond_prob=0.3)
     decode, first = objective.shares(10, cfg)
-    draw = jax.vmap(lambda key: objective.draw(key, cfg, (10, 1, 1)).self_cond_B)
+    draw = jax.vmap(lambda key: objective.draw(key, cfg, (1, 10, 1, 1)).self_cond_GxN[0])
     flags = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))[:, decode:]
     assert abs(flags.mean() - 0.3) < 0.005
     assert not flags[:, first:].any()
@@ -138,7 +142,7 @@ def test_dropout_draws_from_its_key(params):
 def test_encoder_mask():
     cond = jnp.array([[1, 1, 0, 0, 0]], bool)
     valid = jnp.array([[1, 1, 1, 1, 0]], bool)
-    kept = np.asarray(objective.encoder_mask(cond, valid, jnp.array([False])))[0].astype(int)
+    kept = np.asarray(encoder_mask(cond, valid, jnp.array([False])))[0].astype(int)
     assert kept.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 1, 0]] * 3
-    dropped = np.asarray(objective.encoder_mask(cond, valid, jnp.array([True])))[0].astype(int)
+    dropped = np.asarray(encoder_mask(cond, valid, jnp.array([True])))[0].astype(int)
     assert dropped.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[0, 0, 1, 1, 0]] * 3
