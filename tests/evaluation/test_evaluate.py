@@ -199,7 +199,11 @@ def test_combinations():
         Setting(num_sampling_steps=8, cfg=2.0),
     ]
     both = combinations(presets, {"sampling_method": ["ode", "sde"], "sde_gamma": [1.0, 2.0]})
-    assert [(setting.sampling_method, setting.sde_gamma) for setting in both] == [("ode", 0.0), ("sde", 1.0), ("sde", 2.0)]
+    assert [(setting.sampling_method, setting.sde_gamma) for setting in both] == [
+        ("ode", 0.0),
+        ("sde", 1.0),
+        ("sde", 2.0),
+    ]
     assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
     assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
 

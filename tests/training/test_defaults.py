@@ -20,7 +20,6 @@ from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 
 
-
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -69,7 +68,12 @@ def test_the_newest_run_that_fits_is_taken_else_the_published_one(here, capsys):
 def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
     presets = resolve(task="owt", environ={}).config.sampling
     setting = chosen_setting(presets, flags)
-    assert (setting.sampling_method, setting.num_sampling_steps, setting.sde_gamma, setting.self_cond_cfg_scale) == ("sde", steps, gamma, 3.0)
+    assert (setting.sampling_method, setting.num_sampling_steps, setting.sde_gamma, setting.self_cond_cfg_scale) == (
+        "sde",
+        steps,
+        gamma,
+        3.0,
+    )
     # A model whose preset is an ODE keeps its guidance.
     ode = (SamplingSetting(cfgs=(2.0,)),)
     if flags.get("sampling_method"):
