@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from elfcli.config.resolve import resolve
-from elfcli.evaluation.generate import Inputs, program_of, sample_batch, traced_inputs
+from elfcli.evaluation.generate import Inputs, Program, passes, sample_batch, traced_inputs
 from elfcli.evaluation.ways import Setting
 from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape
@@ -43,8 +43,9 @@ def sampler(config, encoder, shape, params, longest):
 
     def sample(steps, w=1.0, gamma=0.0):
         setting = Setting("sde" if gamma else "ode", steps, 1.0, w, "uniform", gamma)
-        program = program_of(config, shape, encoder, make_mesh(), setting)
-        shared = traced_inputs(config, setting, 0, longest)
+        ways = passes(config, setting)
+        program = Program(shape, encoder.apply, config.objective, make_mesh(), longest, *ways)
+        shared = traced_inputs(config, setting, 0)
         return sample_batch(program, Inputs(params, encoder.params, *batch, jnp.arange(BATCH), **shared))
 
     return sample

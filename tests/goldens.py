@@ -316,7 +316,7 @@ class Goldens:
             model = nnx.merge(graphdef_of(ELF, shape_of(params)), params)
             use_cfg = float(golden["cfg_scale"]) != 1
             predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=use_cfg)
-            grid, gamma = jnp.asarray(golden["t_steps"]), float(golden["sde_gamma"])
+            grid, gamma = jnp.tile(golden["t_steps"], (len(z0), 1)), float(golden["sde_gamma"])
             z, _ = sampler.solve(predict, jnp.asarray(z0), condition, grid, lambda i: noise[i], gamma)
             return z, sampler.decode(model, z, guidance)
 

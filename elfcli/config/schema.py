@@ -72,8 +72,12 @@ class Network(Section):
         4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere"
     )
     num_model_mode_tokens: SizeOrZero = setting(4, "Tokens that switch between denoising and decoding")
-    attn_dropout: Probability = setting(0.0, "Dropout of attention weights, middle half of the blocks only")
-    proj_dropout: Probability = setting(0.0, "Dropout of attention and MLP outputs, middle half of the blocks only")
+    attn_dropout: Probability = setting(
+        0.0, "Dropout of attention weights, which the reference accepts and never applies; neither do we"
+    )
+    proj_dropout: Probability = setting(
+        0.0, "Dropout of attention outputs and of the MLP's hidden product, in the middle half of the blocks"
+    )
 
 
 class Objective(Section):
@@ -200,6 +204,7 @@ RETIRED = {"branching": "objective"}
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "
                      "by itself"),
+    "attn_dropout": ((None, 0.0), "attn_dropout changes nothing here, as in the reference: use proj_dropout"),
     "branching": ((None, "split"), "branching=device changes nothing here: on any number of devices a fixed share of "
                   "each batch decodes"),
 }  # fmt: skip

@@ -1,9 +1,9 @@
 """From a checkpoint to texts: conditions in, sampled latents, decoded tokens, texts out.
 
 Every sample has draws of its own, keyed by (seed, sample number), so that the same samples come out whatever the
-batch size, and however many devices and processes share it. All settings of one shape share one compilation: scales,
-gamma and the grid are traced.
-Shapes: B batch, S sequence, E latent width, M steps of the longest setting.
+batch size, and however many devices and processes share it: its noise and, as in the reference, its grid of times.
+All settings of one shape share one compilation: scales, gamma and steps are traced.
+Shapes: B batch, S sequence, E latent width, M times of the longest setting.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.config.schema import Config
+from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
 from elfcli.data.folder import eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
@@ -90,16 +90,16 @@ def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = N
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled: everything that is not traced. encode: `Encoder.apply`.
+    """What is compiled: everything that is not traced. encode: `Encoder.apply`. longest: steps that fit.
 
     use_cfg: a second pass without the condition. use_w: models without guidance tokens extrapolate.
     """
 
     shape: ElfShape
     encode: Callable
-    noise_scale: float
-    t_eps: float
+    objective: Objective
     mesh: Mesh
+    longest: int
     use_cfg: bool = False
     use_w: bool = False
 
@@ -114,7 +114,9 @@ class Inputs(NamedTuple):
     valid_BxS: jax.Array  # bool: position lies before the padding
     numbers_B: jax.Array  # int32: which sample each row is; its draws are keyed by it
     noise_key: jax.Array  # key data, uint32
-    grid: jax.Array  # (M + 1,) times; entries after the first 1 are not used
+    grid_key: jax.Array  # key data, uint32
+    num_steps: jax.Array  # int32, at most the program's `longest`
+    uniform: jax.Array  # bool: even times instead of logit-normal draws
     gamma: jax.Array  # 0: the ODE
     guidance: sampler.Guidance
     latent_mean: jax.Array
@@ -142,8 +144,9 @@ def generate(
     pads, eos = pad_id(tokenizer), eos_id(tokenizer)
     lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
     mesh, batch_size = make_mesh(), round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
-    program = program_of(config, model.shape, model.encoder, mesh, setting)
-    shared = traced_inputs(config, setting, options.seed, options.longest or setting.num_sampling_steps)
+    longest = options.longest or setting.num_sampling_steps
+    program = Program(model.shape, model.encoder.apply, config.objective, mesh, longest, *passes(config, setting))
+    shared = traced_inputs(config, setting, options.seed)
     for first in range(0, len(conditions), batch_size):
         part = conditions[first : first + batch_size]
         # A short last batch is filled up, so that it needs no compilation of its own.
@@ -161,27 +164,23 @@ def generate(
         update(first + len(part))
 
 
-def program_of(config: Config, shape: ElfShape, encoder: Encoder, mesh: Mesh, setting: Setting) -> Program:
-    """The program that samples with a setting."""
-    return Program(
-        shape,
-        encoder.apply,
-        config.objective.denoiser_noise_scale,
-        config.objective.t_eps,
-        mesh,
-        use_cfg=setting.cfg != 1 and config.data.max_input_length > 0,
-        use_w=setting.self_cond_cfg_scale != 1 and not shape.num_self_cond_cfg_tokens,
+def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
+    """(use_cfg, use_w) of a program that samples with a setting."""
+    extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
+    return (
+        setting.cfg != 1 and config.data.max_input_length > 0,
+        setting.self_cond_cfg_scale != 1 and extrapolates,
     )
 
 
-def traced_inputs(config: Config, setting: Setting, seed: int, longest: int) -> dict[str, Any]:
+def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]:
     """The fields of `Inputs` that all batches of a setting share, on the host."""
-    objective, steps = config.objective, setting.num_sampling_steps
     grid_key, noise_key = jax.random.split(jax.random.key(seed))
-    grid = time_grid(grid_key, steps, setting.time_schedule, objective.denoiser_p_mean, objective.denoiser_p_std)
     fields = {
         "noise_key": jax.random.key_data(noise_key),
-        "grid": jnp.pad(grid, (0, longest - steps), constant_values=1.0),
+        "grid_key": jax.random.key_data(grid_key),
+        "num_steps": jnp.int32(setting.num_sampling_steps),
+        "uniform": jnp.bool_(setting.time_schedule == "uniform"),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
         "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
         "latent_mean": jnp.float32(config.encoder.latent_mean),
@@ -193,7 +192,8 @@ def traced_inputs(config: Config, setting: Setting, seed: int, longest: int) -> 
 @partial(jax.jit, static_argnums=0)
 def sample_batch(program: Program, inputs: Inputs):
     """Tokens (B, S) of one batch, shared out over the devices by its rows; every device gets all tokens."""
-    noise_key = jax.random.wrap_key_data(inputs.noise_key)
+    noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
+    objective = program.objective
     model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # a kernel runs on each device
         nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
@@ -206,12 +206,19 @@ def sample_batch(program: Program, inputs: Inputs):
             """Noise of step i; step -1 is where sampling starts."""
             keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
             noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, latents_BxSxE.shape[1:]))(keys_B)
-            return noise_BxSxE * program.noise_scale
+            return noise_BxSxE * objective.denoiser_noise_scale
+
+        def grid_of(number):
+            key = jax.random.fold_in(grid_key, number)
+            mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
+            return time_grid(key, inputs.num_steps, inputs.uniform, mean, std, program.longest)
+
+        grid_BxM = jax.vmap(grid_of)(inputs.numbers_B)
 
         predict = sampler.make_predict(
-            model, condition, inputs.guidance, program.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
+            model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
         )
-        z_BxSxE, _ = sampler.solve(predict, noise_at(-1), condition, inputs.grid, noise_at, inputs.gamma)
+        z_BxSxE, _ = sampler.solve(predict, noise_at(-1), condition, grid_BxM, noise_at, inputs.gamma)
         tokens_BxS = sampler.decode(model, z_BxSxE, inputs.guidance)
     return jax.lax.with_sharding_constraint(tokens_BxS, NamedSharding(program.mesh, PartitionSpec()))
 

@@ -184,12 +184,10 @@ def padded_length(length: int, window: int) -> int:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _nll(shape: Gpt2Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
-    logits = nnx.merge(graphdef_of(GPT2, shape), params)(ids_BxT, mask_BxT)
-    # Targets are rolled instead of logits cut: logits (B, T, V) are by far the largest array, and a cut copies them.
-    targets_BxT = jnp.roll(ids_BxT, -1, axis=1)
-    target_logits = jnp.take_along_axis(logits, targets_BxT[..., None], axis=-1)[..., 0]
-    nll = (jax.nn.logsumexp(logits, axis=-1) - target_logits)[:, :-1]
-    return jax.lax.with_sharding_constraint(nll, NamedSharding(mesh, PartitionSpec()))
+    model = nnx.merge(graphdef_of(GPT2, shape), params)
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        nll_BxT = model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))
+    return jax.lax.with_sharding_constraint(nll_BxT[:, :-1], NamedSharding(mesh, PartitionSpec()))
 
 
 def score_tokens(shape: Gpt2Shape, params, ids_BxT, mask_BxT, eos_id: int):

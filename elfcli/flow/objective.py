@@ -150,7 +150,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
         v = velocity(model.denoise(features[:, k:]), z_den, den_draws.t_GxN, cfg.t_eps)
         if model.shape.self_cond and num_first and model.shape.num_self_cond_cfg_tokens:
             cond_v = v[:, :num_first]
-            if model.shape.has_dropout and key is not None:  # v_cond is of a pass without dropout
+            if model.shape.proj_dropout and key is not None:  # v_cond is of a pass without dropout
                 cond_v = first_pass(model, (*first[:3], first_estimate), cfg.t_eps)[1]
             guided = guided_target(target[:, :num_first], cond_v, uncond_v, first[1])
             target = jnp.concatenate([guided, target[:, num_first:]], axis=1)

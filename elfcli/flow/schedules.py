@@ -1,4 +1,4 @@
-"""Distributions of times and grids for sampling (SPEC 4 and 6)."""
+"""Distributions of times in training and grids of times for sampling (paper sections 4 and 6)."""
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +14,14 @@ def draw_times(key, shape, schedule: str, mean: float, std: float):
     return logit_normal(key, shape, mean, std) if schedule == "logit_normal" else jax.random.uniform(key, shape)
 
 
-def time_grid(key, num_steps: int, schedule: str, mean: float, std: float):
-    """The num_steps + 1 times of a sampling run, from 0 to 1: sorted draws of the training distribution, or even."""
-    if schedule == "uniform":
-        return jnp.linspace(0.0, 1.0, num_steps + 1)
-    inner = jnp.sort(logit_normal(key, (num_steps - 1,), mean, std))
+def time_grid(key, num_steps, uniform, mean: float, std: float, length: int):
+    """(length + 1,) times of a sampling run: 0, then num_steps - 1 sorted draws of a logit-normal, then ones.
+
+    uniform: evenly spaced instead. num_steps (at most `length`) and uniform may be traced, so that settings share a
+    compilation; the draws do not depend on `length`.
+    """
+    i = jnp.arange(length - 1)
+    draws = jax.vmap(lambda i: logit_normal(jax.random.fold_in(key, i), (), mean, std))(i)
+    inner = jnp.sort(jnp.where(i < num_steps - 1, draws, 1.0))
+    inner = jnp.where(uniform, jnp.minimum((i + 1) / num_steps, 1.0), inner)
     return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])

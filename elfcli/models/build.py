@@ -43,7 +43,7 @@ def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None 
     return ElfShape(
         latent_dim,
         vocab,
-        **config.network.model_dump(exclude={"model"}),
+        **config.network.model_dump(exclude={"model", "attn_dropout"}),
         self_cond=config.objective.self_cond_prob > 0,
         dtype=dtype,
         remat=remat,

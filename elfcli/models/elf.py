@@ -18,6 +18,7 @@ from elfcli.models.layers import (
     apply_rope,
     attention,
     dropout,
+    over_positions,
     pairs_apart,
     rms_norm,
     rope_angles,
@@ -44,7 +45,6 @@ class ElfShape:
     num_self_cond_cfg_tokens: int = 4
     num_model_mode_tokens: int = 4
     self_cond: bool = True
-    attn_dropout: float = 0.0
     proj_dropout: float = 0.0
     dtype: Any = jnp.float32
     remat: str = "none"
@@ -53,10 +53,6 @@ class ElfShape:
     @property
     def mlp_dim(self) -> int:
         return int(4 * self.hidden_size * 2 / 3)
-
-    @property
-    def has_dropout(self) -> bool:
-        return self.attn_dropout > 0 or self.proj_dropout > 0
 
 
 class ScalarEmbedder(nnx.Module):
@@ -92,21 +88,20 @@ class TextProjection(nnx.Module):
 class Attention(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         hidden, self.num_heads = shape.hidden_size, shape.num_heads
-        self.rate, self.kernel = shape.attn_dropout, shape.attention
+        self.kernel = shape.attention
         self.qkv = nnx.Linear(hidden, 3 * hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
         self.proj = nnx.Linear(hidden, hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
         self.q_norm = RMSNorm(hidden // shape.num_heads)
         self.k_norm = RMSNorm(hidden // shape.num_heads)
 
-    def __call__(self, x_BxTxH, rope, mask, active, key):
+    def __call__(self, x_BxTxH, rope, mask):
         B, T, H = x_BxTxH.shape
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(self._project(x_BxTxH), 3, axis=-1))
         q, k = (
             apply_rope(rms_norm(y, pairs_apart(norm.weight[...], 1), norm.eps), *rope)
             for y, norm in ((q, self.q_norm), (k, self.k_norm))
         )
-        drop = (self.rate * active, key) if key is not None and self.rate > 0 else None
-        return self.proj(attention(q, k, v, mask, drop=drop, kernel=self.kernel).reshape(B, T, H))
+        return self.proj(attention(q, k, v, mask, kernel=self.kernel).reshape(B, T, H))
 
     def _project(self, x_BxTxH):
         """Queries, keys and values (B, T, 3H). Reordering the weights of the pairs that rotary positions turn costs
@@ -125,9 +120,10 @@ class SwiGLU(nnx.Module):
         self.w12 = nnx.Linear(shape.hidden_size, 2 * shape.mlp_dim, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
         self.w3 = nnx.Linear(shape.mlp_dim, shape.hidden_size, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x, drop):
+        """drop: applied to the hidden product, before the second projection."""
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
-        return self.w3(nnx.silu(gate) * value)
+        return self.w3(drop(nnx.silu(gate) * value))
 
 
 class Block(nnx.Module):
@@ -140,13 +136,13 @@ class Block(nnx.Module):
 
     def __call__(self, x_BxTxH, rope, mask, active, key):
         """active: 1.0 where this layer's dropout acts; key: None without dropout."""
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+        keys = (None, None) if key is None else jax.random.split(key)
 
         def drop(y, key):
-            return y if key is None or self.rate == 0 else dropout(y, self.rate * active, key)
+            return y if key is None else dropout(y, self.rate * active, key)
 
-        x_BxTxH = x_BxTxH + drop(self.attn(self.norm1(x_BxTxH), rope, mask, active, keys[0]), keys[1])
-        return x_BxTxH + drop(self.mlp(self.norm2(x_BxTxH)), keys[2])
+        x_BxTxH = x_BxTxH + drop(self.attn(self.norm1(x_BxTxH), rope, mask), keys[0])
+        return x_BxTxH + self.mlp(self.norm2(x_BxTxH), lambda y: drop(y, keys[1]))
 
 
 class FinalLayer(nnx.Module):
@@ -206,7 +202,7 @@ class ELF(nnx.Module):
             mask_BxS = jnp.pad(mask_BxS.astype(bool), ((0, 0), (T - S, 0)), constant_values=True)[:, None, None, :]
         layer = jnp.arange(shape.depth)
         active_L = ((layer >= shape.depth // 4) & (layer < shape.depth - shape.depth // 4)).astype(jnp.float32)
-        keys = () if key is None or not shape.has_dropout else (jax.random.split(key, shape.depth),)
+        keys = () if key is None or not shape.proj_dropout else (jax.random.split(key, shape.depth),)
 
         def body(block, x, active, key=None):
             return block(x, rope, mask_BxS, active, key)
@@ -234,6 +230,12 @@ class ELF(nnx.Module):
         latent = nnx.gelu(latent, approximate=True)
         logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
         return logits + self.unembed_bias
+
+    def tokens(self, features_BxSxH):
+        """The most likely tokens (B, S), without all logits (B, S, V) in memory."""
+        return over_positions(
+            lambda chunk: jnp.argmax(self.logits(chunk), axis=-1), self.shape.vocab_size, features_BxSxH
+        )
 
 
 def init_params(shape: ElfShape, key) -> dict:

@@ -6,10 +6,11 @@ Shapes: B batch, T tokens, C model width, N heads, V vocabulary.
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elfcli.models.layers import attention, scan_blocks, stack_blocks
+from elfcli.models.layers import attention, over_positions, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,21 @@ class GPT2(nnx.Module):
         self.ln_f = nnx.LayerNorm(shape.n_embd, epsilon=shape.eps, rngs=rngs)
 
     def __call__(self, ids_BxT, mask_BxT):
-        """Logits (B, T, V) in float32; position ids are 0..T-1, `mask` is True before the padding."""
+        """Features (B, T, C); position ids are 0..T-1, `mask` is True before the padding."""
         T = ids_BxT.shape[1]
         causal = jnp.tril(jnp.ones((T, T), bool))
         mask = causal[None, None] & mask_BxT[:, None, None, :].astype(bool)
         x_BxTxC = (self.wte[ids_BxT] + self.wpe[:T]).astype(self.shape.dtype)
         x_BxTxC = scan_blocks(lambda block, x: block(x, mask), x_BxTxC, self.blocks)
-        hidden = self.ln_f(x_BxTxC).astype(self.shape.dtype)
-        return jnp.matmul(hidden, self.wte[...].T.astype(hidden.dtype), preferred_element_type=jnp.float32)
+        return self.ln_f(x_BxTxC).astype(self.shape.dtype)
+
+    def nll(self, features_BxTxC, targets_BxT):
+        """Negative log-likelihood (B, T) of target tokens, float32, without all logits (B, T, V) in memory."""
+
+        def nll(features, targets):
+            weights = self.wte[...].T.astype(features.dtype)
+            logits = jnp.matmul(features, weights, preferred_element_type=jnp.float32)
+            target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+            return jax.nn.logsumexp(logits, axis=-1) - target_logits
+
+        return over_positions(nll, self.shape.vocab_size, features_BxTxC, targets_BxT)

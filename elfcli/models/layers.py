@@ -13,6 +13,7 @@ from flax import nnx
 from elfcli.models import tpu_attention
 
 xavier = nnx.initializers.xavier_uniform()
+MOST_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while they are compared or summed
 
 
 class RMSNorm(nnx.Module):
@@ -59,36 +60,46 @@ def dropout(x, rate, key):
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, *, bias=None, scale=None, drop=None, kernel: str = "plain"):
+def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, bias=None, scale=None, kernel: str = "plain"):
     """Softmax attention over all tokens, softmax in float32.
 
     mask: bool, broadcastable to (B, N, T, T), True where attended. scale: of the logits, default 1/sqrt(D).
-    drop: None or (rate, key), dropout of the attention weights, which needs them written out.
     kernel: `tpu` or `cudnn` for the fused kernel of that backend, used where it can: that of TPUs takes mask and bias
     together or neither, and has no gradient with them.
     """
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
-    if kernel == "tpu" and drop is None and tpu_attention.fits(B, T):
+    if kernel == "tpu" and tpu_attention.fits(B, T):
         if mask is None and bias is None:
             return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
         if mask is not None and bias is not None:
             return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
-    if drop is None:
-        # cuDNN takes heads of whole 16 bytes up to 128 numbers; ELF-M's 66 stay with XLA.
-        fused: Literal["cudnn"] | None = (
-            "cudnn" if kernel == "cudnn" and bias is None and D % 8 == 0 and D <= 128 else None
-        )
-        return jax.nn.dot_product_attention(
-            q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale, implementation=fused
-        )
-    logits = jnp.einsum("btnd,bsnd->bnts", q_BxTxNxD, k_BxTxNxD, preferred_element_type=jnp.float32) * scale
-    if bias is not None:
-        logits += bias
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    weights = dropout(jax.nn.softmax(logits, axis=-1), *drop).astype(v_BxTxNxD.dtype)
-    return jnp.einsum("bnts,bsnd->btnd", weights, v_BxTxNxD)
+    # cuDNN takes heads of whole 16 bytes up to 128 numbers; ELF-M's 66 stay with XLA.
+    fused: Literal["cudnn"] | None = None
+    if kernel == "cudnn" and bias is None and D % 8 == 0 and D <= 128:
+        fused = "cudnn"
+    return jax.nn.dot_product_attention(
+        q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale, implementation=fused
+    )
+
+
+def over_positions(function, vocab_size: int, *arrays):
+    """`function` of arrays (B, S, ...), which makes logits, over so many positions at once that these fit MOST_LOGITS
+    on each device."""
+    B, S = arrays[0].shape[:2]
+    mesh = jax.sharding.get_abstract_mesh()
+    examples = B if mesh.empty else -(-B // mesh.size)
+    size = max(MOST_LOGITS // (examples * vocab_size), 1)
+    if size >= S:
+        return function(*arrays)
+    count = -(-S // size)
+
+    def cut(array):
+        padded = jnp.pad(array, ((0, 0), (0, count * size - S), *[(0, 0)] * (array.ndim - 2)))
+        return jnp.moveaxis(padded.reshape(B, count, size, *array.shape[2:]), 1, 0)
+
+    found = jax.lax.map(lambda chunk: function(*chunk), tuple(map(cut, arrays)))
+    return jnp.moveaxis(found, 0, 1).reshape(B, count * size, *found.shape[3:])[:, :S]
 
 
 def stack_blocks(make, depth: int, rngs: nnx.Rngs):

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import Inputs, program_of, sample_batch, traced_inputs
+from elfcli.evaluation.generate import Inputs, Program, passes, sample_batch, traced_inputs
 from elfcli.evaluation.ways import Setting
 from elfcli.hub.huggingface import fetch, read_json, t5_shape
 from elfcli.hub.published import VOCABULARY
@@ -103,7 +103,9 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
     def row(dtype, *sizes):
         return jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=rows)
 
-    fields = traced_inputs(config, setting, 0, setting.num_sampling_steps)
+    fields = traced_inputs(config, setting, 0)
+    longest = setting.num_sampling_steps
+    program = Program(shape, encoder.apply, config.objective, mesh, longest, *passes(config, setting))
     inputs = Inputs(
         whole(abstract_params(shape)),
         whole(encoder.params),
@@ -113,4 +115,4 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
         row(jnp.int32),
         **whole(fields),
     )
-    return partial(sample_batch.lower, program_of(config, shape, encoder, mesh, setting), inputs)
+    return partial(sample_batch.lower, program, inputs)

@@ -140,7 +140,7 @@ def loss(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key)
     counted = objective.loss_mask(cond, valid, cfg.data.pad_token)
     examples = objective.Batch(*map(grouped, (ids, cond, counted, x0)))
     model = nnx.merge(graphdef_of(ELF, shape), params)
-    return objective.branch_loss(model, examples, draws, cfg.objective, dropout_key if shape.has_dropout else None)
+    return objective.branch_loss(model, examples, draws, cfg.objective, dropout_key if shape.proj_dropout else None)
 
 
 def clean_latents(setup: Setup, encoder_params, ids_BxS, cond_BxS, valid_BxS, drop_B):

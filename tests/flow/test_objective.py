@@ -129,7 +129,7 @@ def test_self_conditioned_share_is_met_on_average():
 
 def test_dropout_draws_from_its_key(params):
     cfg = Objective(decoder_noise_scale=1.0)
-    shape = ElfShape(**{**vars(SHAPE), "depth": 4, "attn_dropout": 0.2, "proj_dropout": 0.2})
+    shape = ElfShape(**{**vars(SHAPE), "depth": 4, "proj_dropout": 0.2})
     params = init_params(shape, jax.random.key(0))
     params["final_layer"]["linear"]["kernel"] += 0.1
     batch, draws = make_batch(jax.random.key(6)), draw(jax.random.key(7), cfg)

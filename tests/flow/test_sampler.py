@@ -24,7 +24,7 @@ def solved(rate, grid, gamma: float = 0.0, condition: Condition = NOTHING, noise
         return jnp.broadcast_to(t, z.shape), condition.zero(rate(t) * z)
 
     noise = jnp.asarray(noise)
-    found = solve(predict, Z, condition, jnp.asarray(grid, jnp.float32), lambda i: noise[i], gamma)
+    found = solve(predict, Z, condition, jnp.tile(jnp.asarray(grid, jnp.float32), (B, 1)), lambda i: noise[i], gamma)
     return [np.asarray(array) for array in found]
 
 
@@ -53,7 +53,8 @@ def test_the_velocity_towards_an_estimate_arrives_there(gamma):
     def predict(z, estimate, t_B):
         return goal, velocity(goal, z, t_B, 0.05)
 
-    z, estimate = solve(predict, Z, NOTHING, jnp.asarray(UNEVEN, jnp.float32), lambda i: jnp.asarray(NOISE)[i], gamma)
+    grid = jnp.tile(jnp.asarray(UNEVEN, jnp.float32), (B, 1))
+    z, estimate = solve(predict, Z, NOTHING, grid, lambda i: jnp.asarray(NOISE)[i], gamma)
     np.testing.assert_allclose(z, goal, atol=1e-5)
     np.testing.assert_array_equal(estimate, goal)
 

@@ -12,8 +12,8 @@ from elfcli.training.start import resume_run
 OLD = Path(__file__).parents[1] / "old" / "0.1.0"
 FIGURES = ("loss", "denoise_loss", "decode_loss", "grad_norm")
 SAMPLES = {
-    "ode": ["--steps", 8, "--cfg", 1.5],
-    "sde": ["--steps", 8, "--sampler", "sde", "--gamma", 1.5, "--sc-cfg", 2],
+    "ode": ["--steps", 8, "--cfg", 1.5, "--time-schedule", "uniform"],
+    "sde": ["--steps", 8, "--sampler", "sde", "--gamma", 1.5, "--sc-cfg", 2, "--time-schedule", "uniform"],
 }
 
 
@@ -56,7 +56,7 @@ def test_an_old_run_samples_what_it_did(resumed, elf, tmp_path, name):
 
 def test_an_old_export_samples_what_it_did(elf, tmp_path):
     output = tmp_path / "exported.jsonl"
-    sampling = ["--steps", 8, "--cfg", 1.5, "--input", OLD / "valid.jsonl"]
+    sampling = ["--steps", 8, "--cfg", 1.5, "--time-schedule", "uniform", "--input", OLD / "valid.jsonl"]
     code, _, err = elf("sample", "--checkpoint", OLD / "export", *sampling, "-o", output)
     assert code == 0, err
     assert output.read_text() == (OLD / "exported.jsonl").read_text()
