@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
 from elfcli.models.elf import ElfShape
+from elfcli.parallel.backend import cudnn_attention
 
 
 def compute_dtype(config: Config, platform: str | None = None):
@@ -19,11 +20,13 @@ def compute_dtype(config: Config, platform: str | None = None):
 def attention_kernel(config: Config, platform: str, dtype) -> str:
     """`auto` is the fused kernel of the platform, where it has one for this dtype."""
     asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
-    if asked == "auto":
-        return "plain" if here == "cudnn" and dtype != jnp.bfloat16 else here
-    if asked not in ("plain", here):
+    if asked not in ("auto", "plain", here):
         raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
-    return asked
+    if "plain" in (asked, here):
+        return "plain"
+    if here == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
+        return "plain"
+    return here
 
 
 def arithmetic(config: Config, platform: str | None = None):

@@ -104,7 +104,8 @@ class SharedError(ElfError):
         self.exit_code = exit_code
 
 
-def is_shared(error: ElfError) -> bool:
+def is_shared(error: Exception) -> bool:
+    """Whether all processes have met this error at the same place."""
     return client() is None or isinstance(error, SharedError)
 
 

@@ -1,9 +1,14 @@
 """What every command that computes sets in JAX before the first computation."""
 
 import os
+from functools import cache, partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+
+from elfcli.errors import first_line
+from elfcli.ui.progress import say
 
 
 def prepare() -> None:
@@ -17,3 +22,22 @@ def prepare() -> None:
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@cache
+def cudnn_attention(device) -> bool:
+    """Whether cuDNN's fused attention works on a GPU: with CUDA, from compute capability 8.0 on, if it can be built.
+
+    The capability is the least that cuDNN's documentation of its fused attention names. A kernel that cannot be built
+    is reported in one line.
+    """
+    try:
+        if "cuda" not in device.client.platform_version.lower() or float(device.compute_capability) < 8.0:
+            return False
+        heads = jax.ShapeDtypeStruct((1, 128, 1, 64), jnp.bfloat16)
+        attention = partial(jax.nn.dot_product_attention, implementation="cudnn")
+        jax.jit(jax.grad(lambda q: attention(q, q, q).astype(jnp.float32).sum())).lower(heads).compile()
+    except Exception as error:  # of the compiler, the driver or cuDNN
+        say(f"cuDNN's attention cannot be used here ({first_line(error)[:200]}): plain attention instead")
+        return False
+    return True

@@ -1,35 +1,59 @@
 """Stop requests: SIGTERM or SIGINT asks the run to finish its step, save and leave; a second leaves at once."""
 
+import itertools
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import current_thread, main_thread
+from threading import Thread, current_thread, main_thread
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from elfcli.parallel.agree import leave
+from elfcli.ui.progress import say
+
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], str | None]]:
-    """Yields `requested()`: the name of the signal that asked to stop, or None. Only the main thread gets signals."""
+def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None]]:
+    """Yields `requested()`: the name of the signal that asked to stop, or None. Only the main thread gets signals.
+
+    A watcher thread answers at once, whatever the main thread waits for: it prints `notice()` at the first signal and
+    ends the process at the second.
+    """
     received: list[str] = []
     if current_thread() is not main_thread():
         yield lambda: None
         return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
 
-    def note(number, frame):
-        received.append(signal.Signals(number).name)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    def watch() -> None:
+        for count in itertools.count(1):
+            number = ours.recv(1)
+            if not number:
+                return
+            name = signal.Signals(number[0]).name
+            if count > 1:
+                leave(f"{name} again: left without saving", 128 + number[0])
+            received.append(name)
+            say(f"{name}: {notice()}")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    fd = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    watcher = Thread(target=watch, name="signals", daemon=True)
+    watcher.start()
     try:
         yield lambda: received[0] if received else None
     finally:
+        signal.set_wakeup_fd(fd)
         for number, handler in before.items():
             signal.signal(number, handler)
+        theirs.close()
+        watcher.join()
+        ours.close()
 
 
 def stop_requested_anywhere(requested: Callable[[], str | None]) -> Callable[[], str | None]:

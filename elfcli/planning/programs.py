@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.errors import InputError
@@ -26,7 +27,7 @@ from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.optimizer import lr_schedule, make_optimizer
-from elfcli.training.step import init_state, make_train_step
+from elfcli.training.step import device_group, init_state, make_train_step
 
 T5_SMALL = T5Shape(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
 KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
@@ -83,6 +84,8 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Ca
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     fsdp = config.training.fsdp or needed_fsdp(count, len(machine.devices), machine.memory)
     mesh = make_mesh(fsdp, devices=machine.devices)
+    if group_size := device_group(config, len(machine.devices)):
+        config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
     step = make_train_step(config, shape, encoder, tx, mesh)
     sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
     batch = {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)}

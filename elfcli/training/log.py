@@ -10,6 +10,7 @@ from statistics import median
 import jax
 
 from elfcli.config.schema import Config
+from elfcli.evaluation.online import FAILED
 from elfcli.runs import folder as run
 from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import is_first_process, number, say
@@ -59,6 +60,12 @@ class Log:
         loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
         rate, speed = number(row["learning_rate"]), row["tokens_per_second"]
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
+
+    def evaluation(self, figures: dict[str, float]) -> None:
+        """Gives the tracker what an evaluation measured; one that failed gets a line of metrics.jsonl."""
+        if is_first_process() and FAILED in figures:
+            run.append_metrics(self.folder, {"step": self.done} | figures)
+        self.track(self.done, figures)
 
 
 def usual_loss(losses: Sequence[float | None]) -> float | None:

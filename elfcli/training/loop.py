@@ -4,6 +4,7 @@ Several processes run it together (docs/pods.md): process 0 writes files and pri
 decided by it for all.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -75,7 +76,12 @@ def train(
         log = Log(config, length.epoch_steps, folder, schedule, start)
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
-        with progress("train", length.total_steps, start) as update, stop_requests() as requested:
+        pace = Pace(start)
+
+        def notice() -> str:
+            return f"{pace.notice()}, back to step {manager.latest_step() or 0}"
+
+        with progress("train", length.total_steps, start) as update, stop_requests(notice) as requested:
             stop_requested = stop_requested_anywhere(requested)
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder.params, batch)
@@ -85,19 +91,41 @@ def train(
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
-                update(log.done, detail)
                 asked = stop_requested()
-                if asked or log.done == stop or is_due(log.done, length.save_steps):
+                saves = asked or log.done == stop or is_due(log.done, length.save_steps)
+                update(pace.finished(state.step, wait=bool(saves or detail)), detail)
+                if saves:
                     checkpoint.save(manager, state)
                 mirror.look(manager)
                 if config.evaluation.online_eval and (last or is_due(log.done, length.eval_steps)):
-                    log.track(log.done, online_evaluation(sampled, state.ema, log.done))
+                    log.evaluation(online_evaluation(sampled, state.ema, log.done))
                 if asked and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
         checkpoint.finish(manager)
         mirror.finish(manager)
     return state
+
+
+class Pace:
+    """Keeps at most two steps under way: dispatching is quick, and steps that are queued cannot be stopped."""
+
+    def __init__(self, start: int):
+        self.done, self.seconds, self.clock = start, 0.0, time.monotonic()
+        self.under_way: jax.Array | None = None
+
+    def finished(self, step: jax.Array, wait: bool = False) -> int:
+        """Steps that are done, after waiting for all but the newest (with `wait` for it too). step: state.step."""
+        newest = step + 0  # of its own, since the state is donated to the next step
+        waited = newest if wait or self.under_way is None else self.under_way
+        number, now = int(waited), time.monotonic()
+        if number > self.done:
+            self.seconds, self.clock = (now - self.clock) / (number - self.done), now
+        self.done, self.under_way = number, newest
+        return number
+
+    def notice(self) -> str:
+        return f"stopping: saving after this step, about {2 * self.seconds:.0f} s; again to leave without saving"
 
 
 def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:

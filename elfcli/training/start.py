@@ -23,7 +23,8 @@ from elfcli.runs.lock import locked
 from elfcli.training.inputs import Inputs, measured_latents, open_inputs
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
-from elfcli.ui.progress import is_first_process
+from elfcli.training.step import device_group
+from elfcli.ui.progress import is_first_process, say
 
 FIXED = {
     "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
@@ -48,6 +49,9 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
     latents = by_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
+    if group_size := device_group(config, jax.device_count()):
+        say(f"group_size {group_size}: what each of the {jax.device_count()} devices has of a batch (docs/pods.md)")
+        resolved = changed(resolved, "objective", "from the devices", group_size=group_size)
     with locked(folder):
         if is_first_process():
             create_run(folder, to_toml(resolved))

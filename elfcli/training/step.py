@@ -61,6 +61,17 @@ def num_groups(batch_size: int, cfg: Objective) -> int:
     return batch_size // (cfg.group_size or next(divisors, batch_size))
 
 
+def device_group(config: Config, num_devices: int) -> int | None:
+    """The size of groups that keeps every group on one device, where the default would not; None elsewhere.
+
+    A device that has a single example cannot have a group of its own: a group has two branches.
+    """
+    batch, cfg = config.global_batch, config.objective
+    share = batch // num_devices
+    smaller = cfg.group_size is None and 1 < share < batch // num_groups(batch, cfg)
+    return share if smaller else None
+
+
 def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
     """`step(state, encoder_params, batch) -> state`, jitted over the mesh; see `train_step`.
 
