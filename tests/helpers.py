@@ -1,9 +1,11 @@
-"""What tests of several rooms share: where the larger test data lie, and whether two parameter trees are the same."""
+"""What tests of several rooms share: where the larger test data lie, and whether two parameter trees are the same.
+
+conftest.py imports this before it sets what JAX reads when it is imported, so nothing here imports JAX at the top.
+"""
 
 from pathlib import Path
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 """Corpora, tokenizers and the larger set of goldens, beside the checkout where they are present."""
@@ -15,5 +17,7 @@ GOLDENS = Path(__file__).with_name("goldens")
 
 def same(ours: dict, theirs: dict) -> bool:
     """Whether two trees hold the same arrays to the last bit."""
+    from flax.traverse_util import flatten_dict
+
     a, b = flatten_dict(ours), flatten_dict(theirs)
     return a.keys() == b.keys() and all(np.array_equal(np.asarray(a[k]), np.asarray(b[k])) for k in a)

@@ -1,6 +1,7 @@
 """The rules of the house: which way imports run, what which room may do, and sizes that a reader can hold in mind."""
 
 import ast
+import os
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,13 @@ def called(call: ast.Call) -> str:
 
 def assert_none(wrong: list[str]) -> None:
     assert not wrong, "\n" + "\n".join(sorted(wrong))
+
+
+def test_compiled_programs_are_kept_between_test_runs():
+    """JAX reads where to when it is imported, so nothing that conftest.py imports may import it first."""
+    import jax
+
+    assert jax.config.jax_compilation_cache_dir == os.environ["JAX_COMPILATION_CACHE_DIR"]
 
 
 def test_flow_and_models_read_no_file_know_no_process_and_print_nothing():

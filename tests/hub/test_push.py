@@ -54,8 +54,7 @@ def test_an_upload_survives_a_failing_hub(hub, where, how):
     assert "model.safetensors" in published(hub, REPO)
 
 
-def test_an_upload_that_keeps_failing_is_continued(hub, monkeypatch):
-    monkeypatch.setattr("elfcli.hub.push.WAITS", (0.0,))
+def test_an_upload_that_keeps_failing_is_continued(hub):
     hub.fail("/commit/", 1000)
     with pytest.raises(ElfError, match="the same command continues it") as error:
         push(tiny_run(), REPO)
@@ -163,8 +162,6 @@ def test_a_repository_without_a_model_says_so(hub):
 
 
 def test_a_mirror_reports_and_tries_again(hub, monkeypatch):
-    monkeypatch.setattr("elfcli.hub.push.WAITS", (0.0,))
-    monkeypatch.setattr(download, "WAITS", (0.0,))
     said: list[str] = []
     hub.fail("/commit/", 1000)
     assert mirror(tiny_run(), REPO, report=said.append) is False
