@@ -22,7 +22,7 @@ from elfcli.config.entries import (
     set_entries,
 )
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
-from elfcli.config.schema import SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
+from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError
 
 __all__ = ["ConfigError", "Origin", "Resolved", "changed", "load_config", "model_names", "presets_dir", "resolve",
@@ -131,7 +131,11 @@ def resolve_run(path: str | Path, sets: Sequence[str] = ()) -> Resolved:
     if any(entry.name == "branching" and entry.value == "device" for entry in entries):
         raise ConfigError([f"{path}: this run was trained with branching=device, which this version does not have: "
                            "continue it with elfcli 0.1.0, or start a new run"])  # fmt: skip
-    return resolve(files=[path], sets=sets, environ={})
+    resolved = resolve(files=[path], sets=sets, environ={})
+    for name, value in BEFORE_0_2.items():
+        if resolved.origins[name].layer == "default":
+            resolved = changed(resolved, SECTION_OF[name], "before 0.2.0", **{name: value})
+    return resolved
 
 
 def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problems) -> None:

@@ -133,6 +133,9 @@ class Training(Section):
         "run stops; checked when logging")  # fmt: skip
     compute_dtype: Literal["auto", "float32", "bfloat16"] = setting("auto", "Type of activations; auto: bfloat16 on "
         "accelerators, float32 on CPU; weights stay float32")  # fmt: skip
+    gradient_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "Type in which the gradients of the blocks' matrices are summed over examples and devices"
+    )
     remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes: nothing, "
         "all but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
     attention: Literal["auto", "plain", "tpu", "cudnn"] = setting("auto", "Attention kernel: plain XLA, or the fused "
@@ -201,6 +204,8 @@ SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Confi
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
 RETIRED = {"branching": "objective"}
+BEFORE_0_2 = {"gradient_dtype": "bfloat16"}
+"""What settings meant in the runs of 0.1.0, whose config.toml lacks them; such a run keeps it when it is resumed."""
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "
                      "by itself"),

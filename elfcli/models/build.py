@@ -51,4 +51,5 @@ def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None 
         dtype=dtype,
         remat=remat,
         attention=attention,
+        gradient_dtype=jnp.dtype(config.training.gradient_dtype),
     )

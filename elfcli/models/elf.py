@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from elfcli.models.layers import (
+    Linear,
     RMSNorm,
     abstract,
     apply_rope,
@@ -49,6 +50,11 @@ class ElfShape:
     dtype: Any = jnp.float32
     remat: str = "none"
     attention: str = "plain"  # or the fused kernel of a backend, as in layers.attention
+    gradient_dtype: Any = jnp.float32  # as in layers.Linear
+
+    def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs, kernel_init=xavier, use_bias: bool = True) -> Linear:
+        return Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, dtype=self.dtype,
+                      gradient_dtype=self.gradient_dtype, rngs=rngs)  # fmt: skip
 
     @property
     def mlp_dim(self) -> int:
@@ -74,12 +80,8 @@ class TextProjection(nnx.Module):
     """Latents to hidden states through the bottleneck."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
-        self.proj1 = nnx.Linear(
-            shape.latent_dim, shape.bottleneck_dim, use_bias=False, kernel_init=xavier, dtype=shape.dtype, rngs=rngs
-        )
-        self.proj2 = nnx.Linear(
-            shape.bottleneck_dim, shape.hidden_size, kernel_init=xavier, dtype=shape.dtype, rngs=rngs
-        )
+        self.proj1 = shape.linear(shape.latent_dim, shape.bottleneck_dim, rngs, use_bias=False)
+        self.proj2 = shape.linear(shape.bottleneck_dim, shape.hidden_size, rngs)
 
     def __call__(self, x):
         return self.proj2(self.proj1(x))
@@ -89,8 +91,8 @@ class Attention(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         hidden, self.num_heads = shape.hidden_size, shape.num_heads
         self.kernel = shape.attention
-        self.qkv = nnx.Linear(hidden, 3 * hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
-        self.proj = nnx.Linear(hidden, hidden, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.qkv = shape.linear(hidden, 3 * hidden, rngs)
+        self.proj = shape.linear(hidden, hidden, rngs)
         self.q_norm = RMSNorm(hidden // shape.num_heads)
         self.k_norm = RMSNorm(hidden // shape.num_heads)
 
@@ -108,17 +110,17 @@ class Attention(nnx.Module):
         nothing beside reordering activations, and products of queries and keys do not see it."""
 
         def reordered(weights):
-            q, k, v = jnp.split(weights.astype(self.qkv.dtype), 3, axis=-1)
+            q, k, v = jnp.split(weights, 3, axis=-1)
             return jnp.concatenate([pairs_apart(q, self.num_heads), pairs_apart(k, self.num_heads), v], axis=-1)
 
         weights = nnx.to_pure_dict(nnx.state(self.qkv))
-        return x_BxTxH @ reordered(weights["kernel"]) + reordered(weights["bias"])
+        return self.qkv(x_BxTxH, reordered(weights["kernel"]), reordered(weights["bias"]))
 
 
 class SwiGLU(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
-        self.w12 = nnx.Linear(shape.hidden_size, 2 * shape.mlp_dim, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
-        self.w3 = nnx.Linear(shape.mlp_dim, shape.hidden_size, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+        self.w12 = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs)
+        self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
     def __call__(self, x, drop):
         """drop: applied to the hidden product, before the second projection."""
@@ -148,9 +150,7 @@ class Block(nnx.Module):
 class FinalLayer(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         self.norm_final = RMSNorm(shape.hidden_size)
-        self.linear = nnx.Linear(
-            shape.hidden_size, shape.latent_dim, kernel_init=nnx.initializers.zeros, dtype=shape.dtype, rngs=rngs
-        )
+        self.linear = shape.linear(shape.hidden_size, shape.latent_dim, rngs, nnx.initializers.zeros)
 
     def __call__(self, x):
         return self.linear(self.norm_final(x))
@@ -162,7 +162,7 @@ class ELF(nnx.Module):
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         self.shape, hidden, latent = shape, shape.hidden_size, shape.latent_dim
         if shape.self_cond:
-            self.self_cond_proj = nnx.Linear(2 * latent, latent, kernel_init=xavier, dtype=shape.dtype, rngs=rngs)
+            self.self_cond_proj = shape.linear(2 * latent, latent, rngs)
         self.text_proj = TextProjection(shape, rngs=rngs)
 
         def learned_tokens(count):

@@ -33,6 +33,49 @@ def rms_norm(x, weight, eps: float):
     return (x32 * scale * weight).astype(x.dtype)
 
 
+class Linear(nnx.Linear):
+    """x @ kernel + bias in `dtype`; parameters are float32.
+
+    gradient_dtype: in which the gradients of kernel and bias are accumulated over the examples, and with that summed
+    over devices. bfloat16 is what JAX's own derivative does where `dtype` is bfloat16.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, gradient_dtype=jnp.float32, **settings):
+        super().__init__(inputs, outputs, **settings)
+        self.gradient_dtype = gradient_dtype
+
+    def __call__(self, x, kernel=None, bias=None):
+        """kernel and bias: in place of its own."""
+        dtype = self.dtype or jnp.float32
+        kernel = self.kernel[...] if kernel is None else kernel
+        if bias is None:
+            bias = self.bias[...] if self.bias is not None else jnp.zeros(())
+        if self.gradient_dtype != jnp.float32 or dtype == jnp.float32:
+            return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
+        return affine(x.astype(dtype), kernel, bias)
+
+
+@jax.custom_vjp
+def affine(x, kernel, bias):
+    """x @ kernel + bias in x's dtype, with gradients of kernel and bias in float32."""
+    return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def _affine_forward(x, kernel, bias):
+    return affine(x, kernel, bias), (x, kernel, bias)
+
+
+def _affine_backward(saved, g):
+    x, kernel, bias = saved
+    examples = tuple(range(x.ndim - 1))
+    dkernel = jax.lax.dot_general(x, g, ((examples, examples), ((), ())), preferred_element_type=jnp.float32)
+    dbias = g.sum(examples, dtype=jnp.float32) if bias.ndim else jnp.zeros(())
+    return g @ kernel.astype(x.dtype).T, dkernel, dbias
+
+
+affine.defvjp(_affine_forward, _affine_backward)
+
+
 def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10000.0):
     """Cosines and sines (num_unturned + length, head_dim / 2); the first `num_unturned` tokens are not turned."""
     position_T = jnp.concatenate([jnp.zeros(num_unturned), jnp.arange(length)])

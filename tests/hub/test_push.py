@@ -15,7 +15,6 @@ from hub_server import TOKEN, Hub, point_at, published
 from safetensors.numpy import load
 from tiny_run import tiny_run
 
-from elfcli.data import download
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
 from elfcli.hub.export import ExportOptions, export

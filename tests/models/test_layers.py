@@ -1,9 +1,11 @@
-"""Rotary positions against their definition: pairs of numbers as complex ones, turned by position times frequency."""
+"""Rotary positions against their definition: pairs as complex numbers, turned by position times frequency; chunks."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elfcli.models import layers
 from elfcli.models.layers import apply_rope, pairs_apart, rope_angles
 
 B, N, D = 2, 3, 8
@@ -47,3 +49,22 @@ def test_scores_depend_on_the_distance_alone():
 def test_pairs_apart_orders_weights_head_by_head():
     assert pairs_apart(jnp.arange(8)[None], 2).tolist() == [[0, 2, 1, 3, 4, 6, 5, 7]]
     assert pairs_apart(jnp.arange(8)[None], 1).tolist() == [[0, 2, 4, 6, 1, 3, 5, 7]]
+
+
+def test_chunks_of_positions_give_what_the_whole_gives(monkeypatch):
+    """Tokens and likelihoods are computed in chunks of positions; a last chunk may be short."""
+    features = jax.random.normal(jax.random.key(0), (3, 7, 4))
+    weights = jax.random.normal(jax.random.key(1), (4, 50))
+    whole = jnp.argmax(features @ weights, axis=-1)
+    monkeypatch.setattr(layers, "MOST_LOGITS", 3 * 50 * 2)  # two positions at once
+    chunked = jax.jit(lambda f: layers.over_positions(lambda part: jnp.argmax(part @ weights, axis=-1), 50, f))
+    np.testing.assert_array_equal(chunked(features), whole)
+    assert "while" in chunked.lower(features).compile().as_text()
+
+
+def test_argmax_over_a_large_vocabulary_needs_less_than_a_gibibyte():
+    """64 texts of 1,024 tokens over T5's vocabulary: all logits would take 8 GiB."""
+    features = jax.ShapeDtypeStruct((64, 1024, 32), jnp.float32)
+    weights = jax.ShapeDtypeStruct((32, 32100), jnp.float32)
+    decode = jax.jit(lambda f, w: layers.over_positions(lambda part: jnp.argmax(part @ w, axis=-1), 32100, f))
+    assert decode.lower(features, weights).compile().memory_analysis().temp_size_in_bytes < 2**30

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+from elfcli.config.resolve import resolve
 from elfcli.config.schema import Objective
-from elfcli.flow.objective import num_groups
 from elfcli.parallel.mesh import needed_fsdp, state_shardings
+from elfcli.training.step import device_group, num_groups
 
 ROUNDING = 2e-4  # of three Muon steps, which amplify the last bits of tiny gradients
 
@@ -40,7 +41,17 @@ def test_every_mesh_of_eight_devices_equals_one():
     [(512, {}, 32), (64, {}, 4), (24, {}, 2), (4, {}, 1), (17, {}, 1), (64, {"group_size": 8}, 8)],
 )  # fmt: skip
 def test_groups_depend_on_the_batch_alone(batch, settings, expected):
-    assert num_groups(batch, Objective(**settings), num_devices=8) == expected
+    assert num_groups(batch, Objective(**settings)) == expected
+
+
+@pytest.mark.parametrize(
+    ("batch", "devices", "sets", "expected"),
+    [(512, 32, [], None), (512, 64, [], 8), (512, 512, [], None), (64, 8, [], 8), (64, 8, ["group_size=16"], None)],
+)
+def test_the_default_group_follows_a_small_share(batch, devices, sets, expected):
+    """A single example has no group of its own: a group has two branches."""
+    config = resolve(sets=[f"batch_size={batch}", *sets], environ={}).config
+    assert device_group(config, devices) == expected
 
 
 def test_state_is_cut_only_where_it_would_not_fit():
