@@ -109,6 +109,15 @@ def test_groups_are_independent_batches(params):
         np.testing.assert_allclose(both[name], np.mean([half[name] for half in halves]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("probability", [0.1, 0.3])
+def test_branches_are_weighted_by_their_probability(params, probability):
+    """Exact, where the statistical test above would miss a weight of the decoding branch that is a tenth off."""
+    cfg = Objective(decoder_prob=probability)
+    loss, parts = loss_of(SHAPE, params, make_batch(jax.random.key(8)), draw(jax.random.key(9), cfg), cfg)
+    expected = probability * parts["decode_loss"] + (1 - probability) * parts["denoise_loss"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(("batch_size", "probability"), [(16, 0.2), (3, 0.2), (2, 0.9), (10, 0.0), (10, 1.0)])
 def test_shares(batch_size, probability):
     cfg = Objective(decoder_prob=probability, self_cond_prob=0.5)
