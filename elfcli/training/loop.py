@@ -4,7 +4,6 @@ Several processes run it together (docs/pods.md): process 0 writes files and pri
 decided by it for all.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,16 +24,17 @@ from elfcli.evaluation.online import model_in_training, online_evaluation
 from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
-from elfcli.models.elf import abstract_params, num_params
+from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.parallel.stop import stop_requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
 from elfcli.runs.folder import record_start
 from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs
-from elfcli.training.length import run_length
+from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
+from elfcli.training.pace import Pace
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.progress import is_first_process, progress, say
 
@@ -56,9 +56,7 @@ def train(
     length = run_length(config, len(inputs.examples))
     stop = min(stop_at or length.total_steps, length.total_steps)
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    peak = peak_lr(config.optimization, config.global_batch)
-    schedule = lr_schedule(config.optimization, peak, length.warmup_steps, length.total_steps)
-    tx = make_optimizer(config.optimization, schedule, shape.dtype)
+    schedule, tx = schedule_and_optimizer(config, length, shape)
     mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
     with checkpoint.opened(folder, config.training.keep) as manager:
         state, start = starting_state(config, shape, tx, mesh, partial(checkpoint.restore_newest, manager, fallback))
@@ -76,12 +74,8 @@ def train(
         log = Log(config, length.epoch_steps, folder, schedule, start)
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
-        pace = Pace(start)
-
-        def notice() -> str:
-            return f"{pace.notice()}, back to step {manager.latest_step() or 0}"
-
-        with progress("train", length.total_steps, start) as update, stop_requests(notice) as requested:
+        pace = Pace(start, manager.latest_step)
+        with progress("train", length.total_steps, start) as update, stop_requests(pace.notice) as requested:
             stop_requested = stop_requested_anywhere(requested)
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder.params, batch)
@@ -107,25 +101,10 @@ def train(
     return state
 
 
-class Pace:
-    """Keeps at most two steps under way: dispatching is quick, and steps that are queued cannot be stopped."""
-
-    def __init__(self, start: int):
-        self.done, self.seconds, self.clock = start, 0.0, time.monotonic()
-        self.under_way: jax.Array | None = None
-
-    def finished(self, step: jax.Array, wait: bool = False) -> int:
-        """Steps that are done, after waiting for all but the newest (with `wait` for it too). step: state.step."""
-        newest = step + 0  # of its own, since the state is donated to the next step
-        waited = newest if wait or self.under_way is None else self.under_way
-        number, now = int(waited), time.monotonic()
-        if number > self.done:
-            self.seconds, self.clock = (now - self.clock) / (number - self.done), now
-        self.done, self.under_way = number, newest
-        return number
-
-    def notice(self) -> str:
-        return f"stopping: saving after this step, about {2 * self.seconds:.0f} s; again to leave without saving"
+def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
+    peak = peak_lr(config.optimization, config.global_batch)
+    schedule = lr_schedule(config.optimization, peak, length.warmup_steps, length.total_steps)
+    return schedule, make_optimizer(config.optimization, schedule, shape.dtype)
 
 
 def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:
