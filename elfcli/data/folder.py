@@ -1,7 +1,7 @@
 """Opening data: folders of `elf tokenize` or `datasets.save_to_disk`, and data sets and tokenizers of the Hub."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from elfcli.errors import InputError, did_you_mean, first_line, near_file
 METADATA_FILE = "elf_data.json"
 TOKENIZER_FOLDER = "tokenizer"
 TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
+CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
+"""What clean-up replaces, in this order."""
 SAVED_FOLDER_COLUMN = "_data_files"
 """Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
 
@@ -210,6 +212,17 @@ def load_tokenizer(name_or_folder: str | Path):
             raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE") from None
     with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
+
+
+def decoded(tokenizer, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
+    """Texts of token rows, without special tokens. clean_up: as transformers before 5 made them, whatever the
+    tokenizer's kind; else as the tokenizer itself is set."""
+    if not clean_up:
+        return tokenizer.batch_decode(rows, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    for apart, joined in CLEANED:
+        texts = [text.replace(apart, joined) for text in texts]
+    return texts
 
 
 def recorded_tokenizer(examples: Examples) -> str:
