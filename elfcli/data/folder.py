@@ -23,12 +23,19 @@ SAVED_FOLDER_COLUMN = "_data_files"
 
 @dataclass(frozen=True)
 class Examples:
-    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin."""
+    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin.
+
+    files: those that hold the rows. fingerprint: of the rows; after `elf tokenize` the hash of its file.
+    largest_id: None where it is not recorded for just these rows.
+    """
 
     tokens: TokenTable
     texts: Callable[[int], dict[str, str]] | None
     metadata: dict[str, Any] | None
     path: str
+    files: tuple[Path, ...] = ()
+    fingerprint: str = ""
+    largest_id: int | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -158,7 +165,27 @@ def load_examples(path_or_name: str | Path, split: str | None = "train") -> Exam
     else:
         dataset, metadata = open_hub_dataset(name, split), None
     where = name if split is None else f"{name} ({split})"
-    return Examples(token_table(dataset, where), text_reader(dataset), metadata, name)
+    files = tuple(Path(file["filename"]) for file in dataset.cache_files)
+    fingerprint = saved_fingerprint(files) or dataset._fingerprint
+    largest = recorded_largest_id(metadata, fingerprint, files)
+    return Examples(token_table(dataset, where), text_reader(dataset), metadata, name, files, fingerprint, largest)
+
+
+def saved_fingerprint(files: Sequence[Path]) -> str | None:
+    """The fingerprint in the state file beside a saved split, which opening it changes; None for other data."""
+    state = files[0].with_name("state.json") if files else None
+    if state is None or not state.is_file():
+        return None
+    return json.loads(state.read_text(encoding="utf-8")).get("_fingerprint")
+
+
+def recorded_largest_id(metadata: dict[str, Any] | None, fingerprint: str, files: Sequence[Path]) -> int | None:
+    """The largest token id that `elf tokenize` put down for these files; None for data without that or changed."""
+    size = sum(file.stat().st_size for file in files)
+    for split in (metadata or {}).get("splits", {}).values():
+        if (split.get("fingerprint"), split.get("bytes")) == (fingerprint, size):
+            return split.get("largest_id")
+    return None
 
 
 def split_names(path_or_name: str | Path) -> tuple[str, ...]:
@@ -175,22 +202,6 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{file} is damaged ({error}): tokenize again") from error
-
-
-def check_ids(tokens: TokenTable, vocab_size: int) -> None:
-    """Raises InputError that names the first row with a token id outside 0..vocab_size-1."""
-    columns = {"input_ids": tokens.input_ids, "condition_input_ids": tokens.condition_input_ids}
-    for name, column in columns.items():
-        if column is None:
-            continue
-        for values, offsets, start in zip(column.values, column.offsets, column.starts, strict=False):
-            used = values[offsets[0] : offsets[-1]]
-            if len(used) == 0 or (used.min() >= 0 and used.max() < vocab_size):
-                continue
-            place = int(np.argmax((used < 0) | (used >= vocab_size)))
-            row = int(start) + int(np.searchsorted(offsets, offsets[0] + place, side="right")) - 1
-            raise InputError(f"Row {row} of '{name}' has token id {used[place]}, outside the vocabulary of "
-                             f"{vocab_size}: the data was made with another tokenizer")  # fmt: skip
 
 
 def load_tokenizer(name_or_folder: str | Path):

@@ -104,17 +104,6 @@ def test_folders_that_are_no_data(tmp_path):
         data.load_examples(tmp_path / "corpus")
 
 
-def test_ids_outside_the_vocabulary(tmp_path):
-    parts = [datasets.Dataset.from_dict({"input_ids": ids}) for ids in ([[1], [2, 3]], [[], [4, 99, 5], [-1]])]
-    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "d"), num_shards=2)
-    tokens = data.load_examples(tmp_path / "d").tokens
-    with pytest.raises(InputError, match="Row 3 of 'input_ids' has token id 99, outside the vocabulary of 99"):
-        data.check_ids(tokens, 99)
-    with pytest.raises(InputError, match=r"Row 4 .* token id -1"):
-        data.check_ids(tokens, 100)
-    data.check_ids(data.token_table(datasets.Dataset.from_dict({"input_ids": [[1, 9]]}), "here"), 10)
-
-
 def test_an_uploaded_save_to_disk_folder_is_read_as_such(tmp_path, monkeypatch):
     datasets.Dataset.from_dict(rows(3)).save_to_disk(str(tmp_path / "snapshot"))
     state = json.loads((tmp_path / "snapshot" / "state.json").read_text())
