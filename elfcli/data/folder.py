@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,23 @@ def open_folder(folder: Path, split: str | None):
         raise InputError(f"{part} cannot be opened ({first_line(error)}): write the data again") from error
 
 
+def cached_hub_dataset(name: str, split: str | None):
+    """A split of a Hub data set as an earlier download left it in the cache; InputError where there is none."""
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import snapshot_download
+
+    with suppress(OSError):  # no snapshot; then the Arrow files that `datasets` made of its files
+        folder = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+        if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
+            return open_folder(folder, split)
+    try:
+        found = Cache(repo_id=name, version="auto", hash="auto").as_dataset()
+    except Exception as error:
+        raise InputError(f"There is no folder {name}, it is not in the cache ({first_line(error)}), and the Hugging "
+                         "Face Hub cannot be reached: give a data folder") from error  # fmt: skip
+    return found[choose_split(tuple(map(str, found)), split, name)]
+
+
 def open_hub_dataset(name: str, split: str | None):
     """A split of a Hub data set, which may be a save_to_disk folder uploaded as it is."""
     import datasets
@@ -161,7 +179,7 @@ def load_examples(path_or_name: str | Path, split: str | None = "train") -> Exam
         folder = existing_folder(name, "Data")
         dataset, metadata = open_folder(folder, split), read_metadata(folder)
     elif not hub_reachable():
-        raise InputError(f"There is no folder {name}, and the Hugging Face Hub cannot be reached: give a data folder")
+        dataset, metadata = cached_hub_dataset(name, split), None
     else:
         dataset, metadata = open_hub_dataset(name, split), None
     where = name if split is None else f"{name} ({split})"

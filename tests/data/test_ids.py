@@ -53,7 +53,7 @@ def test_the_largest_id_of_any_integers(tmp_path, kind):
 
 def test_what_elf_tokenize_wrote_is_never_scanned(tmp_path, looks):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": f"word {i}"}) + "\n" for i in range(20)))
-    tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=30))
+    tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=19))
     examples = load_examples(tmp_path / "d")
     (record,) = json.loads((tmp_path / "d" / "elf_data.json").read_text())["splits"].values()
     largest = max(np.concatenate(examples.tokens.input_ids.values))
@@ -66,7 +66,7 @@ def test_what_elf_tokenize_wrote_is_never_scanned(tmp_path, looks):
 
 def test_rows_written_over_what_elf_tokenize_wrote_are_scanned(tmp_path, looks):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": f"word {i}"}) + "\n" for i in range(20)))
-    tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=30))
+    tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=19))
     datasets.Dataset.from_dict({"input_ids": [[5000]]}).save_to_disk(tmp_path / "d")
     with pytest.raises(InputError, match="token id 5000"):
         ids.check_ids(load_examples(tmp_path / "d"), 1000)
