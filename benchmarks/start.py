@@ -1,11 +1,12 @@
 """How long a run takes to start on much data, and what it reads: `python benchmarks/start.py [ROWS] [TOKENS]`.
 
 Writes ROWS x TOKENS random ids as `elf tokenize` and as `datasets.save_to_disk` leave them, opens both as a run does,
-each in a process of its own, and times a batch at the start of the first, second and hundredth epoch. The data lies in
-a temporary folder and is removed.
+each in a process of its own, and times a batch at the start of the first, second and hundredth epoch. The data lies
+in a temporary folder and is removed.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,10 @@ def write(folder: Path, rows: int, length: int) -> None:
 
 
 def start(folder: Path) -> None:
-    """What a start does with data, timed."""
+    """What a start does with data, timed; libraries are loaded before."""
+    import datasets  # noqa: F401
+    import grain.experimental  # noqa: F401
+
     before, clock = memory(), time.perf_counter()
     examples = load_examples(folder)
     opened = time.perf_counter()
@@ -70,7 +74,7 @@ def main(rows: int = 10_000_000, length: int = 8) -> None:
                 (folder / METADATA_FILE).unlink(missing_ok=True)
             print(what)
             sys.stdout.flush()
-            subprocess.run(again, check=True)
+            subprocess.run(again, check=True, env=os.environ | {"HF_HOME": f"{scratch}/cache"})
 
 
 if __name__ == "__main__":

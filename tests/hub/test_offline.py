@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import pytest
+from gpt2_files import write_judge
 from helpers import GOLDENS
 from hub_server import TOKEN, Hub
 
@@ -32,8 +33,7 @@ def fill(hub: Hub, folder: Path) -> None:
     hub.add("org/model", exported | {path.removeprefix("tokenizer/"): data for path, data in exported.items()
                                      if path.startswith("tokenizer/")})  # fmt: skip
     hub.add("org/encoder", files_of(GOLDENS / "t5_relu"))
-    tokenizer = {path.removeprefix("tokenizer/"): data for path, data in exported.items() if path.startswith("token")}
-    hub.add("org/judge", files_of(GOLDENS / "gpt2") | tokenizer)
+    hub.add("org/judge", files_of(write_judge(folder / "judge")))
 
 
 def opened(folder: Path, url: str, **more: str) -> dict:
