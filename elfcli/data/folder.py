@@ -233,12 +233,13 @@ def load_tokenizer(name_or_folder: str | Path):
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
             raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
-    try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except Exception:
-        if not hub_reachable():
-            why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
-            raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE") from None
+    with suppress(Exception):
+        found = AutoTokenizer.from_pretrained(name, local_files_only=True)
+        if len(found) > len(found.all_special_tokens):  # else made from a config alone, the only file in the cache
+            return found
+    if not hub_reachable():
+        why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
+        raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE")
     with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
 

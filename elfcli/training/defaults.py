@@ -87,7 +87,7 @@ def with_source_length(resolved: Resolved, examples: Examples) -> Resolved:
 
 def rounded(column: TokenColumn, percentile: int) -> int:
     """So many percent of the rows have no more tokens, rounded up to a multiple of 8."""
-    return max(-(-int(np.percentile(column.lengths(), percentile, method="higher")) // 8) * 8, 8)
+    return max(-(-int(np.percentile(column.lengths(), percentile, method="inverted_cdf")) // 8) * 8, 8)
 
 
 def with_local_data(resolved: Resolved) -> Resolved:

@@ -4,14 +4,14 @@ import json
 import shutil
 
 import datasets
-import numpy as np
 import pytest
 from tiny_run import SETTINGS, tiny_run
 
-from elfcli.config.resolve import load_config, resolve
+from elfcli.config.resolve import resolve
 from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
-from elfcli.runs.folder import DATA_FILE, read_metrics
+from elfcli.runs.folder import DATA_FILE
+from elfcli.training.defaults import with_source_length
 from elfcli.training.start import resume_run, start_run
 
 
@@ -36,7 +36,7 @@ def test_a_run_goes_on_with_its_data_wherever_that_lies(run, tmp_path):
     moved = shutil.copytree(tmp_path / "data", tmp_path / "moved")
     shutil.rmtree(tmp_path / "data")
     resume_run(run, [f"data_path={moved}"])
-    assert read_metrics(run) == read_metrics(run) and (run / "checkpoints" / "3").is_dir()
+    assert (run / "checkpoints" / "3").is_dir()
 
 
 def test_a_run_refuses_other_data_until_told_to_take_it(run, tmp_path, elf):
@@ -79,18 +79,20 @@ def settings_of(data, *sets, **arguments):
 )
 def test_the_room_for_sources_comes_from_the_data(tmp_path, capsys, sources, max_length, length):
     data = pairs(tmp_path / "pairs", sources)
-    run = start_run(settings_of(data, f"max_length={max_length}"), tmp_path / "run")
-    assert load_config(run / "config.toml").data.max_input_length == length
-    assert f"max_input_length = {length}  # from the data" in (run / "config.toml").read_text()
+    found = with_source_length(settings_of(data, f"max_length={max_length}"), load_examples(data))
+    assert found.config.data.max_input_length == length
+    assert found.origins["max_input_length"].layer == "from the data"
     said = [line for line in capsys.readouterr().err.splitlines() if "max_input_length" in line]
     assert len(said) == 1 and said[0].startswith(f"max_input_length {length}, from the data: {data} has sources")
 
 
-def test_a_file_of_the_reference_without_a_limit_has_room_for_every_source(tmp_path):
-    data = pairs(tmp_path / "pairs", [3] * 999 + [40])
-    (tmp_path / "r.yml").write_text("max_input_length: null\nmax_length: 64\nonline_eval: false\nsave_freq: 1\n")
-    run = start_run(settings_of(data, "max_length=64", files=[tmp_path / "r.yml"]), tmp_path / "run")
-    assert load_config(run / "config.toml").data.max_input_length == 40
+def test_what_is_set_and_data_without_sources_stay_as_they_are(tmp_path):
+    data = pairs(tmp_path / "pairs", [3] * 16)
+    set_to_5 = settings_of(data, "max_input_length=5")
+    assert with_source_length(set_to_5, load_examples(data)) is set_to_5
+    datasets.Dataset.from_dict({"input_ids": [[4] * 6] * 16}).save_to_disk(str(tmp_path / "text"))
+    free = settings_of(tmp_path / "text")
+    assert with_source_length(free, load_examples(tmp_path / "text")) is free
 
 
 @pytest.mark.parametrize("how", ["set", "task"])
@@ -103,19 +105,14 @@ def test_a_zero_that_was_set_is_refused(tmp_path, how):
     assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
-def test_data_without_sources_stays_as_it_is(tmp_path):
-    datasets.Dataset.from_dict({"input_ids": [[4] * 6] * 16}).save_to_disk(str(tmp_path / "text"))
-    run = start_run(settings_of(tmp_path / "text"), tmp_path / "run")
-    assert load_config(run / "config.toml").data.max_input_length == 0
-    assert np.isfinite(read_metrics(run)[-1]["loss"]) if read_metrics(run) else True
-
-
-def test_a_batch_per_device_is_recorded_whole(tmp_path):
-    datasets.Dataset.from_dict({"input_ids": [[4] * 6] * 64}).save_to_disk(str(tmp_path / "text"))
-    (tmp_path / "r.yml").write_text("batch_size: 4\nonline_eval: false\n")
-    keep = [setting for setting in SETTINGS if not setting.startswith(("batch_size", "max_input_length"))]
+def test_a_file_of_the_reference_is_recorded_with_what_follows_from_data_and_devices(tmp_path):
+    data = pairs(tmp_path / "pairs", [3] * 999 + [40])
+    (tmp_path / "r.yml").write_text("batch_size: 4\nmax_input_length: null\nmax_length: 64\nonline_eval: false\n")
+    keep = [setting for setting in SETTINGS if not setting.startswith(("batch_size", "max_"))]
     given = [*keep, "encoder_model_name=embedding", f"tokenizer_name={tiny_run() / 'tokenizer'}"]
-    files = [tmp_path / "r.yml"]
-    resolved = resolve(sets=given, files=files, flags={"data_path": str(tmp_path / "text")}, environ={})
+    resolved = resolve(sets=given, files=[tmp_path / "r.yml"], flags={"data_path": str(data)}, environ={})
     text = (start_run(resolved, tmp_path / "run") / "config.toml").read_text()
-    assert "batch_size = 4  # 4 per device" in text and "on 1" in text
+    assert "batch_size = 4  # 4 per device" in text and "on 1\n" in text
+    assert "max_input_length = 40  # from the data" in text
+    again = resolve(files=[tmp_path / "run" / "config.toml"], environ={})
+    assert (again.notices, again.config.global_batch) == ((), 4)
