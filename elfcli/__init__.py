@@ -1,3 +1,3 @@
 """elf: train, sample and score continuous diffusion language models (Embedded Language Flows)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

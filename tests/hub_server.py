@@ -196,9 +196,27 @@ class Handler(BaseHTTPRequestHandler):
              "siblings": siblings, "tags": [], "downloads": 0, "likes": 0}
         )  # fmt: skip
 
-    def tree(self, body, name, revision):
+    def paths_info(self, body, name, revision):
         _, files = self.files(name, revision)
-        entries = [{"type": "file", "path": path, **self.blob_of(name, path, data)} for path, data in files.items()]
+        from urllib.parse import parse_qs
+
+        wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode()).get("paths", [])
+        wanted = [wanted] if isinstance(wanted, str) else wanted
+        self.reply_json([{"type": "file", "path": path, **self.blob_of(name, path, files[path])}
+                         for path in wanted if path in files])  # fmt: skip
+
+    def tree(self, body, name, revision, inside=None):
+        _, files = self.files(name, revision)
+        start = f"{inside}/" if inside else ""
+        files = {path: data for path, data in files.items() if path.startswith(start)}
+        if inside and not files:
+            raise NotFound("EntryNotFound")
+        entries = []
+        if "recursive=true" not in self.path.lower():
+            folders = {start + path[len(start) :].split("/")[0] for path in files if "/" in path[len(start) :]}
+            entries = [{"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders]
+            files = {path: data for path, data in files.items() if "/" not in path[len(start) :]}
+        entries += [{"type": "file", "path": path, **self.blob_of(name, path, data)} for path, data in files.items()]
         self.reply_json(sorted(entries, key=lambda entry: entry["path"]))
 
     def blob_of(self, name: str, path: str, data: bytes) -> dict:
@@ -281,6 +299,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply_json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
 
+KIND = r"(models|datasets)"
 NAME, REVISION = r"(?P<name>[\w.-]+/[\w.-]+)", r"(?P<revision>[\w./-]+)"
 ROUTES = [
     (r"(HEAD|GET) /?", Handler.root),
@@ -290,12 +309,13 @@ ROUTES = [
     (rf"POST /api/models/{NAME}/branch/{REVISION}", Handler.branch),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", Handler.preupload),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", Handler.commit),
-    (rf"GET /api/models/{NAME}/tree/{REVISION}", Handler.tree),
-    (rf"GET /api/models/{NAME}(/revision/{REVISION})?", Handler.info),
+    (rf"POST /api/{KIND}/{NAME}/paths-info/{REVISION}", Handler.paths_info),
+    (rf"GET /api/{KIND}/{NAME}/tree/(?P<revision>[^/]+)(/(?P<inside>.+))?", Handler.tree),
+    (rf"GET /api/{KIND}/{NAME}(/revision/{REVISION})?", Handler.info),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (r"PUT /lfs/(?P<oid>[0-9a-f]+)", Handler.lfs_put),
     (r"POST /verify", Handler.verify),
-    (rf"(HEAD|GET) /{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    (rf"(HEAD|GET) (/datasets)?/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
 ]  # fmt: skip
 
 

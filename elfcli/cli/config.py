@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, Grouped, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import ConfigOption, ConfigStyleOption, Grouped, ModelOption, SetOption, TaskOption
 
 app = typer.Typer(cls=Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show or check settings.")
 
@@ -22,6 +22,7 @@ def show(
     task: TaskOption = None,
     model: ModelOption = None,
     config: ConfigOption = None,
+    config_style: ConfigStyleOption = None,
     set_: SetOption = None,
     format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.toml,
 ) -> None:
@@ -32,8 +33,8 @@ def show(
     from elfcli.config import render
     from elfcli.config.resolve import resolve
 
-    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or ())
-    _warn(resolved.warnings)
+    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style)
+    _warn(resolved)
     write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml, Format.json: render.to_json}[format_]
     typer.echo(write(resolved), nl=False)
 
@@ -43,6 +44,7 @@ def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Settings files (TOML or YAML).")],
     task: TaskOption = None,
     model: ModelOption = None,
+    config_style: ConfigStyleOption = None,
     set_: SetOption = None,
     devices: Annotated[
         int | None, typer.Option(min=1, help="Devices of the run; by default those that JAX sees here.")
@@ -50,19 +52,23 @@ def check(
 ) -> None:
     """Report every problem of every file at once: unknown names, wrong types and ranges, contradictions."""
     from elfcli.config.check import check_devices
-    from elfcli.config.resolve import ConfigError, Resolved, resolve
+    from elfcli.config.resolve import ConfigError, Resolved, resolve, with_devices
 
     problems: list[str] = []
     good: list[tuple[Path, Resolved]] = []
     for path in files:
         try:
-            good.append((path, resolve(task=task, model=model, files=[path], sets=set_ or ())))
+            good.append((path, resolve(task=task, model=model, files=[path], sets=set_ or (), style=config_style)))
         except ConfigError as error:
             problems += [line for line in error.problems if line not in problems]
     num_devices = devices or (_num_devices() if good else 1)
     for path, resolved in good:
-        _warn(resolved.warnings)
-        found = [f"{path}: {line}" for line in check_devices(resolved.config, num_devices)]
+        _warn(resolved)
+        try:
+            config = with_devices(resolved, num_devices).config
+            found = [f"{path}: {line}" for line in check_devices(config, num_devices)]
+        except ConfigError as error:
+            found = list(error.problems)
         problems += found
         if not found:
             typer.echo(f"{path}: ok")
@@ -80,6 +86,6 @@ def _num_devices() -> int:
         return 1
 
 
-def _warn(warnings: tuple[str, ...]) -> None:
-    for line in warnings:
-        typer.echo(f"warning: {line}", err=True)
+def _warn(resolved) -> None:
+    for line in [*resolved.notices, *(f"warning: {line}" for line in resolved.warnings)]:
+        typer.echo(line, err=True)

@@ -20,6 +20,7 @@ def evaluate(
     output: o.FolderOption = None,
     overwrite: o.OverwriteOption = False,
     config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
@@ -31,7 +32,9 @@ def evaluate(
     from elfcli.outputs import write_result
     from elfcli.ui.progress import is_first_process
 
-    checkpoint, loaded = load(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
+    checkpoint, loaded = load(
+        checkpoint, task=task, model=model, files=config or (), sets=sets or (), style=config_style
+    )
     metrics = loaded.config.evaluation.metrics
     if not metrics:
         raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")

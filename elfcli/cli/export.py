@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, SetOption, TaskOption
+from elfcli.cli.options import ConfigOption, ConfigStyleOption, SetOption, TaskOption
 
 RawOption = Annotated[bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")]
 LicenseOption = Annotated[str, typer.Option("--license", metavar="ID", help="Licence named in the model card.")]
@@ -24,6 +24,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder exported before.")] = False,
     task: TaskOption = None,
     config: ConfigOption = None,
+    config_style: ConfigStyleOption = None,
     sets: SetOption = None,
 ) -> None:
     """Export weights, settings, tokenizer, sampling presets and a model card into a folder."""
@@ -40,7 +41,7 @@ def export(
     check_target(folder, overwrite)
     source = open_source(run, ema=not raw_weights, step=at_step)
     say(source.description)
-    settings = config_of(source, task=task, files=config or (), sets=sets or ())
+    settings = config_of(source, task=task, files=config or (), sets=sets or (), style=config_style)
     options = ExportOptions(torch_names=format_ == "torch", license=license_, overwrite=overwrite)
     write(source, settings, folder, options)
     say(f"sample with `elf sample --checkpoint {folder}`, publish a run with `elf push-to-hub RUN ORG/NAME`")

@@ -27,6 +27,15 @@ ConfigOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+ConfigStyleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--config-style",
+        metavar="elf|reference",
+        help="Whose defaults a --config file means; by default the reference's where it is flat YAML without a task.",
+        rich_help_panel=_PANEL,
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

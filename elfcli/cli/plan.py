@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ModelOption, SetOption, TaskOption
+from elfcli.cli.options import ConfigOption, ConfigStyleOption, ModelOption, SetOption, TaskOption
 
 
 def plan(
@@ -24,6 +24,7 @@ def plan(
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
     config: ConfigOption = None,
+    config_style: ConfigStyleOption = None,
     sets: SetOption = None,
 ) -> None:
     """Compile a run's step for a machine that need not be here: memory, work, time, and what to change."""
@@ -40,27 +41,29 @@ def plan(
         raise InputError("--num-samples is for --sampling; a run's length is set with --examples or -s steps=N")
     prepare_compiler(topology)
 
-    from elfcli.config.resolve import resolve
+    from elfcli.config.resolve import resolve, with_devices
     from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_local_data
     from elfcli.ui.progress import say
 
     given = [*(sets or ()), *([f"data_path={data}"] if data else [])]
     if batch_size is not None and not sampling:
         given.append(f"batch_size={batch_size}")
-    resolved = resolve(task=task, model=model, files=config or (), sets=given)
+    resolved = resolve(task=task, model=model, files=config or (), sets=given, style=config_style)
     if needs_task(resolved, bool(config)):
         resolved = resolve(task=DEFAULT_TASK, model=model, files=config or (), sets=given)
         say(f"no --task: planning {DEFAULT_TASK}")
     resolved = with_local_data(resolved)
-    for warning in resolved.warnings:
-        say(f"warning: {warning}")
+    for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
+        say(line)
 
+    from elfcli.planning.chips import find_machine
     from elfcli.planning.plan import plan_sampling, plan_training
 
     say(f"compiling for {topology} (a minute or more for large models)")
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
     else:
+        resolved = with_devices(resolved, len(find_machine(topology).devices))
         found = plan_training(resolved.config, topology, examples)
     if json_file is not None:
         write_whole(json_file, json.dumps(asdict(found), indent=1) + "\n")

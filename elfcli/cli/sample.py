@@ -35,6 +35,7 @@ def sample(
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
@@ -63,8 +64,9 @@ def sample(
     from elfcli.evaluation.ways import chosen_setting
 
     loaded = load_model(
-        checkpoint, ema=not raw_weights, step=at_step, task=task, model=model, files=config or (), sets=sets or ()
-    )
+        checkpoint, ema=not raw_weights, step=at_step, task=task, model=model, files=config or (), sets=sets or (),
+        style=config_style,
+    )  # fmt: skip
     say(loaded.source.description)
     setting = chosen_setting(loaded.config.sampling, {name: values[0] for name, values in wanted.items()})
     if setting.sampling_method == "sde" and gamma is None:

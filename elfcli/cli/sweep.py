@@ -36,6 +36,7 @@ def sweep(
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
     """Sample and score every combination of sampling settings, best first; a stopped sweep goes on.
@@ -59,7 +60,9 @@ def sweep(
     from elfcli.outputs import write_result
     from elfcli.ui.progress import is_first_process
 
-    checkpoint, loaded = load(checkpoint, task=task, model=model, files=config or (), sets=sets or ())
+    checkpoint, loaded = load(
+        checkpoint, task=task, model=model, files=config or (), sets=sets or (), style=config_style
+    )
     presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
     settings = distinct(settings_of(presets)) if configs is not None else combinations(presets, wanted)
     if not scores:

@@ -25,6 +25,7 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
     config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
     """Train a new run; it can be continued with `elf resume`."""
@@ -36,12 +37,12 @@ def train(
              "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
     from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output
 
-    resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags)
+    resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags, style=config_style)
     if needs_task(resolved, bool(config)):
         say(f"no --task and no --data: training the {DEFAULT_TASK} recipe")
         resolved = resolve(task=DEFAULT_TASK, model=model, sets=sets or (), flags=flags)
-    for warning in resolved.warnings:
-        say(f"warning: {warning}")
+    for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
+        say(line)
 
     from elfcli.training.start import start_run
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.files import FileError, SettingsFile, read_settings_file
+from elfcli.config.reference import is_flat
 from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
 from elfcli.errors import did_you_mean
@@ -81,10 +82,15 @@ def shown_path(path: str | Path) -> str:
 
 
 class FileLayer(NamedTuple):
-    """Entries of a file; `complete`: the file says that it holds every value, so lower layers do not count."""
+    """Entries of a file.
+
+    complete: the file says that it holds every value, so lower layers do not count. flat: it looks like the
+    reference's.
+    """
 
     entries: list[Entry]
-    complete: bool
+    complete: bool = False
+    flat: bool = False
 
 
 def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
@@ -93,7 +99,7 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
         source = read_settings_file(path)
     except FileError as error:
         problems.add(str(error))
-        return FileLayer([], False)
+        return FileLayer([])
     content = {"sampling": source.content} if isinstance(source.content, list) else dict(source.content)
     complete = content.pop(COMPLETE, False)
     if not isinstance(complete, bool):
@@ -115,7 +121,7 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
                 entries += _checked(name, value, check_setting, origin, f"{origin.place()}: {name}", problems)
     if complete is not True:
         entries += _sampling_from_path(entries, problems, Path(path).parent)
-    return FileLayer(entries, complete is True)
+    return FileLayer(entries, complete is True, is_flat(source))
 
 
 def _flattened(content: dict[str, Any]):

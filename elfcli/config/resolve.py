@@ -1,19 +1,20 @@
 """Resolves the configuration: merges the layers and remembers where each value came from.
 
-Later wins: built-in defaults < task preset < model preset < what the task changes for this model < `--config` files
-in order < environment (`ELF_<NAME>`) < `--set key=value` < command-line flags. All problems of all layers are
-collected and raised as one ConfigError.
+Later wins: built-in defaults (the reference's where a file of its is read) < task preset < model preset < what the
+task changes for this model < `--config` files in order < environment (`ELF_<NAME>`) < `--set key=value` <
+command-line flags. All problems of all layers are collected and raised as one ConfigError.
 """
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.check import contradictions
 from elfcli.config.entries import (
     Entry,
+    FileLayer,
     Origin,
     Problems,
     environment_entries,
@@ -22,11 +23,12 @@ from elfcli.config.entries import (
     set_entries,
 )
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
+from elfcli.config.reference import DEFAULT_LAYER, DEFAULTS, PER_DEVICE, STYLES, how_it_was_read, metrics_of
 from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
-from elfcli.errors import InputError
+from elfcli.errors import InputError, did_you_mean
 
 __all__ = ["ConfigError", "Origin", "Resolved", "changed", "load_config", "model_names", "presets_dir", "resolve",
-           "resolve_run", "task_names"]  # fmt: skip
+           "resolve_run", "task_names", "with_devices"]  # fmt: skip
 
 
 class ConfigError(InputError):
@@ -39,11 +41,12 @@ class ConfigError(InputError):
 
 @dataclass(frozen=True)
 class Resolved:
-    """`origins` holds one Origin per setting, by bare name (`sampling` is one name)."""
+    """`origins` holds one Origin per setting, by bare name (`sampling` is one name). notices: how files were read."""
 
     config: Config
     origins: dict[str, Origin]
     warnings: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 class _Setting(NamedTuple):
@@ -60,26 +63,30 @@ _Merged = dict[str, _Setting]
 
 def resolve(
     *,
-    task: str | None = None,
-    model: str | None = None,
     files: Sequence[str | Path] = (),
     sets: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    style: str | None = None,
+    **presets: str | None,
 ) -> Resolved:
     """The configuration of all layers.
 
     Args:
-      task, model: names given by flag; their presets are layers below all others.
       files: settings files (TOML or YAML), later ones win.
       sets: `key=value` texts; keys are bare or `section.name`.
       flags: bare name -> value; None values are ignored.
       environ: environment to read `ELF_...` from; None: that of the process.
+      style: `reference`: files are read as the reference's, `elf`: as ours; None: flat YAML without a task as the
+        reference's.
+      presets: `task` and `model`, names given by flag; their presets are layers below all others.
 
     Raises ConfigError, with every problem found.
     """
     problems = Problems()
-    given = {"task": task, "model": model, **(flags or {})}
+    if style not in (None, *STYLES):
+        problems.add(f"--config-style {style}: expected {' or '.join(STYLES)}{did_you_mean(style, STYLES)}")
+    given = {**presets, **(flags or {})}
     file_layers = [file_entries(path, "config file", problems) for path in files]
     above = [
         *(layer.entries for layer in file_layers),
@@ -89,29 +96,53 @@ def resolve(
     ]
     complete = [index for index, layer in enumerate(file_layers) if layer.complete]
     if complete:
-        layers = above[complete[-1] :]
+        layers, theirs = above[complete[-1] :], []
         _refuse_presets_over(str(files[complete[-1]]), layers, problems)
     else:
-        layers = [*_preset_layers(above, problems), *above]
+        theirs = _of_the_reference(file_layers, style, _last(above, "task"))
+        defaults = [Entry(name, value, Origin(DEFAULT_LAYER)) for name, value in DEFAULTS.items() if theirs]
+        layers = [defaults, *_preset_layers(above, problems), *above]
     merged = {
         entry.name: _Setting(entry.value, entry.origin, rank)
         for rank, entries in enumerate(layers)
         for entry in entries
     }
     _follow_use_wandb(merged)
+    _follow_batch_size(merged)
+    if theirs:
+        first = len(layers) - len(above)
+        _count_as_the_reference(merged, {0, *(first + index for index in theirs)})
     config = _build(merged)
     warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(complete), problems)]
     if problems.lines:
         raise ConfigError(problems.lines)
     origins = {name: merged.get(name, _UNSET).origin for name in [*SECTION_OF, "sampling"]}
-    return Resolved(config, origins, tuple(warnings))
+    notices = tuple(how_it_was_read(files[index]) for index in theirs)
+    return Resolved(config, origins, tuple(warnings), notices)
 
 
 def changed(resolved: Resolved, section: str, layer: str | None, **values: Any) -> Resolved:
     """The settings with some of one section's values replaced; `layer` is their new origin, None keeps the old."""
     part = getattr(resolved.config, section).model_copy(update=values)
     origins = resolved.origins | ({name: Origin(layer) for name in values} if layer else {})
-    return Resolved(resolved.config.model_copy(update={section: part}), origins, resolved.warnings)
+    return replace(resolved, config=resolved.config.model_copy(update={section: part}), origins=origins)
+
+
+def with_devices(resolved: Resolved, devices: int) -> Resolved:
+    """The settings of a run on so many devices: a batch_size of the reference counts per device.
+
+    Raises ConfigError where what follows does not fit other settings.
+    """
+    origin, each = resolved.origins["batch_size"], resolved.config.training.batch_size
+    if origin.layer != PER_DEVICE:
+        return resolved
+    layer = f"{each} per device ({origin.place()}) on {devices}"
+    resolved = changed(resolved, "training", layer, batch_size=each * devices)
+    found = [f"{origin.place()}: {message}" for names, message, mild in contradictions(resolved.config)
+             if "batch_size" in names and not mild]  # fmt: skip
+    if found:
+        raise ConfigError(found)
+    return resolved
 
 
 def load_config(path: str | Path) -> Config:
@@ -183,6 +214,33 @@ def _follow_use_wandb(merged: _Merged) -> None:
         merged["tracker"] = use_wandb._replace(value="wandb")
 
 
+def _follow_batch_size(merged: _Merged) -> None:
+    """A batch_size of a later layer, say a flag, wins over the global_batch_size of an earlier one, say a file."""
+    if merged.get("batch_size", _UNSET).rank > merged.get("global_batch_size", _UNSET).rank:
+        merged.pop("global_batch_size", None)
+
+
+def _of_the_reference(layers: list[FileLayer], style: str | None, task: Entry | None) -> list[int]:
+    """Which files are read as the reference's; none of them is complete."""
+    if style == "elf" or (style is None and task and task.value is not None):
+        return []
+    return [index for index, layer in enumerate(layers) if style == "reference" or layer.flat]
+
+
+def _count_as_the_reference(merged: _Merged, ranks: set[int]) -> None:
+    """What counts otherwise there, where layers of the reference (by `ranks`) set it."""
+    batch, warmup = merged.get("batch_size", _UNSET), merged.get("warmup_steps", _UNSET)
+    if batch.rank in ranks and merged.get("global_batch_size", _UNSET).value is None:
+        merged["batch_size"] = batch._replace(origin=replace(batch.origin, layer=PER_DEVICE))
+    accumulate = merged.get("grad_accum_steps", _UNSET).value or 1
+    if warmup.rank in ranks and warmup.value > 0 and accumulate > 1:
+        origin = replace(warmup.origin, layer=f"{warmup.value} micro-batches, {warmup.origin.layer}")
+        merged["warmup_steps"] = warmup._replace(value=warmup.value // accumulate, origin=origin)
+    if "metrics" not in merged:
+        sources = [merged.get(name, _UNSET).value for name in ("max_input_length", "eval_data_path")]
+        merged["metrics"] = _Setting(metrics_of(*sources), Origin(DEFAULT_LAYER))
+
+
 def _build(merged: _Merged) -> Config:
     sections: dict[str, Any] = {
         name: section(**{leaf: merged[leaf].value for leaf in section.model_fields if leaf in merged})
@@ -200,8 +258,10 @@ def _report_contradictions(config: Config, merged: _Merged, complete: bool, prob
         if not problems.names.isdisjoint(names):
             continue
         settings = [merged.get(name, _UNSET) for name in names]
+        if any(setting.origin.layer == PER_DEVICE for setting in settings):
+            continue  # `with_devices` looks again
         line = f"{max(settings, key=lambda setting: setting.rank).origin.place()}: {message}"
-        if mild and (complete or settings[0].origin.layer.endswith("preset")):
+        if mild and (complete or settings[0].origin.layer.endswith(("preset", DEFAULT_LAYER))):
             warnings.append(line)
         else:
             problems.add(line)

@@ -40,7 +40,8 @@ class Data(Section):
     )
     eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
-    max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; 0 for unconditional tasks")
+    max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; where nothing sets it, it follows from "
+        "the data: 0 without sources")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
     tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
@@ -117,7 +118,8 @@ class Optimization(Section):
 class Training(Section):
     epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
     steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
-    batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where given")
+    batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where both are "
+        "given in one place")  # fmt: skip
     global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
     seed: Seed = setting(42, "Seed of weights, data order and every draw")
     log_freq: Count = setting(100, "Steps between lines of metrics.jsonl")
@@ -160,6 +162,8 @@ class Evaluation(Section):
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
+    clean_up: bool = setting(False, "Take the space before . ? ! , n't 's and the like out of decoded texts, as the "
+        "published figures do; alters text that has such spaces")  # fmt: skip
     eval_ppl_model: str = setting("gpt2-large", "GPT-2 for generative perplexity: folder or Hub name")
     eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
     eval_ppl_max_length: Size = setting(1024, "Tokens at which texts are cut for perplexity")

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -88,8 +88,17 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
     return joined[:full].reshape(-1, length), joined[full:]
 
 
-def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Path) -> dict[str, np.ndarray]:
-    """Writes one Arrow file in the form of `datasets.save_to_disk`; returns the row lengths of the token columns.
+class Written(NamedTuple):
+    """lengths: of the rows of each token column. fingerprint: hash of the file, which holds so many bytes."""
+
+    lengths: dict[str, np.ndarray]
+    largest_id: int
+    fingerprint: str
+    bytes: int
+
+
+def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Path) -> Written:
+    """Writes one Arrow file in the form of `datasets.save_to_disk`.
 
     batches: per column `Tokens` (names that end in input_ids) or strings.
     """
@@ -101,7 +110,7 @@ def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Pat
     features = datasets.Features({name: ids if name in tokens else text for name in names})
     schema = features.arrow_schema
     lengths: dict[str, list[np.ndarray]] = {name: [np.zeros(0, np.int64)] for name in tokens}
-    file = "data-00000-of-00001.arrow"
+    file, largest = "data-00000-of-00001.arrow", 0
     with pa.OSFile(str(folder / file), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
         for batch in batches:
             arrays = []
@@ -110,16 +119,19 @@ def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Pat
                     arrays.append(pa.array(column, pa.string()))
                     continue
                 values, row_lengths = column
+                largest = max(largest, int(values.max(initial=0)))
                 offsets = np.concatenate([[0], np.cumsum(row_lengths)]).astype(np.int32)
                 arrays.append(pa.ListArray.from_arrays(offsets, pa.array(values), type=schema.field(name).type))
                 lengths[name].append(row_lengths)
             stream.write_batch(pa.record_batch(arrays, schema=schema))
-    state: dict = {"_data_files": [{"filename": file}], "_fingerprint": sha256(folder / file)[:16],
+    fingerprint = sha256(folder / file)[:16]
+    state: dict = {"_data_files": [{"filename": file}], "_fingerprint": fingerprint,
                    "_format_columns": None, "_format_kwargs": {}, "_format_type": None,
                    "_output_all_columns": False, "_split": None}  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     datasets.DatasetInfo(features=features).write_to_directory(str(folder))
-    return {name: np.concatenate(parts) for name, parts in lengths.items()}
+    rows = {name: np.concatenate(parts) for name, parts in lengths.items()}
+    return Written(rows, largest, fingerprint, (folder / file).stat().st_size)
 
 
 def sha256(path: Path) -> str:

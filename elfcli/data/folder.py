@@ -1,7 +1,8 @@
 """Opening data: folders of `elf tokenize` or `datasets.save_to_disk`, and data sets and tokenizers of the Hub."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,27 @@ from elfcli.errors import InputError, did_you_mean, first_line, near_file
 METADATA_FILE = "elf_data.json"
 TOKENIZER_FOLDER = "tokenizer"
 TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
+CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
+"""What clean-up replaces, in this order."""
 SAVED_FOLDER_COLUMN = "_data_files"
 """Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin."""
+    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin.
+
+    files: those that hold the rows. fingerprint: of the rows; after `elf tokenize` the hash of its file.
+    largest_id: None where it is not recorded for just these rows.
+    """
 
     tokens: TokenTable
     texts: Callable[[int], dict[str, str]] | None
     metadata: dict[str, Any] | None
     path: str
+    files: tuple[Path, ...] = ()
+    fingerprint: str = ""
+    largest_id: int | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -78,6 +88,23 @@ def open_folder(folder: Path, split: str | None):
         raise InputError(f"{part} has no examples") from error
     except Exception as error:
         raise InputError(f"{part} cannot be opened ({first_line(error)}): write the data again") from error
+
+
+def cached_hub_dataset(name: str, split: str | None):
+    """A split of a Hub data set as an earlier download left it in the cache; InputError where there is none."""
+    from datasets.packaged_modules.cache.cache import Cache
+    from huggingface_hub import snapshot_download
+
+    with suppress(OSError):  # no snapshot; then the Arrow files that `datasets` made of its files
+        folder = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
+        if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
+            return open_folder(folder, split)
+    try:
+        found = Cache(repo_id=name, version="auto", hash="auto").as_dataset()
+    except Exception as error:
+        raise InputError(f"There is no folder {name}, it is not in the cache ({first_line(error)}), and the Hugging "
+                         "Face Hub cannot be reached: give a data folder") from error  # fmt: skip
+    return found[choose_split(tuple(map(str, found)), split, name)]
 
 
 def open_hub_dataset(name: str, split: str | None):
@@ -152,11 +179,31 @@ def load_examples(path_or_name: str | Path, split: str | None = "train") -> Exam
         folder = existing_folder(name, "Data")
         dataset, metadata = open_folder(folder, split), read_metadata(folder)
     elif not hub_reachable():
-        raise InputError(f"There is no folder {name}, and the Hugging Face Hub cannot be reached: give a data folder")
+        dataset, metadata = cached_hub_dataset(name, split), None
     else:
         dataset, metadata = open_hub_dataset(name, split), None
     where = name if split is None else f"{name} ({split})"
-    return Examples(token_table(dataset, where), text_reader(dataset), metadata, name)
+    files = tuple(Path(file["filename"]) for file in dataset.cache_files)
+    fingerprint = saved_fingerprint(files) or dataset._fingerprint
+    largest = recorded_largest_id(metadata, fingerprint, files)
+    return Examples(token_table(dataset, where), text_reader(dataset), metadata, name, files, fingerprint, largest)
+
+
+def saved_fingerprint(files: Sequence[Path]) -> str | None:
+    """The fingerprint in the state file beside a saved split, which opening it changes; None for other data."""
+    state = files[0].with_name("state.json") if files else None
+    if state is None or not state.is_file():
+        return None
+    return json.loads(state.read_text(encoding="utf-8")).get("_fingerprint")
+
+
+def recorded_largest_id(metadata: dict[str, Any] | None, fingerprint: str, files: Sequence[Path]) -> int | None:
+    """The largest token id that `elf tokenize` put down for these files; None for data without that or changed."""
+    size = sum(file.stat().st_size for file in files)
+    for split in (metadata or {}).get("splits", {}).values():
+        if (split.get("fingerprint"), split.get("bytes")) == (fingerprint, size):
+            return split.get("largest_id")
+    return None
 
 
 def split_names(path_or_name: str | Path) -> tuple[str, ...]:
@@ -175,22 +222,6 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{file} is damaged ({error}): tokenize again") from error
 
 
-def check_ids(tokens: TokenTable, vocab_size: int) -> None:
-    """Raises InputError that names the first row with a token id outside 0..vocab_size-1."""
-    columns = {"input_ids": tokens.input_ids, "condition_input_ids": tokens.condition_input_ids}
-    for name, column in columns.items():
-        if column is None:
-            continue
-        for values, offsets, start in zip(column.values, column.offsets, column.starts, strict=False):
-            used = values[offsets[0] : offsets[-1]]
-            if len(used) == 0 or (used.min() >= 0 and used.max() < vocab_size):
-                continue
-            place = int(np.argmax((used < 0) | (used >= vocab_size)))
-            row = int(start) + int(np.searchsorted(offsets, offsets[0] + place, side="right")) - 1
-            raise InputError(f"Row {row} of '{name}' has token id {used[place]}, outside the vocabulary of "
-                             f"{vocab_size}: the data was made with another tokenizer")  # fmt: skip
-
-
 def load_tokenizer(name_or_folder: str | Path):
     """A Hugging Face tokenizer from a folder or by Hub name (from the cache where it is there)."""
     from transformers import AutoTokenizer
@@ -202,14 +233,26 @@ def load_tokenizer(name_or_folder: str | Path):
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
             raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
-    try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
-    except Exception:
-        if not hub_reachable():
-            why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
-            raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE") from None
+    with suppress(Exception):
+        found = AutoTokenizer.from_pretrained(name, local_files_only=True)
+        if len(found) > len(found.all_special_tokens):  # else made from a config alone, the only file in the cache
+            return found
+    if not hub_reachable():
+        why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
+        raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE")
     with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
+
+
+def decoded(tokenizer, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
+    """Texts of token rows, without special tokens. clean_up: as transformers before 5 made them, whatever the
+    tokenizer's kind; else as the tokenizer itself is set."""
+    if not clean_up:
+        return tokenizer.batch_decode(rows, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    for apart, joined in CLEANED:
+        texts = [text.replace(apart, joined) for text in texts]
+    return texts
 
 
 def recorded_tokenizer(examples: Examples) -> str:

@@ -5,6 +5,7 @@ The files are read directly, because `datasets` no longer runs the scripts that 
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -61,8 +62,11 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
 
     source = SOURCES[task]
     if not hub_reachable():
-        raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot be "
-                         f"reached; give files of your own, {local_example(source)}")  # fmt: skip
+        found = cached_files(source)
+        if found is None:
+            raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot "
+                             f"be reached; give files of your own, {local_example(source)}")  # fmt: skip
+        return {split: tuple(str(flat(path, scratch)) for path in part) for split, part in found.items()}
     with from_hub(f"{task}: {source.repo}", f"; give files of your own, {local_example(source)}"):
         revision, found = find_files(source, HfApi().list_repo_files, retrying)
         names = [name for split in found.values() for name in split]
@@ -70,6 +74,21 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
         download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
         folder = Path(retrying(lambda: download(allow_patterns=names)))
     return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in found.items()}
+
+
+def cached_files(source: PublicSource) -> dict[str, list[Path]] | None:
+    """Files of all splits that an earlier download left in the cache; None where it lacks some."""
+    from huggingface_hub import snapshot_download
+
+    download = partial(snapshot_download, source.repo, repo_type="dataset", local_files_only=True)
+    for revision in REVISIONS:
+        with suppress(OSError):
+            folder = Path(download(revision=revision))
+            names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
+            found = {split: split_files(names, source.folder, split) for split in source.splits}
+            if all(map(all_parts, found.values())):
+                return {split: [folder / name for name in part] for split, part in found.items()}
+    return None
 
 
 def local_example(source: PublicSource) -> str:
@@ -99,6 +118,12 @@ def split_files(names: Iterable[str], folder: str, split: str) -> list[str]:
     """Parquet files of a split, sorted: `.../train-00000-of-00003.parquet` or `.../train/0000.parquet`."""
     pattern = re.compile(rf"{re.escape(folder)}(.*/)?{split}(-[^/]*|/[^/]*)?\.parquet")
     return sorted(name for name in names if pattern.fullmatch(name))
+
+
+def all_parts(names: list[str]) -> bool:
+    """Whether no file of `...-of-00003.parquet` is missing, as after a download that was cut off."""
+    counts = [int(part[1]) for name in names if (part := re.search(r"-of-(\d+)\.parquet$", name))]
+    return bool(names) and all(count == len(names) for count in counts)
 
 
 def flat(path: Path, scratch: Path) -> Path:

@@ -60,7 +60,10 @@ class Job:
 
 @dataclass
 class SplitSummary:
-    """What was written for a split. `lengths`: per column the number of tokens of every row, int64 (rows,)."""
+    """What was written for a split. `lengths`: per column the number of tokens of every row, int64 (rows,).
+
+    `written`: what later starts read instead of the rows.
+    """
 
     documents: int = 0
     examples: int = 0
@@ -68,6 +71,7 @@ class SplitSummary:
     dropped_tokens: int = 0
     seconds: float = 0.0
     lengths: dict[str, np.ndarray] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tokens(self) -> int:
@@ -208,7 +212,8 @@ def write_split(
     else:
         names = PAIR_COLUMNS if corpus.keys.conditional else TEXT_COLUMNS
         batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
-    summary.lengths = write_arrow(batches, names, folder)
+    summary.lengths, *written = write_arrow(batches, names, folder)
+    summary.written = dict(zip(("largest_id", "fingerprint", "bytes"), written, strict=True))
     summary.examples = len(summary.lengths["input_ids"])
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start
@@ -253,6 +258,7 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
                 "bad_lines": split.bad,
                 "tokens": split.tokens,
                 "dropped_tokens": split.dropped_tokens,
+                **split.written,
                 "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
                 "sources": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
                             for path in corpora[name].files],

@@ -166,7 +166,7 @@ def made_of(evaluation: Evaluation) -> dict:
             "data": {"max_length", "max_input_length", "pad_token"},
             "encoder": True,
             "objective": True,
-            "evaluation": {"eval_ppl_model", "eval_ppl_max_length"},
+            "evaluation": {"eval_ppl_model", "eval_ppl_max_length", "clean_up"},
         }
     )
     return {

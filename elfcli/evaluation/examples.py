@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, load_examples, split_names
+from elfcli.data.folder import Examples, decoded, load_examples, split_names
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Model, encode_conditions
 from elfcli.evaluation.samples import REFERENCE_KEYS, read_jsonl
@@ -54,7 +54,9 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
 
         def text(keys, ids, texts=texts):
             found = first(texts, keys)
-            return found if found is not None else model.tokenizer.decode(ids, skip_special_tokens=True)
+            return (
+                found if found is not None else decoded(model.tokenizer, [ids], model.config.evaluation.clean_up)[0]
+            )
 
         conditions.append(tokens["condition_input_ids"])
         source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
-from elfcli.data.folder import eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.data.folder import decoded, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
@@ -160,7 +160,7 @@ def generate(
         tokens = np.asarray(sample_batch(program, inputs))
         shift = batch["cond_mask"].sum(axis=1)
         texts = text_tokens(tokens, shift, **lengths, eos_id=eos, pad_id=pads)
-        yield from tokenizer.batch_decode(texts[: len(part)], skip_special_tokens=True)
+        yield from decoded(tokenizer, texts[: len(part)], config.evaluation.clean_up)
         update(first + len(part))
 
 

@@ -19,6 +19,7 @@ from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
 from elfcli.runs.folder import chosen_step
+from elfcli.ui.progress import say
 
 HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -168,7 +169,7 @@ def _weights(ema: bool) -> str:
 
 def config_of(
     source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
-    sets: Sequence[str] = (),
+    sets: Sequence[str] = (), style: str | None = None,
 ) -> Config:  # fmt: skip
     """The settings to use the weights with, checked against them.
 
@@ -188,7 +189,10 @@ def config_of(
         if task is None and not files:
             raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
                              "or --config FILE")  # fmt: skip
-        config = resolve(task=task, model=model, files=files, sets=sets).config
+        resolved = resolve(task=task, model=model, files=files, sets=sets, style=style)
+        for line in resolved.notices:
+            say(line)
+        config = resolved.config
     network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
     check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
     return config

@@ -1,6 +1,7 @@
 """The run folder: what it holds, and how each file gets there whole.
 
 config.toml        the resolved configuration, every value with its origin; reproduces the run
+data.json          fingerprint and size of the training data (not in runs of 0.1.0)
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
@@ -26,6 +27,7 @@ from elfcli.runs.secrets import holds_secret
 CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
+DATA_FILE = "data.json"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
@@ -103,6 +105,25 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)  # of a start that was killed
     tokenizer.save_pretrained(str(part))
     part.rename(place)
+
+
+def record_data(folder: Path, data: dict) -> None:
+    """Puts down what the run is trained on."""
+    write_whole(folder / DATA_FILE, json.dumps(data, indent=1) + "\n")
+
+
+def require_same_data(folder: Path, data: dict, where: str) -> None:
+    """InputError where the run was trained on other data; runs of 0.1.0 do not say."""
+    path = folder / DATA_FILE
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else data
+    except ValueError as error:
+        raise ElfError(f"{path}: damaged ({error}); move it away to go on") from None
+    if recorded != data:
+        before = recorded.get("examples") if isinstance(recorded, dict) else None
+        raise InputError(f"{folder}: trained on other data than {where} is now ({before} examples then, "
+                         f"{data['examples']} here): give the former with --set data_path=DIR, or go on with this "
+                         "one by --other-data")  # fmt: skip
 
 
 def record_environment(folder: Path) -> None:

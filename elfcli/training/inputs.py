@@ -11,10 +11,8 @@ from elfcli.config.schema import Config
 from elfcli.data.batches import collate
 from elfcli.data.folder import (
     Examples,
-    check_ids,
     eos_id,
     load_examples,
-    load_tokenizer,
     pad_id,
     recorded_tokenizer,
     vocab_size,
@@ -37,16 +35,18 @@ class Inputs:
     collate: partial
 
 
-def open_inputs(config: Config) -> Inputs:
-    """Opens and checks everything that the settings name, before anything is written."""
+def open_examples(config: Config) -> Examples:
+    """The training data."""
     if config.data.data_path is None:
         raise InputError(
             "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
         )
-    examples = load_examples(config.data.data_path, "train")
-    tokenizer = load_tokenizer(tokenizer_of(config, examples))
+    return load_examples(config.data.data_path, "train")
+
+
+def open_inputs(config: Config, examples: Examples, tokenizer) -> Inputs:
+    """Opens and checks everything else that the settings name, before anything is written."""
     vocab = vocab_size(tokenizer)
-    check_ids(examples.tokens, vocab)
     if config.evaluation.online_eval and config.data.max_input_length:
         evaluation_examples(config)
     together = partial(

@@ -10,17 +10,28 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Resolved, changed, resolve_run
+from elfcli.config.resolve import Resolved, changed, resolve_run, with_devices
 from elfcli.config.schema import Config
-from elfcli.data.folder import vocab_size
+from elfcli.data.folder import Examples, load_tokenizer, vocab_size
+from elfcli.data.ids import check_ids
 from elfcli.errors import InputError
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
-from elfcli.runs.folder import CONFIG_FILE, check_new, create_run, read_metrics, recorded_starts, require_run
+from elfcli.runs.folder import (
+    CONFIG_FILE,
+    check_new,
+    create_run,
+    read_metrics,
+    record_data,
+    recorded_starts,
+    require_run,
+    require_same_data,
+)  # fmt: skip
 from elfcli.runs.lock import locked
-from elfcli.training.inputs import Inputs, measured_latents, open_inputs
+from elfcli.training.defaults import with_source_length
+from elfcli.training.inputs import Inputs, measured_latents, open_examples, open_inputs, tokenizer_of
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
 from elfcli.training.step import device_group
@@ -41,10 +52,12 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     stop_at: optimiser step at which to save and stop, as if interrupted; `resume_run` goes on from there.
     """
     prepare()
-    config = resolved.config
     if is_first_process():  # which may have made the folder when another comes to look
         check_new(folder)
-    inputs = open_alike(config)
+    with first_goes_ahead():
+        examples = open_examples(resolved.config)
+    resolved = with_source_length(with_devices(resolved, jax.device_count()), examples)
+    config, inputs = resolved.config, open_alike(resolved.config, examples)
     if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
     latents = by_first(partial(measured_latents, config, inputs))
@@ -55,26 +68,34 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
     with locked(folder):
         if is_first_process():
             create_run(folder, to_toml(resolved))
+            record_data(folder, described(examples))
         barrier()
         everyone(partial(require_shared_run, folder))
         train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
 
-def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
+def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: bool = False) -> Path:
     """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet.
 
-    fallback: where the newest is damaged, go on from the newest intact one instead of refusing.
+    fallback: where the newest is damaged, go on from the newest intact one instead of refusing. other_data: go on
+    with data that is not the one it started with.
     """
     prepare()
     everyone(partial(require_shared_run, folder))
     resolved = resolve_run(folder / CONFIG_FILE, sets)
     refuse_other_network(resolve_run(folder / CONFIG_FILE).config, resolved.config)
-    inputs = open_alike(resolved.config)
+    with first_goes_ahead():
+        examples = open_examples(resolved.config)
+    if not other_data:
+        by_first(partial(require_same_data, folder, described(examples), examples.path))
+    inputs = open_alike(resolved.config, examples)
     recorded_starts(folder)
     read_metrics(folder)
     with locked(folder):
         barrier()
+        if is_first_process():
+            record_data(folder, described(examples))
         train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
     return folder
 
@@ -100,16 +121,24 @@ def require_shared_run(folder: Path) -> None:
         raise InputError(f"{error}; all processes need the same file system") from None
 
 
-def open_alike(config: Config) -> Inputs:
+def described(examples: Examples) -> dict:
+    """What a run puts down of its data."""
+    return {"fingerprint": examples.fingerprint, "examples": len(examples)}
+
+
+def open_alike(config: Config, examples: Examples) -> Inputs:
     """The run's inputs, checked to be the same in all processes and to fit their devices."""
     problems = check_devices(config, jax.device_count())
     if problems:
         raise InputError("\n".join(problems))
     with first_goes_ahead():
-        inputs = open_inputs(config)
-    run_length(config, len(inputs.examples))
+        tokenizer = load_tokenizer(tokenizer_of(config, examples))
+    by_first(partial(check_ids, examples, vocab_size(tokenizer)))
+    with first_goes_ahead():
+        inputs = open_inputs(config, examples, tokenizer)
+    run_length(config, len(examples))
     settings = config.model_dump(mode="json", exclude={"tracking"})
     flat = {f"{section}.{name}": value for section, values in settings.items() if section != "sampling"
             for name, value in values.items()}  # fmt: skip
-    require_same("settings", flat | {"sampling": settings["sampling"], "number of examples": len(inputs.examples)})
+    require_same("settings", flat | {"sampling": settings["sampling"], **described(examples)})
     return inputs

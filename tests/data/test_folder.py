@@ -5,7 +5,7 @@ import random
 
 import datasets
 import pytest
-from helpers import T5
+from helpers import GPT2_TOKENIZER, T5
 
 from elfcli.data import folder as data
 from elfcli.errors import InputError
@@ -104,17 +104,6 @@ def test_folders_that_are_no_data(tmp_path):
         data.load_examples(tmp_path / "corpus")
 
 
-def test_ids_outside_the_vocabulary(tmp_path):
-    parts = [datasets.Dataset.from_dict({"input_ids": ids}) for ids in ([[1], [2, 3]], [[], [4, 99, 5], [-1]])]
-    datasets.concatenate_datasets(parts).save_to_disk(str(tmp_path / "d"), num_shards=2)
-    tokens = data.load_examples(tmp_path / "d").tokens
-    with pytest.raises(InputError, match="Row 3 of 'input_ids' has token id 99, outside the vocabulary of 99"):
-        data.check_ids(tokens, 99)
-    with pytest.raises(InputError, match=r"Row 4 .* token id -1"):
-        data.check_ids(tokens, 100)
-    data.check_ids(data.token_table(datasets.Dataset.from_dict({"input_ids": [[1, 9]]}), "here"), 10)
-
-
 def test_an_uploaded_save_to_disk_folder_is_read_as_such(tmp_path, monkeypatch):
     datasets.Dataset.from_dict(rows(3)).save_to_disk(str(tmp_path / "snapshot"))
     state = json.loads((tmp_path / "snapshot" / "state.json").read_text())
@@ -146,3 +135,19 @@ def test_tokenizers(tmp_path):
         pytest.skip("the shared T5 vocabulary is not here")
     tokenizer = data.load_tokenizer(T5)
     assert (data.vocab_size(tokenizer), data.pad_id(tokenizer), data.eos_id(tokenizer)) == (32100, 0, 1)
+
+
+APART = "Hello , world . It 's fine , is n't it ? I 'm we 've they 're ' quoted ' ok !"
+
+
+@pytest.mark.parametrize("where", [T5, GPT2_TOKENIZER])
+def test_clean_up_gives_the_text_of_the_published_protocol(where):
+    """Exactly what transformers 4 gave for any tokenizer; transformers 5 leaves it out, for BPE even where asked."""
+    if not where.is_dir():
+        pytest.skip("the shared tokenizers are not here")
+    tokenizer = data.load_tokenizer(where)
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (APART, "plain")]
+    assert data.decoded(tokenizer, rows, clean_up=False) == [APART, "plain"]
+    wanted = "Hello, world. It's fine, isn't it? I'm we've they're'quoted'ok!"
+    assert data.decoded(tokenizer, rows, clean_up=True) == [wanted, "plain"]
+    assert tokenizer.clean_up_tokenization(APART) == wanted

@@ -1,0 +1,56 @@
+"""Settings files of the reference (lillian039/ELF): how they are told from ours, and what they mean.
+
+Such a file is flat YAML. What it leaves out has the reference's default, its `batch_size` counts per device, and its
+`warmup_steps` counts micro-batches.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from elfcli.config.files import SettingsFile
+from elfcli.config.schema import SECTIONS, SamplingSetting
+
+STYLES = ("elf", "reference")
+DEFAULT_LAYER = "reference default"
+"""Origin of values that a file of the reference leaves out."""
+PER_DEVICE = "config file, per device"
+"""Origin of a batch_size that is still to be multiplied by the devices of the run."""
+
+KEYS = frozenset(
+    """
+    data_path eval_data_path max_length max_input_length pad_token tokenizer_name encoder_model_name
+    encoder_checkpoint latent_mean latent_std model bottleneck_dim num_time_tokens num_self_cond_cfg_tokens
+    num_model_mode_tokens attn_dropout proj_dropout denoiser_p_mean denoiser_p_std denoiser_noise_scale t_eps
+    time_schedule decoder_prob decoder_noise_scale decoder_p_mean decoder_p_std label_drop_prob self_cond_prob
+    self_cond_cfg_min self_cond_cfg_max epochs warmup_epochs warmup_steps batch_size global_batch_size lr blr min_lr
+    lr_schedule weight_decay optimizer adam_b1 adam_b2 grad_accum_steps ema_decay1 sampling_configs_path num_samples
+    online_eval eval_ppl_model eval_ppl_batch_size eval_ppl_max_length log_freq eval_freq save_freq output_dir
+    hf_repo_id resume use_wandb wandb_project wandb_entity wandb_run_name wandb_tag wandb_resume seed num_workers
+    """.split()  # noqa: SIM905
+)
+DEFAULTS: dict[str, Any] = {
+    "max_length": 128, "max_input_length": 0, "latent_std": 1.0, "model": "ELF-B", "denoiser_p_mean": 0.8,
+    "denoiser_noise_scale": 1.0, "decoder_prob": 0.5, "decoder_noise_scale": 1.0, "blr": 5e-5, "warmup_steps": 5000,
+    "epochs": 200.0, "seed": 0, "online_eval": True, "eval_freq": 10.0, "num_samples": 100, "clean_up": True,
+    "sampling": (SamplingSetting(num_sampling_steps=(50,)),),
+}  # fmt: skip
+"""The reference's defaults where they differ from ours. max_input_length: no limit, so it comes from the data."""
+
+
+def is_flat(source: SettingsFile) -> bool:
+    """Whether a file looks like the reference's: flat YAML without a word of ours that says otherwise."""
+    content = source.content
+    if source.path.suffix.lower() not in (".yaml", ".yml") or not isinstance(content, dict):
+        return False
+    ours = any(key in SECTIONS or key == "complete" or "." in key for key in content)
+    return not ours and not KEYS.isdisjoint(content)
+
+
+def how_it_was_read(path: str | Path) -> str:
+    return (f"{path}: read as a file of the reference, whose defaults stand for what it leaves out "
+            "(--config-style elf: as ours)")  # fmt: skip
+
+
+def metrics_of(max_input_length: Any, eval_data_path: Any) -> tuple[str, ...]:
+    """What the reference scores: texts for given sources by their references, free ones by GPT-2."""
+    return ("bleu", "rouge") if max_input_length or eval_data_path else ("ppl",)
