@@ -84,9 +84,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except MemoryError:
         if debug:
             traceback.print_exc()
-        return _failed(
-            "out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1
-        )
+        return _failed("out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1)
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -12,9 +12,7 @@ SamplesArgument = Annotated[
 ]
 ReferencesOption = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE", help="References, by id or line order: JSONL (`reference`, `output`) or text lines."
-    ),
+    typer.Option(metavar="FILE", help="References, by id or line order: JSONL (`reference`, `output`) or text lines."),
 ]
 
 

@@ -74,9 +74,7 @@ TimeScheduleOption = Annotated[
 
 
 def _process_option(name: str, metavar: str, text: str, **limits) -> Any:
-    return typer.Option(
-        name, metavar=metavar, help=text, rich_help_panel="Several processes (docs/pods.md)", **limits
-    )
+    return typer.Option(name, metavar=metavar, help=text, rich_help_panel="Several processes (docs/pods.md)", **limits)
 
 
 PROCESS_OPTIONS = {

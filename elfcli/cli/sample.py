@@ -24,12 +24,8 @@ def sample(
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Data folder whose sources are sampled.")] = None,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = 64,
-    at_step: Annotated[
-        int | None, typer.Option(metavar="N", help="Checkpoint to take; the newest by default.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")
-    ] = False,
+    at_step: Annotated[int | None, typer.Option(metavar="N", help="Checkpoint to take; the newest by default.")] = None,
+    raw_weights: Annotated[bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="F.jsonl", help="File to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
     task: o.TaskOption = None,

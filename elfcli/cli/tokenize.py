@@ -12,15 +12,11 @@ TOKENS = "Tokens"
 def tokenize(
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Data folder to write; by default data/ and what it holds."
-        ),
+        typer.Option("--output", "-o", metavar="DIR", help="Data folder to write; by default data/ and what it holds."),
     ] = None,
     input_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--input", "-i", metavar="FILE", help="Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."
-        ),
+        typer.Option("--input", "-i", metavar="FILE", help="Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."),
     ] = None,
     validation: Annotated[
         list[str] | None, typer.Option(metavar="FILE", help="Files of the validation split; globs; repeatable.")

@@ -167,10 +167,7 @@ def generate(
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
     """(use_cfg, use_w) of a program that samples with a setting."""
     extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
-    return (
-        setting.cfg != 1 and config.data.max_input_length > 0,
-        setting.self_cond_cfg_scale != 1 and extrapolates,
-    )
+    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
 
 
 def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]:

@@ -21,11 +21,7 @@ OPTIONS = {
     "time_schedule": "--time-schedule",
 }
 """Fields of a Setting, and the option that gives each."""
-LISTS = {
-    "num_sampling_steps": "num_sampling_steps",
-    "cfg": "cfgs",
-    "self_cond_cfg_scale": "self_cond_cfg_scales",
-}
+LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_cfg_scale": "self_cond_cfg_scales"}
 """Fields of which a preset holds a list, and the preset's name of it."""
 MOST_SETTINGS = 1000
 

@@ -156,9 +156,7 @@ def _call(kernel, name: str, inputs, out_shapes, products: int, interpret: bool)
         out_specs=[per_head(a) for a in out_shapes],
         out_shape=out_shapes,
         cost_estimate=work,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20
-        ),
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20),
         interpret=interpret,
         name=name,
     )(*inputs)

@@ -78,8 +78,6 @@ def _time_limit(seconds: float, place: Place) -> Iterator[None]:
                 time.sleep(0.5)
         yield
     except (RuntimeError, ValueError) as error:
-        raise ElfError(
-            f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})"
-        ) from error
+        raise ElfError(f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})") from error
     finally:
         over.set()

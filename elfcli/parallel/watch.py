@@ -116,9 +116,7 @@ class Judge:
             return (f"process {process}: {text}" if process else text), code, silent
         if silent - failed.keys():
             process = min(silent - failed.keys())
-            text = (
-                f"process {process}: gone without a word {silence[process]:.0f} s ago (killed, or its host is down)"
-            )
+            text = f"process {process}: gone without a word {silence[process]:.0f} s ago (killed, or its host is down)"
             return f"{text}; a training run goes on with `elf resume`", 1, silent
         return None
 

@@ -161,11 +161,7 @@ def unused(path: Path) -> Path:
 def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> TrainState:
     """The state saved at `step`, with the shapes and shardings of `like`. ElfError where it cannot be read whole."""
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    parts = {
-        "params": abstract.params,
-        "ema": abstract.ema,
-        "rest": abstract._replace(params=None, ema=None)._asdict(),
-    }
+    parts = {"params": abstract.params, "ema": abstract.ema, "rest": abstract._replace(params=None, ema=None)._asdict()}
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
     try:
         found = manager.restore(step, args=args)

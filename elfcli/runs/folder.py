@@ -146,9 +146,7 @@ def git_state() -> dict | None:
 
     def git(*args):
         where = Path(__file__).parent
-        return subprocess.run(
-            ["git", *args], cwd=where, capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+        return subprocess.run(["git", *args], cwd=where, capture_output=True, text=True, check=True, timeout=10).stdout
 
     try:
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}

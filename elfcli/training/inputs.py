@@ -40,9 +40,7 @@ class Inputs:
 def open_inputs(config: Config) -> Inputs:
     """Opens and checks everything that the settings name, before anything is written."""
     if config.data.data_path is None:
-        raise InputError(
-            "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
-        )
+        raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
     examples = load_examples(config.data.data_path, "train")
     tokenizer = load_tokenizer(tokenizer_of(config, examples))
     vocab = vocab_size(tokenizer)

@@ -171,9 +171,7 @@ def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, st
     """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps."""
     accumulate = config.optimization.grad_accum_steps
     size, seed, rows = config.global_batch, config.training.seed, process_rows(config.global_batch)
-    load = partial(
-        load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows
-    )
+    load = partial(load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows)
     stream = batches(load, range(start * accumulate, stop * accumulate), config.data.num_workers)
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):

@@ -85,9 +85,7 @@ def refuse_other_network(before: Config, after: Config) -> None:
         for name in names:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
             if old != new:
-                raise InputError(
-                    f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it"
-                )
+                raise InputError(f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it")
 
 
 def require_shared_run(folder: Path) -> None:

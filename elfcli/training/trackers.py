@@ -15,9 +15,7 @@ def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
         return lambda step, figures: None
     name = tracking.wandb_run_name or folder.name
     project = tracking.wandb_project or "elf"
-    settings = {
-        section: values for section, values in config.model_dump(mode="json").items() if section != "tracking"
-    }
+    settings = {section: values for section, values in config.model_dump(mode="json").items() if section != "tracking"}
     try:
         if kind == "tensorboard":
             from tensorboardX import SummaryWriter
