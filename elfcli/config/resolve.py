@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.check import contradictions
-from elfcli.config.entries import Entry, Origin, Problems, environment_entries, file_entries, flag_entries, set_entries
+from elfcli.config.entries import (
+    Entry,
+    Origin,
+    Problems,
+    environment_entries,
+    file_entries,
+    flag_entries,
+    set_entries,
+)
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
 from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.data.batches import TokenColumn, TokenTable, batch_indices, batches, collate, column_from_rows, load_batch
+from elfcli.data.batches import (
+    TokenColumn,
+    TokenTable,
+    batch_indices,
+    batches,
+    collate,
+    column_from_rows,
+    load_batch,
+)
 from elfcli.errors import InputError
 
 ids = st.lists(st.integers(2, 50), max_size=12)
