@@ -42,6 +42,6 @@ def eval_ppl(
         say(f"texts were cut at {result.max_length} tokens, the window of {model}, not at {max_length}")
     if result.num_skipped_empty:
         say(f"{result.num_skipped_empty} empty texts were skipped")
-    rows = [("perplexity", result.ppl), ("entropy", result.mean_entropy)]
+    rows = [("perplexity", result.ppl), ("entropy", result.entropy)]
     protocol = f"{model}, {result.num_tokens:,} tokens, texts cut at {result.max_length}"
     typer.echo(table(rows, result.num_samples, protocol))
