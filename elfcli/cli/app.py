@@ -1,6 +1,6 @@
 """The `elf` command: registers the subcommands, one thin module each, which import heavy packages when they run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG
     pass
 
 
-COMMANDS = {
+COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
     "Data": {"tokenize": tokenize.tokenize},
     "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume},

@@ -16,8 +16,7 @@ MANIFEST_FILE = "elf_manifest.json"
 def seal(checkpoint: Path) -> None:
     """Writes the manifest of a complete checkpoint, unless there is one."""
     if not is_sealed(checkpoint):
-        paths = sorted(path for path in checkpoint.rglob("*") if path.is_file())
-        files = {str(path.relative_to(checkpoint)): record(path) for path in paths}
+        files = {str(path.relative_to(checkpoint)): record(path) for path in files_of(checkpoint)}
         write_whole(checkpoint / MANIFEST_FILE, json.dumps({"files": files}, indent=1) + "\n")
 
 
@@ -47,6 +46,10 @@ def damage(checkpoint: Path, part: str = "") -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{file} cannot be read ({' '.join(str(error).split())})"
     return None
+
+
+def files_of(checkpoint: Path) -> list[Path]:
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file())
 
 
 def record(path: Path) -> tuple[int, str]:

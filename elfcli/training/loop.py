@@ -1,7 +1,6 @@
-"""Training as one story: start or continue, step, log, save, evaluate.
+"""The training loop: restore or initialise, step, log, save, evaluate.
 
-Several processes run it together (docs/pods.md): process 0 writes files and prints, and what is decided from files is
-decided by it for all.
+With several processes (docs/pods.md) all run this loop; process 0 alone writes files and prints.
 """
 
 import time
@@ -48,9 +47,9 @@ def train(
     fallback: bool = False,
     new_settings: bool = False,
 ) -> TrainState:
-    """Runs the steps that remain, or those up to `stop_at`, and saves the last one; returns the final state.
+    """Runs the remaining steps, or those up to `stop_at`, and saves the last one; returns the final state.
 
-    new_settings: the run's settings are replaced by these, once its checkpoint is found to fit them.
+    new_settings: these settings replace those recorded in the run, once its checkpoint is restored with them.
     """
     config = resolved.config
     length = run_length(config, len(inputs.examples))
@@ -108,15 +107,15 @@ def train(
 
 
 class Pace:
-    """Keeps at most two steps under way: dispatching is quick, and steps that are queued cannot be stopped."""
+    """Keeps at most two dispatched steps unfinished, since a stop request cannot cancel dispatched steps."""
 
     def __init__(self, start: int):
         self.done, self.seconds, self.clock = start, 0.0, time.monotonic()
         self.under_way: jax.Array | None = None
 
     def finished(self, step: jax.Array, wait: bool = False) -> int:
-        """Steps that are done, after waiting for all but the newest (with `wait` for it too). step: state.step."""
-        newest = step + 0  # of its own, since the state is donated to the next step
+        """Waits for all steps but the newest (with `wait` for it too); returns how many are done. step: state.step."""
+        newest = step + 0  # a copy, since the state is donated to the next step
         waited = newest if wait or self.under_way is None else self.under_way
         number, now = int(waited), time.monotonic()
         if number > self.done:
@@ -129,7 +128,7 @@ class Pace:
 
 
 def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:
-    """ElfError after too many steps in a row whose loss or gradients were not finite."""
+    """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
     lost = int(state.skipped_in_a_row)
     if lost < config.training.max_skipped_steps:
         return
@@ -149,9 +148,9 @@ def is_due(done: int, every: int) -> bool:
 
 
 def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> tuple[TrainState, int]:
-    """(state, steps done): the newest checkpoint, or the state before the first step where there is none.
+    """(state, steps done) of the newest checkpoint, or the initial state where there is none.
 
-    restore(state) -> (state, steps done) or None: reads it into the layout of this mesh, whatever devices wrote it.
+    restore(state) -> (state, steps done), or None: reads a checkpoint of any devices with the shardings of `state`.
     """
     init = partial(init_state, shape, tx, config.training.seed)
     where = state_shardings(jax.eval_shape(init), mesh)
@@ -160,7 +159,7 @@ def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> 
     if found:
         return found
     if config.training.init_from:
-        # Weights and their average start from the same values, as drawn ones do; the optimiser starts fresh.
+        # The average starts from the given weights, too; the optimiser's state stays initial.
         params = initial_params(config.training.init_from, shape)
         params = jax.tree.map(put, params, where.params)
         state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))

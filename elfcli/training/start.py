@@ -1,7 +1,4 @@
-"""Starting and resuming runs: open and check what a run reads, make or find its folder, train.
-
-`start_run` and `resume_run` are what `elf train` and `elf resume` call; they may be called from Python.
-"""
+"""`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
 
 from functools import partial
 from pathlib import Path
@@ -32,20 +29,20 @@ FIXED = {
     "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
     "optimization": ("optimizer",),
 }  # fmt: skip
-"""Settings that a run keeps: its checkpoints hold arrays that follow from them."""
+"""Settings that a run cannot change: the arrays of its checkpoints depend on them."""
 
 
 def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
-    """Trains a new run in `folder`; returns it. InputError before anything is written if the input is wrong.
+    """Trains a new run in `folder`; returns it. InputError, before anything is written, where the input is wrong.
 
-    stop_at: optimiser step at which to save and stop, as if interrupted; `resume_run` goes on from there.
+    stop_at: optimiser step at which to save and stop; `resume_run` continues there.
     """
     prepare()
     config = resolved.config
-    if is_first_process():  # which may have made the folder when another comes to look
+    if is_first_process():  # the others may look after it has created the folder
         check_new(folder)
     inputs = open_alike(config)
-    if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
+    if config.training.init_from:  # refuses weights that do not fit; train reads them again
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
     latents = by_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
@@ -62,9 +59,9 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
 
 
 def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
-    """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet.
+    """Continues the run in `folder` from its newest checkpoint, or from the start where it has none yet.
 
-    fallback: where the newest is damaged, go on from the newest intact one instead of refusing.
+    fallback: where the newest checkpoint is damaged, continue from the newest intact one instead of refusing.
     """
     prepare()
     everyone(partial(require_shared_run, folder))
@@ -80,7 +77,7 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False) -> Path:
 
 
 def refuse_other_network(before: Config, after: Config) -> None:
-    """InputError for settings that a run's checkpoints cannot follow."""
+    """InputError for changed settings that the run's checkpoints do not fit."""
     for section, names in FIXED.items():
         for name in names:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
@@ -89,7 +86,7 @@ def refuse_other_network(before: Config, after: Config) -> None:
 
 
 def require_shared_run(folder: Path) -> None:
-    """InputError where this process does not see the run, which process 0 does."""
+    """InputError where this process cannot find the run, for example since process 0 has another file system."""
     try:
         require_run(folder)
     except InputError as error:
@@ -99,7 +96,7 @@ def require_shared_run(folder: Path) -> None:
 
 
 def open_alike(config: Config) -> Inputs:
-    """The run's inputs, checked to be the same in all processes and to fit their devices."""
+    """The run's inputs; InputError where processes differ in them, or the devices cannot share the batch."""
     problems = check_devices(config, jax.device_count())
     if problems:
         raise InputError("\n".join(problems))
