@@ -29,7 +29,10 @@ ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
-PACKAGES = "elfcli jax jaxlib flax optax orbax-checkpoint grain datasets transformers numpy".split()
+PACKAGES = (
+    *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("grain", "datasets", "transformers", "numpy"),
+)
 
 
 def is_run(folder: Path) -> bool:

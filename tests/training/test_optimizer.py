@@ -8,7 +8,7 @@ import optax.contrib
 import pytest
 
 from elfcli.config.schema import Optimization
-from elfcli.training.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon, update_ema
+from elfcli.training.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon
 
 SHAPES = {"wide": (6, 10), "tall": (10, 6), "square": (8, 8), "bias": (6,)}
 STEPS = 4
@@ -88,8 +88,3 @@ def test_learning_rates_rise_from_zero_and_fall_to_the_least():
     assert [float(cosine(step)) for step in (0, 1, 4, 8, 12, 99)] == pytest.approx([0, 0.125, 0.5, 0.3, 0.1, 0.1])
     constant = lr_schedule(Optimization(lr_schedule="constant", lr=0.5, min_lr=0.1), 0.5, 4, 12)
     assert [float(constant(step)) for step in (0, 2, 4, 12)] == pytest.approx([0, 0.25, 0.5, 0.5])
-
-
-def test_the_average_moves_by_one_minus_its_decay():
-    average = update_ema({"a": jnp.array([1.0, 2.0])}, {"a": jnp.array([3.0, -2.0])}, 0.75)
-    np.testing.assert_allclose(average["a"], [1.5, 1.0])
