@@ -39,13 +39,7 @@ from elfcli.ui.progress import is_first_process, progress, say
 
 
 def train(
-    resolved: Resolved,
-    inputs: Inputs,
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    fallback: bool = False,
-    new_settings: bool = False,
+    resolved: Resolved, inputs: Inputs, folder: Path, *, stop_at: int | None = None, fallback=False, new_settings=False
 ) -> TrainState:
     """Runs the remaining steps, or those up to `stop_at`, and saves the last one; returns the final state.
 
