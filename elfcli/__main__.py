@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from elfcli.errors import ElfError, Stopped
 
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.ui.quiet import keep_memory
 
         keep_memory()
-    code = _finished(_run(rest, debug))
+    code = _run(rest, debug)
+    if watch := _watch():
+        watch.finish()
     if arguments is None and code:
         leave_threads(code)
     sys.exit(code)
@@ -95,8 +98,7 @@ def _line_of(error: BaseException) -> tuple[str, int]:
 
 def _failed(text: str, code: int) -> int:
     """Prints why the command failed; one of several processes reports it to process 0, and all of them exit."""
-    watch = sys.modules.get("elfcli.parallel.watch")
-    if watch is not None and watch.watching():
+    if watch := _watch():
         if code != Stopped.exit_code:  # all processes stop by themselves
             watch.fail(text, code)
         if watch.this_process() != 0:
@@ -105,12 +107,10 @@ def _failed(text: str, code: int) -> int:
     return code
 
 
-def _finished(code: int) -> int:
-    """The exit code, after all processes are done."""
+def _watch() -> Any:
+    """The module that watches the other processes; None with a single process."""
     watch = sys.modules.get("elfcli.parallel.watch")
-    if watch is not None and watch.watching():
-        watch.finish()
-    return code
+    return watch if watch is not None and watch.watching() else None
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:

@@ -26,7 +26,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """InputError where nothing can be made at `path`, asked before the work starts; no file stays behind."""
+    """InputError where nothing can be made at `path`, checked before the work starts; no file stays behind."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
@@ -36,7 +36,7 @@ def check_writable(path: Path, option: str = "--output") -> None:
 
 
 def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """InputError where a file of results could not be written later; asked before the work starts."""
+    """InputError where a file of results could not be written later; checked before the work starts."""
     if path is None:
         return
     # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.

@@ -19,7 +19,7 @@ def demo(
 
     from elfcli.errors import InputError
     from elfcli.outputs import check_writable
-    from elfcli.ui.progress import clock, progress, say
+    from elfcli.ui.progress import clock, say
 
     if output.exists():
         raise InputError(f"{output} exists; give another --output")
@@ -50,17 +50,9 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
-    from elfcli.evaluation.evaluate import sample_rows, sources_of
-    from elfcli.evaluation.generate import Options, load_model
     from elfcli.evaluation.samples import write_samples
-    from elfcli.evaluation.ways import settings_of
 
-    model = load_model(str(run))
-    sources = sources_of(model, None, SENTENCES)
-    refuse_seen(sources.rows, data)
-    setting = settings_of(model.config.sampling)[0]
-    with progress("sample", SENTENCES) as update:
-        samples = sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
+    samples = held_out_samples(run, data, seed)
     write_samples(samples_file, samples)
 
     stage(5, "score", f"elf eval-bleu {samples_file}")
@@ -77,6 +69,21 @@ def demo(
         f"BLEU {bleu:.1f}, {exact:.1%} exactly right of {len(samples)} sentences that occur nowhere in training; "
         f"{clock(seconds)} in all. Everything is in {output}."
     )
+
+
+def held_out_samples(run: Path, data: Path, seed: int) -> list[dict]:
+    """The run's translations of held-out sentences, with the first sampling setting of its preset."""
+    from elfcli.evaluation.evaluate import sample_rows, sources_of
+    from elfcli.evaluation.generate import Options, load_model
+    from elfcli.evaluation.ways import settings_of
+    from elfcli.ui.progress import progress
+
+    model = load_model(str(run))
+    sources = sources_of(model, None, SENTENCES)
+    refuse_seen(sources.rows, data)
+    setting = settings_of(model.config.sampling)[0]
+    with progress("sample", SENTENCES) as update:
+        return sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:

@@ -1,4 +1,4 @@
-"""`elf sweep`: which way of sampling a checkpoint is the best."""
+"""`elf sweep`: find the best sampling settings of a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -75,7 +75,7 @@ def sweep(
 
 
 def known_metrics(text: str) -> list[str]:
-    """The metrics of a comma-separated list, doubles left out."""
+    """The metrics of a comma-separated list, without duplicates."""
     from elfcli.errors import InputError, did_you_mean
 
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))

@@ -75,7 +75,7 @@ def tokenize(
 
 
 def default_workers(patterns: list[str], large: bool = False) -> int:
-    """One process per core (at most 16) for inputs large enough (or said to be) to repay starting them, else one."""
+    """One process per core (at most 16) for `large` or big input; one for input that is done before they start."""
     import glob
     import os
 
@@ -102,7 +102,7 @@ def stages() -> Iterator[Callable[[str, int, int, int], None]]:
 
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:
-    """The closing table, on stdout."""
+    """Prints examples, lengths and cuts of each split on stdout."""
     from elfcli.data.tokenize import cut_counts, percentiles
     from elfcli.ui.table import aligned
 

@@ -1,5 +1,6 @@
 """Learning rate, AdamW and Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), as the reference sets them."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -88,19 +89,16 @@ def constrain_layout(x, *, shared: bool):
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec) if shared else PartitionSpec())
 
 
-def is_matrix(path, leaf) -> bool:
-    """Whether Muon updates a leaf: it is a matrix in the reference's tree, where layers are not stacked."""
-    return leaf.ndim - (path[0].key == "blocks") == 2
+def rule_of(path, leaf) -> str:
+    """`muon` for the matrices of the reference's tree, where layers are not stacked; `adam` for other leaves."""
+    return "muon" if leaf.ndim - (path[0].key == "blocks") == 2 else "adam"
 
 
 def make_optimizer(cfg: Optimization, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon (with Adam for all but matrices). dtype: of Muon's products."""
     decay, rate = optax.add_decayed_weights(cfg.weight_decay), optax.scale_by_learning_rate(schedule)
     if cfg.optimizer == "muon":
-
-        def labels(params):
-            return jax.tree_util.tree_map_with_path(lambda *leaf: "muon" if is_matrix(*leaf) else "adam", params)
-
+        labels = partial(jax.tree_util.tree_map_with_path, rule_of)
         adam = optax.adamw(schedule, b1=0.9, b2=0.999, weight_decay=cfg.weight_decay, nesterov=True)
         update = optax.partition({"muon": optax.chain(scale_by_muon(dtype), decay, rate), "adam": adam}, labels)
     else:
