@@ -1,4 +1,4 @@
-"""Entry point of `elf` and `python -m elfcli`: runs the command and turns every failure into one clear line."""
+"""Entry point of `elf` and `python -m elfcli`: runs the command and reports every failure in one line."""
 
 import os
 import sys
@@ -6,6 +6,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from elfcli.errors import ElfError, Stopped
 
@@ -26,14 +27,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.ui.quiet import keep_memory
 
         keep_memory()
-    code = _parted(_run(rest, debug))
+    code = _run(rest, debug)
+    if watch := _watch():
+        watch.finish()
     if arguments is None and code:
         leave_threads(code)
     sys.exit(code)
 
 
 def leave_threads(code: int) -> None:
-    """Ends the process where Orbax's threads would keep it: they wait minutes for a save that could not begin."""
+    """Ends the process where Orbax's threads still run: they would wait minutes for a save that could not begin."""
     if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):
         with suppress(OSError):
             sys.stdout.flush()
@@ -62,45 +65,41 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 0
     except typer.Exit as done:
         return done.exit_code
-    except ElfError as error:
-        if debug:
-            traceback.print_exc()
-        return _failed(str(error), error.exit_code)
     except usage_error as error:
         return _report_usage(error)
-    except (KeyboardInterrupt, typer.Abort):
-        if debug:
-            traceback.print_exc()
-        return _failed("interrupted", 130)
     except BrokenPipeError:
-        # The reader (`| head`) is gone; a second failure at exit would be noise.
+        # The reader (`| head`) has exited; flushing at exit would fail a second time.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             traceback.print_exc()
+        return _failed(*_line_of(error))
+
+
+def _line_of(error: BaseException) -> tuple[str, int]:
+    """(what to print, exit code) of a command that raised this."""
+    import typer
+
+    if isinstance(error, ElfError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return "interrupted", 130
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror or first_words(error)}", 1)
-    except MemoryError:
-        if debug:
-            traceback.print_exc()
-        return _failed(
-            "out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1
-        )
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        if "RESOURCE_EXHAUSTED" in str(error):  # how XLA says it
-            return _failed(f"out of memory; lower batch_size or the network's sizes ({first_words(error)})", 1)
-        what = f"unexpected {type(error).__name__}: {first_words(error)}"
-        return _failed(f"{what} (run with --debug for the traceback)", 1)
+        return f"{where}{error.strerror or one_line(error)}", 1
+    if isinstance(error, MemoryError):
+        return "out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1
+    if "RESOURCE_EXHAUSTED" in str(error):  # XLA's out of memory
+        return f"out of memory; lower batch_size or the network's sizes ({one_line(error)})", 1
+    what = f"unexpected {type(error).__name__}: {one_line(error)}"
+    return f"{what} (run with --debug for the traceback)", 1
 
 
 def _failed(text: str, code: int) -> int:
-    """Says why the command fails; one of several processes tells it to process 0, and all of them end."""
-    watch = sys.modules.get("elfcli.parallel.watch")
-    if watch is not None and watch.watching():
-        if code != Stopped.exit_code:  # to stop is what all of them do by themselves
+    """Prints why the command failed; one of several processes reports it to process 0, and all of them exit."""
+    if watch := _watch():
+        if code != Stopped.exit_code:  # all processes stop by themselves
             watch.fail(text, code)
         if watch.this_process() != 0:
             return code
@@ -108,21 +107,20 @@ def _failed(text: str, code: int) -> int:
     return code
 
 
-def _parted(code: int) -> int:
-    """The exit code, once the other processes have got as far."""
+def _watch() -> Any:
+    """The module that watches the other processes; None with a single process."""
     watch = sys.modules.get("elfcli.parallel.watch")
-    if watch is not None and watch.watching():
-        watch.finish()
-    return code
+    return watch if watch is not None and watch.watching() else None
 
 
-def first_words(error: Exception, limit: int = 400) -> str:
+def one_line(error: BaseException, limit: int = 400) -> str:
+    """An error's text on one line, cut at so many characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + "..."
 
 
 def _report_usage(error) -> int:
-    """One line for click's usage errors; the help, as it is, where no command was given."""
+    """One line for click's usage errors; the help where no command was given."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
         return error.exit_code

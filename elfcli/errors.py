@@ -1,4 +1,4 @@
-"""How a command ends on purpose; each message is one line that says what, where and how to mend it."""
+"""Errors that end a command on purpose; each message is one line that says what, where and how to mend it."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,13 +11,13 @@ class ElfError(Exception):
 
 
 class InputError(ElfError):
-    """The user's input or usage is wrong (exit code 2); mending it is in the user's hands."""
+    """The user's input or usage is wrong (exit code 2); the user can correct it."""
 
     exit_code = 2
 
 
 class Stopped(ElfError):
-    """The run was asked to stop and has saved where it was (exit code 75, EX_TEMPFAIL: start it again)."""
+    """The run was asked to stop and has saved its state (exit code 75, EX_TEMPFAIL: start it again)."""
 
     exit_code = 75
 

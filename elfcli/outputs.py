@@ -1,4 +1,4 @@
-"""Files of results: asked for before the work starts, written whole or not at all."""
+"""Files of results: checked before the work starts, written whole or not at all."""
 
 import json
 import os
@@ -26,7 +26,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """InputError where nothing can be made at `path`, asked before the work starts; leaves nothing behind."""
+    """InputError where nothing can be made at `path`, checked before the work starts; no file stays behind."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
@@ -36,7 +36,7 @@ def check_writable(path: Path, option: str = "--output") -> None:
 
 
 def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """InputError where a file of results could not be written later; asked before the work starts."""
+    """InputError where a file of results could not be written later; checked before the work starts."""
     if path is None:
         return
     # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
@@ -57,6 +57,7 @@ def write_output(path: Path, text: str, overwrite: bool = False, option: str = "
         raise InputError(f"{path}: {error.strerror}; give another {option}") from None
 
 
-def write_result(path: Path, result: Any, overwrite: bool = False) -> None:
-    """The result as JSON, as the option `--json` asks for it."""
-    write_output(path, json.dumps(result, indent=1, allow_nan=False) + "\n", overwrite, "--json")
+def write_result(path: Path | None, result: Any, overwrite: bool = False) -> None:
+    """The result as JSON where the option `--json` asks for it; None: it does not."""
+    if path is not None:
+        write_output(path, json.dumps(result, indent=1, allow_nan=False) + "\n", overwrite, "--json")

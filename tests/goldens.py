@@ -366,9 +366,7 @@ def main(folder: str) -> int:
         rows.append(result)
         verdict = "" if result.holds else "  FAILS"
         limit = f"{result.limit:.0e}" if result.limit else "same"
-        print(
-            f"{result.case:34} {result.what:42} {result.absolute:10.2e} {result.relative:10.2e} {limit:>8}{verdict}"
-        )
+        print(f"{result.case:34} {result.what:42} {result.absolute:10.2e} {result.relative:10.2e} {limit:>8}{verdict}")
     failed = sum(not result.holds for result in rows)
     print(f"{len(rows) - failed} hold, {failed} fail")
     return 1 if failed or not rows else 0

@@ -15,12 +15,7 @@ def write_gpt2(folder: Path, vocab_size: int, window: int, width: int = 16, seed
     shapes = {"wte.weight": (vocab_size, width), "wpe.weight": (window, width)}
     for i in range(2):
         shapes |= {f"h.{i}.{norm}.{kind}": (width,) for norm in ("ln_1", "ln_2") for kind in ("weight", "bias")}
-        for name, out, into in (
-            ("attn.c_attn", 3, 1),
-            ("attn.c_proj", 1, 1),
-            ("mlp.c_fc", 4, 1),
-            ("mlp.c_proj", 1, 4),
-        ):
+        for name, out, into in (("attn.c_attn", 3, 1), ("attn.c_proj", 1, 1), ("mlp.c_fc", 4, 1), ("mlp.c_proj", 1, 4)):
             shapes |= {f"h.{i}.{name}.weight": (into * width, out * width), f"h.{i}.{name}.bias": (out * width,)}
     shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
     folder.mkdir(parents=True, exist_ok=True)

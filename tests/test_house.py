@@ -143,15 +143,7 @@ def test_flow_and_models_read_no_file_know_no_process_and_print_nothing():
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module or ""]
         wrong += [f"{place} imports {name}" for name in names if name.split(".")[0] in NOT_PURE]
     for place, call in nodes(ast.Call, inside=inside):
-        if called(call) in {
-            "open",
-            "print",
-            "process_index",
-            "process_count",
-            "read_text",
-            "read_bytes",
-            "write_text",
-        }:
+        if called(call) in {"open", "print", "process_index", "process_count", "read_text", "read_bytes", "write_text"}:
             wrong.append(f"{place} calls {called(call)}")
     assert_none(wrong)
 

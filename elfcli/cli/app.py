@@ -1,6 +1,6 @@
 """The `elf` command: registers the subcommands, one thin module each, which import heavy packages when they run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from elfcli.cli import (
     tokenize,
     train,
 )
-from elfcli.cli.options import Grouped
+from elfcli.cli.options import Grouped, option
 
 app = typer.Typer(
     name="elf",
@@ -42,38 +42,35 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+VERSION = option("--version", "", "Print the version and exit.", callback=_print_version, is_eager=True)
+DEBUG = option("--debug", "", "Show tracebacks and what libraries log; anywhere on the line.")
+
+
 @app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and what libraries log; anywhere on the line.")
-    ] = False,
-) -> None:
+def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG] = False) -> None:
     pass
 
 
-# Panels, in the order of `elf --help`.
-START = "Start here"
-DATA = "Data"
-TRAINING = "Training"
-SAMPLING = "Sampling and scoring"
-SETTINGS = "Settings"
-SHARING = "Sharing"
+COMMANDS: dict[str, dict[str, Any]] = {
+    "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
+    "Data": {"tokenize": tokenize.tokenize},
+    "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume},
+    "Sampling and scoring": {
+        "sample": sample.sample,
+        "eval": evaluate.evaluate,
+        "sweep": sweep.sweep,
+        "eval-bleu": eval_bleu.eval_bleu,
+        "eval-rouge": eval_rouge.eval_rouge,
+        "eval-ppl": eval_ppl.eval_ppl,
+    },
+    "Settings": {"config": config.app},
+    "Sharing": {"export": export.export, "push-to-hub": push.push_to_hub},
+}
+"""By the panel of `elf --help` that lists them, in its order."""
 
-app.command("demo", rich_help_panel=START)(demo.demo)
-app.command("tasks", rich_help_panel=START)(tasks.tasks)
-app.command("tokenize", rich_help_panel=DATA)(tokenize.tokenize)
-app.command("plan", rich_help_panel=TRAINING)(plan.plan)
-app.command("train", rich_help_panel=TRAINING)(train.train)
-app.command("resume", rich_help_panel=TRAINING)(resume.resume)
-app.command("sample", rich_help_panel=SAMPLING)(sample.sample)
-app.command("eval", rich_help_panel=SAMPLING)(evaluate.evaluate)
-app.command("sweep", rich_help_panel=SAMPLING)(sweep.sweep)
-app.command("eval-bleu", rich_help_panel=SAMPLING)(eval_bleu.eval_bleu)
-app.command("eval-rouge", rich_help_panel=SAMPLING)(eval_rouge.eval_rouge)
-app.command("eval-ppl", rich_help_panel=SAMPLING)(eval_ppl.eval_ppl)
-app.add_typer(config.app, name="config", rich_help_panel=SETTINGS)
-app.command("export", rich_help_panel=SHARING)(export.export)
-app.command("push-to-hub", rich_help_panel=SHARING)(push.push_to_hub)
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel)
+        else:
+            app.command(name, rich_help_panel=panel)(command)

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ConfigStyleOption, Grouped, ModelOption, SetOption, TaskOption
+from elfcli.cli import options as o
 
-app = typer.Typer(cls=Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show or check settings.")
+app = typer.Typer(cls=o.Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show or check settings.")
 
 
 class Format(StrEnum):
@@ -19,12 +19,12 @@ class Format(StrEnum):
 
 @app.command()
 def show(
-    task: TaskOption = None,
-    model: ModelOption = None,
-    config: ConfigOption = None,
-    config_style: ConfigStyleOption = None,
-    set_: SetOption = None,
-    format_: Annotated[Format, typer.Option("--format", help="Output format.")] = Format.toml,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
+    config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
+    set_: o.SetOption = None,
+    format_: Annotated[Format, o.option("--format", "", "Output format.")] = Format.toml,
 ) -> None:
     """Print every setting's value and the layer, file and line that set it.
 
@@ -42,12 +42,12 @@ def show(
 @app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Settings files (TOML or YAML).")],
-    task: TaskOption = None,
-    model: ModelOption = None,
-    config_style: ConfigStyleOption = None,
-    set_: SetOption = None,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
+    config_style: o.ConfigStyleOption = None,
+    set_: o.SetOption = None,
     devices: Annotated[
-        int | None, typer.Option(min=1, help="Devices of the run; by default those that JAX sees here.")
+        int | None, o.option("--devices", "", "Devices of the run; by default those that JAX sees here.", min=1)
     ] = None,
 ) -> None:
     """Report every problem of every file at once: unknown names, wrong types and ranges, contradictions."""
@@ -77,7 +77,7 @@ def check(
 
 
 def _num_devices() -> int:
-    """Devices of this machine, or 1 where JAX cannot say (for example while another process holds the TPU)."""
+    """Devices of this machine; 1 where JAX cannot say, for example while another process holds the TPU."""
     import jax
 
     try:

@@ -5,22 +5,21 @@ from typing import Annotated
 
 import typer
 
+from elfcli.cli import options as o
+
 SENTENCES = 250
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to make.")] = Path("elf-demo"),
-    seed: Annotated[
-        int, typer.Option(metavar="S", min=0, max=2**32 - 1, help="Seed of data, training and sampling.")
-    ] = 0,
+    output: Annotated[Path, o.option("--output -o", "DIR", "Folder to make.")] = Path("elf-demo"),
+    seed: Annotated[int, o.option("--seed", "S", "Seed of data, training and sampling.", **o.SEEDS)] = 0,
 ) -> None:
     """Tokenize, train, resume, sample and score a small translation model in a few minutes."""
-    import json
     import time
 
     from elfcli.errors import InputError
     from elfcli.outputs import check_writable
-    from elfcli.ui.progress import clock, progress, say
+    from elfcli.ui.progress import clock, say
 
     if output.exists():
         raise InputError(f"{output} exists; give another --output")
@@ -41,9 +40,8 @@ def demo(
     from elfcli.config.resolve import resolve
     from elfcli.training.start import resume_run, start_run
 
-    resolved = resolve(
-        task="toy-de-en", flags={"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed}
-    )
+    flags = {"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed}
+    resolved = resolve(task="toy-de-en", flags=flags)
     steps = resolved.config.training.steps or 0
     stop = steps // 2
     stage(2, f"train, and stop after {stop} of {steps} steps", f"elf train --task toy-de-en --data {data} -o {run}")
@@ -52,38 +50,40 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
+    from elfcli.evaluation.samples import write_samples
+
+    samples = held_out_samples(run, data, seed)
+    write_samples(samples_file, samples)
+
+    stage(5, "score", f"elf eval-bleu {samples_file}")
+    from elfcli.cli.sample import show
+    from elfcli.evaluation.bleu import corpus_bleu, exact_match
+    from elfcli.outputs import write_result
+
+    pair = [row["generated"] for row in samples], [row["reference"] for row in samples]
+    bleu, exact, seconds = corpus_bleu(*pair).bleu, exact_match(*pair), time.monotonic() - start
+    result = {"bleu": bleu, "exact_match": exact, "sentences": len(samples), "seconds": seconds, "seed": seed}
+    write_result(output / "demo.json", result)
+    show(samples, 3)
+    typer.echo(
+        f"BLEU {bleu:.1f}, {exact:.1%} exactly right of {len(samples)} sentences that occur nowhere in training; "
+        f"{clock(seconds)} in all. Everything is in {output}."
+    )
+
+
+def held_out_samples(run: Path, data: Path, seed: int) -> list[dict]:
+    """The run's translations of held-out sentences, with the first sampling setting of its preset."""
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.generate import Options, load_model
-    from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import settings_of
+    from elfcli.ui.progress import progress
 
     model = load_model(str(run))
     sources = sources_of(model, None, SENTENCES)
     refuse_seen(sources.rows, data)
     setting = settings_of(model.config.sampling)[0]
     with progress("sample", SENTENCES) as update:
-        samples = sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
-    write_samples(samples_file, samples)
-
-    stage(5, "score", f"elf eval-bleu {samples_file}")
-    from elfcli.cli.sample import show
-    from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.outputs import write_whole
-
-    generated, references = [row["generated"] for row in samples], [row["reference"] for row in samples]
-    result = {
-        "bleu": corpus_bleu(generated, references).as_dict()["value"],
-        "exact_match": sum(map(str.__eq__, generated, references)) / len(samples),
-        "sentences": len(samples),
-        "seconds": time.monotonic() - start,
-        "seed": seed,
-    }
-    write_whole(output / "demo.json", json.dumps(result, indent=1) + "\n")
-    show(samples, 3)
-    typer.echo(
-        f"BLEU {result['bleu']:.1f}, {result['exact_match']:.1%} exactly right of {len(samples)} sentences that "
-        f"occur nowhere in training; {clock(result['seconds'])} in all. Everything is in {output}."
-    )
+        return sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:

@@ -5,18 +5,17 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.eval_bleu import SamplesArgument
 
 
 @o.several_processes
 def eval_ppl(
-    samples: SamplesArgument,
-    model: Annotated[str, typer.Option(metavar="DIR_OR_NAME", help="GPT-2: folder or Hub name.")] = "gpt2-large",
+    samples: o.SamplesArgument,
+    model: Annotated[str, o.option("--model", "DIR_OR_NAME", "GPT-2: folder or Hub name.")] = "gpt2-large",
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="DIR_OR_NAME", help="Its tokenizer; by default the one beside it.")
+        str | None, o.option("--tokenizer", "DIR_OR_NAME", "Its tokenizer; by default the one beside it.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(metavar="N", min=1, help="Texts scored at once.")] = 8,
-    max_length: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens at which texts are cut.")] = 1024,
+    batch_size: Annotated[int, o.option("--batch-size", "N", "Texts scored at once.", min=1)] = 8,
+    max_length: Annotated[int, o.option("--max-length", "N", "Tokens at which texts are cut.", min=2)] = 1024,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
@@ -38,11 +37,11 @@ def eval_ppl(
         )
     if not is_first_process():
         return
-    if json_file is not None:
-        write_result(json_file, result.as_dict(), overwrite)
+    write_result(json_file, result.as_dict(), overwrite)
     if result.max_length < max_length:
         say(f"texts were cut at {result.max_length} tokens, the window of {model}, not at {max_length}")
     if result.num_skipped_empty:
         say(f"{result.num_skipped_empty} empty texts were skipped")
+    rows = [("perplexity", result.ppl), ("entropy", result.entropy)]
     protocol = f"{model}, {result.num_tokens:,} tokens, texts cut at {result.max_length}"
-    typer.echo(table([("perplexity", result.ppl), ("entropy", result.mean_entropy)], result.num_samples, protocol))
+    typer.echo(table(rows, result.num_samples, protocol))

@@ -2,15 +2,14 @@
 
 import typer
 
-from elfcli.cli.eval_bleu import ReferencesOption, SamplesArgument
-from elfcli.cli.options import JsonOption, OverwriteOption
+from elfcli.cli import options as o
 
 
 def eval_rouge(
-    samples: SamplesArgument,
-    references: ReferencesOption = None,
-    json_file: JsonOption = None,
-    overwrite: OverwriteOption = False,
+    samples: o.SamplesArgument,
+    references: o.ReferencesOption = None,
+    json_file: o.JsonOption = None,
+    overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
     from elfcli.evaluation.rouge import rouge
@@ -20,7 +19,6 @@ def eval_rouge(
 
     check_output_file(json_file, overwrite, "--json")
     result = rouge(*read_pairs(samples, references))
-    if json_file is not None:
-        write_result(json_file, result.as_dict(), overwrite)
+    write_result(json_file, result.as_dict(), overwrite)
     rows = [("ROUGE-1", result.rouge1), ("ROUGE-2", result.rouge2), ("ROUGE-L", result.rougeL)]
     typer.echo(table(rows, result.num_samples, result.signature))

@@ -55,12 +55,11 @@ def evaluate(
     network = loaded.config.network.model
     for line in summary(figures_of(task or loaded.config.data.task, network)):
         typer.echo(f"published for {network}: {line}")
-    if json_file is not None:
-        write_result(json_file, results, overwrite)
+    write_result(json_file, results, overwrite)
 
 
 def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) -> None:
-    """InputError where what is asked for could not be written."""
+    """InputError where the results could not be written."""
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import by_first
 
@@ -70,7 +69,7 @@ def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) 
 
 
 def load(checkpoint: str | None, **settings):
-    """(name, model) of the checkpoint that was given or is chosen; says which it is."""
+    """(name, model) of the checkpoint that was given or is chosen; says which it is. settings: as of `load_model`."""
     from elfcli.evaluation.newest import chosen_checkpoint
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import say
@@ -84,9 +83,9 @@ def load(checkpoint: str | None, **settings):
 
 
 def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = True) -> list[dict]:
-    """Evaluates what is not done yet, with a progress line; returns the results of all settings.
+    """Evaluates the settings that have no result yet, with a progress line; returns the results of all.
 
-    again: whether results that are all there are shown once more, or refused.
+    again: where all have one, show them once more; otherwise refuse.
     """
     from elfcli.errors import InputError
     from elfcli.evaluation.evaluate import evaluate, opened, remaining
@@ -103,7 +102,7 @@ def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = T
 
 
 def what_is_sampled(config, data: str | None) -> str:
-    """Which split and data the scores are from."""
+    """The split and the data that the scores are of."""
     if not config.data.max_input_length:
         return "free samples"
     where = data or config.data.eval_data_path or config.data.data_path
@@ -111,11 +110,10 @@ def what_is_sampled(config, data: str | None) -> str:
 
 
 def shown_score(score: dict) -> str:
-    """A score with the parts that its metric is published with."""
+    """A score with the other figures that are published beside it."""
+    metric = score["metric"]
     if score["value"] is None:
-        return f"{score['metric']} - ({score['note']})"
-    parts = {name: score[name] for name in ("rouge1", "rouge2", "rougeL") if name in score}
-    parts = parts or {score["metric"]: score["value"]}
-    if "entropy" in score:
-        parts["entropy"] = score["entropy"]
+        return f"{metric} - ({score['note']})"
+    parts = {metric: score["value"]} if metric != "rouge" else {}
+    parts |= {name: score[name] for name in ("rouge1", "rouge2", "rougeL", "entropy") if name in score}
     return "  ".join(f"{name} {value:.2f}" for name, value in parts.items())

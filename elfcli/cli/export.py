@@ -5,27 +5,23 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ConfigStyleOption, SetOption, TaskOption
-
-RawOption = Annotated[bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")]
-LicenseOption = Annotated[str, typer.Option("--license", metavar="ID", help="Licence named in the model card.")]
-StepOption = Annotated[int | None, typer.Option("--at-step", metavar="N", help="Checkpoint; by default the newest.")]
+from elfcli.cli import options as o
 
 
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or any other checkpoint.")],
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
-    raw_weights: RawOption = False,
-    at_step: StepOption = None,
+    raw_weights: o.RawOption = False,
+    at_step: o.StepOption = None,
     format_: Annotated[
-        str, typer.Option("--format", metavar="elf|torch", help="Names of the weights: ours or the PyTorch port's.")
+        str, o.option("--format", "elf|torch", "Names of the weights: ours or the PyTorch port's.")
     ] = "elf",
-    license_: LicenseOption = "mit",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a folder exported before.")] = False,
-    task: TaskOption = None,
-    config: ConfigOption = None,
-    config_style: ConfigStyleOption = None,
-    sets: SetOption = None,
+    license_: o.LicenseOption = "mit",
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace a folder exported before.")] = False,
+    task: o.TaskOption = None,
+    config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
+    sets: o.SetOption = None,
 ) -> None:
     """Export weights, settings, tokenizer, sampling presets and a model card into a folder."""
     from elfcli.errors import InputError, did_you_mean

@@ -9,95 +9,63 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-_PANEL = "Settings"
+SETTINGS, PROCESSES = {"rich_help_panel": "Settings"}, {"rich_help_panel": "Several processes (docs/pods.md)"}
+SEEDS = {"min": 0, "max": 2**32 - 1}
 
-TaskOption = Annotated[
-    str | None, typer.Option("--task", metavar="TASK", help="Task preset, e.g. toy-de-en.", rich_help_panel=_PANEL)
-]
-ModelOption = Annotated[
-    str | None, typer.Option("--model", metavar="MODEL", help="Model preset, e.g. ELF-B.", rich_help_panel=_PANEL)
-]
+
+def option(names: str, metavar: str, text: str, **more: Any) -> Any:
+    """An option `--long -s` of a command; flags have no metavar. more: limits and what else typer.Option takes."""
+    return typer.Option(*names.split(), metavar=metavar or None, help=text, **more)
+
+
+TaskOption = Annotated[str | None, option("--task", "TASK", "Task preset, e.g. toy-de-en.", **SETTINGS)]
+ModelOption = Annotated[str | None, option("--model", "MODEL", "Model preset, e.g. ELF-B.", **SETTINGS)]
 ConfigOption = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="Settings file (TOML or YAML); may be given again, later ones win.",
-        rich_help_panel=_PANEL,
-    ),
+    option("--config -c", "FILE", "Settings file (TOML or YAML); may be given again, later ones win.", **SETTINGS),
 ]
-ConfigStyleOption = Annotated[
-    str | None,
-    typer.Option(
-        "--config-style",
-        metavar="elf|reference",
-        help="Whose defaults a --config file means; by default the reference's where it is flat YAML without a task.",
-        rich_help_panel=_PANEL,
-    ),
-]
+STYLE = "Whose defaults a --config file means; by default the reference's where it is flat YAML without a task."
+ConfigStyleOption = Annotated[str | None, option("--config-style", "elf|reference", STYLE, **SETTINGS)]
 SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        "-s",
-        metavar="KEY=VALUE",
-        help="One setting, e.g. -s lr=2e-3; may be given again.",
-        rich_help_panel=_PANEL,
-    ),
+    list[str] | None, option("--set -s", "KEY=VALUE", "One setting, e.g. -s lr=2e-3; may be given again.", **SETTINGS)
 ]
-CheckpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoint",
-        metavar="RUN",
-        help="Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the "
-        "newest run here, else what is published.",
-    ),
-]
-DataOption = Annotated[
-    str | None, typer.Option("--data", metavar="DIR", help="Evaluation data; by default the run's own.")
-]
-NumSamplesOption = Annotated[
-    int | None, typer.Option("--num-samples", "-n", metavar="N", min=1, help="Texts, of each setting.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", metavar="S", min=0, max=2**32 - 1, help="Seed of the draws.")]
-BatchSizeOption = Annotated[int, typer.Option("--batch-size", metavar="N", min=1, help="Texts sampled at once.")]
-FolderOption = Annotated[
-    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for samples and results.")
-]
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the results here.")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
+
+CHECKPOINTS = (
+    "Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the newest run "
+    "here, else what is published."
+)
+CheckpointOption = Annotated[str | None, option("--checkpoint", "RUN", CHECKPOINTS)]
+RawOption = Annotated[bool, option("--raw-weights", "", "The weights themselves, not their EMA.")]
+StepOption = Annotated[int | None, option("--at-step", "N", "Checkpoint; by default the newest.")]
+DataOption = Annotated[str | None, option("--data", "DIR", "Evaluation data; by default the run's own.")]
+NumSamplesOption = Annotated[int | None, option("--num-samples -n", "N", "Texts, of each setting.", min=1)]
+SeedOption = Annotated[int, option("--seed", "S", "Seed of the draws.", **SEEDS)]
+BatchSizeOption = Annotated[int, option("--batch-size", "N", "Texts sampled at once.", min=1)]
+FolderOption = Annotated[Path | None, option("--output -o", "DIR", "Folder for samples and results.")]
+JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results here.")]
+OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace results that are there.")]
+LicenseOption = Annotated[str, option("--license", "ID", "Licence named in the model card.")]
+SAMPLES = "Samples: `id`, `generated`, and `reference` where there is one."
+SamplesArgument = Annotated[Path, typer.Argument(metavar="F.jsonl", help=SAMPLES)]
+REFERENCES = "References, by id or line order: JSONL (`reference`, `output`) or text lines."
+ReferencesOption = Annotated[Path | None, option("--references", "FILE", REFERENCES)]
 
 # How to sample; `elf sweep` takes several values of each, with commas between.
-SamplerOption = Annotated[str | None, typer.Option("--sampler", metavar="ode|sde", help="Solver.")]
-StepsOption = Annotated[str | None, typer.Option("--steps", metavar="N", help="Network steps.")]
-GammaOption = Annotated[str | None, typer.Option("--gamma", metavar="G", help="Noise put back (SDE).")]
-CfgOption = Annotated[str | None, typer.Option("--cfg", metavar="C", help="Guidance scale of the condition; 1: off.")]
-ScCfgOption = Annotated[
-    str | None, typer.Option("--sc-cfg", "--w", metavar="W", help="Self-conditioning guidance scale.")
-]
-TimeScheduleOption = Annotated[
-    str | None, typer.Option("--time-schedule", metavar="logit_normal|uniform", help="Time grid.")
-]
+SamplerOption = Annotated[str | None, option("--sampler", "ode|sde", "Solver.")]
+StepsOption = Annotated[str | None, option("--steps", "N", "Network steps.")]
+GammaOption = Annotated[str | None, option("--gamma", "G", "Noise put back (SDE).")]
+CfgOption = Annotated[str | None, option("--cfg", "C", "Guidance scale of the condition; 1: off.")]
+ScCfgOption = Annotated[str | None, option("--sc-cfg --w", "W", "Self-conditioning guidance scale.")]
+TimeScheduleOption = Annotated[str | None, option("--time-schedule", "logit_normal|uniform", "Time grid.")]
 
-
-def _process_option(name: str, metavar: str, text: str, **limits) -> Any:
-    return typer.Option(
-        name, metavar=metavar, help=text, rich_help_panel="Several processes (docs/pods.md)", **limits
-    )
-
-
+COORDINATOR = "Address of process 0; found out on SLURM and TPU slices."
+JOIN_TIMEOUT = "Time in which all have to come; 300."
 PROCESS_OPTIONS = {
-    "coordinator": Annotated[
-        str | None,
-        _process_option("--coordinator", "HOST:PORT", "Address of process 0; found out on SLURM and TPU slices."),
-    ],
-    "num_processes": Annotated[int | None, _process_option("--num-processes", "N", "How many processes run.")],
-    "process_id": Annotated[int | None, _process_option("--process-id", "I", "Number of this one, from 0.")],
+    "coordinator": Annotated[str | None, option("--coordinator", "HOST:PORT", COORDINATOR, **PROCESSES)],
+    "num_processes": Annotated[int | None, option("--num-processes", "N", "How many processes run.", **PROCESSES)],
+    "process_id": Annotated[int | None, option("--process-id", "I", "Number of this one, from 0.", **PROCESSES)],
     "join_timeout": Annotated[
-        float | None,
-        _process_option("--join-timeout", "SECONDS", "Time in which all have to come; 300.", min=1, max=86400),
+        float | None, option("--join-timeout", "SECONDS", JOIN_TIMEOUT, min=1, max=86400, **PROCESSES)
     ],
 }
 
@@ -128,9 +96,8 @@ class Grouped(TyperGroup):
         for name, command in self.commands.items():
             if not command.hidden:
                 panel = getattr(command, "rich_help_panel", None)
-                panels.setdefault(panel if isinstance(panel, str) else "Commands", []).append(
-                    (name, command.get_short_help_str(limit=100))
-                )
+                row = name, command.get_short_help_str(limit=100)
+                panels.setdefault(panel if isinstance(panel, str) else "Commands", []).append(row)
         for panel, rows in panels.items():
             with formatter.section(panel):
                 formatter.write_dl(rows)

@@ -5,34 +5,33 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.options import ConfigOption, ConfigStyleOption, ModelOption, SetOption, TaskOption
+from elfcli.cli import options as o
 
 
 def plan(
     topology: Annotated[
-        str, typer.Option(metavar="NAME", help="TPU slice, e.g. v5p-64, or `local` for this machine.")
+        str, o.option("--topology", "NAME", "TPU slice, e.g. v5p-64, or `local` for this machine.")
     ] = "local",
-    task: TaskOption = None,
-    model: ModelOption = None,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Training data, for the run's length.")] = None,
-    examples: Annotated[int | None, typer.Option(metavar="N", min=1, help="Training examples, without data.")] = None,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
+    data: Annotated[str | None, o.option("--data", "DIR", "Training data, for the run's length.")] = None,
+    examples: Annotated[int | None, o.option("--examples", "N", "Training examples, without data.", min=1)] = None,
     batch_size: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Examples per batch over all chips; texts with --sampling.")
+        int | None, o.option("--batch-size", "N", "Examples per batch over all chips; texts with --sampling.", min=1)
     ] = None,
-    sampling: Annotated[bool, typer.Option("--sampling", help="Plan `elf sample` instead of `elf train`.")] = False,
-    num_samples: Annotated[int | None, typer.Option(metavar="N", min=1, help="Texts, with --sampling.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace that file.")] = False,
-    config: ConfigOption = None,
-    config_style: ConfigStyleOption = None,
-    sets: SetOption = None,
+    sampling: Annotated[bool, o.option("--sampling", "", "Plan `elf sample` instead of `elf train`.")] = False,
+    num_samples: Annotated[int | None, o.option("--num-samples", "N", "Texts, with --sampling.", min=1)] = None,
+    json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the figures here.")] = None,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace that file.")] = False,
+    config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
+    sets: o.SetOption = None,
 ) -> None:
     """Compile a run's step for a machine that need not be here: memory, work, time, and what to change."""
-    import json
     from dataclasses import asdict
 
     from elfcli.errors import InputError
-    from elfcli.outputs import check_output_file, write_whole
+    from elfcli.outputs import check_output_file, write_result
     from elfcli.planning.slices import check_name, prepare_compiler
 
     check_name(topology)
@@ -65,35 +64,33 @@ def plan(
     else:
         resolved = with_devices(resolved, len(find_machine(topology).devices))
         found = plan_training(resolved.config, topology, examples)
-    if json_file is not None:
-        write_whole(json_file, json.dumps(asdict(found), indent=1) + "\n")
+    write_result(json_file, asdict(found), overwrite)
     typer.echo(described(found))
 
 
 def described(found) -> str:
     """The plan as lines for the terminal."""
-    gib = 2**30
-    used = found.peak_bytes_per_chip / found.chip_memory_bytes
+    memory, used = found.chip_memory_bytes, found.peak_bytes_per_chip
+    share = f"{used / 2**30:.2f} of {memory / 2**30:.1f} GiB per device ({used / memory:.0%})"
+    machine = f"{found.topology}: {found.chips} device(s), fsdp {found.fsdp}"
     rows = [
-        ("program", f"{found.program}, batch {found.batch_size}, {found.topology}: {found.chips} device(s), "
-                    f"fsdp {found.fsdp}"),
-        ("memory", f"{found.peak_bytes_per_chip / gib:.2f} of {found.chip_memory_bytes / gib:.1f} GiB per device "
-                   f"({used:.0%}): {'fits' if found.fits else 'DOES NOT FIT'}"),
-    ]  # fmt: skip
-    if found.step_seconds_estimate:
+        ("program", f"{found.program}, batch {found.batch_size}, {machine}"),
+        ("memory", f"{share}: {'fits' if found.fits else 'DOES NOT FIT'}"),
+    ]
+    step = found.step_seconds_estimate
+    if step:
+        sent = f"{found.collective_bytes_per_chip / 1e9:.3g} GB sent per device and step"
+        if found.collective_seconds_estimate is not None:
+            sent += f", {found.collective_seconds_estimate * 1e3:.2g} ms over the links"
         rows += [
             ("arithmetic", f"{found.flops_per_chip / 1e12:.3g} TFLOP per device and step"),
             ("memory traffic", f"{found.bytes_accessed_per_chip / 1e9:.3g} GB per device and step"),
-            ("collectives", f"{found.collective_bytes_per_chip / 1e9:.3g} GB sent per device and step" + (
-                f", {found.collective_seconds_estimate * 1e3:.2g} ms over the links"
-                if found.collective_seconds_estimate is not None else "")),
-            ("step", f"{found.step_seconds_estimate:.3g} s by the compiler's estimate, communication not counted"),
-        ]  # fmt: skip
+            ("collectives", sent),
+            ("step", f"{step:.3g} s by the compiler's estimate, communication not counted"),
+        ]
     if found.total_steps and found.chip_hours_estimate is not None:
-        hours = found.total_steps * found.step_seconds_estimate / 3600
-        rows.append(("whole run", f"{found.total_steps:,} steps, {hours:,.3g} hours, "
-                                  f"{found.chip_hours_estimate:,.3g} chip-hours"))  # fmt: skip
+        hours = f"{found.total_steps * step / 3600:,.3g} hours, {found.chip_hours_estimate:,.3g} chip-hours"
+        rows.append(("whole run", f"{found.total_steps:,} steps, {hours}"))
     rows.append(("compilation", f"{found.compile_seconds:.1f} s"))
-    rows += [("note", note) for note in found.notes]
-    rows += [("to make it fit", way) for way in found.advice]
+    rows += [("note", note) for note in found.notes] + [("to make it fit", advice) for advice in found.advice]
     return "\n".join(f"{name:15} {text}" for name, text in rows)

@@ -4,18 +4,18 @@ from typing import Annotated
 
 import typer
 
-from elfcli.cli.export import LicenseOption
+from elfcli.cli import options as o
 
 
 def push_to_hub(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a folder of `elf export`.")],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; made where it does not exist.")],
-    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(metavar="NAME", help="Branch; made where missing.")] = None,
+    private: Annotated[bool, o.option("--private", "", "Make the repository private.")] = False,
+    revision: Annotated[str | None, o.option("--revision", "NAME", "Branch; made where missing.")] = None,
     checkpoints: Annotated[
-        str, typer.Option(metavar="all|last", help="Every kept checkpoint's weights, or the newest's.")
+        str, o.option("--checkpoints", "all|last", "Every kept checkpoint's weights, or the newest's.")
     ] = "last",
-    license_: LicenseOption = "mit",
+    license_: o.LicenseOption = "mit",
 ) -> None:
     """Publish a run on the Hugging Face Hub: weights, settings, tokenizer, sampling presets and a model card."""
     from elfcli.errors import InputError, did_you_mean
@@ -28,14 +28,8 @@ def push_to_hub(
     from elfcli.hub.export import ExportOptions
     from elfcli.hub.push import push
 
-    address = push(
-        run,
-        repo,
-        private=private,
-        revision=revision,
-        options=ExportOptions(license=license_, steps="all" if checkpoints == "all" else ()),
-        report=say,
-    )
+    options = ExportOptions(license=license_, steps="all" if checkpoints == "all" else ())
+    address = push(run, repo, private=private, revision=revision, options=options, report=say)
     at = f"@{revision}" if revision else ""
     say(f"done: sample with `elf sample --checkpoint {repo}{at}`")
     typer.echo(address)

@@ -12,8 +12,7 @@ from elfcli.cli import options as o
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`.")],
     fallback: Annotated[
-        bool,
-        typer.Option("--fallback", help="If the newest checkpoint is damaged, go on from the newest intact one."),
+        bool, o.option("--fallback", "", "If the newest checkpoint is damaged, go on from the newest intact one.")
     ] = False,
     other_data: Annotated[
         bool, typer.Option("--other-data", help="Go on though the data is not what the run was trained on so far.")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
+from elfcli.cli.evaluate import load
 
 
 @o.several_processes
@@ -18,20 +19,14 @@ def sample(
     sc_cfg: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
     num_samples: o.NumSamplesOption = None,
-    input_: Annotated[
-        Path | None, typer.Option("--input", metavar="F.jsonl", help="Sources, one {'input': ...} per line.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(metavar="DIR", help="Data folder whose sources are sampled.")] = None,
+    input_: Annotated[Path | None, o.option("--input", "F.jsonl", "Sources, one {'input': ...} per line.")] = None,
+    data: Annotated[str | None, o.option("--data", "DIR", "Data folder whose sources are sampled.")] = None,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = 64,
-    at_step: Annotated[
-        int | None, typer.Option(metavar="N", help="Checkpoint to take; the newest by default.")
-    ] = None,
-    raw_weights: Annotated[
-        bool, typer.Option("--raw-weights", help="The weights themselves, not their EMA.")
-    ] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="F.jsonl", help="File to write.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file.")] = False,
+    at_step: o.StepOption = None,
+    raw_weights: o.RawOption = False,
+    output: Annotated[Path | None, o.option("--output -o", "F.jsonl", "File to write.")] = None,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the output file.")] = False,
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
@@ -54,20 +49,14 @@ def sample(
         raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
     by_first(lambda: check_output_file(output, overwrite))
 
-    from elfcli.evaluation.newest import chosen_checkpoint
-
-    checkpoint = by_first(lambda: chosen_checkpoint(checkpoint, task, model))
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.examples import rows_of_file
-    from elfcli.evaluation.generate import Options, load_model
+    from elfcli.evaluation.generate import Options
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import chosen_setting
 
-    loaded = load_model(
-        checkpoint, ema=not raw_weights, step=at_step, task=task, model=model, files=config or (), sets=sets or (),
-        style=config_style,
-    )  # fmt: skip
-    say(loaded.source.description)
+    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
+    checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
     setting = chosen_setting(loaded.config.sampling, {name: values[0] for name, values in wanted.items()})
     if setting.sampling_method == "sde" and gamma is None:
         say(f"no --gamma: {setting.sde_gamma:g}, the published preset's for about so many SDE steps")

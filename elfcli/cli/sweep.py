@@ -1,4 +1,4 @@
-"""`elf sweep`: which way of sampling a checkpoint is the best."""
+"""`elf sweep`: find the best sampling settings of a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,17 +22,17 @@ def sweep(
     cfg: o.CfgOption = None,
     w: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
-    configs: Annotated[Path | None, typer.Option(metavar="FILE", help="A list of sampling settings instead.")] = None,
+    configs: Annotated[Path | None, o.option("--configs", "FILE", "A list of sampling settings instead.")] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="bleu,rouge,ppl", help="Scores; the first ranks. The task's by default.")
+        str | None, o.option("--metrics", "bleu,rouge,ppl", "Scores; the first ranks. The task's by default.")
     ] = None,
     data: o.DataOption = None,
     num_samples: o.NumSamplesOption = None,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = 64,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Results, best first.")] = None,
+    json_file: Annotated[Path | None, o.option("--json", "FILE", "Results, best first.")] = None,
     output: o.FolderOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start over, whatever is there.")] = False,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Start over, whatever is there.")] = False,
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
@@ -74,12 +74,11 @@ def sweep(
     if not is_first_process():
         return
     show(results, settings, checkpoint, folder)
-    if json_file is not None:
-        write_result(json_file, results, overwrite)
+    write_result(json_file, results, overwrite)
 
 
 def known_metrics(text: str) -> list[str]:
-    """The metrics of a comma-separated list, doubles left out."""
+    """The metrics of a comma-separated list, without duplicates."""
     from elfcli.errors import InputError, did_you_mean
 
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))

@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as JSON.")]
+from elfcli.cli import options as o
 
 
-def tasks(as_json: JsonOption = False) -> None:
+def tasks(as_json: Annotated[bool, o.option("--json", "", "The same as JSON.")] = False) -> None:
     """List tasks, models and published checkpoints, with sizes and published figures."""
     import json
 
@@ -15,13 +15,14 @@ def tasks(as_json: JsonOption = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    print_table("Tasks", ("--task", "kind", "length", "metrics", "model", "training data"), found["tasks"],
-                ("name", "kind", "max_length", "metrics", "model", "data"))  # fmt: skip
+    print_table("Tasks", {"--task": "name", "kind": "kind", "length": "max_length", "metrics": "metrics",
+                          "model": "model", "training data": "data"}, found["tasks"])  # fmt: skip
     print_table("Models (parameters with T5-small's width and vocabulary)",
-                ("--model", "depth", "width", "heads", "parameters", "float32 weights"), found["models"],
-                ("name", "depth", "hidden_size", "num_heads", "parameters", "weights"))  # fmt: skip
-    print_table("Published checkpoints", ("--checkpoint", "task", "model", "parameters", "published figures"),
-                found["checkpoints"], ("name", "task", "model", "parameters", "published"))  # fmt: skip
+                {"--model": "name", "depth": "depth", "width": "hidden_size", "heads": "num_heads",
+                 "parameters": "parameters", "float32 weights": "weights"}, found["models"])  # fmt: skip
+    print_table("Published checkpoints",
+                {"--checkpoint": "name", "task": "task", "model": "model", "parameters": "parameters",
+                 "published figures": "published"}, found["checkpoints"])  # fmt: skip
 
 
 def all_tasks() -> list[dict]:
@@ -32,7 +33,6 @@ def all_tasks() -> list[dict]:
     rows = []
     for name in task_names():
         config = resolve(task=name, environ={}).config
-        source = SOURCES[name].repo if name in SOURCES else None
         rows.append({
             "name": name,
             "kind": "conditional" if config.data.max_input_length else "text",
@@ -41,7 +41,7 @@ def all_tasks() -> list[dict]:
             "metrics": list(config.evaluation.metrics),
             "model": config.network.model,
             "data": config.data.data_path or "generated here",
-            "source_data": source,
+            "source_data": SOURCES[name].repo if name in SOURCES else None,
         })  # fmt: skip
     return rows
 
@@ -53,9 +53,8 @@ def all_models() -> list[dict]:
 
     rows = []
     for name in model_names():
-        network = resolve(model=name, environ={}).config.network
-        count = PARAMETERS.get(name)
-        sizes = {key: getattr(network, key) for key in ("depth", "hidden_size", "num_heads", "bottleneck_dim")}
+        network, count = resolve(model=name, environ={}).config.network, PARAMETERS.get(name)
+        sizes = network.model_dump(include={"depth", "hidden_size", "num_heads", "bottleneck_dim"})
         rows.append({"name": name, **sizes, "parameters": count, "weights": count and 4 * count})
     return sorted(rows, key=lambda row: row["parameters"] or 0)
 
@@ -67,36 +66,29 @@ def all_checkpoints() -> list[dict]:
     from elfcli.hub.names import PUBLISHED
     from elfcli.hub.published import figures_of, summary
 
-    counts = {row["name"]: row["parameters"] for row in all_models()}
+    sizes = {row["name"]: {key: row[key] for key in ("parameters", "weights")} for row in all_models()}
     rows = []
     for name, (task, model) in PUBLISHED.items():
         figures = figures_of(task, model)
-        rows.append({"name": name, "task": task, "model": model, "parameters": counts[model],
-                     "weights": 4 * counts[model], "figures": [asdict(figure) for figure in figures],
-                     "published": summary(figures)})  # fmt: skip
+        shown = {"figures": [asdict(figure) for figure in figures], "published": summary(figures)}
+        rows.append({"name": name, "task": task, "model": model, **sizes[model], **shown})
     return rows
 
 
-def shown(key: str, value) -> str:
-    if value is None:
-        return "-"
-    if key == "parameters":
-        return f"{value / 1e6:.1f}M"
-    if key == "weights":
-        return f"{value / 1e6:,.0f} MB"
-    return ", ".join(value) if isinstance(value, list) else str(value)
+def print_table(title: str, columns: dict[str, str], rows: list[dict]) -> None:
+    """An aligned table of {heading: key of the rows}; a list in the last column takes a line per entry."""
+    from elfcli.ui.table import aligned
 
+    def cell(key: str) -> str:
+        value = row[key]
+        if value is None:
+            return "-"
+        if key in ("parameters", "weights"):
+            return f"{value / 1e6:.1f}M" if key == "parameters" else f"{value / 1e6:,.0f} MB"
+        return ", ".join(value) if isinstance(value, list) else str(value)
 
-def print_table(title: str, heading: tuple[str, ...], rows: list[dict], keys: tuple[str, ...]) -> None:
-    """An aligned table; a list in the last column takes a line per entry."""
-    lines = [heading]
+    lines, (*keys, final) = [list(columns)], columns.values()
     for row in rows:
-        last = row[keys[-1]]
-        first, *rest = last if isinstance(last, list) else [shown(keys[-1], last)]
-        lines.append((*(shown(key, row[key]) for key in keys[:-1]), first))
-        lines += [(*("" for _ in keys[:-1]), more) for more in rest]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(keys))]
-    typer.echo(title)
-    for line in lines:
-        typer.echo("  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-    typer.echo("")
+        first, *more = (row[final] if isinstance(row[final], list) else [cell(final)]) or ["-"]
+        lines += [[*map(cell, keys), first], *[["" for _ in keys] + [text] for text in more]]
+    typer.echo("\n  ".join([title, *aligned(lines)]) + "\n")

@@ -1,62 +1,49 @@
 """`elf tokenize`: files, or a built-in task, to a data folder."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-INPUT = "Input"
-TOKENS = "Tokens"
+from elfcli.cli import options as o
+
+INPUTS = "Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."
+TASKS = "Task instead of files: owt, de-en, xsum (public data), toy-de-en, ... (generated)."
+TRAIN = "Train a SentencePiece tokenizer of SIZE pieces on the input."
+LENGTH = "Sequence length for which the closing table counts what will be cut."
 
 
 def tokenize(
     output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Data folder to write; by default data/ and what it holds."
-        ),
+        Path | None, o.option("--output -o", "DIR", "Data folder to write; by default data/ and what it holds.")
     ] = None,
-    input_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input", "-i", metavar="FILE", help="Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."
-        ),
-    ] = None,
+    input_: Annotated[list[str] | None, o.option("--input -i", "FILE", INPUTS)] = None,
     validation: Annotated[
-        list[str] | None, typer.Option(metavar="FILE", help="Files of the validation split; globs; repeatable.")
+        list[str] | None, o.option("--validation", "FILE", "Files of the validation split; globs; repeatable.")
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TASK", help="Task instead of files: owt, de-en, xsum (public data), toy-de-en, ... (generated)."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of a built-in task.")] = 0,
-    text_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the text.")] = None,
-    source_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the source, for pairs.")] = None,
-    target_key: Annotated[str | None, typer.Option(metavar="KEY", help="Column of the target, for pairs.")] = None,
+    task: Annotated[str | None, o.option("--task", "TASK", TASKS)] = None,
+    seed: Annotated[int, o.option("--seed", "", "Seed of a built-in task.", **o.SEEDS)] = 0,
+    text_key: Annotated[str | None, o.option("--text-key", "KEY", "Column of the text.")] = None,
+    source_key: Annotated[str | None, o.option("--source-key", "KEY", "Column of the source, for pairs.")] = None,
+    target_key: Annotated[str | None, o.option("--target-key", "KEY", "Column of the target, for pairs.")] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Tokenizer: folder or Hub name; by default T5's.")
+        str | None, o.option("--tokenizer", "NAME", "Tokenizer: folder or Hub name; by default T5's.")
     ] = None,
-    train_tokenizer: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SIZE", min=4, max=1_000_000, help="Train a SentencePiece tokenizer of SIZE pieces on the input."
-        ),
-    ] = None,
+    train_tokenizer: Annotated[int | None, o.option("--train-tokenizer", "SIZE", TRAIN, min=4, max=1_000_000)] = None,
     pack: Annotated[
-        int | None,
-        typer.Option(metavar="LENGTH", min=1, max=1_000_000, help="Join texts, eos between, into full sequences."),
+        int | None, o.option("--pack", "LENGTH", "Join texts, eos between, into full sequences.", min=1, max=1_000_000)
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Sequence length for which the closing table counts what will be cut.")
+    max_length: Annotated[int | None, o.option("--max-length", "", LENGTH, min=1)] = None,
+    max_input_length: Annotated[
+        int | None, o.option("--max-input-length", "", "The same for the condition.", min=0)
     ] = None,
-    max_input_length: Annotated[int | None, typer.Option(min=0, help="The same for the condition.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default by size of input and machine.")
+        int | None, o.option("--workers", "", "Processes; by default by size of input and machine.", min=1)
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count malformed lines instead of stopping.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data folder that is there.")] = False,
+    skip_bad: Annotated[bool, o.option("--skip-bad", "", "Count malformed lines instead of stopping.")] = False,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace a data folder that is there.")] = False,
 ) -> None:
     """Tokenize text files, or a built-in task, into a data folder that `elf train` reads."""
     from elfcli.data.public import SOURCES, default_folder
@@ -82,13 +69,13 @@ def tokenize(
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
-    with progress_display() as progress:
+    with stages() as progress:
         summary = run(job, progress)
     print_summary(summary, max_length, max_input_length)
 
 
 def default_workers(patterns: list[str], large: bool = False) -> int:
-    """One process per core (at most 16) for inputs large enough (or said to be) to repay starting them, else one."""
+    """One process per core (at most 16) for `large` or big input; one for input that is done before they start."""
     import glob
     import os
 
@@ -96,64 +83,42 @@ def default_workers(patterns: list[str], large: bool = False) -> int:
     return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1
 
 
-def progress_display():
-    """A bar on a terminal, a plain line per stage otherwise; both on stderr."""
-    from contextlib import contextmanager
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int, int], None]]:
+    """`report(stage, done, total, documents)`: a line for each stage, then how many per cent of it are done."""
+    from elfcli.ui.progress import progress, say
 
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    with ExitStack() as current:
+        updates: dict[str, Callable[..., None]] = {}
 
-    @contextmanager
-    def display():
-        console = Console(stderr=True)
-        if not console.is_terminal:
-            seen: set[str] = set()
+        def report(stage: str, done: int, total: int, documents: int) -> None:
+            if stage not in updates:
+                current.close()
+                say(stage)
+                updates[stage] = current.enter_context(progress("per cent", 100))
+            updates[stage](100 * done // max(total, 1), f"{documents:,} documents")
 
-            def plain(stage: str, done: int, total: int, documents: int) -> None:
-                if stage not in seen:
-                    seen.add(stage)
-                    typer.echo(stage, err=True)
-
-            yield plain
-            return
-        layout = ("{task.description:>24}", BarColumn(), TextColumn("{task.fields[documents]:,} documents"))
-        with Progress(*layout, TimeRemainingColumn(), console=console, transient=True) as bars:
-            tasks = {}
-
-            def bar(stage: str, done: int, total: int, documents: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, documents=0)
-                bars.update(tasks[stage], completed=done, total=total, documents=documents)
-
-            yield bar
-
-    return display()
+        yield report
 
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:
-    """The closing table, on stdout."""
+    """Prints examples, lengths and cuts of each split on stdout."""
     from elfcli.data.tokenize import cut_counts, percentiles
+    from elfcli.ui.table import aligned
 
     conditional = len(summary.keys) == 2
     limit = max_length or (128 if conditional else 1024)
     input_limit = (limit // 2 if max_input_length is None else max_input_length) if conditional else 0
     keys = " -> ".join(f"'{key}'" for key in summary.keys)
     typer.echo(f"{summary.output}: {keys}, vocabulary of {summary.vocab_size:,}")
-    heading = ("split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "cut")
-    rows = [heading]
+    rows = [("split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "cut")]
     for name, split in summary.splits.items():
         cuts = cut_counts(split.lengths, limit, input_limit)
         for column, lengths in split.lengths.items():
             side = "source" if column == "condition_input_ids" else "target" if conditional else "text"
             figures = [len(lengths), int(lengths.sum()), *percentiles(lengths).values(), cuts[column]]
             rows.append((name, side, *(f"{figure:,}" for figure in figures)))
-    widths = [max(len(row[place]) for row in rows) for place in range(len(heading))]
-    for row in rows:
-        cells = [
-            cell.ljust(width) if place < 2 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        typer.echo("  ".join(cells).rstrip())
+    typer.echo("\n".join(aligned(rows, numbers=range(2, 9))))
     tokens = sum(split.tokens for split in summary.splits.values())
     seconds = sum(split.seconds for split in summary.splits.values())
     typer.echo(f"{tokens:,} tokens in {seconds:.1f} s ({tokens / max(seconds, 1e-9):,.0f} tokens/s)")

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from elfcli.cli import options as o
 
 
@@ -13,17 +11,17 @@ def train(
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="DIR", help="Training data of `elf tokenize`, or a Hub data set.")
+        str | None, o.option("--data", "DIR", "Training data of `elf tokenize`, or a Hub data set.")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="RUN", help="Run folder to make.")] = None,
-    steps: Annotated[int | None, typer.Option("--steps", metavar="N", help="Optimiser steps in all.")] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", metavar="N", help="Passes over the data.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", metavar="N", help="Examples per batch.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="RATE", help="Peak learning rate.")] = None,
+    output: Annotated[Path | None, o.option("--output -o", "RUN", "Run folder to make.")] = None,
+    steps: Annotated[int | None, o.option("--steps", "N", "Optimiser steps in all.")] = None,
+    epochs: Annotated[float | None, o.option("--epochs", "N", "Passes over the data.")] = None,
+    batch_size: Annotated[int | None, o.option("--batch-size", "N", "Examples per batch.")] = None,
+    lr: Annotated[float | None, o.option("--lr", "RATE", "Peak learning rate.")] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="SOURCE", help="Weights to start from: run, file, Hub name.")
+        str | None, o.option("--init-from", "SOURCE", "Weights to start from: run, file, Hub name.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="S", help="Seed of everything drawn.")] = None,
+    seed: Annotated[int | None, o.option("--seed", "S", "Seed of everything drawn.")] = None,
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,

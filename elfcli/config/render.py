@@ -32,9 +32,7 @@ def to_yaml(resolved: Resolved | Config, origins: bool = True) -> str:
     lines = [f"{COMPLETE}: true  # {_COMPLETE_NOTE}"]
     for section in SECTIONS:
         lines.append(f"{section}:")
-        lines += [
-            f"  {name}: {_literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)
-        ]
+        lines += [f"  {name}: {_literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)]
     lines.append(f"sampling:{_comment(came_from, 'sampling')}")
     for item in config.sampling:
         fields = [f"{name}: {_literal(value)}" for name, value in item]

@@ -35,9 +35,7 @@ def setting(default, description: str):
 
 class Data(Section):
     task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
-    data_path: str | None = setting(
-        None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set"
-    )
+    data_path: str | None = setting(None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set")
     eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; where nothing sets it, it follows from "
@@ -54,12 +52,8 @@ class EncoderSettings(Section):
     )
     embedding_dim: Size = setting(64, "Width E of the `embedding`, a Gaussian token table")
     embedding_seed: Seed = setting(0, "Seed of the `embedding` table")
-    latent_mean: FiniteFloat | Literal["measure"] = setting(
-        0.0, "Mean taken from latents; `measure`: of first batches"
-    )
-    latent_std: Positive | Literal["measure"] = setting(
-        0.2, "Standard deviation latents are divided by, or `measure`"
-    )
+    latent_mean: FiniteFloat | Literal["measure"] = setting(0.0, "Mean taken from latents; `measure`: of first batches")
+    latent_std: Positive | Literal["measure"] = setting(0.2, "Standard deviation latents are divided by, or `measure`")
 
 
 class Network(Section):
@@ -69,9 +63,7 @@ class Network(Section):
     num_heads: Size = setting(12, "Attention heads; must divide hidden_size into an even head size")
     bottleneck_dim: Size = setting(128, "Width b between latents and hidden states")
     num_time_tokens: Size = setting(4, "Prefix tokens that carry the time t")
-    num_self_cond_cfg_tokens: SizeOrZero = setting(
-        4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere"
-    )
+    num_self_cond_cfg_tokens: SizeOrZero = setting(4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere")
     num_model_mode_tokens: SizeOrZero = setting(4, "Tokens that switch between denoising and decoding")
     attn_dropout: Probability = setting(
         0.0, "Dropout of attention weights, which the reference accepts and never applies; neither do we"

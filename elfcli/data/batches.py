@@ -114,9 +114,7 @@ def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -
     from grain.experimental import index_shuffle
 
     if num_examples > LARGEST_DATASET:
-        raise InputError(
-            f"The data has {num_examples} examples, more than the {LARGEST_DATASET} that can be shuffled"
-        )
+        raise InputError(f"The data has {num_examples} examples, more than the {LARGEST_DATASET} that can be shuffled")
     epoch, step_in_epoch = divmod(step, steps_per_epoch(num_examples, batch_size))
     epoch_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     shuffled = partial(index_shuffle, max_index=num_examples - 1, seed=epoch_seed, rounds=4)

@@ -280,7 +280,5 @@ def eos_id(tokenizer) -> int:
 
 def _special_id(tokenizer, token_id: int | None, kind: str) -> int:
     if token_id is None:
-        raise InputError(
-            f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it"
-        )
+        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it")
     return token_id

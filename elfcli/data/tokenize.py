@@ -198,9 +198,7 @@ def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[s
     progress(stage, total, total, corpus.reading.documents)
 
 
-def write_split(
-    corpus: Corpus, folder: Path, job: Job, name: str, tokenizer: Any, progress: Progress
-) -> SplitSummary:
+def write_split(corpus: Corpus, folder: Path, job: Job, name: str, tokenizer: Any, progress: Progress) -> SplitSummary:
     start = time.perf_counter()
     summary = SplitSummary()
     tokenizer_folder = folder.parent if job.validation else folder

@@ -1,28 +1,19 @@
-"""BLEU by the published protocol (SPEC 7): sacrebleu's corpus BLEU, lowercase, effective order."""
+"""BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from elfcli.evaluation.samples import check_paired
+from elfcli.evaluation.samples import Score, check_paired
 
 
 @dataclass(frozen=True)
-class BleuResult:
+class BleuResult(Score, metric="bleu", value="bleu"):
     """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version."""
 
     bleu: float
-    brevity_penalty: float
     num_samples: int
+    brevity_penalty: float
     signature: str
-
-    def as_dict(self) -> dict:
-        return {
-            "metric": "bleu",
-            "value": self.bleu,
-            "num_samples": self.num_samples,
-            "brevity_penalty": self.brevity_penalty,
-            "signature": self.signature,
-        }
 
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResult:
@@ -32,7 +23,7 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResu
     check_paired(generated, references)
     metric = BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
     score = metric.corpus_score(list(generated), [list(references)])
-    return BleuResult(score.score, score.bp, len(generated), str(metric.get_signature()))
+    return BleuResult(score.score, len(generated), score.bp, str(metric.get_signature()))
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:

@@ -1,9 +1,9 @@
-"""The loop behind `elf eval`, `elf sweep` and the evaluation while training: sample, score, write, one setting
-after the other.
+"""The loop behind `elf eval`, `elf sweep` and online evaluation: for each setting sample, score, write.
 
-One line of `results.jsonl` per finished setting, and its samples beside it. What was stopped is continued: settings
-that already have a result line are not sampled again. A line says what it is of (step, weights, data, ...), and lines
-of anything else are refused. Of several processes all compute; process 0 decides what is left, and writes.
+`results.jsonl` holds a line per finished setting; its samples are in a file beside it. A stopped evaluation is
+continued: settings that already have a line are not sampled again. A line records what it was computed from (step,
+weights, data, ...), and a line from anything else is refused. All processes compute; process 0 decides what remains,
+and writes.
 """
 
 import json
@@ -36,7 +36,7 @@ ANOTHER = "give another --output or --seed, or --overwrite"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated. metrics: the first one ranks. folder: for samples and results."""
+    """What is evaluated. metrics: the first one ranks the settings. folder: of the samples and results."""
 
     model: Model
     settings: tuple[Setting, ...]
@@ -53,14 +53,14 @@ def sample_rows(
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
-    """One row per sample: `id`, `generated`, and `input` and `reference` where there are some."""
+    """A row per sample: `id`, `generated`, and `input` and `reference` where known. update(done): after each batch."""
     require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
     texts = generate(model, sources.conditions, setting, options, update)
     return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]
 
 
 def sources_of(model: Model, data: str | None = None, count: int | None = None) -> Sources:
-    """The evaluation split's sources, or free texts, as many as asked for or as the settings say."""
+    """The evaluation split's sources, or free texts; `count` of them, by default what the settings say."""
     return everyone(partial(rows_to_sample, model, data, count or model.config.evaluation.num_samples))
 
 
@@ -68,14 +68,14 @@ def sources_of(model: Model, data: str | None = None, count: int | None = None) 
 
 
 def references_of(rows: list[dict], metric: str) -> list[str]:
-    """What the metric compares with; InputError for rows without."""
+    """The references of all rows; InputError for rows without one."""
     if not all("reference" in row for row in rows):
         raise InputError(f"metrics: {metric} compares with references, which free samples do not have; ask for ppl")
     return [row["reference"] for row in rows]
 
 
 def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> None:
-    """InputError, before anything is sampled, where rows like these cannot be scored by all of the metrics."""
+    """InputError where rows like these (not sampled yet) cannot be scored by all of the metrics."""
     for metric in metrics:
         if metric == "ppl":
             from elfcli.evaluation.perplexity import load_judge_tokenizer
@@ -86,7 +86,7 @@ def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> N
 
 
 def score(rows: list[dict], metric: str, config: Config) -> dict:
-    """{"metric", "value", ...} of one metric: bleu, rouge or ppl; all processes share the work of ppl."""
+    """{"metric", "value", ...} of one metric: bleu, rouge or ppl, which all processes compute together."""
     generated = [row["generated"] for row in rows]
     if metric == "ppl":
         from elfcli.evaluation.perplexity import perplexity
@@ -116,10 +116,10 @@ def score(rows: list[dict], metric: str, config: Config) -> dict:
 
 @contextmanager
 def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dict]]:
-    """The results that the folder holds already, none with `overwrite`; the folder is locked meanwhile.
+    """Locks the folder; yields the results that it already holds, none with `overwrite`.
 
-    InputError, before anything is sampled, where the metrics cannot be had, or where the folder or its results are of
-    something else.
+    InputError where the metrics cannot be computed, the folder holds something else, or its results are of another
+    evaluation.
     """
     by_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
     by_first(lambda: check_folder(evaluation.folder))
@@ -129,7 +129,7 @@ def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dic
 
 
 def check_folder(folder: Path) -> None:
-    """InputError where the folder holds something else than results; those of 0.1.0's `elf eval` may stay."""
+    """InputError where the folder holds anything but results; those that elf 0.1.0 wrote may stay."""
     if (folder / RESULTS_FILE).is_file() or (folder / "results.json").is_file() or not folder.is_dir():
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -137,7 +137,7 @@ def check_folder(folder: Path) -> None:
 
 
 def finished(evaluation: Evaluation) -> list[dict]:
-    """The lines of the folder's results; InputError where they are of something else, or are damaged."""
+    """The folder's results; InputError where one is damaged, or of another evaluation."""
     path = evaluation.folder / RESULTS_FILE
     if not path.is_file() or not path.stat().st_size:
         return []
@@ -155,7 +155,7 @@ def finished(evaluation: Evaluation) -> list[dict]:
 
 
 def made_of(evaluation: Evaluation) -> dict:
-    """What decides a result besides the setting; long things as their hash."""
+    """What a result depends on besides the setting; weights, data and settings as hashes."""
     model, sources, weights = evaluation.model, evaluation.sources, xxhash.xxh3_128()
     for path, leaf in jax.tree_util.tree_leaves_with_path(model.source.params):
         weights.update(jax.tree_util.keystr(path).encode())
@@ -189,16 +189,16 @@ def remaining(evaluation: Evaluation, done: list[dict]) -> list[Setting]:
 def evaluate(
     evaluation: Evaluation, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
 ) -> list[dict]:
-    """Samples and scores the settings that are not `done`; returns the results of all settings, in their order.
+    """Samples and scores the settings without a result in `done`; returns the results of all, in their order.
 
-    A result is {"setting", "name", "of", "seconds", "scores": [...]}. update(texts) counts those of this call.
+    A result is {"setting", "name", "of", "seconds", "scores": [...]}. update(texts): texts sampled by this call.
     """
     model, sources, results, texts = evaluation.model, evaluation.sources, list(done or ()), 0
     path, of = evaluation.folder / RESULTS_FILE, made_of(evaluation)
     asked = {"sampling settings": [setting.name for setting in evaluation.settings]}
     require_same("evaluation", of | asked | {"batch_size": evaluation.options.batch_size})
-    by_first(partial(write_results, path, results))  # empty at first: says whose folder it is
-    # The longest of all settings, so that those that are left need no other compilation.
+    by_first(partial(write_results, path, results))  # also an empty file, which marks the folder as ours
+    # The longest of all settings, so that all share one compilation, also after a stop.
     longest = max(setting.num_sampling_steps for setting in evaluation.settings)
     options = replace(evaluation.options, longest=longest)
     for setting in remaining(evaluation, results):
@@ -226,7 +226,7 @@ def write_results(path: Path, results: list[dict]) -> None:
 
 
 def best_first(results: list[dict]) -> list[dict]:
-    """By the first metric, those without a value last; equal ones stay in their order."""
+    """The results ranked by the first metric, those without a value last."""
     sign = 1 if results[0]["scores"][0]["metric"] in LOWER_IS_BETTER else -1
     values = [result["scores"][0]["value"] for result in results]
     order = sorted(range(len(results)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))

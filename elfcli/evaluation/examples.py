@@ -14,14 +14,14 @@ SOURCE_KEYS = ("input", "source")
 
 
 class Sources(NamedTuple):
-    """What is sampled. conditions: token ids, none for free texts. rows: `id`, `input`, `reference` if known."""
+    """conditions: token ids, none for free texts. rows: {"id"}, with "input" and "reference" where known."""
 
     conditions: Sequence[Sequence[int]]
     rows: list[dict]
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
-    """The evaluation split: `data` or eval_data_path, else the validation split of the training data."""
+    """The evaluation split of `data`, by default of eval_data_path, else of the training data."""
     where = data or config.data.eval_data_path
     if where is None:
         if config.data.data_path is None:
@@ -37,6 +37,7 @@ def evaluation_examples(config: Config, data: str | None = None) -> Examples:
 
 
 def first(row: dict, keys: Sequence[str]) -> str | None:
+    """The row's value under the first of the keys that it has."""
     return next((row[key] for key in keys if key in row), None)
 
 
@@ -54,9 +55,7 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
 
         def text(keys, ids, texts=texts):
             found = first(texts, keys)
-            return (
-                found if found is not None else decoded(model.tokenizer, [ids], model.config.evaluation.clean_up)[0]
-            )
+            return found if found is not None else decoded(model.tokenizer, [ids], model.config.evaluation.clean_up)[0]
 
         conditions.append(tokens["condition_input_ids"])
         source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])

@@ -1,8 +1,8 @@
-"""From a checkpoint to texts: conditions in, sampled latents, decoded tokens, texts out.
+"""From a checkpoint to texts: encode the conditions, sample latents, decode tokens.
 
-Every sample has draws of its own, keyed by (seed, sample number), so that the same samples come out whatever the
-batch size, and however many devices and processes share it: its noise and, as in the reference, its grid of times.
-All settings of one shape share one compilation: scales, gamma and steps are traced.
+Every sample has its own noise and, as in the reference, its own grid of times, both keyed by (seed, sample number):
+the samples do not depend on the batch size, the devices or the processes.
+Settings share one compilation: scales, gamma and steps are traced.
 Shapes: B batch, S sequence, E latent width, M times of the longest setting.
 """
 
@@ -40,7 +40,7 @@ from elfcli.parallel.mesh import by_row, make_mesh, on_devices, round_up_to_devi
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with all it needs to make text."""
+    """A trained network with the encoder, tokenizer and settings that sampling needs."""
 
     config: Config
     shape: ElfShape
@@ -66,10 +66,10 @@ class Model:
 
 
 def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings) -> Model:
-    """The model of any source that `open_source` takes, its newest checkpoint or that of `step`, EMA weights or raw.
+    """The model of any source that `open_source` takes, from its newest checkpoint or that of `step`.
 
-    settings: task, model, files and sets, which give or change the settings, as `config_of` says. InputError where
-    the weights, the settings, the tokenizer and the encoder do not go together.
+    settings: task, model, files and sets, as `config_of` takes them. InputError where weights, settings, tokenizer and
+    encoder do not fit each other.
     """
     prepare()
     source = same_version(
@@ -90,9 +90,9 @@ def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = N
 
 @dataclass(frozen=True)
 class Program:
-    """What is compiled: everything that is not traced. encode: `Encoder.apply`. longest: steps that fit.
+    """The static arguments of `sample_batch`: each value is compiled for. encode: `Encoder.apply`.
 
-    use_cfg: a second pass without the condition. use_w: models without guidance tokens extrapolate.
+    longest: the most steps of a setting that shares the compilation. use_cfg, use_w: as in `sampler.make_predict`.
     """
 
     shape: ElfShape
@@ -105,14 +105,14 @@ class Program:
 
 
 class Inputs(NamedTuple):
-    """What one batch of samples is computed from."""
+    """The traced arguments of `sample_batch`."""
 
     params: Any
     encoder_params: Any
     ids_BxS: jax.Array  # int32: the conditions, padded
     cond_BxS: jax.Array  # bool: position lies in the condition
     valid_BxS: jax.Array  # bool: position lies before the padding
-    numbers_B: jax.Array  # int32: which sample each row is; its draws are keyed by it
+    numbers_B: jax.Array  # int32: number of each sample, the key of its draws
     noise_key: jax.Array  # key data, uint32
     grid_key: jax.Array  # key data, uint32
     num_steps: jax.Array  # int32, at most the program's `longest`
@@ -125,7 +125,7 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """batch_size: texts at once. longest: steps of the longest setting that shares the compilation; None: its own."""
+    """batch_size: texts at once. longest: as in `Program`; None: the setting's own steps."""
 
     seed: int = 0
     batch_size: int = 64
@@ -149,7 +149,7 @@ def generate(
     shared = traced_inputs(config, setting, options.seed)
     for first in range(0, len(conditions), batch_size):
         part = conditions[first : first + batch_size]
-        # A short last batch is filled up, so that it needs no compilation of its own.
+        # A short last batch is padded, so that it needs no compilation of its own.
         filled = [*part, *[()] * (batch_size - len(part))]
         examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
         batch = collate(examples, **lengths, pad_id=pads if config.data.pad_token == "pad" else eos)
@@ -167,14 +167,11 @@ def generate(
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
     """(use_cfg, use_w) of a program that samples with a setting."""
     extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
-    return (
-        setting.cfg != 1 and config.data.max_input_length > 0,
-        setting.self_cond_cfg_scale != 1 and extrapolates,
-    )
+    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
 
 
 def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]:
-    """The fields of `Inputs` that all batches of a setting share, on the host."""
+    """The fields of `Inputs` that all batches of a setting share, as numpy arrays."""
     grid_key, noise_key = jax.random.split(jax.random.key(seed))
     fields = {
         "noise_key": jax.random.key_data(noise_key),
@@ -191,11 +188,11 @@ def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]
 
 @partial(jax.jit, static_argnums=0)
 def sample_batch(program: Program, inputs: Inputs):
-    """Tokens (B, S) of one batch, shared out over the devices by its rows; every device gets all tokens."""
+    """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
     noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
     objective = program.objective
     model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # a kernel runs on each device
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
         nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
         mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
         latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)

@@ -1,4 +1,4 @@
-"""The checkpoint that `elf sample` and `elf eval` take where none is given; it is said in one line."""
+"""The checkpoint that `elf sample` and `elf eval` take where none is given; they say which in one line."""
 
 import tomllib
 from pathlib import Path
@@ -12,8 +12,10 @@ DEFAULT_TASK, DEFAULT_MODEL = "owt", "ELF-B"
 
 
 def chosen_checkpoint(given: str | None, task: str | None, model: str | None) -> str:
-    """What was given, else the working folder's newest run (of the task and model, where named), else the published
-    checkpoint of the task. InputError where there is neither."""
+    """The given one, else the newest run here (of the task and model, where named), else the task's published one.
+
+    InputError where there is none.
+    """
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
@@ -39,12 +41,12 @@ def runs_here() -> list[Path]:
 
 
 def last_saved(run: Path) -> float | None:
-    """When the newest checkpoint was written (seconds since the epoch); None where there is none."""
+    """When the newest checkpoint was written (seconds since the epoch); None without a checkpoint."""
     return max(((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in steps_of(run)), default=None)
 
 
 def fits(run: Path, task: str | None, model: str | None) -> bool:
-    """Whether the run's settings name the wanted task and model; None fits everything."""
+    """Whether the run's settings name this task and this model; None allows any."""
     try:
         settings = tomllib.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
         found = settings["data"].get("task"), settings["network"].get("model")

@@ -1,4 +1,4 @@
-"""Evaluation while training: the EMA weights as they are, sampled and scored like `elf eval` does it."""
+"""Online evaluation: samples and scores the current EMA weights during training, as `elf eval` would."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +21,17 @@ FAILED = "eval/failed"
 
 
 def model_in_training(config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path) -> Model:
-    """What `online_evaluation` samples from; the weights come with each call."""
-    return Model(
-        config, shape, {}, encoder, tokenizer, Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
-    )
+    """The model that `online_evaluation` samples from, without weights: each call brings its own."""
+    source = Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
+    return Model(config, shape, {}, encoder, tokenizer, source)
 
 
 def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval.
 
-    Never stops a run of one process, whatever fails. Of several processes all go on where all failed alike."""
+    A failure of any kind is reported, and training continues. With several processes this holds for errors that all
+    of them raise at the same place; another one is raised here, since the others wait for this process.
+    """
     config, seed = model.config, model.config.training.seed
     model = replace(model, params=on_devices(ema), source=replace(model.source, step=step))
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
@@ -40,7 +41,7 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
         with opened(evaluation, overwrite=True):
             results = evaluate(evaluation)
     except Exception as error:  # out of memory, too
-        if not is_shared(error):  # the other processes are still at it
+        if not is_shared(error):  # the other processes do not know of it, and wait
             raise
         say(f"warning: the evaluation at step {step} failed, training goes on: {first_line(error)[:300]}")
         return {FAILED: 1.0}

@@ -1,4 +1,4 @@
-"""Generative perplexity and unigram entropy under GPT-2 (SPEC 7), exact against the reference's protocol.
+"""Generative perplexity and unigram entropy under GPT-2 as the reference (github.com/lillian039/ELF) computes them.
 
 Texts are scored longest first, padded to a few lengths, so that short ones cost little and few programs are compiled.
 """
@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from elfcli.data.download import hub_reachable, looks_like_a_path
 from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
+from elfcli.evaluation.samples import Score
 from elfcli.hub.huggingface import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
@@ -28,31 +29,19 @@ PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 
 
 
 @dataclass(frozen=True)
-class PerplexityResult:
-    """ppl: exp(NLL per scored token), pooled. mean_entropy: nats, mean over texts. num_tokens: scored tokens.
+class PerplexityResult(Score, metric="ppl", value="ppl"):
+    """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
 
     num_samples: texts scored, the empty ones left out. max_length: tokens at which texts were cut.
     """
 
     ppl: float
-    mean_entropy: float
+    entropy: float
     num_samples: int
     num_skipped_empty: int
     num_tokens: int
     model: str
     max_length: int
-
-    def as_dict(self) -> dict:
-        return {
-            "metric": "ppl",
-            "value": self.ppl,
-            "entropy": self.mean_entropy,
-            "num_samples": self.num_samples,
-            "num_skipped_empty": self.num_skipped_empty,
-            "num_tokens": self.num_tokens,
-            "model": self.model,
-            "max_length": self.max_length,
-        }
 
 
 def perplexity(
@@ -66,9 +55,9 @@ def perplexity(
 ) -> PerplexityResult:
     """Scores texts with a GPT-2 from a folder or the Hub; `tokenizer` is by default the one beside the model.
 
-    Texts are cut at `max_length` tokens, or at the model's own window where that is shorter. update(done) is called
-    with the number of texts done. InputError for a model that cannot be had or does not fit its tokenizer, and where
-    all texts are empty.
+    Texts are cut at `max_length` tokens, or at the model's own window where that is shorter. update(done): called
+    with the number of texts that are done. InputError for a model that cannot be loaded or does not fit its
+    tokenizer, and where all texts are empty.
     """
     kept = [text for text in texts if text.strip()]
     if not kept:
@@ -79,14 +68,9 @@ def perplexity(
     window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
     rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
     skipped = len(texts) - len(kept)
+    score = partial(score_tokens, shape, on_devices(params))
     nll, counts = row_totals(
-        shape,
-        on_devices(params),
-        rows,
-        eos_id=eos,
-        window=window,
-        batch_size=batch_size,
-        update=lambda done: update(skipped + done),
+        score, rows, eos_id=eos, window=window, batch_size=batch_size, update=lambda done: update(skipped + done)
     )
     value = everyone(lambda: pooled(nll, counts, model))
     entropy = float(unigram_entropies(rows, eos).mean())
@@ -105,9 +89,9 @@ def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
 
 @lru_cache(maxsize=1)
 def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]:
-    """(tokenizer, shape, weights) of the GPT-2; the last one stays in memory, for the next setting's texts.
+    """(tokenizer, shape, weights) of the GPT-2, which stays in memory for the next setting's texts.
 
-    InputError where it cannot be had or they do not go together.
+    InputError where it cannot be loaded, or does not fit the tokenizer.
     """
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_gpt2(model)
@@ -120,7 +104,7 @@ def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]
 
 
 def load_judge_tokenizer(model: str, tokenizer: str | None):
-    """The tokenizer named, or the one beside the model; a model that is not there is told of first."""
+    """The tokenizer named, or the one beside the model; a missing model is reported first."""
     if not looks_like_a_path(model) and not in_cache(model) and not hub_reachable():
         raise InputError(
             f"{model}: neither a folder nor in the cache, and the Hugging Face Hub cannot be reached; "
@@ -136,6 +120,7 @@ def load_judge_tokenizer(model: str, tokenizer: str | None):
 
 
 def in_cache(model: str) -> bool:
+    """Whether the cache of the Hugging Face Hub holds the model's config."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -147,8 +132,7 @@ def in_cache(model: str) -> bool:
 
 
 def row_totals(
-    shape: Gpt2Shape,
-    params,
+    score: Callable,
     rows: Sequence[Sequence[int]],
     *,
     eos_id: int,
@@ -156,7 +140,10 @@ def row_totals(
     batch_size: int,
     update: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens, however batched."""
+    """(NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens, whatever the batch size.
+
+    score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
+    """
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     require_same("texts", {"texts": len(rows), "hash": digest(rows)})
@@ -170,7 +157,7 @@ def row_totals(
         for place, row in enumerate(part):
             ids_BxT[place, : len(rows[row])] = rows[row]
             mask_BxT[place, : len(rows[row])] = True
-        nll, scored = score_tokens(shape, params, ids_BxT, mask_BxT, eos_id)
+        nll, scored = score(ids_BxT, mask_BxT, eos_id)
         nll_R[part] = np.where(scored, nll, 0.0).sum(axis=1)[: len(part)]
         counts_R[part] = scored.sum(axis=1)[: len(part)]
         update(first + len(part))
@@ -178,12 +165,13 @@ def row_totals(
 
 
 def padded_length(length: int, window: int) -> int:
-    """The next of a few lengths that has room for an eos after the text, which is scored; at most the window."""
+    """The smallest of a few lengths with room for an eos after the text (it is scored), at most the window."""
     return next((padded for padded in PADDED_LENGTHS if length < padded < window), window)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _nll(shape: Gpt2Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
+    """Negative log-likelihood (B, T-1) of each next token, on every device."""
     model = nnx.merge(graphdef_of(GPT2, shape), params)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         nll_BxT = model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))

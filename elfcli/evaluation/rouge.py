@@ -1,17 +1,17 @@
-"""ROUGE-1/2/L by the published protocol (SPEC 7): rouge_score with stemmer, mean F1 x 100."""
+"""ROUGE-1/2/L as the reference (github.com/lillian039/ELF) computes it: rouge_score, stemmer, mean F1 x 100."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import fmean
 
-from elfcli.evaluation.samples import check_paired
+from elfcli.evaluation.samples import Score, check_paired
 
 KINDS = ("rouge1", "rouge2", "rougeL")
 
 
 @dataclass(frozen=True)
-class RougeResult:
+class RougeResult(Score, metric="rouge", value="rougeL"):
     """Mean F1 over the samples, 0..100."""
 
     rouge1: float
@@ -19,17 +19,6 @@ class RougeResult:
     rougeL: float
     num_samples: int
     signature: str
-
-    def as_dict(self) -> dict:
-        return {
-            "metric": "rouge",
-            "value": self.rougeL,
-            "rouge1": self.rouge1,
-            "rouge2": self.rouge2,
-            "rougeL": self.rougeL,
-            "num_samples": self.num_samples,
-            "signature": self.signature,
-        }
 
 
 def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:

@@ -1,19 +1,35 @@
-"""Reading samples and the references to score them by; whatever is wrong is told as `file:line: what`."""
+"""Samples files, the references to score them by, and scores. Errors say `file:line: what`."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from elfcli.data.corpus import Reading, Record, json_records, text_lines
-from elfcli.errors import InputError, did_you_mean
+from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.outputs import write_output
 
 REFERENCE_KEYS = ("reference", "output", "target")
 Numbered = list[tuple[int, Record]]
 
 
+class Score:
+    """Base of a metric's result, a dataclass. metric: its name in files. value: the field by which texts are ranked."""
+
+    names: ClassVar[tuple[str, str]]
+
+    def __init_subclass__(cls, metric: str, value: str):
+        cls.names = metric, value
+
+    def as_dict(self) -> dict:
+        """What files of results hold."""
+        metric, value = self.names
+        others = {name: figure for name, figure in vars(self).items() if name != metric}
+        return {"metric": metric, "value": getattr(self, value)} | others
+
+
 class Strict(Reading):
-    """Every bad line is an error: a score over part of the samples would be another score."""
+    """Every bad line is an error: a score of a part of the samples would be another score."""
 
     def reject(self, where: str, what: str) -> None:
         raise InputError(f"{where}: {what}")
@@ -25,6 +41,7 @@ def read_jsonl(path: Path) -> list[dict]:
 
 
 def numbered_records(path: Path) -> Numbered:
+    """(line number, object) of each line that is not empty."""
     check_is_file(path)
     records = list(json_records(path, Strict()))
     if not records:
@@ -36,12 +53,11 @@ def check_is_file(path: Path) -> None:
     if path.is_dir():
         raise InputError(f"{path}: a folder; give a JSONL file in it")
     if not path.exists():
-        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file{did_you_mean(path.name, siblings)}")
+        raise InputError(f"{path}: no such file{near_file(path)}")
 
 
 def read_samples(path: Path, need: Sequence[str] = ("generated",)) -> list[dict]:
-    """Lines of a samples file, each with texts under the `need`ed keys, and an `id` (from 0 where none is given)."""
+    """Lines of a samples file, with a text under each of the keys `need`, and an `id` (from 0 where none is given)."""
     return [{"id": place} | row for place, (_, row) in enumerate(numbered_samples(path, need))]
 
 

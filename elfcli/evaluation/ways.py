@@ -20,19 +20,15 @@ OPTIONS = {
     "self_cond_cfg_scale": "--sc-cfg",
     "time_schedule": "--time-schedule",
 }
-"""Fields of a Setting, and the option that gives each."""
-LISTS = {
-    "num_sampling_steps": "num_sampling_steps",
-    "cfg": "cfgs",
-    "self_cond_cfg_scale": "self_cond_cfg_scales",
-}
-"""Fields of which a preset holds a list, and the preset's name of it."""
+"""Fields of a Setting, and the option that sets each."""
+LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_cfg_scale": "self_cond_cfg_scales"}
+"""Fields that are lists in a preset, and their name there."""
 MOST_SETTINGS = 1000
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One way to sample, in the names of `SamplingSetting`; sde_gamma means nothing to the ODE."""
+    """One way to sample, with the names of `SamplingSetting`; the ODE ignores sde_gamma."""
 
     sampling_method: str = "ode"
     num_sampling_steps: int = 64
@@ -49,7 +45,7 @@ class Setting:
 
     @property
     def options(self) -> str:
-        """The options of `elf sample` that give it."""
+        """The same setting as options of `elf sample`."""
         names = [name for name in OPTIONS if name != "sde_gamma" or self.sampling_method == "sde"]
         return " ".join(f"{OPTIONS[name]} {getattr(self, name)}" for name in names)
 
@@ -64,9 +60,9 @@ def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
 
 
 def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
-    """Values by field of a Setting, of the options that are given: comma-separated texts, doubles left out.
+    """{field of a Setting: its values}, without duplicates, from comma-separated texts; None: option not given.
 
-    InputError names the option and the value that the schema does not take.
+    InputError names the option and the value that the schema refuses.
     """
     found: dict[str, list] = {}
     for name, text in texts.items():
@@ -84,9 +80,10 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
 
 
 def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any]) -> Setting:
-    """The presets' setting that is nearest in sampler and steps, with the given fields in its place.
+    """The presets' setting that is nearest in sampler and steps, with the given fields replaced.
 
-    An SDE without a gamma takes that of the nearest preset, of the published ones where the presets have no SDE.
+    An SDE without a given gamma takes that of the nearest SDE preset, of the published ones where the presets have
+    none.
     """
     sampler, steps = given.get("sampling_method"), given.get("num_sampling_steps")
 
@@ -104,7 +101,7 @@ def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any])
 
 
 def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list]) -> list[Setting]:
-    """Every combination of the wanted values, each completed as `elf sample` does it; the presets where none is."""
+    """Every combination of the wanted values, each completed as by `elf sample`; the presets where none is wanted."""
     if not wanted:
         return distinct(settings_of(presets))
     count = prod(map(len, wanted.values()))
@@ -119,6 +116,6 @@ def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list])
 
 
 def distinct(settings: Iterable[Setting]) -> list[Setting]:
-    """The settings without doubles; the ODE's have no gamma."""
+    """The settings without duplicates, those of the ODE without gamma."""
     found = [replace(s, sde_gamma=0.0) if s.sampling_method == "ode" else s for s in settings]
     return list({setting.name: setting for setting in found}.values())

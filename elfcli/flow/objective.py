@@ -1,12 +1,13 @@
-"""The training objective (paper section 4): denoise latents by flow matching, decode noisy latents into tokens.
+"""The training objective (paper, training): denoise latents by flow matching, decode noisy latents into tokens.
 
-Draws and computation are apart: `draw` takes the key, everything else is a pure function of arrays.
+`draw` alone takes a random key; everything else is a pure function of arrays.
 Shapes: G groups of N examples (a batch of B = G N), S sequence, E latent width, H hidden width, V vocabulary.
 
-Of each group a fixed share decodes and the rest denoises, in one pass of the shared network. Each branch's sum is
-scaled by (batch / its share), so that its expectation over shuffled batches is the mean over the whole batch, and
-weighted by `decoder_prob`: the expected gradient is that of the reference, whose devices flip a coin per step.
-Only self-conditioned examples take the gradient-free first pass, and only decoding ones get logits.
+Of each group a fixed share decodes and the rest denoises, in one pass of the shared network. The sum of each branch is
+divided by its share of the batch, so that its expectation over shuffled batches is the mean over the whole batch, and
+the decode branch is weighted by `decoder_prob`: the expected gradient is that of the reference
+(github.com/lillian039/ELF), where each device draws one branch per step. Only self-conditioned examples take the
+gradient-free first pass, and only decoding ones compute logits.
 """
 
 import math
@@ -23,20 +24,20 @@ Array = jax.Array
 
 
 class Draws(NamedTuple):
-    """Everything random in one loss, apart from dropout."""
+    """All random numbers of one loss except dropout."""
 
     t_GxN: Array  # times of the denoise branch
     noise_GxNxSxE: Array  # standard normal, denoise branch
-    self_cond_GxN: Array  # bool: the example sees the first pass's estimate
+    self_cond_GxN: Array  # bool: the network gets the first pass's estimate
     w_GxN: Array  # self-conditioning guidance scale
     decoder_lambda_GxNxSx1: Array  # share of the clean latent per token, decode branch
     decoder_noise_GxNxSxE: Array  # standard normal, decode branch
     drop_GxN: Array  # bool: the example's condition is dropped
-    decode_GxN: Array  # bool: the branch of a batch of a single example, which cannot be shared out
+    decode_GxN: Array  # bool: the branch of an example that is alone in its batch
 
 
 class Batch(NamedTuple):
-    """Tokens and their clean latents, dropped conditions already zeroed."""
+    """Tokens and their clean latents, where dropped conditions are already zero."""
 
     ids_GxNxS: Array
     cond_GxNxS: Array  # bool: position lies in the condition
@@ -56,7 +57,8 @@ def draw(key, cfg: Objective, shape: tuple[int, int, int, int]) -> Draws:
     decoder_lambda = logit_normal(next(keys), (G, N, S, 1), cfg.decoder_p_mean, cfg.decoder_p_std)
     decoder_noise = jax.random.normal(next(keys), shape)
     drop = jax.random.bernoulli(next(keys), cfg.label_drop_prob, (G, N))
-    # Of a group's denoising examples the first are self-conditioned, the next one with what is left of the share.
+    # Of a group's n denoising examples the first are self-conditioned: floor(p n) of them, and the next one with
+    # probability p n - floor(p n), where p is self_cond_prob.
     num_decode, _ = shares(N, cfg)
     rank_N = jnp.arange(N) - num_decode
     self_cond = u_GxN < jnp.clip(cfg.self_cond_prob * (N - num_decode) - rank_N, 0, 1)
@@ -65,20 +67,20 @@ def draw(key, cfg: Objective, shape: tuple[int, int, int, int]) -> Draws:
 
 
 def loss_mask(cond_BxS, valid_BxS, pad_token: str):
-    """(B, S) bool: with `eos` padding the model learns to emit the padding; the condition never counts."""
+    """(B, S) bool: positions that count in the loss, never those of the condition; `eos` padding counts, too."""
     counted_BxS = valid_BxS if pad_token == "pad" else jnp.ones_like(valid_BxS)
     return counted_BxS & ~cond_BxS
 
 
 def drop_condition(x0_BxSxE, cond_BxS, drop_B):
-    """Clean latents with the dropped examples' condition positions at zero."""
+    """Clean latents (B, S, E), zero at the condition of dropped examples."""
     return jnp.where((cond_BxS & drop_B[:, None])[..., None], 0.0, x0_BxSxE)
 
 
 def shares(group_size: int, cfg: Objective) -> tuple[int, int]:
-    """Of a group of N examples: (how many decode, how many of the others take the first pass).
+    """(number of a group's examples that decode, number of the others that take the first pass), by the settings.
 
-    Both are fixed by the settings. A single example cannot be shared out: it decodes where `decode_GxN` says so.
+    A group of one example has no share to decode: `branch_loss` chooses its branch by `decode_GxN`.
     """
     num_decode = round(group_size * cfg.decoder_prob)
     if group_size == 1:
@@ -89,7 +91,7 @@ def shares(group_size: int, cfg: Objective) -> tuple[int, int]:
 
 
 def denoise_input(batch: Batch, draws: Draws, cfg: Objective):
-    """Noisy latent z of the denoise branch and its target velocity (x0 - z) / max(1 - t, t_eps)."""
+    """z = t x0 + (1 - t) scale noise, x0 at the condition, and the target velocity; each (G, N, S, E)."""
     t = draws.t_GxN[..., None, None]
     z = t * batch.x0_GxNxSxE + (1 - t) * draws.noise_GxNxSxE * cfg.denoiser_noise_scale
     z = jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, z)
@@ -97,34 +99,34 @@ def denoise_input(batch: Batch, draws: Draws, cfg: Objective):
 
 
 def decode_input(batch: Batch, draws: Draws, cfg: Objective):
-    """Noisy latent of the decode branch; every position is noised, those of the condition too."""
+    """Noisy latents (G, N, S, E) of the decode branch, also at the condition."""
     share = draws.decoder_lambda_GxNxSx1
     return share * batch.x0_GxNxSxE + (1 - share) * draws.decoder_noise_GxNxSxE * cfg.decoder_noise_scale
 
 
 def velocity(x, z, t, t_eps: float):
-    """Velocity that leads from z (..., S, E) at time t (...) to the estimate x."""
+    """Velocity (x - z) / max(1 - t, t_eps), from z (..., S, E) at time t (...) to the estimate x at time 1."""
     return (x - z) / jnp.maximum(1 - t, t_eps)[..., None, None]
 
 
 def with_estimate(model, z, estimate):
-    """The network's input: z, and the previous estimate beside it if the model is self-conditioned."""
+    """The network's input (..., C): z (..., E), concatenated with the estimate if the model is self-conditioned."""
     return jnp.concatenate([z, estimate], axis=-1) if model.shape.self_cond else z
 
 
-def features_of(model, z, estimate, t, w, decode, key=None):
-    """The network's features (G, N, S, H) of latents and estimates (G, N, S, E) with scalars (G, N)."""
-    inputs = with_estimate(model, z, estimate), t, w, decode
+def features_of(model, z, estimate, scalars, key=None):
+    """The network's features (G, N, S, H) of latents and estimates (G, N, S, E); scalars: t, w and decode, each (G, N)."""
+    inputs = with_estimate(model, z, estimate), *scalars
     x_BxSxC, t_B, w_B, decode_B = (a.reshape(-1, *a.shape[2:]) for a in inputs)
     features = model(x_BxSxC, t_B, w_B if model.shape.num_self_cond_cfg_tokens else None, decode_B, key=key)
     return features.reshape(*z.shape[:3], -1)
 
 
 def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[int, int], key=None):
-    """Mean losses (denoise, decode) of one shared pass; a branch without examples gives 0.
+    """Mean losses (denoise, decode) of one shared pass; 0 for a branch without examples.
 
-    counts: as `shares` gives them. Of each group the first k = counts[0] examples decode, the others denoise, and the
-    first of those, counts[1], take the gradient-free first pass. key: dropout key of the pass that has a gradient.
+    counts: (k, num_first) of `shares`. Of each group the first k examples decode and the others denoise; num_first of
+    these take the gradient-free first pass. key: dropout key of the pass with gradients.
     """
     k, num_first = counts
     G, N, _ = batch.ids_GxNxS.shape
@@ -142,7 +144,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     seen = jnp.concatenate([jnp.zeros_like(dec_batch.x0_GxNxSxE), estimate], axis=1)
     decode = jnp.broadcast_to(jnp.where(jnp.arange(N) < k, 1.0, 0.0), (G, N))
     t = jnp.where(decode == 1.0, 1.0, draws.t_GxN)
-    features = features_of(model, z, seen, t, draws.w_GxN, decode, key)
+    features = features_of(model, z, seen, (t, draws.w_GxN, decode), key)
 
     counted = jnp.maximum(batch.loss_GxNxS.sum(), 1)
     denoise_loss = decode_loss = jnp.zeros(())
@@ -150,7 +152,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
         v = velocity(model.denoise(features[:, k:]), z_den, den_draws.t_GxN, cfg.t_eps)
         if model.shape.self_cond and num_first and model.shape.num_self_cond_cfg_tokens:
             cond_v = v[:, :num_first]
-            if model.shape.proj_dropout and key is not None:  # v_cond is of a pass without dropout
+            if model.shape.proj_dropout and key is not None:  # v_cond is without dropout
                 cond_v = first_pass(model, (*first[:3], first_estimate), cfg.t_eps)[1]
             guided = guided_target(target[:, :num_first], cond_v, uncond_v, first[1])
             target = jnp.concatenate([guided, target[:, num_first:]], axis=1)
@@ -164,9 +166,9 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
 
 
 def first_pass(model, examples, t_eps: float):
-    """Gradient-free pass over (batch, draws, z, estimate): (the self-conditioned ones' next estimate, velocity)."""
+    """Gradient-free pass over (batch, draws, z, estimate): (next estimate where self-conditioned, velocity)."""
     batch, draws, z, estimate = examples
-    features = features_of(model, z, estimate, draws.t_GxN, draws.w_GxN, jnp.zeros_like(draws.t_GxN))
+    features = features_of(model, z, estimate, (draws.t_GxN, draws.w_GxN, jnp.zeros_like(draws.t_GxN)))
     x = jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, model.denoise(features))
     x = jax.lax.stop_gradient(x)
     return jnp.where(draws.self_cond_GxN[..., None, None], x, estimate), velocity(x, z, draws.t_GxN, t_eps)
@@ -179,9 +181,9 @@ def guided_target(target, cond_v, uncond_v, draws: Draws):
 
 
 def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None):
-    """The loss to minimise and its parts {"denoise_loss", "decode_loss"}.
+    """(loss to minimise, {"denoise_loss", "decode_loss"}).
 
-    A batch of one example takes one branch, by its own draw; the other part is NaN.
+    A batch of one example takes the branch that its draw says; the other part is NaN.
     """
     G, N, _ = batch.ids_GxNxS.shape
     if G * N > 1:

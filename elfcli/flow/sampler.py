@@ -1,6 +1,6 @@
-"""Sampling (paper section 6): solve the flow from noise to latents, then decode the latents into tokens.
+"""Sampling (paper, sampling): solve the flow from noise to latents, then decode the latents into tokens.
 
-Solver and network are apart: `solve` takes a function (z, previous estimate, t) -> (estimate, velocity) and a grid.
+`solve` knows no network: it takes a function (z, previous estimate, t) -> (estimate, velocity) and a grid of times.
 Shapes: B batch, S sequence, E latent width, M times.
 """
 
@@ -13,7 +13,7 @@ from elfcli.flow.objective import velocity, with_estimate
 
 
 class Guidance(NamedTuple):
-    """Scales, traced so that every value shares one compilation."""
+    """Guidance scales, traced: all values share one compilation."""
 
     cfg: jax.Array  # classifier-free guidance of the condition
     w: jax.Array  # self-conditioning guidance
@@ -21,10 +21,10 @@ class Guidance(NamedTuple):
 
 class Condition(NamedTuple):
     mask_BxS: jax.Array  # bool: position lies in the condition
-    latents_BxSxE: jax.Array  # read where the mask is on
+    latents_BxSxE: jax.Array  # used where the mask is True
 
     def keep(self, x_BxSxE):
-        """x with the condition's latents put back."""
+        """x, with the condition's latents where the mask is True."""
         return jnp.where(self.mask_BxS[..., None], self.latents_BxSxE, x_BxSxE)
 
     def zero(self, x_BxSxE):
@@ -32,10 +32,11 @@ class Condition(NamedTuple):
 
 
 def solve(predict, z_BxSxE, condition: Condition, grid_BxM, noise_at, gamma):
-    """Latents at time 1, and the last estimate. gamma = 0 is the ODE; greater is the SDE, with an ODE last step.
+    """(latents (B, S, E) at time 1, last estimate). gamma 0: Euler steps of the ODE; above: the SDE, whose steps first
+    go back in time by adding noise, except the last.
 
-    grid: increasing times of each example, from 0; entries after the first 1 are not used, so grids of one length
-    share a compilation. noise_at(i): standard normal noise (B, S, E) of step i, already scaled.
+    grid: increasing times of each example, from 0; entries after the first 1 are ignored, so that grids of one length
+    share a compilation. noise_at(i): normal noise (B, S, E) of step i, already scaled.
     """
     num_steps = jnp.max(jnp.argmax(grid_BxM >= 1.0, axis=1))
 
@@ -84,10 +85,9 @@ def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, 
 
 
 def decode(model, z_BxSxE, guidance: Guidance):
-    """Tokens (B, S) of latents at time 1: one pass with the decode flag on and no previous estimate.
+    """Tokens (B, S) of latents at time 1: one pass with the decode flag and without a previous estimate.
 
-    `model.tokens` takes the most likely ones in chunks of positions: all logits (B, S, V) together take 8 GiB for 64
-    texts of 1,024 tokens.
+    `model.tokens` works in chunks of positions, since all logits (B, S, V) take 8 GiB for 64 texts of 1,024 tokens.
     """
     one_B = jnp.ones(z_BxSxE.shape[0])
     w = one_B * guidance.w if model.shape.num_self_cond_cfg_tokens else None

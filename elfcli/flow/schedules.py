@@ -1,21 +1,21 @@
-"""Distributions of times in training and grids of times for sampling (paper sections 4 and 6)."""
+"""Distributions of times in training and grids of times for sampling (paper, training and sampling)."""
 
 import jax
 import jax.numpy as jnp
 
 
 def logit_normal(key, shape, mean: float, std: float):
-    """sigmoid of a normal draw, float32 in (0, 1)."""
+    """sigmoid(mean + std n) with normal n: float32 of `shape` in (0, 1)."""
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 
 def draw_times(key, shape, schedule: str, mean: float, std: float):
-    """Training times: `logit_normal`, or `uniform` on [0, 1)."""
+    """Training times of `shape`: logit-normal, or uniform on [0, 1)."""
     return logit_normal(key, shape, mean, std) if schedule == "logit_normal" else jax.random.uniform(key, shape)
 
 
 def time_grid(key, num_steps, uniform, mean: float, std: float, length: int):
-    """(length + 1,) times of a sampling run: 0, then num_steps - 1 sorted draws of a logit-normal, then ones.
+    """Sampling times (length + 1,): 0, then num_steps - 1 sorted logit-normal draws, then ones.
 
     uniform: evenly spaced instead. num_steps (at most `length`) and uniform may be traced, so that settings share a
     compilation; the draws do not depend on `length`.

@@ -55,9 +55,7 @@ def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda
     return True
 
 
-def mirror_in_background(
-    previous: threading.Thread | None, run: str | Path, repo: str, **settings
-) -> threading.Thread:
+def mirror_in_background(previous: threading.Thread | None, run: str | Path, repo: str, **settings) -> threading.Thread:
     """Starts `mirror` in a daemon thread and returns the thread; if `previous` still runs, returns that instead."""
     if previous is not None and previous.is_alive():
         return previous

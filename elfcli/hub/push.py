@@ -85,9 +85,7 @@ def files_to_upload(folder: Path) -> list[Path]:
 def report_files(folder: Path, target: Target, report: Report) -> None:
     """Lists the files of the upload with their sizes."""
     sizes = {file: (folder / file).stat().st_size for file in files_to_upload(folder)}
-    where = (
-        target.repo + (f"@{target.revision}" if target.revision else "") + (" (private)" if target.private else "")
-    )
+    where = target.repo + (f"@{target.revision}" if target.revision else "") + (" (private)" if target.private else "")
     report(f"uploading {len(sizes)} files, {sum(sizes.values()):,} bytes, to {where}:")
     for file, size in sizes.items():
         report(f"{size:>14,}  {file.as_posix()}")

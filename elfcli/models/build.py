@@ -10,7 +10,7 @@ from elfcli.parallel.backend import cudnn_attention
 
 
 def compute_dtype(config: Config, platform: str | None = None):
-    """`auto` is bfloat16 on accelerators, float32 on CPU. platform: tpu, gpu or cpu; None: the one that is here."""
+    """The dtype of activations; `auto`: bfloat16 on accelerators, float32 on CPU. platform: None: JAX's default."""
     name = config.training.compute_dtype
     if name == "auto":
         name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
@@ -18,7 +18,7 @@ def compute_dtype(config: Config, platform: str | None = None):
 
 
 def attention_kernel(config: Config, platform: str, dtype) -> str:
-    """`auto` is the fused kernel of the platform, where it has one for this dtype."""
+    """plain, tpu or cudnn; `auto`: the platform's fused kernel, where it has one for this dtype."""
     asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
     if asked not in ("auto", "plain", here):
         raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
@@ -30,18 +30,18 @@ def attention_kernel(config: Config, platform: str, dtype) -> str:
 
 
 def arithmetic(config: Config, platform: str | None = None):
-    """(dtype of activations, attention kernel) that the settings mean on `platform` (None: the one that is here)."""
+    """(dtype of activations, attention kernel) of the settings on `platform`; None: JAX's default."""
     platform = platform or jax.default_backend()
     dtype = compute_dtype(config, platform)
     return dtype, attention_kernel(config, platform, dtype)
 
 
 def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
-    """The network that the settings describe, for `platform` (None: the one that is here)."""
+    """The network that the settings describe, on `platform`; None: JAX's default."""
     platform = platform or jax.default_backend()
     dtype, attention = arithmetic(config, platform)
     remat = config.training.remat
-    if remat == "auto":  # a CPU has memory to spare and no time
+    if remat == "auto":  # on a CPU time is scarcer than memory
         remat = "none" if platform == "cpu" else "dots"
     return ElfShape(
         latent_dim,

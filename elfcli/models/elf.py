@@ -1,4 +1,4 @@
-"""The ELF network: one Transformer that denoises latents and decodes them into tokens (paper section 3).
+"""The ELF network: one Transformer that denoises latents and decodes them into tokens (paper, network).
 
 Shapes: B batch, S text positions, P prefix and mode positions, T = P + S, E latent width, H hidden width,
 V vocabulary.
@@ -34,7 +34,7 @@ normal_002 = nnx.initializers.normal(0.02)
 
 @dataclass(frozen=True)
 class ElfShape:
-    """Everything that decides the network's parameters and arithmetic."""
+    """All sizes and choices that determine the network's parameters and arithmetic."""
 
     latent_dim: int
     vocab_size: int
@@ -62,7 +62,7 @@ class ElfShape:
 
 
 class ScalarEmbedder(nnx.Module):
-    """A scalar per example to an H-vector: 256 cosine and sine features, then a two-layer MLP. Float32."""
+    """Scalars (B,) to vectors (B, H): 256 cosine and sine features, then a two-layer MLP. Float32."""
 
     def __init__(self, hidden: int, *, rngs: nnx.Rngs):
         self.mlp_0 = nnx.Linear(SCALAR_FEATURES, hidden, kernel_init=normal_002, rngs=rngs)
@@ -77,7 +77,7 @@ class ScalarEmbedder(nnx.Module):
 
 
 class TextProjection(nnx.Module):
-    """Latents to hidden states through the bottleneck."""
+    """Latents (B, S, E) to hidden states (B, S, H) through the bottleneck."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         self.proj1 = shape.linear(shape.latent_dim, shape.bottleneck_dim, rngs, use_bias=False)
@@ -88,6 +88,8 @@ class TextProjection(nnx.Module):
 
 
 class Attention(nnx.Module):
+    """Self-attention with RMS-normalised queries and keys and rotary positions."""
+
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         hidden, self.num_heads = shape.hidden_size, shape.num_heads
         self.kernel = shape.attention
@@ -103,11 +105,13 @@ class Attention(nnx.Module):
             apply_rope(rms_norm(y, pairs_apart(norm.weight[...], 1), norm.eps), *rope)
             for y, norm in ((q, self.q_norm), (k, self.k_norm))
         )
-        return self.proj(attention(q, k, v, mask, kernel=self.kernel).reshape(B, T, H))
+        return self.proj(attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _project(self, x_BxTxH):
-        """Queries, keys and values (B, T, 3H). Reordering the weights of the pairs that rotary positions turn costs
-        nothing beside reordering activations, and products of queries and keys do not see it."""
+        """Queries, keys and values (B, T, 3H), those of queries and keys in the order of `apply_rope`.
+
+        The weights are reordered, which is cheaper than reordering activations; products q k do not change.
+        """
 
         def reordered(weights):
             q, k, v = jnp.split(weights, 3, axis=-1)
@@ -157,7 +161,7 @@ class FinalLayer(nnx.Module):
 
 
 class ELF(nnx.Module):
-    """`model(x, t, w, decode)` gives features; `model.denoise` and `model.logits` read them."""
+    """`model(x, t, w, decode)` returns features; `model.denoise` and `model.logits` are the two heads on them."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs):
         self.shape, hidden, latent = shape, shape.hidden_size, shape.latent_dim
@@ -185,9 +189,9 @@ class ELF(nnx.Module):
     def __call__(self, x_BxSxC, t_B, w_B, decode_B, mask_BxS=None, key=None):
         """Features (B, S, H) of the text positions.
 
-        x: noisy latents, and beside them the previous estimate if the model is self-conditioned: C = 2E (else E).
-        w: self-conditioning guidance scales, or None to leave the guidance tokens out.
-        decode: 1 where the example is to be decoded, 0 where it is to be denoised.
+        x: noisy latents, concatenated with the previous estimate if the model is self-conditioned: C = 2E (else E).
+        w: self-conditioning guidance scales; None: without guidance tokens.
+        decode: 1 where the example is decoded, 0 where it is denoised.
         mask: True at text positions that are attended to; None: all. key: dropout key; None: no dropout.
         """
         shape = self.shape
@@ -232,19 +236,19 @@ class ELF(nnx.Module):
         return logits + self.unembed_bias
 
     def tokens(self, features_BxSxH):
-        """The most likely tokens (B, S), without all logits (B, S, V) in memory."""
+        """The most likely tokens (B, S), computed without all logits (B, S, V) in memory."""
         return over_positions(
             lambda chunk: jnp.argmax(self.logits(chunk), axis=-1), self.shape.vocab_size, features_BxSxH
         )
 
 
 def init_params(shape: ElfShape, key) -> dict:
-    """Freshly drawn float32 parameters as a plain nested dict."""
+    """Randomly initialised float32 parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(ELF(shape, rngs=nnx.Rngs(params=key))))
 
 
 def abstract_params(shape: ElfShape) -> dict:
-    """Shapes and dtypes of the parameters, without making them."""
+    """Shapes and dtypes of the parameters, as a nested dict."""
     return nnx.to_pure_dict(nnx.state(abstract(ELF, shape)))
 
 

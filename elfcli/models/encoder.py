@@ -1,4 +1,4 @@
-"""What a frozen encoder is: parameters and a function from tokens to latents."""
+"""Frozen encoders: parameters and a function from tokens to latents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +18,23 @@ class Encoder:
     params: Any
     apply: Callable
     dim: int
-    vocab_size: int  # ids that it can take
+    vocab_size: int  # ids are below it
 
 
 def apply_table(table, ids_BxS, mask_BxSxS):
+    """Latents (B, S, E) of a frozen token table (V, E), which needs no mask."""
     return table[ids_BxS]
 
 
 def apply_t5(shape: T5Shape, params, ids_BxS, mask_BxSxS):
+    """Latents (B, S, E) of a T5 encoder."""
     return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids_BxS, mask_BxSxS)
 
 
 def encoder_mask(cond_BxS, valid_BxS, drop_B):
-    """(B, S, S) bool, rows attend to columns: condition rows to the condition, the others to all valid columns.
+    """(B, S, S) bool, rows attend to columns: condition rows to the condition, other rows to all valid columns.
 
-    Where the condition is dropped, rows outside of it no longer see it.
+    In an example whose condition is dropped (drop_B), other rows do not attend to the condition.
     """
     row, column = cond_BxS[:, :, None], cond_BxS[:, None, :]
     mask_BxSxS = jnp.where(row, column, valid_BxS[:, None, :])

@@ -1,4 +1,4 @@
-"""GPT-2, forward only: the judge of generative perplexity.
+"""GPT-2 (Radford et al. 2019), forward only: the judge of generative perplexity.
 
 Shapes: B batch, T tokens, C model width, N heads, V vocabulary.
 """
@@ -40,7 +40,7 @@ class Gpt2Block(nnx.Module):
         B, T, C = x_BxTxC.shape
         qkv = self.c_attn(self.ln_1(x_BxTxC)).reshape(B, T, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        x_BxTxC += self.c_proj(attention(q, k, v, mask).reshape(B, T, C))
+        x_BxTxC += self.c_proj(attention((q, k, v), mask).reshape(B, T, C))
         return x_BxTxC + self.mlp_proj(nnx.gelu(self.c_fc(self.ln_2(x_BxTxC)), approximate=True))
 
 
@@ -62,7 +62,7 @@ class GPT2(nnx.Module):
         return self.ln_f(x_BxTxC).astype(self.shape.dtype)
 
     def nll(self, features_BxTxC, targets_BxT):
-        """Negative log-likelihood (B, T) of target tokens, float32, without all logits (B, T, V) in memory."""
+        """Negative log-likelihood (B, T) of the targets, float32, computed without all logits (B, T, V) in memory."""
 
         def nll(features, targets):
             weights = self.wte[...].T.astype(features.dtype)

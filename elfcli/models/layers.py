@@ -9,11 +9,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from elfcli.models import tpu_attention
 
 xavier = nnx.initializers.xavier_uniform()
-MOST_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while they are compared or summed
+MOST_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while argmax or logsumexp is computed
 
 
 class RMSNorm(nnx.Module):
@@ -28,6 +29,7 @@ class RMSNorm(nnx.Module):
 
 
 def rms_norm(x, weight, eps: float):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
     x32 = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
     return (x32 * scale * weight).astype(x.dtype)
@@ -36,8 +38,8 @@ def rms_norm(x, weight, eps: float):
 class Linear(nnx.Linear):
     """x @ kernel + bias in `dtype`; parameters are float32.
 
-    gradient_dtype: in which the gradients of kernel and bias are accumulated over the examples, and with that summed
-    over devices. bfloat16 is what JAX's own derivative does where `dtype` is bfloat16.
+    gradient_dtype: in which the gradients of kernel and bias are summed over examples and devices. JAX's own
+    derivative sums them in `dtype`.
     """
 
     def __init__(self, inputs: int, outputs: int, *, gradient_dtype=jnp.float32, **settings):
@@ -45,19 +47,20 @@ class Linear(nnx.Linear):
         self.gradient_dtype = gradient_dtype
 
     def __call__(self, x, kernel=None, bias=None):
-        """kernel and bias: in place of its own."""
+        """x (..., inputs) to (..., outputs). kernel and bias replace the layer's own."""
         dtype = self.dtype or jnp.float32
         kernel = self.kernel[...] if kernel is None else kernel
         if bias is None:
             bias = self.bias[...] if self.bias is not None else jnp.zeros(())
         if self.gradient_dtype != jnp.float32 or dtype == jnp.float32:
             return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
-        return affine(x.astype(dtype), kernel, bias)
+        # Named, since rematerialisation does not see the product inside.
+        return checkpoint_name(affine(x.astype(dtype), kernel, bias), "product")
 
 
 @jax.custom_vjp
 def affine(x, kernel, bias):
-    """x @ kernel + bias in x's dtype, with gradients of kernel and bias in float32."""
+    """x (..., I) @ kernel (I, O) + bias (O,) in x's dtype, with gradients of kernel and bias in float32."""
     return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
@@ -77,7 +80,10 @@ affine.defvjp(_affine_forward, _affine_backward)
 
 
 def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10000.0):
-    """Cosines and sines (num_unturned + length, head_dim / 2); the first `num_unturned` tokens are not turned."""
+    """Cosines and sines (num_unturned + length, head_dim / 2) of rotary positions (Su et al. 2021).
+
+    The first `num_unturned` tokens have position 0: they are not rotated.
+    """
     position_T = jnp.concatenate([jnp.zeros(num_unturned), jnp.arange(length)])
     frequency_D = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
     angle_TxD = position_T[:, None] * frequency_D
@@ -85,14 +91,14 @@ def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10
 
 
 def apply_rope(x_BxTxNxD, cos_TxD, sin_TxD):
-    """Turns the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin). Float32 inside."""
+    """Rotates the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin), computed in float32."""
     a, b = jnp.split(x_BxTxNxD.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos_TxD[:, None], sin_TxD[:, None]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxTxNxD.dtype)
 
 
 def pairs_apart(weights, num_heads: int):
-    """Weights whose last axis holds heads of neighbouring pairs (0 1)(2 3)..., in the order `apply_rope` takes."""
+    """Reorders the last axis, heads of neighbouring pairs (0 1)(2 3)..., to the order that `apply_rope` expects."""
     heads = weights.reshape(*weights.shape[:-1], num_heads, -1, 2)
     return jnp.swapaxes(heads, -1, -2).reshape(weights.shape)
 
@@ -103,13 +109,14 @@ def dropout(x, rate, key):
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, bias=None, scale=None, kernel: str = "plain"):
-    """Softmax attention over all tokens, softmax in float32.
+def attention(qkv, mask=None, bias=None, scale=None, kernel: str = "plain"):
+    """Softmax attention (B, T, N, D) over all tokens, softmax in float32.
 
-    mask: bool, broadcastable to (B, N, T, T), True where attended. scale: of the logits, default 1/sqrt(D).
-    kernel: `tpu` or `cudnn` for the fused kernel of that backend, used where it can: that of TPUs takes mask and bias
-    together or neither, and has no gradient with them.
+    qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True where attended.
+    scale: of the logits, by default 1/sqrt(D). kernel: `tpu` or `cudnn` for the fused kernel of that backend, used
+    where it supports the arguments: that of TPUs takes mask and bias together or neither; with them it has no gradient.
     """
+    q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
     if kernel == "tpu" and tpu_attention.fits(B, T):
@@ -117,18 +124,15 @@ def attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask=None, bias=None, scale=None,
             return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
         if mask is not None and bias is not None:
             return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
-    # cuDNN takes heads of whole 16 bytes up to 128 numbers; ELF-M's 66 stay with XLA.
-    fused: Literal["cudnn"] | None = None
-    if kernel == "cudnn" and bias is None and D % 8 == 0 and D <= 128:
-        fused = "cudnn"
-    return jax.nn.dot_product_attention(
-        q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias=bias, mask=mask, scale=scale, implementation=fused
-    )
+    # cuDNN takes head sizes up to 128 that are multiples of 8; ELF-M's 66 is computed by XLA.
+    fits = bias is None and D % 8 == 0 and D <= 128
+    fused: Literal["cudnn"] | None = "cudnn" if kernel == "cudnn" and fits else None
+    return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale, implementation=fused)
 
 
 def over_positions(function, vocab_size: int, *arrays):
-    """`function` of arrays (B, S, ...), which makes logits, over so many positions at once that these fit MOST_LOGITS
-    on each device."""
+    """`function(*arrays)` of arrays (B, S, ...), computed in chunks of positions: the logits (B, chunk, V) that it
+    makes have at most MOST_LOGITS numbers on each device."""
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
@@ -146,23 +150,24 @@ def over_positions(function, vocab_size: int, *arrays):
 
 
 def stack_blocks(make, depth: int, rngs: nnx.Rngs):
-    """`depth` blocks made by `make(rngs)` as one module whose parameters have a leading layer axis."""
+    """`depth` blocks, each made by `make(rngs)`, as one module whose parameters have a leading layer axis."""
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))
 
 
 REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("attention"),
+        jax.checkpoint_policies.save_only_these_names("attention", "product"),
     ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
 def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
-    """Runs `x = body(block, x, *per_layer)` over stacked blocks, compiled once whatever the depth.
+    """x after `x = body(block, x, *per_layer)` for each of the stacked blocks, in a scan that is compiled once.
 
-    remat: what the backward pass recomputes: `none`, `dots` (all but matmul results) or `full` (whole blocks).
+    xs: arrays with a leading layer axis. remat: what the backward pass recomputes: `none`, `dots` (everything but
+    matrix products and attention) or `full` (whole blocks).
     """
 
     def step(x, layer):
@@ -175,7 +180,7 @@ def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
 
 
 def abstract(network, shape):
-    """`network(shape)` with shapes and dtypes in place of arrays."""
+    """`network(shape)` with shapes and dtypes instead of arrays."""
     return nnx.eval_shape(lambda: network(shape, rngs=nnx.Rngs(0)))
 
 

@@ -1,4 +1,4 @@
-"""T5 encoder (v1.0 with ReLU, v1.1 and later with gated GELU), forward only: it is frozen. SPEC: no dropout.
+"""T5 encoder (Raffel et al. 2020; v1.0 with ReLU, v1.1 with gated GELU): frozen, so forward only and without dropout.
 
 Shapes: B batch, S tokens, E model width, N heads, D head size.
 """
@@ -53,9 +53,8 @@ class T5Block(nnx.Module):
         B, S, _ = x_BxSxE.shape
         normed = self.attn_norm(x_BxSxE)
         q, k, v = (f(normed).reshape(B, S, self.num_heads, -1) for f in (self.q, self.k, self.v))
-        x_BxSxE += self.o(
-            attention(q, k, v, mask, bias=bias_1xNxSxS, scale=1.0, kernel=self.kernel).reshape(B, S, -1)
-        )
+        attended = attention((q, k, v), mask, bias_1xNxSxS, scale=1.0, kernel=self.kernel)
+        x_BxSxE += self.o(attended.reshape(B, S, -1))
         normed = self.mlp_norm(x_BxSxE)
         if self.gated:
             inner = nnx.gelu(self.wi_0(normed), approximate=True) * self.wi_1(normed)
@@ -73,12 +72,10 @@ class T5Encoder(nnx.Module):
         self.final_norm = RMSNorm(shape.d_model, shape.eps)
 
     def __call__(self, ids_BxS, mask):
-        """Latents (B, S, E), float32. mask: (B, S) or (B, S, S) rows attending to columns; nonzero is attended."""
+        """Latents (B, S, E), float32. mask: (B, S), or (B, S, S) of rows that attend to columns; nonzero: attended."""
         shape, S = self.shape, ids_BxS.shape[1]
         mask = (mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]).astype(bool)
-        bucket_SxS = relative_bucket(
-            np.arange(S)[None] - np.arange(S)[:, None], shape.num_buckets, shape.max_distance
-        )
+        bucket_SxS = relative_bucket(np.arange(S)[None] - np.arange(S)[:, None], shape.num_buckets, shape.max_distance)
         bias_1xNxSxS = jnp.moveaxis(self.rel_embedding[bucket_SxS], -1, 0)[None].astype(shape.dtype)
         x_BxSxE = self.embedding[ids_BxS].astype(shape.dtype)
         x_BxSxE = scan_blocks(lambda block, x: block(x, bias_1xNxSxS, mask), x_BxSxE, self.blocks)
@@ -86,15 +83,14 @@ class T5Encoder(nnx.Module):
 
 
 def relative_bucket(relative, num_buckets: int, max_distance: int) -> np.ndarray:
-    """Bidirectional bucket of `key - query`: half of the buckets per sign, of which half exact, half logarithmic.
+    """T5's bucket of each relative position, key - query: half of the buckets for each sign; of these, half for exact
+    distances and half for logarithmic ranges up to max_distance.
 
-    Numpy, so that the compiler's rounding of the logarithm cannot move a distance into another bucket.
+    In numpy: another rounding of the logarithm could move a distance to another bucket.
     """
     half = num_buckets // 2
     exact = half // 2
     distance = np.abs(relative)
-    log_ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(
-        math.log(max_distance / exact)
-    )
+    log_ratio = np.log(np.maximum(distance, 1).astype(np.float32) / exact) / np.float32(math.log(max_distance / exact))
     far = np.minimum(exact + (log_ratio * (half - exact)).astype(np.int32), half - 1)
     return half * (relative > 0) + np.where(distance < exact, distance, far)

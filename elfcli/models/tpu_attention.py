@@ -1,8 +1,8 @@
 """Softmax attention in one TPU kernel: the logits (T, T) of a head never leave the chip's fast memory.
 
-Sequences here are short (about a thousand tokens), so a program holds a head's keys and values whole and softmax
-needs no running maximum. Everything is kept transposed, (D, T): tokens fill the 128 lanes whatever the head size,
-as the projection before it lays them out anyway. Backward recomputes the weights from the saved log-sum-exp.
+Sequences here are short (about a thousand tokens), so the kernel holds all keys and values of a head, and softmax
+needs no running maximum. Arrays are transposed, (D, T), as the projection before stores them: tokens fill the 128
+lanes whatever the head size. The backward pass recomputes the weights from the saved log-sum-exp.
 """
 
 from functools import partial
@@ -14,43 +14,37 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
-MOST_LOGITS = 5 * 2**17  # of a block of queries with all keys: 2.5 MiB each of a few float32 arrays in fast memory
+MOST_LOGITS = 5 * 2**17  # of a block of queries: float32 arrays of 2.5 MiB each, of which a few fit into fast memory
 LANES = 128
 ELEMENTWISE = 5  # scale, maximum, subtraction, sum, division: what XLA counts per logit in plain attention
 Array = jax.Array
 
 
-def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale: float, interpret=False) -> Array:
+def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale: float) -> Array:
     """Attention of all tokens to all tokens, in the inputs' dtype with float32 softmax.
 
     Under a mesh (`jax.set_mesh`) each device runs the kernel on its own examples.
     """
 
     def run(*arrays):
-        return _back(_attention(scale, interpret, *map(_tokens_last, arrays)))
+        return _back(_attention(scale, *map(_tokens_last, arrays)))
 
     return _each_device(run, (True, True, True))(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
 
 
 def frozen_attention(
-    q_BxTxNxD: Array,
-    k_BxTxNxD: Array,
-    v_BxTxNxD: Array,
-    mask: Array,
-    bias_1xNxTxT: Array,
-    scale: float,
-    interpret=False,
+    q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, mask: Array, bias_1xNxTxT: Array, scale: float
 ) -> Array:
-    """The same with a bias of the logits and a mask (True where attended), broadcastable to (B, 1, T, T).
+    """`fused_attention` with a bias of the logits and a mask (True where attended) broadcastable to (B, 1, T, T).
 
-    It has no gradient: the encoder that needs it is frozen.
+    It has no gradient: only the frozen encoder needs it.
     """
     B, T = q_BxTxNxD.shape[:2]
 
     def run(q, k, v, mask_Bx1xTxT, bias):
         inputs = [*map(_tokens_last, (q, k, v)), *(jnp.swapaxes(a, -1, -2) for a in (mask_Bx1xTxT, bias))]
         shapes = [jax.ShapeDtypeStruct(inputs[0].shape, q.dtype)]
-        return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2, interpret)[0])
+        return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2)[0])
 
     mask_Bx1xTxT = jnp.broadcast_to(mask, (B, 1, T, T)).astype(jnp.int8)
     everything = q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask_Bx1xTxT, bias_1xNxTxT
@@ -58,7 +52,7 @@ def frozen_attention(
 
 
 def _each_device(run, by_example: tuple[bool, ...]):
-    """`run` on every device, with its own part of those arguments that are cut by examples."""
+    """`run` on every device, with the device's own part of those arguments that are sharded over examples."""
     if _on_one_device():
         return run
     own, whole = PartitionSpec(_mesh().axis_names), PartitionSpec()
@@ -75,7 +69,7 @@ def _back(x_BxNxDxT):
 
 
 def fits(batch_size: int, length: int) -> bool:
-    """Whether a block of queries and all keys fit into fast memory, and the examples share out over the devices."""
+    """Whether the logits of a block of queries fit into fast memory, and the devices divide the batch."""
     return length * LANES <= MOST_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
 
 
@@ -88,7 +82,7 @@ def _on_one_device() -> bool:
 
 
 def _query_blocks(length: int) -> list[slice]:
-    """As few blocks as fit, equal but for the last, each a whole number of lanes."""
+    """The fewest blocks that fit, of equal size except the last, each a multiple of the lanes."""
     most = min(MOST_LOGITS // length, 4 * LANES) // LANES * LANES
     size = -(-length // -(-length // most) // LANES) * LANES
     return [slice(first, min(first + size, length)) for first in range(0, length, size)]
@@ -111,7 +105,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
         lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
 
 
-def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):
+def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):  # noqa: PLR0913
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     for block in _query_blocks(k_DxT.shape[1]):
         logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale + bias_ref[:, block].astype(jnp.float32)
@@ -121,7 +115,7 @@ def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: flo
         o_ref[:, block] = (_dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ).astype(o_ref.dtype)
 
 
-def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref, *, scale: float):
+def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref, *, scale: float):  # noqa: PLR0913
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
     for block in _query_blocks(k_DxT.shape[1]):
@@ -137,8 +131,8 @@ def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref
     dv_ref[...] = dv_DxT.astype(dv_ref.dtype)
 
 
-def _call(kernel, name: str, inputs, out_shapes, products: int, interpret: bool):
-    """Runs a kernel for every (example, head); `products` of size (T, T, D) are what it computes."""
+def _call(kernel, name: str, inputs, out_shapes, products: int):
+    """Runs a kernel for every (example, head). products: how many products of size (T, T, D) it computes."""
     B, N, D, T = inputs[0].shape
 
     def per_head(array):  # an axis of one is shared: a mask by all heads, a bias by all examples
@@ -156,32 +150,30 @@ def _call(kernel, name: str, inputs, out_shapes, products: int, interpret: bool)
         out_specs=[per_head(a) for a in out_shapes],
         out_shape=out_shapes,
         cost_estimate=work,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20
-        ),
-        interpret=interpret,
+        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20),
         name=name,
     )(*inputs)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attention(scale: float, interpret: bool, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
-    return _forward(scale, interpret, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(scale: float, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
+    return _forward(scale, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT)[0]
 
 
-def _forward(scale, interpret, q, k, v):
-    B, N, _, T = q.shape
-    shapes = [jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
-    out, lse = _call(partial(_forward_kernel, scale=scale), "attention", [q, k, v], shapes, 2, interpret)
-    # Named, so that rematerialisation can keep them: recomputing the forward kernel would cost what it saves.
+def _forward(scale, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
+    qkv = [q_BxNxDxT, k_BxNxDxT, v_BxNxDxT]
+    B, N, _, T = q_BxNxDxT.shape
+    shapes = [jax.ShapeDtypeStruct(q_BxNxDxT.shape, q_BxNxDxT.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
+    out, lse = _call(partial(_forward_kernel, scale=scale), "attention", qkv, shapes, 2)
+    # Named, so that rematerialisation can save them: recomputing the forward kernel would cost more time.
     out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
-    return out, (q, k, v, out, lse)
+    return out, (*qkv, out, lse)
 
 
-def _backward(scale, interpret, saved, do):
+def _backward(scale, saved, do):
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in saved[:3]]
-    kernel = partial(_backward_kernel, scale=scale)
-    return tuple(_call(kernel, "attention_backward", [*saved, do.astype(saved[0].dtype)], shapes, 5, interpret))
+    inputs = [*saved, do.astype(saved[0].dtype)]
+    return tuple(_call(partial(_backward_kernel, scale=scale), "attention_backward", inputs, shapes, 5))
 
 
 _attention.defvjp(_forward, _backward)

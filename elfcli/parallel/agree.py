@@ -1,7 +1,6 @@
-"""Several processes, one per host: joining them, and taking the same decision in all of them.
+"""Agreement between processes (one per host): exchange values, raise the same error, take the same decision.
 
-Values are exchanged through the key-value store of JAX's coordinator, which is there before any device is; nothing
-here computes on devices. With a single process every function is what its name says for one, at no cost.
+Values go through the key-value store of JAX's coordinator, which needs no devices. A single process exchanges nothing.
 """
 
 import itertools
@@ -21,7 +20,7 @@ _exchanges = itertools.count()
 
 
 def leave(text: str, code: int = 1) -> NoReturn:
-    """Prints one line and ends this process at once, whatever its main thread is doing."""
+    """Prints one line and ends this process at once, from any thread."""
     from elfcli.ui.progress import console
 
     if console.is_terminal:
@@ -53,7 +52,7 @@ def this_process() -> int:
 
 
 def gather(value: Any) -> list:
-    """Every process's value (what JSON can hold), in their order. All must call it, in the same order."""
+    """The values (JSON) of all processes, in their order. All must call it, in the same sequence of calls."""
     connection = client()
     if connection is None:
         return [value]
@@ -61,7 +60,8 @@ def gather(value: Any) -> list:
 
     key, pause = f"elf/{next(_exchanges)}/", 0.005
     connection.key_value_set(f"{key}{this_process()}", json.dumps(value))
-    while True:  # polled, so that a signal is heard and no time-out is needed: watch.py ends what waits for the dead
+    # Polled, so that Python handles signals meanwhile. No time-out: if a peer dies, watch.py ends this process.
+    while True:
         found = {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
         if len(found) == jax.process_count():
             return [json.loads(found[process]) for process in range(len(found))]
@@ -70,13 +70,13 @@ def gather(value: Any) -> list:
 
 
 def barrier() -> None:
-    """Waits until all processes are here."""
+    """Waits until all processes have called it."""
     gather(None)
 
 
 @contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """Process 0 does the block alone, the others after it: they find what it made or downloaded."""
+    """Process 0 runs the block first, then the others, which find the files that it made or downloaded."""
     first = this_process() == 0
     if not first:
         barrier()
@@ -86,9 +86,9 @@ def first_goes_ahead() -> Iterator[None]:
 
 
 def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
-    """`load(asked)`, in process 0 first: the others find its downloads, and load the version that it found.
+    """`load(asked)` in process 0, then the same version in the others.
 
-    They differ where `asked` means the newest, of a run that goes on meanwhile.
+    `asked` may mean the newest of a run that is still training, which can change between two processes.
     """
     with first_goes_ahead():
         found = load(asked)
@@ -97,7 +97,7 @@ def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked
 
 
 class SharedError(ElfError):
-    """An error that was raised in all processes at the same place, so that they may go on together."""
+    """An error that all processes raise at the same place, so that they can catch it and go on together."""
 
     def __init__(self, text: str, exit_code: int):
         super().__init__(text)
@@ -105,12 +105,12 @@ class SharedError(ElfError):
 
 
 def is_shared(error: Exception) -> bool:
-    """Whether all processes have met this error at the same place."""
+    """Whether all processes raised this error at the same place."""
     return client() is None or isinstance(error, SharedError)
 
 
 def by_first(compute: Callable[[], Any]) -> Any:
-    """What process 0 computes (what JSON can hold), for all; its ElfError is raised in all."""
+    """The value (JSON) that process 0 computes, in all processes; its ElfError is raised in all."""
     if client() is None:
         return compute()
     value, problem = _attempt(compute) if this_process() == 0 else (None, None)
@@ -121,7 +121,7 @@ def by_first(compute: Callable[[], Any]) -> Any:
 
 
 def everyone(compute: Callable[[], Any]) -> Any:
-    """What this process computes; the ElfError of any process is raised in all."""
+    """The value that this process computes; an ElfError of any process is raised in all."""
     if client() is None:
         return compute()
     value, problem = _attempt(compute)
@@ -139,7 +139,7 @@ def _attempt(compute: Callable[[], Any]) -> tuple[Any, tuple[str, int] | None]:
 
 
 def require_same(what: str, value: dict) -> None:
-    """InputError in all processes where one's values (what JSON can hold) are not those of process 0."""
+    """Raises an error in all processes where the values (JSON) of one differ from those of process 0."""
     first, *others = gather(value)
     for process, other in enumerate(others, 1):
         names = [name for name in first if first[name] != other.get(name)]

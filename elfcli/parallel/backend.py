@@ -1,4 +1,4 @@
-"""What every command that computes sets in JAX before the first computation."""
+"""Settings and abilities of the JAX backend: the cache of compiled programs, cuDNN's attention."""
 
 import os
 from functools import cache, partial
@@ -12,7 +12,7 @@ from elfcli.ui.progress import say
 
 
 def prepare() -> None:
-    """Keeps compiled programs in a cache, so that a resume starts at once; JAX_COMPILATION_CACHE_DIR moves it."""
+    """Sets JAX's cache of compiled programs, so that a resume need not compile; JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax"
@@ -26,11 +26,8 @@ def prepare() -> None:
 
 @cache
 def cudnn_attention(device) -> bool:
-    """Whether cuDNN's fused attention works on a GPU: with CUDA, from compute capability 8.0 on, if it can be built.
-
-    The capability is the least that cuDNN's documentation of its fused attention names. A kernel that cannot be built
-    is reported in one line.
-    """
+    """Whether cuDNN's fused attention works on this GPU: it needs CUDA and, by cuDNN's documentation, compute
+    capability 8.0. A kernel that cannot be compiled is reported in one line."""
     try:
         if "cuda" not in device.client.platform_version.lower() or float(device.compute_capability) < 8.0:
             return False

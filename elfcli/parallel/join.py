@@ -20,10 +20,10 @@ def join(
     process_id: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Joins the other processes where there are some (place.py says how that is found out), before JAX computes.
+    """Connects this process with the others, if there are any (place.py finds out), before JAX computes.
 
-    timeout: seconds in which all have to come. From here on a process that fails or vanishes ends all of them
-    (watch.py). InputError for options that do not go together.
+    timeout: seconds within which all must connect. Afterwards a process that fails or dies ends all others (watch.py).
+    InputError for options that contradict each other.
     """
     timeout = CONNECT_SECONDS if timeout is None else timeout
     place = find_place(os.environ, coordinator, num_processes, process_id)
@@ -33,7 +33,7 @@ def join(
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.config.update("jax_enable_preemption_service", False)  # signals are ours (signals.py)
+    jax.config.update("jax_enable_preemption_service", False)  # stop.py handles signals
     _keep_stdout()
     with _time_limit(timeout, place):
         jax.distributed.initialize(
@@ -42,9 +42,10 @@ def join(
             place.process_id,
             local_device_ids=place.local_devices,
             cluster_detection_method="deactivate" if place.coordinator else None,
-            initialization_timeout=int(timeout) + 60,  # past our limit: JAX aborts where we say what is wrong
+            initialization_timeout=int(timeout)
+            + 60,  # later than our own limit, which explains what is wrong where JAX aborts
         )
-        jax.devices()  # here, so that no process waits for the devices of one that fails later
+        jax.devices()  # now, so that no process waits for the devices of one that fails later
     from elfcli.parallel import watch
 
     watch.start()
@@ -53,7 +54,7 @@ def join(
 
 
 def _keep_stdout() -> None:
-    """Keeps standard output for Python: the CPU's collectives print there how they connect."""
+    """Sends what C++ prints on standard output to /dev/null: gloo prints its connections. Python still prints there."""
     sys.stdout.flush()
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     sys.stdout = os.fdopen(os.dup(1), "w", encoding=encoding, errors=errors, buffering=1)
@@ -64,7 +65,7 @@ def _keep_stdout() -> None:
 
 @contextmanager
 def _time_limit(seconds: float, place: Place) -> Iterator[None]:
-    """Ends the process with one line where the others are not there in time: a failed connection aborts in C++."""
+    """Ends the process with one line where the others do not connect in time; JAX itself would abort in C++."""
     over = threading.Event()
 
     def limit() -> None:
@@ -78,8 +79,6 @@ def _time_limit(seconds: float, place: Place) -> Iterator[None]:
                 time.sleep(0.5)
         yield
     except (RuntimeError, ValueError) as error:
-        raise ElfError(
-            f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})"
-        ) from error
+        raise ElfError(f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})") from error
     finally:
         over.set()

@@ -1,7 +1,7 @@
-"""Devices: a mesh of two axes, and what lies where on it.
+"""A mesh of devices with two axes, and how arrays are sharded over it.
 
-Every device computes its own examples. Along `data` the state (weights, average, optimiser) is repeated, along `fsdp`
-it is cut up, and gathered a layer at a time where it is needed.
+Every device computes its own examples. The state (weights, average, optimiser) is replicated along the axis `data` and
+sharded along `fsdp`; there each layer's weights are gathered when they are needed.
 """
 
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from elfcli.errors import InputError
 
 EXAMPLES = ("data", "fsdp")
-STATE_BYTES = 16  # per weight: the weight, its average, and what the optimiser keeps, float32; gradients come on top
+STATE_BYTES = 16  # per weight, float32: the weight, its average, optimiser state; without gradients
 
 
 def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices=None) -> Mesh:
-    """All devices of all processes as (data, fsdp), those of a process next to each other.
+    """All devices of all processes as (data, fsdp), the devices of a process next to each other.
 
-    fsdp: devices that share one copy of the state. None: 1, or as many as it takes where a copy for `num_params`
-    would fill more than a third of a device's memory. InputError where the devices cannot be divided so.
+    fsdp: devices that share one copy of the state; None: the fewest at which the state of `num_params` weights takes at
+    most a third of each device's memory. InputError where it does not divide the devices.
     """
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp is None:
@@ -33,7 +33,7 @@ def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices=None) -> Mesh:
 
 
 def needed_fsdp(num_params: int, num_devices: int, memory: int | None) -> int:
-    """The least divisor of the devices at which the state takes at most a third of a device's memory (bytes)."""
+    """The smallest such divisor of the number of devices. memory: bytes of a device; None: unknown."""
     if memory is None:
         return 1
     divisors = [count for count in range(1, num_devices + 1) if num_devices % count == 0]
@@ -41,10 +41,10 @@ def needed_fsdp(num_params: int, num_devices: int, memory: int | None) -> int:
 
 
 def device_memory(device) -> int | None:
-    """Bytes of a device's memory, where it says so (accelerators)."""
+    """Bytes of a device's memory; None where it does not report them (CPUs)."""
     try:
         return (device.memory_stats() or {}).get("bytes_limit")
-    except Exception:  # a device that is only compiled for has none
+    except Exception:  # devices of `elf plan` that do not exist here
         return None
 
 
@@ -55,7 +55,7 @@ def process_rows(batch_size: int) -> slice:
 
 
 def by_example(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Arrays cut along an axis of examples, a part for each device."""
+    """Sharding of arrays along their axis of examples, over all devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, EXAMPLES))
 
 
@@ -66,7 +66,7 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def put(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A global array of values that every process holds; unlike device_put it does not compare them."""
+    """A global array from values that every process holds; device_put would compare them first."""
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
@@ -76,8 +76,8 @@ def replicate(tree, mesh: Mesh):
 
 
 def state_shardings(tree, mesh: Mesh):
-    """Where each leaf of a state lies: cut along `fsdp` on its largest axis that can be, except the axis of layers
-    (which the scan over layers walks along); repeated where no axis can be cut."""
+    """The sharding of each leaf of a state: its largest axis that `fsdp` divides is sharded, never the axis of layers,
+    which `scan_blocks` iterates over; replicated where there is no such axis."""
     parts = mesh.shape["fsdp"]
 
     def sharding(path, leaf):
@@ -92,23 +92,23 @@ def state_shardings(tree, mesh: Mesh):
 
 
 def round_up_to_devices(batch_size: int) -> int:
-    """The next batch size that all devices share evenly."""
+    """The batch size, rounded up to a multiple of the devices."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
 
 
 def digest(rows: Sequence) -> str:
-    """A hash of texts or rows of token ids, by which processes compare what they were given."""
+    """A hash of texts or rows of token ids, by which processes compare their input."""
     plain = repr([row if isinstance(row, str) else list(map(int, row)) for row in rows])
     return xxhash.xxh3_64(plain.encode()).hexdigest()
 
 
 def by_row(array: np.ndarray, mesh: Mesh) -> jax.Array:
-    """Rows (B, ...), the same in every process, shared out over the devices."""
+    """The array (B, ...), which every process holds, sharded by its rows over all devices."""
     return put(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
 
 
 def on_devices(tree: Any) -> Any:
-    """Weights that every device holds; what lies on all of them already stays as it is."""
+    """The arrays replicated on all devices; those that are already there are not copied."""
     everywhere, devices = NamedSharding(make_mesh(), PartitionSpec()), set(jax.devices())
 
     def place(leaf: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Which of how many processes this one is: from options or JAX's variables, from SLURM, or from a TPU pod slice."""
+"""The number of processes and of this one: from options or JAX's variables, from SLURM, or from a TPU pod slice."""
 
 import os
 import re
@@ -21,7 +21,7 @@ TPU_WORKERS = "http://metadata.google.internal/computeMetadata/v1/instance/attri
 
 @dataclass(frozen=True)
 class Place:
-    """coordinator: HOST:PORT of process 0; None: JAX finds out, with the rest. local_devices: None for all."""
+    """coordinator: HOST:PORT of process 0; None: JAX detects everything. local_devices: None for all."""
 
     coordinator: str | None = None
     num_processes: int | None = None
@@ -33,7 +33,7 @@ class Place:
         return "this process" if self.process_id is None else f"process {self.process_id} of {self.num_processes}"
 
     def reachable(self) -> bool:
-        """Whether the coordinator takes connections."""
+        """Whether the coordinator accepts connections."""
         if self.coordinator is None:
             return True
         host, _, port = self.coordinator.rpartition(":")
@@ -54,7 +54,7 @@ class Place:
             raise ElfError(f"{self.coordinator}: process 0 cannot listen there ({why}); give another port") from None
 
     def missing(self) -> str:
-        """What did not happen, where joining the others takes too long."""
+        """What went wrong, where connecting takes too long."""
         if self.process_id and not self.reachable():
             return f"the coordinator {self.coordinator} cannot be reached"
         return "not all processes came" + (f" to {self.coordinator}" if self.coordinator else "")
@@ -63,7 +63,7 @@ class Place:
 def find_place(
     environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> Place | None:
-    """Where this process stands; None where nothing says that there are several. InputError for a contradiction."""
+    """This process's place; None for a single process. InputError for options that contradict each other."""
     options = dict(zip(OPTIONS, (coordinator, num_processes, process_id), strict=True))
     given = {name: environ.get(variable) if options[name] is None else options[name]
              for name, variable in OPTIONS.items()}  # fmt: skip
@@ -81,11 +81,9 @@ def find_place(
 
 
 def explicit_place(given: Mapping[str, object]) -> Place | None:
-    """The place that options and variables name; None for a single process."""
-    address, count, index = (
-        str(given["--coordinator"]),
-        *(whole(name, given[name]) for name in ("--num-processes", "--process-id")),
-    )
+    """The place from options and JAX's variables; None for a single process."""
+    address = str(given["--coordinator"])
+    count, index = (whole(name, given[name]) for name in ("--num-processes", "--process-id"))
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdecimal() and 0 < int(port) < 65536) or re.search(r"\s|/", host):
         raise InputError(f"--coordinator {address}: expected HOST:PORT, for example 10.0.0.1:9876")
@@ -104,8 +102,8 @@ def whole(name: str, value: object) -> int:
 
 
 def slurm_place(environ: Mapping[str, str]) -> Place | None:
-    """The place in a SLURM step of several tasks. A task that is alone on its host takes all of its devices, one
-    that shares its host the device of its number there."""
+    """The place in a SLURM step of several tasks. A task alone on its host uses all devices there; one of several uses
+    the device of its local number."""
     try:
         count, index = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"])
         job, step, nodes = int(environ["SLURM_JOB_ID"]), environ["SLURM_STEP_ID"], environ["SLURM_STEP_NODELIST"]
@@ -121,7 +119,7 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
 
 
 def tpu_place(environ: Mapping[str, str]) -> Place | None:
-    """A place that JAX fills in, on a TPU slice of several hosts."""
+    """A place that JAX detects, on a TPU slice of several hosts."""
     workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
     if workers is None and has_tpu() and "TPU_SKIP_MDS_QUERY" not in environ:
         workers = tpu_workers()
@@ -130,7 +128,7 @@ def tpu_place(environ: Mapping[str, str]) -> Place | None:
 
 
 def has_tpu() -> bool:
-    """Whether this machine has TPU chips and the library for them; a machine that only plans for TPUs has not."""
+    """Whether this machine has TPU chips and their library (to plan for TPUs the library is enough)."""
     chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
     return chips and find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
 

@@ -1,4 +1,4 @@
-"""Stop requests: SIGTERM or SIGINT asks the run to finish its step, save and leave; a second leaves at once."""
+"""Stop requests: at the first SIGTERM or SIGINT the run finishes its step, saves and exits; a second one ends it."""
 
 import itertools
 import signal
@@ -18,10 +18,10 @@ from elfcli.ui.progress import say
 
 @contextmanager
 def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None]]:
-    """Yields `requested()`: the name of the signal that asked to stop, or None. Only the main thread gets signals.
+    """Yields `requested()`: the name of the first signal received, or None. Other threads than the main one get none.
 
-    A watcher thread answers at once, whatever the main thread waits for: it prints `notice()` at the first signal and
-    ends the process at the second.
+    A watcher thread handles signals at once, even while the main thread waits for a device: it prints `notice()` at
+    the first and ends the process at the second.
     """
     received: list[str] = []
     if current_thread() is not main_thread():
@@ -57,9 +57,9 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
 
 
 def stop_requested_anywhere(requested: Callable[[], str | None]) -> Callable[[], str | None]:
-    """`requested` for several processes: all of them get the signal that reached any, at the same call.
+    """`requested` for several processes: a signal to any of them is returned in all, at the same call.
 
-    The answer lags by one call: the all-reduce of call n is read at call n + 1, so that no step waits for it.
+    It is returned one call late: the all-reduce of call n is read at call n + 1, so that no step waits for it.
     """
     if jax.process_count() == 1:
         return requested

@@ -1,7 +1,8 @@
-"""All processes end together: one that fails tells the others why, one that vanishes is missed.
+"""When one process fails or dies, all others exit too: their collectives would wait for it forever.
 
-A thread in every process writes a sign of life into the coordinator's key-value store. That of process 0 looks for
-reasons of failures and for processes that have gone silent, prints one line, and tells the others to leave.
+A watcher thread in every process writes a heartbeat to the coordinator's key-value store. That of process 0 reads the
+errors that failing processes report there and finds those whose heartbeat has stopped; then it prints one line and
+tells the others to exit.
 """
 
 import itertools
@@ -13,22 +14,22 @@ from typing import Any, NoReturn
 
 from elfcli.parallel.agree import barrier, client, leave, this_process
 
-PERIOD = 1.0  # seconds between two looks
-GRACE = 1.5  # for the reasons of others, which may be the cause of the first
-SILENT = 40.0  # after which a process is given up
-SILENT_BROKEN = 12.0  # the same once a connection between the processes broke
-LEAVING = 10.0  # for the others to leave, and for a process to be told what to do
+PERIOD = 1.0  # seconds between heartbeats
+GRACE = 1.5  # wait after the first error: another process may report its cause
+SILENT = 40.0  # without a heartbeat: the process counts as dead
+SILENT_BROKEN = 12.0  # the same once another process has reported an error
+LEAVING = 10.0  # time for the others to exit
 BROKEN = re.compile(
     r"gloo|nccl|connection (closed|reset|refused)|broken pipe|coordination|barrier|unavailable|aborted|"
     r"deadline.exceeded|heartbeat|peer",
     re.I,
-)  # what a process says that fails because another one did
+)  # in the error of a process that fails because another one did
 
 _over: threading.Event | None = None
 
 
 def start() -> None:
-    """Starts watching, once this process has joined the others."""
+    """Starts the watcher thread, once this process has joined the others."""
     global _over
     _over = threading.Event()
     threading.Thread(target=_watch, args=(_over,), name="watch", daemon=True).start()
@@ -39,18 +40,18 @@ def watching() -> bool:
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Tells the others why this process fails and waits to be ended with them."""
+    """Reports this process's error to process 0 and waits for the watcher thread to end this process."""
     index = this_process()
     try:
         client().key_value_set(f"elf/failed/{index}", json.dumps([text, code]), allow_overwrite=True)
         time.sleep(SILENT + LEAVING)
-    except (RuntimeError, ValueError):  # no coordinator any more
+    except (RuntimeError, ValueError):  # the coordinator is gone
         pass
     leave(f"process {index}: {text}", code)
 
 
 def finish() -> None:
-    """Waits for the others to get as far, and parts from them."""
+    """Waits until all processes are done, and disconnects."""
     global _over
     import jax
 
@@ -74,7 +75,7 @@ def _watch(over: threading.Event) -> None:
                     _end_all(connection, *verdict)
             else:
                 for _, code in connection.key_value_dir_get("elf/verdict/"):
-                    connection.key_value_set(f"elf/left/{index}", "")
+                    connection.key_value_set(f"elf/exited/{index}", "")
                     leave("", int(code))
             lost = None
         except (RuntimeError, ValueError):
@@ -84,23 +85,23 @@ def _watch(over: threading.Event) -> None:
 
 
 class Judge:
-    """Process 0's view of the others."""
+    """What process 0 knows of the others: decides whether the run must end, and why."""
 
     def __init__(self) -> None:
-        self.heard: dict[int, tuple[str, float]] = {}  # last sign of life, and when it was new
+        self.heartbeats: dict[int, tuple[str, float]] = {}  # last heartbeat, and when it changed
         self.failing: float | None = None
 
     def verdict(self, connection: Any) -> tuple[str, int, set[int]] | None:
-        """(line, exit code, processes that cannot hear it) once it is clear why the run cannot go on."""
+        """(line to print, exit code, dead processes), or None as long as the run can continue."""
         import jax
 
         now = time.monotonic()
-        signs = {number(name): text for name, text in connection.key_value_dir_get("elf/alive/")}
+        beats = {number(name): text for name, text in connection.key_value_dir_get("elf/alive/")}
         for process in range(jax.process_count()):
-            sign = signs.get(process, "")
-            if process not in self.heard or self.heard[process][0] != sign:
-                self.heard[process] = sign, now
-        silence = {process: now - since for process, (_, since) in self.heard.items()}
+            beat = beats.get(process, "")
+            if process not in self.heartbeats or self.heartbeats[process][0] != beat:
+                self.heartbeats[process] = beat, now
+        silence = {process: now - since for process, (_, since) in self.heartbeats.items()}
         failed = {number(name): json.loads(text) for name, text in connection.key_value_dir_get("elf/failed/")}
         if failed and self.failing is None:
             self.failing = now
@@ -116,9 +117,7 @@ class Judge:
             return (f"process {process}: {text}" if process else text), code, silent
         if silent - failed.keys():
             process = min(silent - failed.keys())
-            text = (
-                f"process {process}: gone without a word {silence[process]:.0f} s ago (killed, or its host is down)"
-            )
+            text = f"process {process}: gone without a word {silence[process]:.0f} s ago (killed, or its host is down)"
             return f"{text}; a training run goes on with `elf resume`", 1, silent
         return None
 
@@ -128,15 +127,15 @@ def number(name: str) -> int:
 
 
 def _end_all(connection: Any, text: str, code: int, silent: set[int]) -> NoReturn:
-    """Tells the others to leave, waits until they did, and leaves: the coordinator goes last."""
+    """Tells the others to exit, waits until they have, and exits last, since it is the coordinator."""
     import jax
 
     connection.key_value_set("elf/verdict/0", str(code))
     expected = set(range(1, jax.process_count())) - silent
     deadline = time.monotonic() + LEAVING
     while time.monotonic() < deadline:
-        if expected <= {number(name) for name, _ in connection.key_value_dir_get("elf/left/")}:
+        if expected <= {number(name) for name, _ in connection.key_value_dir_get("elf/exited/")}:
             break
         time.sleep(0.1)
-    time.sleep(0.2)  # what wrote its name is about to leave
+    time.sleep(0.2)  # a process writes its name just before it exits
     leave(text, code)

@@ -1,13 +1,14 @@
-"""Checkpoints with Orbax: written beside and renamed into place, `keep` deep, in parts that can be read alone.
+"""Checkpoints with Orbax, which writes a temporary folder and renames it; the newest `keep` are kept.
 
-A checkpoint holds the parts `params`, `ema` and `rest` (step, optimiser state, key, metric sums). Saving goes on
-while training does; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
+A checkpoint has three parts that can be read separately: `params`, `ema` and `rest` (step, optimiser state, key, metric
+sums). Saving is asynchronous; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
 """
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +26,7 @@ PARTS = ("params", "ema", "rest")
 
 @contextmanager
 def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The run's checkpoints, to save `keep` of; a save under way is finished at the end."""
+    """The manager of the run's checkpoints, which keeps the newest `keep`; at the end the last save is finished."""
     if (run / CHECKPOINT_FOLDER).exists() and not (run / CHECKPOINT_FOLDER).is_dir():
         raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file where the folder of checkpoints should be; move it away")
     several = ocp.options.AsyncOptions(barrier_sync_fn=wait_for_others) if jax.process_count() > 1 else None
@@ -36,7 +37,7 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
     try:
         yield manager
     except BaseException as error:
-        # Closing waits for the other processes, which do not know yet that this one failed.
+        # Closing would wait for the other processes, which do not know yet that this one failed.
         if jax.process_count() == 1 or isinstance(error, Stopped):
             manager.close()
         raise
@@ -44,7 +45,7 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
 
 
 def wait_for_others(*, key: str, timeout_ms: int) -> None:
-    """The barrier of Orbax's threads; one whose save failed raises it here, instead of waiting to be waited for."""
+    """The barrier of Orbax's threads. Where this process's save failed the error is raised instead of waiting."""
     failed = sys.exc_info()[1]
     if failed is not None:
         raise failed
@@ -52,21 +53,21 @@ def wait_for_others(*, key: str, timeout_ms: int) -> None:
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Finishes and seals the save before, and starts saving `state`. The run's earlier checkpoints stay intact.
-
-    ElfError says why a save failed, perhaps the one before.
-    """
+    """Finishes and seals the previous save, and starts saving `state`. ElfError says why one of the two failed; the
+    earlier checkpoints stay intact."""
     finish(manager)
-    rest = state._replace(params=None, ema=None)._asdict()
-    parts = {"params": state.params, "ema": state.ema, "rest": rest}
-    args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts.items()})
-    with told(manager):
+    args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts_of(state).items()})
+    with save_errors(manager):
         manager.save(int(state.step), args=args)
 
 
+def parts_of(state: TrainState) -> dict[str, Any]:
+    return {"params": state.params, "ema": state.ema, "rest": state._replace(params=None, ema=None)._asdict()}
+
+
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits for the save under way and seals the newest checkpoint; ElfError says why it could not be saved."""
-    with told(manager):
+    """Waits for the current save and seals the newest checkpoint; ElfError says why it could not be saved."""
+    with save_errors(manager):
         manager.wait_until_finished()
         newest = manager.latest_step()
         if newest is not None and is_first_process():
@@ -74,8 +75,8 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 
 @contextmanager
-def told(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turns what saving raises into one line that names the last good checkpoint."""
+def save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turns any error of saving into an ElfError that names the last good checkpoint."""
     try:
         yield
     except Exception as error:  # a full disk is an OSError or, from TensorStore, a ValueError; Orbax has its own
@@ -88,17 +89,17 @@ def told(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """The deepest cause's words: Orbax wraps what the system said."""
+    """The text of the innermost cause: Orbax wraps the system's errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)[:300]
 
 
 def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainState) -> tuple[TrainState, int] | None:
-    """(state, step) of the newest checkpoint, laid out as `like`; None where there is none yet.
+    """(state, step) of the newest checkpoint, with the shardings of `like`; None where there is none yet.
 
-    ElfError where it is damaged, unless `fallback`: then the newest intact one is taken, what it costs is said, and
-    the damaged ones are moved to `checkpoints/damaged-STEP`.
+    ElfError where it is damaged, unless `fallback`: then the newest intact one is restored, a warning says how many
+    steps are lost, and the damaged ones are moved to `checkpoints/damaged-STEP`.
     """
     folder = Path(manager.directory)
     step, damaged = by_first(lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback))
@@ -116,14 +117,14 @@ def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainSt
 
 
 def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int | None, list[int]]:
-    """(step, damaged ones before it) of the first of `steps` that is intact; None where there are none at all."""
+    """(first of `steps` that is intact, damaged ones before it); (None, []) where there are no steps."""
     damaged: list[int] = []
     for step in steps:
         problem = seal.damage(folder / str(step)) or unreadable(folder / str(step))
         if problem is None:
             return step, damaged
         if not fallback:
-            raise ElfError(f"{problem}; nothing was changed, {way_on(folder, steps[len(damaged) + 1 :])}")
+            raise ElfError(f"{problem}; nothing was changed, {advice(folder, steps[len(damaged) + 1 :])}")
         say(f"warning: {problem}")
         damaged.append(step)
     if damaged:
@@ -132,7 +133,7 @@ def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int |
 
 
 def unreadable(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint that was never sealed, found by reading it; None for a sealed one."""
+    """The problem of a checkpoint that was never sealed, found by reading it; None for a sealed one."""
     if seal.is_sealed(checkpoint):
         return None
     try:
@@ -143,7 +144,8 @@ def unreadable(checkpoint: Path) -> str | None:
     return None
 
 
-def way_on(folder: Path, older: list[int]) -> str:
+def advice(folder: Path, older: list[int]) -> str:
+    """How to continue where the newest checkpoint is damaged."""
     whole = [step for step in older if seal.damage(folder / str(step)) is None]
     if not whole:
         return "and no earlier checkpoint is there"
@@ -151,7 +153,7 @@ def way_on(folder: Path, older: list[int]) -> str:
 
 
 def unused(path: Path) -> Path:
-    """The path, numbered where it is taken."""
+    """The path, with a number where it exists already."""
     number, free = 1, path
     while free.exists():
         number, free = number + 1, path.with_name(f"{path.name}-{number + 1}")
@@ -160,12 +162,7 @@ def unused(path: Path) -> Path:
 
 def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> TrainState:
     """The state saved at `step`, with the shapes and shardings of `like`. ElfError where it cannot be read whole."""
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    parts = {
-        "params": abstract.params,
-        "ema": abstract.ema,
-        "rest": abstract._replace(params=None, ema=None)._asdict(),
-    }
+    parts = parts_of(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
     try:
         found = manager.restore(step, args=args)
@@ -176,7 +173,7 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
 
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
-    """(weights as numpy arrays, step) of the newest checkpoint or of `step`; the moving average by default."""
+    """(weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
     folder = (run / CHECKPOINT_FOLDER).absolute()
     steps = steps_of(run)
     if not steps:
@@ -190,7 +187,7 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
 
 
 def read_alone(path: Path) -> dict:
-    """One part of a checkpoint as numpy arrays, read by this process for itself. ElfError where it is damaged."""
+    """One part of a checkpoint as numpy arrays, read without the other processes. ElfError where it is damaged."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"

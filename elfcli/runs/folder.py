@@ -1,12 +1,12 @@
-"""The run folder: what it holds, and how each file gets there whole.
+"""The run folder. Its files are written whole: a crash leaves the old or the new version.
 
 config.toml        the resolved configuration, every value with its origin; reproduces the run
 data.json          fingerprint and size of the training data (not in runs of 0.1.0)
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
-checkpoints/STEP/  Orbax checkpoints, each with the sizes and hashes of its files
-.lock              held by the process that trains; says which
+checkpoints/STEP/  Orbax checkpoints, each with a manifest of its files' sizes and hashes
+.lock              locked by the process that trains; names it
 """
 
 import json
@@ -32,16 +32,8 @@ LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
 PACKAGES = (
-    "elfcli",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "datasets",
-    "transformers",
-    "numpy",
+    *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
+    *("grain", "datasets", "transformers", "numpy"),
 )
 
 
@@ -62,7 +54,7 @@ def chosen_step(name: str | Path, steps: Collection[int], step: int | None) -> i
 
 
 def check_new(folder: Path) -> None:
-    """InputError where a new run cannot be made. Hidden files do not count: a start that was killed leaves some."""
+    """InputError where a new run cannot be created. Hidden files are allowed: a killed start leaves some."""
     if is_run(folder):
         raise InputError(
             f"{folder} already holds a run; continue it with `elf resume {folder}`, or give another --output"
@@ -73,7 +65,7 @@ def check_new(folder: Path) -> None:
 
 
 def create_run(folder: Path, config_text: str) -> None:
-    """Makes a new run folder. InputError where one exists, or where the folder holds something else."""
+    """Creates a run folder. InputError where one exists, or where the folder holds something else."""
     check_new(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +81,7 @@ def require_run(folder: Path) -> None:
 
 
 def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None = None) -> None:
-    """Puts down that the run goes on from `step`, with new settings (text of config.toml) where there are some."""
+    """Records that the run continues from `step`. new_config: text of config.toml, where settings have changed."""
     if new_config is not None:
         write_whole(folder / CONFIG_FILE, new_config)
     record_environment(folder)
@@ -98,11 +90,11 @@ def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Puts the tokenizer into the run, whole or not at all; one that is there stays as it is."""
+    """Saves the tokenizer in the run, whole or not at all, unless there is one already."""
     place, part = folder / TOKENIZER_FOLDER, folder / f".{TOKENIZER_FOLDER}.part"
     if place.exists():
         return
-    shutil.rmtree(part, ignore_errors=True)  # of a start that was killed
+    shutil.rmtree(part, ignore_errors=True)  # a killed start leaves one
     tokenizer.save_pretrained(str(part))
     part.rename(place)
 
@@ -128,19 +120,15 @@ def require_same_data(folder: Path, data: dict, where: str) -> None:
 
 def record_environment(folder: Path) -> None:
     """Adds this start to environment.json."""
-    path = folder / ENVIRONMENT_FILE
-    starts = recorded_starts(folder)
-    starts.append(
-        {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": ["(left out: a secret)" if holds_secret(word) else word for word in sys.argv],
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "packages": {name: _version(name) for name in PACKAGES},
-            "git": git_state(),
-        }
-    )
-    write_whole(path, json.dumps(starts, indent=1) + "\n")
+    start = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": ["(left out: a secret)" if holds_secret(word) else word for word in sys.argv],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_state(),
+    }
+    write_whole(folder / ENVIRONMENT_FILE, json.dumps([*recorded_starts(folder), start], indent=1) + "\n")
 
 
 def recorded_starts(folder: Path) -> list[dict]:
@@ -163,13 +151,11 @@ def _version(package: str) -> str | None:
 
 
 def git_state() -> dict | None:
-    """Commit and whether anything differs from it, of the checkout the code runs from; None outside of one."""
+    """Commit of the checkout that this code runs from, and whether files differ from it; None without a checkout."""
 
     def git(*args):
         where = Path(__file__).parent
-        return subprocess.run(
-            ["git", *args], cwd=where, capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+        return subprocess.run(["git", *args], cwd=where, capture_output=True, text=True, check=True, timeout=10).stdout
 
     try:
         return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain").strip())}
@@ -178,7 +164,7 @@ def git_state() -> dict | None:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """The logged steps, in order; a last line cut short by a crash is left out. ElfError where another is damaged."""
+    """The logged steps, in order, without a last line that a crash cut short. ElfError where another is damaged."""
     path = folder / METRICS_FILE
     rows: list[dict] = []
     lines = path.read_bytes().splitlines() if path.is_file() else []
@@ -193,7 +179,7 @@ def read_metrics(folder: Path) -> list[dict]:
 
 
 def truncate_metrics(folder: Path, step: int) -> None:
-    """Drops the lines after `step`: a resumed run writes them again."""
+    """Removes the lines after `step`, since a resumed run writes them again."""
     kept = [json.dumps(row) + "\n" for row in read_metrics(folder) if row["step"] <= step]
     write_whole(folder / METRICS_FILE, "".join(kept))
 

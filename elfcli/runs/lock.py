@@ -1,6 +1,6 @@
-"""One process per run folder: `RUN/.lock` is held while training, and released by the system when the process ends.
+"""One process per run folder: the process that trains locks `RUN/.lock`; the system unlocks it when the process ends.
 
-The file stays and says who held it last; only the lock on it counts.
+The file stays and names the process that locked it last.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from elfcli.ui.progress import is_first_process, say
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the run folder, from the first process of the run. ElfError says who holds it already."""
+    """Locks the folder, in process 0. ElfError names the process that holds the lock already."""
     if not is_first_process():
         yield
         return
@@ -33,19 +33,16 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError as error:
             say(f"warning: {folder} cannot be locked ({error.strerror}): make sure that nothing else trains in it")
         file.truncate(0)
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}) + "\n")
+        since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
         file.flush()
         yield
 
 
-def now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
 def holder(path: Path) -> str:
-    """Who holds the lock, as they wrote it."""
+    """The process that holds the lock, as the file names it."""
     try:
         who = json.loads(path.read_text(encoding="utf-8"))
         return f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, ValueError, KeyError, TypeError):  # it has the lock, but has not written yet
+    except (OSError, ValueError, KeyError, TypeError):  # it has locked the file, but not written yet
         return "another process"

@@ -1,6 +1,6 @@
-"""What a checkpoint's files were when it was complete: `STEP/elf_manifest.json` with the size and hash of each.
+"""The seal of a complete checkpoint, `STEP/elf_manifest.json`: size and hash of each of its files.
 
-Orbax and its storage notice some damage by themselves; a bit flipped in an array that is not compressed they may not.
+Orbax notices some damage by itself, but not always a flipped bit in an uncompressed array.
 """
 
 import json
@@ -14,8 +14,8 @@ MANIFEST_FILE = "elf_manifest.json"
 
 
 def seal(checkpoint: Path) -> None:
-    """Writes the manifest of a complete checkpoint that has none."""
-    if not (checkpoint / MANIFEST_FILE).exists():
+    """Writes the manifest of a complete checkpoint, unless there is one."""
+    if not is_sealed(checkpoint):
         files = {str(path.relative_to(checkpoint)): record(path) for path in files_of(checkpoint)}
         write_whole(checkpoint / MANIFEST_FILE, json.dumps({"files": files}, indent=1) + "\n")
 
@@ -25,8 +25,8 @@ def is_sealed(checkpoint: Path) -> bool:
 
 
 def damage(checkpoint: Path, part: str = "") -> str | None:
-    """The first thing wrong with a checkpoint (or with its `part`), with the file's name; None where it is intact, or
-    where no manifest says what it was: the process died between saving and sealing."""
+    """The first damaged file of a checkpoint (or of its `part`), and how; None where it is intact, or has no manifest
+    since the process died before sealing it."""
     file = checkpoint / MANIFEST_FILE
     if not file.exists():
         return None
@@ -54,9 +54,8 @@ def files_of(checkpoint: Path) -> list[Path]:
 
 def record(path: Path) -> tuple[int, str]:
     """(bytes, hash) of a file."""
-    digest, size = xxhash.xxh3_128(), 0
+    digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while chunk := file.read(1 << 22):
             digest.update(chunk)
-            size += len(chunk)
-    return size, digest.hexdigest()
+        return file.tell(), digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The state of a training run, which a checkpoint holds whole."""
+"""The state of a training run: what a checkpoint saves."""
 
 from typing import Any, NamedTuple
 
@@ -12,4 +12,4 @@ class TrainState(NamedTuple):
     opt_state: Any
     key: jax.Array  # key data, uint32
     totals: dict[str, jax.Array]  # per metric (sum, count) since the last logged step
-    skipped_in_a_row: jax.Array  # steps with a loss or gradient that was not finite, up to now
+    skipped_in_a_row: jax.Array  # latest steps in sequence whose loss or gradients were not finite, int32

@@ -1,4 +1,4 @@
-"""What `elf train` fills in where it was told nothing: task, run folder and data. Each is said in one line."""
+"""The task, run folder and data that `elf train` chooses where none is given; each choice is reported in one line."""
 
 from pathlib import Path
 
@@ -18,20 +18,18 @@ DEFAULT_TASK = "owt"
 
 
 def needs_task(resolved: Resolved, has_files: bool) -> bool:
-    """Whether nothing says what to train on, so that the default task's recipe is taken."""
+    """Whether neither task, data nor settings file is given, so that the default task is trained."""
     data = resolved.config.data
     return data.task is None and data.data_path is None and not has_files
 
 
 def with_output(resolved: Resolved) -> tuple[Resolved, Path]:
-    """The run folder, `runs/<task>-<model>` where none was given."""
-    given = resolved.config.training.output_dir
-    if given is not None:
-        return resolved, Path(given)
+    """The run folder, by default `runs/<task>-<model>`."""
     config = resolved.config
-    folder = Path("runs") / "-".join(name for name in (config.data.task, config.network.model) if name)
-    if folder == Path("runs"):
-        folder /= "elf"
+    if config.training.output_dir is not None:
+        return resolved, Path(config.training.output_dir)
+    names = [name for name in (config.data.task, config.network.model) if name]
+    folder = Path("runs") / ("-".join(names) or "elf")
     if is_run(folder):
         raise InputError(f"{folder} already holds a run; continue it with `elf resume {folder}`, or give --output")
     say(f"no --output: the run goes to {folder}")
@@ -39,8 +37,11 @@ def with_output(resolved: Resolved) -> tuple[Resolved, Path]:
 
 
 def with_data(resolved: Resolved) -> Resolved:
-    """Absolute data paths; where no data was given, what `elf tokenize --task` wrote here, else the task's own:
-    generated for a toy task, the published data set for others."""
+    """The settings with absolute data paths.
+
+    Where no data is given: what `elf tokenize --task` wrote here, else generated data of a toy task, else the published
+    data set.
+    """
     data = resolved.config.data
     preset = resolved.origins["data_path"].layer == "task preset"
     if data.task is not None and (data.data_path is None or preset):
@@ -91,7 +92,7 @@ def rounded(column: TokenColumn, percentile: int) -> int:
 
 
 def with_local_data(resolved: Resolved) -> Resolved:
-    """The settings with the data of the task that lies here, where none were given."""
+    """The settings with the task's data folder, where there is one here and no data is given."""
     data = resolved.config.data
     if data.task is None or (data.data_path is not None and resolved.origins["data_path"].layer != "task preset"):
         return resolved
@@ -100,7 +101,7 @@ def with_local_data(resolved: Resolved) -> Resolved:
 
 
 def with_folder(resolved: Resolved, folder: Path) -> Resolved:
-    """The settings with a local data folder; a preset's evaluation data gives way to its validation split."""
+    """The settings with a local data folder, whose validation split replaces a preset's evaluation data."""
     if resolved.origins["eval_data_path"].layer == "task preset" and (folder / "validation").is_dir():
         resolved = changed(resolved, "data", "chosen by elf", eval_data_path=None)
     return changed(resolved, "data", "chosen by elf", data_path=str(folder))

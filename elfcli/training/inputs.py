@@ -1,4 +1,4 @@
-"""What a run reads: its examples, tokenizer and frozen encoder, opened and checked before anything is written."""
+"""The inputs of a run: examples, tokenizer and frozen encoder, checked before anything is written."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -8,15 +8,8 @@ import jax
 import numpy as np
 
 from elfcli.config.schema import Config
+from elfcli.data import folder as data
 from elfcli.data.batches import collate
-from elfcli.data.folder import (
-    Examples,
-    eos_id,
-    load_examples,
-    pad_id,
-    recorded_tokenizer,
-    vocab_size,
-)
 from elfcli.errors import InputError
 from elfcli.evaluation.examples import evaluation_examples
 from elfcli.hub.encoder import load_encoder
@@ -29,41 +22,39 @@ from elfcli.ui.progress import say
 class Inputs:
     """collate: from a list of examples to the arrays of a batch."""
 
-    examples: Examples
+    examples: data.Examples
     tokenizer: Any
     encoder: Encoder
     collate: partial
 
 
-def open_examples(config: Config) -> Examples:
+def open_examples(config: Config) -> data.Examples:
     """The training data."""
     if config.data.data_path is None:
-        raise InputError(
-            "no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own"
-        )
-    return load_examples(config.data.data_path, "train")
+        raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
+    return data.load_examples(config.data.data_path, "train")
 
 
-def open_inputs(config: Config, examples: Examples, tokenizer) -> Inputs:
+def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
     """Opens and checks everything else that the settings name, before anything is written."""
-    vocab = vocab_size(tokenizer)
+    vocab = data.vocab_size(tokenizer)
     if config.evaluation.online_eval and config.data.max_input_length:
         evaluation_examples(config)
     together = partial(
         collate,
         max_length=config.data.max_length,
         max_input_length=config.data.max_input_length,
-        pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
+        pad_id=data.pad_id(tokenizer) if config.data.pad_token == "pad" else data.eos_id(tokenizer),
     )
     return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together)
 
 
-def tokenizer_of(config: Config, examples: Examples) -> str:
-    """The tokenizer that was named, else the one recorded with the data, else that of the T5 encoder."""
+def tokenizer_of(config: Config, examples: data.Examples) -> str:
+    """The tokenizer of the settings, else the one recorded with the data, else that of the T5 encoder."""
     if config.data.tokenizer_name is not None:
         return config.data.tokenizer_name
     try:
-        return recorded_tokenizer(examples)
+        return data.recorded_tokenizer(examples)
     except InputError:
         if config.encoder.encoder_model_name == "embedding":
             raise
@@ -71,7 +62,7 @@ def tokenizer_of(config: Config, examples: Examples) -> str:
 
 
 def measured_latents(config: Config, inputs: Inputs, num_examples: int = 1024) -> dict[str, float]:
-    """Values of latent_mean and latent_std, where they are `measure`: over the first examples' latents."""
+    """latent_mean and latent_std, where the settings say `measure`: of the first examples' latents."""
     asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
     if not asked:
         return {}

@@ -17,7 +17,7 @@ class RunLength:
 
 
 def run_length(config: Config, num_examples: int) -> RunLength:
-    """The length of a run over `num_examples`. InputError where it is less than a step."""
+    """The length of a run on `num_examples`. InputError where it is less than a step."""
     training, optimization = config.training, config.optimization
     epoch_steps = steps_per_epoch(num_examples, config.global_batch) / optimization.grad_accum_steps
     total = training.steps or int(training.epochs * epoch_steps)
@@ -31,5 +31,5 @@ def run_length(config: Config, num_examples: int) -> RunLength:
 
 
 def steps_between(epochs: float, epoch_steps: float) -> int:
-    """Whole steps in so many epochs, at least one; 0 for 0 epochs."""
+    """The steps of so many epochs, rounded, at least one; 0 for 0 epochs."""
     return max(round(epochs * epoch_steps), 1) if epochs else 0

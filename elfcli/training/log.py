@@ -1,4 +1,4 @@
-"""The log of a run: a line of metrics.jsonl per logged step, and the same figures to a tracker where one is set."""
+"""The log of a run: writes a line of metrics.jsonl per logged step, and sends the same figures to the tracker."""
 
 import time
 from collections import deque
@@ -16,24 +16,28 @@ from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import is_first_process, number, say
 
 SPIKE_LINES, SPIKE_FROM, SPIKE_FACTOR = 20, 10, 8.0
-"""Lines that a loss is compared with, how many there must be, and how many times their spread is a spike."""
+"""Number of last lines that a loss is compared with, the fewest needed, and the multiple of their spread that is a
+spike."""
 
 
 class Log:
-    """Writes a line of metrics.jsonl, means over the steps since the last one, and returns it for the terminal."""
+    """Logs means over the steps since the last line. done: steps done, counted by the loop."""
 
     def __init__(self, config: Config, epoch_steps: float, folder: Path, schedule, start: int):
         self.config, self.epoch_steps, self.folder, self.schedule = config, epoch_steps, folder, schedule
         self.track = open_tracker(config, folder)
         self.done = self.last = start
         self.clock = time.monotonic()
-        # From the file, so that a resumed run marks the same lines as one that was never stopped.
+        # Read from the file, so that a resumed run marks the same spikes as one that was never stopped.
         rows = run.read_metrics(folder) if is_first_process() else []
         self.losses = deque((row.get("loss") for row in rows), SPIKE_LINES)
 
     def write(self, totals) -> str:
-        """`skipped` counts the steps, since the last line, whose loss or gradients were not finite. `spike` is there,
-        and true, where the loss is far above that of the lines before."""
+        """Writes a line and returns it as text for the terminal.
+
+        `skipped`: steps since the last line whose loss or gradients were not finite. `spike`: true, and present only,
+        where the loss is far above that of the lines before.
+        """
         totals = jax.device_get(totals)
         skipped = totals.pop("skipped")
         means = {name: float(total) / float(count) if count else None for name, (total, count) in totals.items()}
@@ -62,17 +66,17 @@ class Log:
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
 
     def evaluation(self, figures: dict[str, float]) -> None:
-        """Gives the tracker what an evaluation measured; one that failed gets a line of metrics.jsonl."""
+        """Sends the figures of an evaluation to the tracker; one that failed is also written to metrics.jsonl."""
         if is_first_process() and FAILED in figures:
             run.append_metrics(self.folder, {"step": self.done} | figures)
         self.track(self.done, figures)
 
 
 def usual_loss(losses: Sequence[float | None]) -> float | None:
-    """What a loss after these is at most, unless it is a spike: their median and SPIKE_FACTOR times their spread.
+    """The largest next loss that is no spike: the median of these plus SPIKE_FACTOR times their spread.
 
-    The spread is the median absolute deviation, at least a hundredth of the median. Lines without a finite loss are
-    left out; None where too few are left.
+    The spread is the median absolute deviation, at least a hundredth of the median. Losses that are not finite are
+    ignored; None where too few are finite.
     """
     known = [loss for loss in losses if loss is not None and isfinite(loss)]
     if len(known) < SPIKE_FROM:

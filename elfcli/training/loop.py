@@ -1,7 +1,6 @@
-"""Training as one story: start or continue, step, log, save, evaluate.
+"""The training loop: restore or initialise, step, log, save, evaluate.
 
-Several processes run it together (docs/pods.md): process 0 writes files and prints, and what is decided from files is
-decided by it for all.
+With several processes (docs/pods.md) all run this loop; process 0 alone writes files and prints.
 """
 
 from collections.abc import Callable
@@ -40,17 +39,11 @@ from elfcli.ui.progress import is_first_process, progress, say
 
 
 def train(
-    resolved: Resolved,
-    inputs: Inputs,
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    fallback: bool = False,
-    new_settings: bool = False,
+    resolved: Resolved, inputs: Inputs, folder: Path, *, stop_at: int | None = None, fallback=False, new_settings=False
 ) -> TrainState:
-    """Runs the steps that remain, or those up to `stop_at`, and saves the last one; returns the final state.
+    """Runs the remaining steps, or those up to `stop_at`, and saves the last one; returns the final state.
 
-    new_settings: the run's settings are replaced by these, once its checkpoint is found to fit them.
+    new_settings: these settings replace those recorded in the run, once its checkpoint is restored with them.
     """
     config = resolved.config
     length = run_length(config, len(inputs.examples))
@@ -108,7 +101,7 @@ def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
 
 
 def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:
-    """ElfError after too many steps in a row whose loss or gradients were not finite."""
+    """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
     lost = int(state.skipped_in_a_row)
     if lost < config.training.max_skipped_steps:
         return
@@ -128,9 +121,9 @@ def is_due(done: int, every: int) -> bool:
 
 
 def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> tuple[TrainState, int]:
-    """(state, steps done): the newest checkpoint, or the state before the first step where there is none.
+    """(state, steps done) of the newest checkpoint, or the initial state where there is none.
 
-    restore(state) -> (state, steps done) or None: reads it into the layout of this mesh, whatever devices wrote it.
+    restore(state) -> (state, steps done), or None: reads a checkpoint of any devices with the shardings of `state`.
     """
     init = partial(init_state, shape, tx, config.training.seed)
     where = state_shardings(jax.eval_shape(init), mesh)
@@ -139,7 +132,7 @@ def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> 
     if found:
         return found
     if config.training.init_from:
-        # Weights and their average start from the same values, as drawn ones do; the optimiser starts fresh.
+        # The average starts from the given weights, too; the optimiser's state stays initial.
         params = initial_params(config.training.init_from, shape)
         params = jax.tree.map(put, params, where.params)
         state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
@@ -150,9 +143,7 @@ def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, st
     """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps."""
     accumulate = config.optimization.grad_accum_steps
     size, seed, rows = config.global_batch, config.training.seed, process_rows(config.global_batch)
-    load = partial(
-        load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows
-    )
+    load = partial(load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows)
     stream = batches(load, range(start * accumulate, stop * accumulate), config.data.num_workers)
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):

@@ -1,5 +1,6 @@
-"""Learning rate, Muon and AdamW (paper appendix; Muon after Jordan et al., kellerjordan.github.io/posts/muon)."""
+"""Learning rate, AdamW and Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), as the reference sets them."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,13 +10,17 @@ from jax.sharding import PartitionSpec
 
 from elfcli.config.schema import Optimization
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic iteration of Jordan et al. 2024 (Muon), as in optax.contrib.muon
+NEWTON_SCHULZ = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # coefficients of the quintic iteration: Jordan et al. 2024, optax.contrib.muon
 NEWTON_SCHULZ_STEPS = 5
 MUON_MOMENTUM = 0.95
 
 
 def peak_lr(cfg: Optimization, global_batch: int) -> float:
-    """`lr`, or `blr` per 256 examples of an optimiser step."""
+    """`lr`, or `blr` times the examples of an optimiser step / 256."""
     return cfg.lr if cfg.lr is not None else cfg.blr * global_batch * cfg.grad_accum_steps / 256
 
 
@@ -30,15 +35,14 @@ def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: 
 
 
 class MuonState(NamedTuple):
-    updates: jax.Array  # done, int32
+    updates: jax.Array  # how many were made, int32
     mu: Any  # moving average of gradients
 
 
 def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
-    """Nesterov momentum made orthogonal (Muon), each layer of a stack by itself: leaves (..., m, n), float32.
+    """Muon: the update of each matrix is its Nesterov momentum, orthogonalized. Leaves (..., m, n), float32.
 
-    Updates are scaled by sqrt(max(1, n / m)). dtype: of the iteration's products; bfloat16 is what it was designed
-    for, float32 what the reference computes.
+    dtype: of the iteration's products; Muon was designed for bfloat16, the reference computes in float32.
     """
 
     def init(params):
@@ -47,10 +51,8 @@ def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
     def update(gradients, state, params=None):
         count, beta = state.updates + 1, MUON_MOMENTUM
         mu = optax.tree.update_moment(gradients, state.mu, beta, 1)
-        ahead, now = (
-            optax.tree.bias_correction(mu, beta, count + 1),
-            optax.tree.bias_correction(gradients, beta, count),
-        )
+        ahead = optax.tree.bias_correction(mu, beta, count + 1)
+        now = optax.tree.bias_correction(gradients, beta, count)
         updates = jax.tree.map(lambda m, g: orthogonalize(beta * m + (1 - beta) * g, dtype), ahead, now)
         return updates, MuonState(count, mu)
 
@@ -58,15 +60,14 @@ def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
 
 
 def orthogonalize(matrices, dtype=jnp.float32):
-    """Singular values (..., m, n) drawn towards 1 by five Newton-Schulz steps, times sqrt(max(1, n / m)).
+    """Matrices (..., m, n), their singular values moved towards 1 by Newton-Schulz steps, times sqrt(max(1, n / m)).
 
-    Under a mesh (`jax.set_mesh`) its devices share the work: layers of a stack, or columns of a single matrix.
+    Under a mesh (`jax.set_mesh`) the devices share the work: each takes layers of a stack, or columns of one matrix.
     """
     m, n = matrices.shape[-2:]
     x = matrices / (jnp.linalg.norm(matrices, axis=(-2, -1), keepdims=True) + 1e-8)
-    x = constrain_layout(
-        constrain_layout(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False).astype(dtype), shared=True
-    )
+    x = constrain_layout(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False)
+    x = constrain_layout(x.astype(dtype), shared=True)
     c0, c1, c2 = NEWTON_SCHULZ
     for _ in range(NEWTON_SCHULZ_STEPS):
         a = x @ jnp.swapaxes(x, -1, -2)
@@ -77,9 +78,9 @@ def orthogonalize(matrices, dtype=jnp.float32):
 
 
 def constrain_layout(x, *, shared: bool):
-    """x (..., m, n), m <= n, spread over all devices of the mesh, by its layers or else by its columns; or on each.
+    """x (..., m, n), m <= n, sharded over all devices by layers (else by columns) if `shared`, otherwise replicated.
 
-    Going from one way of sharing to another by way of the whole is what the compiler does anyway, with a warning.
+    Resharding goes through a replicated array: the compiler would do that anyway, with a warning.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -88,19 +89,16 @@ def constrain_layout(x, *, shared: bool):
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec) if shared else PartitionSpec())
 
 
-def is_matrix(path, leaf) -> bool:
-    """Whether Muon takes a leaf: the matrices of the reference's tree, where layers are not stacked."""
-    return leaf.ndim - (path[0].key == "blocks") == 2
+def rule_of(path, leaf) -> str:
+    """`muon` for the matrices of the reference's tree, where layers are not stacked; `adam` for other leaves."""
+    return "muon" if leaf.ndim - (path[0].key == "blocks") == 2 else "adam"
 
 
 def make_optimizer(cfg: Optimization, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
-    """Clipping by global norm, then Muon (Adam for all but matrices) or AdamW. dtype: of Muon's matrix products."""
+    """Clipping by global norm, then AdamW or Muon (with Adam for all but matrices). dtype: of Muon's products."""
     decay, rate = optax.add_decayed_weights(cfg.weight_decay), optax.scale_by_learning_rate(schedule)
     if cfg.optimizer == "muon":
-
-        def labels(params):
-            return jax.tree_util.tree_map_with_path(lambda *leaf: "muon" if is_matrix(*leaf) else "adam", params)
-
+        labels = partial(jax.tree_util.tree_map_with_path, rule_of)
         adam = optax.adamw(schedule, b1=0.9, b2=0.999, weight_decay=cfg.weight_decay, nesterov=True)
         update = optax.partition({"muon": optax.chain(scale_by_muon(dtype), decay, rate), "adam": adam}, labels)
     else:

@@ -1,7 +1,4 @@
-"""Starting and resuming runs: open and check what a run reads, make or find its folder, train.
-
-`start_run` and `resume_run` are what `elf train` and `elf resume` call; they may be called from Python.
-"""
+"""`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
 
 from functools import partial
 from pathlib import Path
@@ -43,22 +40,22 @@ FIXED = {
     "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
     "optimization": ("optimizer",),
 }  # fmt: skip
-"""Settings that a run keeps: its checkpoints hold arrays that follow from them."""
+"""Settings that a run cannot change: the arrays of its checkpoints depend on them."""
 
 
 def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
-    """Trains a new run in `folder`; returns it. InputError before anything is written if the input is wrong.
+    """Trains a new run in `folder`; returns it. InputError, before anything is written, where the input is wrong.
 
-    stop_at: optimiser step at which to save and stop, as if interrupted; `resume_run` goes on from there.
+    stop_at: optimiser step at which to save and stop; `resume_run` continues there.
     """
     prepare()
-    if is_first_process():  # which may have made the folder when another comes to look
+    if is_first_process():  # the others may look after it has created the folder
         check_new(folder)
     with first_goes_ahead():
         examples = open_examples(resolved.config)
     resolved = with_source_length(with_devices(resolved, jax.device_count()), examples)
     config, inputs = resolved.config, open_alike(resolved.config, examples)
-    if config.training.init_from:  # read once more when it is needed; here it refuses what does not fit
+    if config.training.init_from:  # refuses weights that do not fit; train reads them again
         initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
     latents = by_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
@@ -76,10 +73,10 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
 
 
 def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: bool = False) -> Path:
-    """Continues the run in `folder` from its newest checkpoint, or from its start where it has none yet.
+    """Continues the run in `folder` from its newest checkpoint, or from the start where it has none yet.
 
-    fallback: where the newest is damaged, go on from the newest intact one instead of refusing. other_data: go on
-    with data that is not the one it started with.
+    fallback: where the newest checkpoint is damaged, continue from the newest intact one instead of refusing.
+    other_data: continue on data that is not what the run started with.
     """
     prepare()
     everyone(partial(require_shared_run, folder))
@@ -101,18 +98,16 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
 
 
 def refuse_other_network(before: Config, after: Config) -> None:
-    """InputError for settings that a run's checkpoints cannot follow."""
+    """InputError for changed settings that the run's checkpoints do not fit."""
     for section, names in FIXED.items():
         for name in names:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
             if old != new:
-                raise InputError(
-                    f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it"
-                )
+                raise InputError(f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it")
 
 
 def require_shared_run(folder: Path) -> None:
-    """InputError where this process does not see the run, which process 0 does."""
+    """InputError where this process cannot find the run, for example since process 0 has another file system."""
     try:
         require_run(folder)
     except InputError as error:

@@ -1,6 +1,6 @@
 """One optimiser step: draws, latents, the two-branch loss, clipping, update, moving average.
 
-Keys are functions of (seed, step), so nothing is replayed after a resume.
+Keys are functions of (seed, step), so a resumed run draws the same numbers.
 Shapes: A batches per optimiser step, B examples in a batch, S sequence.
 """
 
@@ -27,7 +27,7 @@ METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
 
 @dataclass(frozen=True)
 class Setup:
-    """What all steps of a run share. encode: `Encoder.apply`."""
+    """The static arguments of `train_step`. encode: `Encoder.apply`."""
 
     config: Config
     shape: ElfShape
@@ -41,7 +41,7 @@ def zero_totals() -> dict[str, jax.Array]:
 
 
 def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step; weights are drawn from the seed."""
+    """The initial state, with weights drawn from the seed."""
     init_key, key = jax.random.split(jax.random.key(seed))
     params = init_params(shape, init_key)
     return TrainState(
@@ -56,15 +56,15 @@ def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> 
 
 
 def num_groups(batch_size: int, cfg: Objective) -> int:
-    """Groups of a batch. They do not depend on the devices, so that a run is the same on any number of them."""
+    """Number of groups of a batch: independent of the devices, so that any number of them gives the same run."""
     divisors = (size for size in range(16, 7, -1) if batch_size % size == 0)
     return batch_size // (cfg.group_size or next(divisors, batch_size))
 
 
 def device_group(config: Config, num_devices: int) -> int | None:
-    """The size of groups that keeps every group on one device, where the default would not; None elsewhere.
+    """The group_size that keeps every group on one device, where the default would not; None elsewhere.
 
-    A device that has a single example cannot have a group of its own: a group has two branches.
+    A device with a single example cannot keep a group: a group has both branches.
     """
     batch, cfg = config.global_batch, config.objective
     share = batch // num_devices
@@ -75,7 +75,7 @@ def device_group(config: Config, num_devices: int) -> int | None:
 def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
     """`step(state, encoder_params, batch) -> state`, jitted over the mesh; see `train_step`.
 
-    The state is laid out as `state_shardings` says and is given up; the batch is sharded over its examples.
+    The state is sharded by `state_shardings` and donated; the batch is sharded over its examples.
     """
     where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
     step = partial(train_step, Setup(config, shape, encoder.apply, tx, mesh))
@@ -86,11 +86,11 @@ def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax
 def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str, jax.Array]) -> TrainState:
     """The state after one optimiser step.
 
-    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S). A step whose loss or gradients are
-    not finite changes nothing but the counts.
+    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S). Where loss or gradients are not finite
+    only the counts change.
     """
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    with jax.sharding.use_abstract_mesh(setup.mesh.abstract_mesh):  # for what is shared out by hand inside
+    with jax.sharding.use_abstract_mesh(setup.mesh.abstract_mesh):  # for Muon and the attention kernels
         grads, values = mean_gradients(setup, state.params, encoder_params, batch, key)
         values["grad_norm"] = optax.global_norm(grads)[None]
         finite = jnp.isfinite(values["loss"]).all() & jnp.isfinite(values["grad_norm"]).all()
@@ -155,13 +155,13 @@ def loss(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key)
 
 
 def clean_latents(setup: Setup, encoder_params, ids_BxS, cond_BxS, valid_BxS, drop_B):
-    """x0 (B, S, E): normalised latents, with the dropped examples' conditions hidden from the rest and zeroed."""
+    """x0 (B, S, E): normalised latents. Where drop_B, the condition is hidden from the text and set to zero."""
     latents = setup.encode(encoder_params, ids_BxS, encoder_mask(cond_BxS, valid_BxS, drop_B))
     x0 = (latents - setup.config.encoder.latent_mean) / setup.config.encoder.latent_std
     return jax.lax.stop_gradient(objective.drop_condition(x0, cond_BxS, drop_B))
 
 
 def total(values):
-    """(sum, count) of a metric's finite values: NaN marks a branch that was not taken, or a step that was skipped."""
+    """(sum, count) (2,) of the finite values of a metric (A,); NaN: branch not taken, or step skipped."""
     finite = jnp.isfinite(values)
     return jnp.stack([jnp.sum(jnp.where(finite, values, 0.0)), jnp.sum(finite)])

@@ -9,15 +9,13 @@ from elfcli.ui.progress import is_first_process
 
 
 def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
-    """`track(step, figures)` of the tracker that the settings name; InputError where it is not installed."""
+    """`track(step, figures)` of the configured tracker; InputError where it is not installed."""
     kind, tracking = config.tracking.tracker, config.tracking
     if kind == "none" or not is_first_process():
         return lambda step, figures: None
     name = tracking.wandb_run_name or folder.name
     project = tracking.wandb_project or "elf"
-    settings = {
-        section: values for section, values in config.model_dump(mode="json").items() if section != "tracking"
-    }
+    settings = config.model_dump(mode="json", exclude={"tracking"})
     try:
         if kind == "tensorboard":
             from tensorboardX import SummaryWriter
@@ -36,7 +34,7 @@ def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
         else:
             import wandb
 
-            # The name of the folder is the identity, so that a resumed run goes on in the same place.
+            # The folder's name is the id, so that a resumed run continues the same record.
             tags = [tracking.wandb_tag] if tracking.wandb_tag else None
             board = wandb.init(
                 project=project, entity=tracking.wandb_entity, name=name, id=name, tags=tags, resume="allow",

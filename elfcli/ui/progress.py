@@ -1,4 +1,4 @@
-"""What a command says while it works: a live line on a terminal, plain lines elsewhere; process 0 only."""
+"""Progress of a command on stderr: a live bar on a terminal, plain lines elsewhere; process 0 only."""
 
 import sys
 import time
@@ -18,7 +18,7 @@ def say(text: str) -> None:
 
 
 def is_first_process() -> bool:
-    jax = sys.modules.get("jax")  # whoever runs several processes has imported it
+    jax = sys.modules.get("jax")  # several processes are joined by JAX
     return jax is None or jax.process_index() == 0
 
 
@@ -28,11 +28,11 @@ def number(value) -> str:
 
 @contextmanager
 def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0):
-    """Yields `update(done, detail)`: a bar with time left on a terminal, elsewhere a line every so often."""
+    """Yields `update(done, detail)`: a bar on a terminal, elsewhere a line every `every_seconds`."""
     if not is_first_process():
         yield lambda done, detail="": None
     elif console.is_terminal:
-        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # what a narrow terminal cuts first
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts this column
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=8), MofNCompleteColumn(),
                    TimeRemainingColumn(), TextColumn("{task.fields[detail]}", table_column=rest))  # fmt: skip
         with Progress(*columns, console=console, transient=True, expand=True) as bar:
@@ -53,12 +53,12 @@ class _PlainProgress:
     def __call__(self, done: int, detail: str = "") -> None:
         now = time.monotonic()
         self.detail = detail or self.detail
-        if not self.started:  # the first call comes after compilation, which says nothing of the speed to come
+        if not self.started:  # the time before the first call is compilation
             self.started, self.start, self.last, self.first = True, now, now, done
         if (now - self.last < self.every and done < self.total) or done == self.first < self.total:
             return
-        left = (now - self.start) / max(done - self.first, 1) * (self.total - done)
-        say(f"{self.what} {done}/{self.total}, {clock(left)} left  {self.detail}".rstrip())
+        remaining = (now - self.start) / max(done - self.first, 1) * (self.total - done)
+        say(f"{self.what} {done}/{self.total}, {clock(remaining)} left  {self.detail}".rstrip())
         self.last, self.detail = now, ""
 
 

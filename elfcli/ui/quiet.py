@@ -1,4 +1,4 @@
-"""Keeps third-party libraries from talking on the terminal. Imports none of them."""
+"""Silences third-party libraries on the terminal, without importing them; memory settings of the process."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ _LOGGERS = (
 
 
 def quiet() -> None:
-    """Sets what is not already set by the user; child processes inherit it."""
+    """Sets environment variables that the user has not set (child processes inherit them), and log levels."""
     import logging
     import sys
     import warnings
@@ -34,26 +34,24 @@ def quiet() -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
-    # After a failed read, callbacks of Orbax's threads find their event loop closed, long after we said what failed.
+    # After a failed read, callbacks in Orbax's threads raise since their event loop is closed; we report the failure.
     sys.unraisablehook = lambda unraisable: None
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
-    for name in ("asyncio", "absl", "orbax"):  # they print tracebacks of failures that we tell in one line
+    for name in ("asyncio", "absl", "orbax"):  # they print tracebacks of errors that we report in one line
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD = -8, -4, -1
-
-
+M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD = -8, -4, -1  # mallopt(3)
 ACCELERATOR_PACKAGES = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
 
 
 def keep_memory() -> None:
-    """Tells glibc to keep freed memory instead of handing it back, unless there is an accelerator to compute on.
+    """Makes glibc keep freed memory instead of returning it to the system, unless there is an accelerator.
 
-    XLA's CPU backend allocates the step's working memory anew at every step. Mapped and unmapped each time, it costs
-    a page fault per 4 kB, a fifth of the step on the demo (0.171 s to 0.129 s, medians of 59, two cores). One arena
-    for all threads, because the others fall back to mapping; an arena that exists stays, so this comes first.
+    XLA's CPU backend allocates the step's working memory anew at every step. Mapping and unmapping it costs a page
+    fault per 4 kB, a fifth of the step on the demo (0.171 s to 0.129 s, medians of 59, two cores). All threads use one
+    arena, since other arenas map memory; existing arenas stay, so this must run first.
     """
     if any(find_spec(package) for package in ACCELERATOR_PACKAGES):
         return

@@ -86,9 +86,7 @@ def test_ppl_refuses_in_one_line(elf, bare, arguments, said):
 
 def test_bleu_loads_no_accelerator_code(samples):
     """Scoring by BLEU is quick: it must not wait for jax."""
-    code = (
-        "import sys; from elfcli.__main__ import main\ntry: main(sys.argv[1:])\nfinally: print('jax' in sys.modules)"
-    )
+    code = "import sys; from elfcli.__main__ import main\ntry: main(sys.argv[1:])\nfinally: print('jax' in sys.modules)"
     command = [sys.executable, "-c", code, "eval-bleu", str(samples)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "False", done.stderr

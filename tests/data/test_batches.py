@@ -9,22 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.data.batches import (
-    TokenColumn,
-    TokenTable,
-    batch_indices,
-    batches,
-    collate,
-    column_from_rows,
-    load_batch,
-)
+from elfcli.data.batches import TokenColumn, TokenTable, batch_indices, batches, collate, column_from_rows, load_batch
 from elfcli.errors import InputError
 
 ids = st.lists(st.integers(2, 50), max_size=12)
 examples = st.lists(
     st.one_of(
-        st.fixed_dictionaries({"input_ids": ids}),
-        st.fixed_dictionaries({"input_ids": ids, "condition_input_ids": ids}),
+        st.fixed_dictionaries({"input_ids": ids}), st.fixed_dictionaries({"input_ids": ids, "condition_input_ids": ids})
     ),
     min_size=1,
     max_size=5,
@@ -101,9 +92,7 @@ def test_too_little_data_is_told_before_reading():
 
 def test_chunks_read_like_one_column():
     column = TokenColumn(
-        (np.arange(5), np.arange(10, 14)),
-        (np.array([0, 2, 2, 5]), np.array([1, 4])),
-        np.array([0, 3, 4]),
+        (np.arange(5), np.arange(10, 14)), (np.array([0, 2, 2, 5]), np.array([1, 4])), np.array([0, 3, 4])
     )
     assert [column[row].tolist() for row in range(len(column))] == [[0, 1], [], [2, 3, 4], [11, 12, 13]]
     assert column.lengths().tolist() == [2, 0, 3, 3]

@@ -59,9 +59,7 @@ def test_splits(tmp_path):
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "d"))
     assert len(data.load_examples(tmp_path / "d", "validation")) == 2
     assert data.split_names(tmp_path / "d") == ("train", "validation")
-    with pytest.raises(
-        InputError, match=r"no split 'valid' \(did you mean 'validation'\?\): it has train, validation"
-    ):
+    with pytest.raises(InputError, match=r"no split 'valid' \(did you mean 'validation'\?\): it has train, validation"):
         data.load_examples(tmp_path / "d", "valid")
     with pytest.raises(InputError, match="several splits"):
         data.load_examples(tmp_path / "d", None)

@@ -58,11 +58,7 @@ def pair_files(folder: Path) -> dict[str, Path]:
     with (folder / "a.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("output", "input"), *((b, a) for a, b in PAIRS)])
     rows = [{"input": a, "output": b} for a, b in PAIRS]
-    files = {
-        "csv": folder / "a.csv",
-        "jsonl": jsonl(folder / "a.jsonl", rows),
-        "json": jsonl(folder / "a.json", rows),
-    }
+    files = {"csv": folder / "a.csv", "jsonl": jsonl(folder / "a.jsonl", rows), "json": jsonl(folder / "a.json", rows)}
     files["tsv"] = write(folder / "a.tsv", "input\toutput\n" + "".join(f"{a}\t{b}\n" for a, b in PAIRS))
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")
     files["parquet"] = folder / "a.parquet"

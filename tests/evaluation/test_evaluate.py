@@ -37,9 +37,9 @@ def sampled(monkeypatch):
     """Names of the settings that are sampled, in order."""
     names, real = [], evaluate.generate
 
-    def counted(model, conditions, setting, **options):
+    def counted(model, conditions, setting, *options):
         names.append(setting.name)
-        return real(model, conditions, setting, **options)
+        return real(model, conditions, setting, *options)
 
     monkeypatch.setattr(evaluate, "generate", counted)
     return names

@@ -83,9 +83,7 @@ def test_kill_and_resume_is_bit_identical(data, straight, tmp_path):
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert (
-        subprocess.run([sys.executable, "-m", "elfcli", "resume", str(folder)], capture_output=True).returncode == 0
-    )
+    assert subprocess.run([sys.executable, "-m", "elfcli", "resume", str(folder)], capture_output=True).returncode == 0
     assert_same_run(folder, straight)
 
 
