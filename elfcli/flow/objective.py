@@ -115,7 +115,7 @@ def with_estimate(model, z, estimate):
 
 
 def features_of(model, z, estimate, scalars, key=None):
-    """The network's features (G, N, S, H) of latents and estimates (G, N, S, E); scalars: t, w and decode, each (G, N)."""
+    """Features (G, N, S, H) of latents and estimates (G, N, S, E); scalars: t, w and decode, each (G, N)."""
     inputs = with_estimate(model, z, estimate), *scalars
     x_BxSxC, t_B, w_B, decode_B = (a.reshape(-1, *a.shape[2:]) for a in inputs)
     features = model(x_BxSxC, t_B, w_B if model.shape.num_self_cond_cfg_tokens else None, decode_B, key=key)
