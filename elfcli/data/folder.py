@@ -100,7 +100,7 @@ def cached_hub_dataset(name: str, split: str | None):
         if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
             return open_folder(folder, split)
     try:
-        found = Cache(repo_id=name, version="auto", hash="auto").as_dataset()
+        found = Cache(repo_id=name, dataset_name=name.split("/")[-1], version="auto", hash="auto").as_dataset()
     except Exception as error:
         raise InputError(f"There is no folder {name}, it is not in the cache ({first_line(error)}), and the Hugging "
                          "Face Hub cannot be reached: give a data folder") from error  # fmt: skip
