@@ -62,11 +62,11 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
 
     source = SOURCES[task]
     if not hub_reachable():
-        found = cached_files(source)
-        if found is None:
+        cached = cached_files(source)
+        if cached is None:
             raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot "
                              f"be reached; give files of your own, {local_example(source)}")  # fmt: skip
-        return {split: tuple(str(flat(path, scratch)) for path in part) for split, part in found.items()}
+        return {split: tuple(str(flat(path, scratch)) for path in part) for split, part in cached.items()}
     with from_hub(f"{task}: {source.repo}", f"; give files of your own, {local_example(source)}"):
         revision, found = find_files(source, HfApi().list_repo_files, retrying)
         names = [name for split in found.values() for name in split]
