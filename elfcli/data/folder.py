@@ -100,7 +100,7 @@ def cached_hub_dataset(name: str, split: str | None):
         if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
             return open_folder(folder, split)
     try:
-        found = Cache(repo_id=name, version="auto", hash="auto").as_dataset()
+        found = Cache(repo_id=name, dataset_name=name.split("/")[-1], version="auto", hash="auto").as_dataset()
     except Exception as error:
         raise InputError(f"There is no folder {name}, it is not in the cache ({first_line(error)}), and the Hugging "
                          "Face Hub cannot be reached: give a data folder") from error  # fmt: skip
@@ -233,10 +233,13 @@ def load_tokenizer(name_or_folder: str | Path):
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
             raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
-    with suppress(Exception):
-        found = AutoTokenizer.from_pretrained(name, local_files_only=True)
-        if len(found) > len(found.all_special_tokens):  # else made from a config alone, the only file in the cache
-            return found
+    from huggingface_hub import snapshot_download
+
+    for where in (lambda: name, lambda: snapshot_download(name, local_files_only=True)):
+        with suppress(Exception):
+            found = AutoTokenizer.from_pretrained(where(), local_files_only=True)
+            if len(found) > len(found.all_special_tokens):  # else made from a config alone, all that is in the cache
+                return found
     if not hub_reachable():
         why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
         raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE")
