@@ -49,14 +49,14 @@ def sample(
         raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
     by_first(lambda: check_output_file(output, overwrite))
 
+    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
+    checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.examples import rows_of_file
     from elfcli.evaluation.generate import Options
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import chosen_setting
 
-    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
-    checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
     setting = chosen_setting(loaded.config.sampling, {name: values[0] for name, values in wanted.items()})
     if setting.sampling_method == "sde" and gamma is None:
         say(f"no --gamma: {setting.sde_gamma:g}, the published preset's for about so many SDE steps")

@@ -90,13 +90,17 @@ def stages() -> Iterator[Callable[[str, int, int, int], None]]:
 
     with ExitStack() as current:
         updates: dict[str, Callable[..., None]] = {}
+        reached: dict[str, int] = {}
 
         def report(stage: str, done: int, total: int, documents: int) -> None:
             if stage not in updates:
                 current.close()
                 say(stage)
                 updates[stage] = current.enter_context(progress("per cent", 100))
-            updates[stage](100 * done // max(total, 1), f"{documents:,} documents")
+            percent = 100 * done // max(total, 1)
+            if percent > reached.get(stage, -1):
+                updates[stage](percent, f"{documents:,} documents")
+            reached[stage] = percent
 
         yield report
 

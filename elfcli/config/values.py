@@ -127,5 +127,7 @@ def _describe(schema: dict[str, Any]) -> str:
 def _range(schema: dict[str, Any]) -> str:
     bounds = {"minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most",
               "exclusiveMaximum": "less than"}  # fmt: skip
-    said = [f"{words} {schema[key]:g}" for key, words in bounds.items() if key in schema]
+    shown = {key: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+             for key, value in schema.items() if key in bounds}  # fmt: skip
+    said = [f"{words} {shown[key]}" for key, words in bounds.items() if key in shown]
     return f" ({', '.join(said)})" if said else ""

@@ -144,7 +144,7 @@ def finished(evaluation: Evaluation) -> list[dict]:
     results, expected = read_jsonl(path), made_of(evaluation)
     for number, result in enumerate(results, 1):
         found = result.get("of")
-        if not isinstance(found, dict) or not {"name", "scores", "seconds"} <= result.keys():
+        if not isinstance(found, dict) or not {"setting", "scores", "seconds"} <= result.keys():
             raise InputError(f"{path}:{number}: no result of elf; remove the line, or {ANOTHER}")
         for name, value in expected.items():
             if found.get(name) != value:
@@ -182,7 +182,7 @@ def made_of(evaluation: Evaluation) -> dict:
 
 def remaining(evaluation: Evaluation, done: list[dict]) -> list[Setting]:
     """The settings that have no result yet."""
-    names = {result["name"] for result in done}
+    names = {result.get("name") for result in done}
     return [setting for setting in evaluation.settings if setting.name not in names]
 
 

@@ -21,6 +21,7 @@ OPTIONS = {
     "time_schedule": "--time-schedule",
 }
 """Fields of a Setting, and the option that sets each."""
+OPTION_NAMES = {"self_cond_cfg_scale": "--sc-cfg (or --w)"}
 LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_cfg_scale": "self_cond_cfg_scales"}
 """Fields that are lists in a preset, and their name there."""
 MOST_SETTINGS = 1000
@@ -74,7 +75,7 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
                 else:
                     value = check_sampling_field(name, value)
             except BadValue as error:
-                raise InputError(f"{OPTIONS[name]} {text}: '{word.strip()}': {error}") from None
+                raise InputError(f"{OPTION_NAMES.get(name, OPTIONS[name])} {text}: '{word.strip()}': {error}") from None
             found[name] = [*found.get(name, ()), value]
     return {name: list(dict.fromkeys(values)) for name, values in found.items()}
 

@@ -12,21 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elfcli.models.layers import (
-    Linear,
-    RMSNorm,
-    abstract,
-    apply_rope,
-    attention,
-    dropout,
-    over_positions,
-    pairs_apart,
-    rms_norm,
-    rope_angles,
-    scan_blocks,
-    stack_blocks,
-    xavier,
-)
+from elfcli.models import layers
+from elfcli.models.layers import Linear, RMSNorm, apply_rope, attention, dropout, pairs_apart, rms_norm, rope_angles
 
 SCALAR_FEATURES = 256
 normal_002 = nnx.initializers.normal(0.02)
@@ -52,7 +39,9 @@ class ElfShape:
     attention: str = "plain"  # or the fused kernel of a backend, as in layers.attention
     gradient_dtype: Any = jnp.float32  # as in layers.Linear
 
-    def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs, kernel_init=xavier, use_bias: bool = True) -> Linear:
+    def linear(
+        self, inputs: int, outputs: int, rngs: nnx.Rngs, kernel_init=layers.xavier, use_bias: bool = True
+    ) -> Linear:
         return Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, dtype=self.dtype,
                       gradient_dtype=self.gradient_dtype, rngs=rngs)  # fmt: skip
 
@@ -179,11 +168,11 @@ class ELF(nnx.Module):
         if shape.num_self_cond_cfg_tokens:
             self.self_cond_cfg_tokens = learned_tokens(shape.num_self_cond_cfg_tokens)
             self.self_cond_cfg_embedder = ScalarEmbedder(hidden, rngs=rngs)
-        self.blocks = stack_blocks(lambda rngs: Block(shape, rngs=rngs), shape.depth, rngs)
+        self.blocks = layers.stack_blocks(lambda rngs: Block(shape, rngs=rngs), shape.depth, rngs)
         self.final_layer = FinalLayer(shape, rngs=rngs)
-        self.proj_kernel = nnx.Param(xavier(rngs.params(), (hidden, latent)))
+        self.proj_kernel = nnx.Param(layers.xavier(rngs.params(), (hidden, latent)))
         self.proj_bias = nnx.Param(jnp.zeros((latent,)))
-        self.unembed_kernel = nnx.Param(xavier(rngs.params(), (latent, shape.vocab_size)))
+        self.unembed_kernel = nnx.Param(layers.xavier(rngs.params(), (latent, shape.vocab_size)))
         self.unembed_bias = nnx.Param(jnp.zeros((shape.vocab_size,)))
 
     def __call__(self, x_BxSxC, t_B, w_B, decode_B, mask_BxS=None, key=None):
@@ -211,7 +200,7 @@ class ELF(nnx.Module):
         def body(block, x, active, key=None):
             return block(x, rope, mask_BxS, active, key)
 
-        x_BxTxH = scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat)
+        x_BxTxH = layers.scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat)
         return x_BxTxH[:, T - S :]
 
     def _prefix(self, t_B, w_B, decode_B):
@@ -237,7 +226,7 @@ class ELF(nnx.Module):
 
     def tokens(self, features_BxSxH):
         """The most likely tokens (B, S), computed without all logits (B, S, V) in memory."""
-        return over_positions(
+        return layers.over_positions(
             lambda chunk: jnp.argmax(self.logits(chunk), axis=-1), self.shape.vocab_size, features_BxSxH
         )
 
@@ -249,7 +238,7 @@ def init_params(shape: ElfShape, key) -> dict:
 
 def abstract_params(shape: ElfShape) -> dict:
     """Shapes and dtypes of the parameters, as a nested dict."""
-    return nnx.to_pure_dict(nnx.state(abstract(ELF, shape)))
+    return nnx.to_pure_dict(nnx.state(layers.abstract(ELF, shape)))
 
 
 def num_params(params) -> int:

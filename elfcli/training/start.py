@@ -1,5 +1,6 @@
 """`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +88,7 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     if not other_data:
         by_first(partial(require_same_data, folder, described(examples), examples.path))
     inputs = open_alike(resolved.config, examples)
-    recorded_starts(folder)
+    refuse_old_dropout(recorded_starts(folder), resolved.config, sets)
     read_metrics(folder)
     with locked(folder):
         barrier()
@@ -104,6 +105,15 @@ def refuse_other_network(before: Config, after: Config) -> None:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
             if old != new:
                 raise InputError(f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it")
+
+
+def refuse_old_dropout(starts: list[dict], config: Config, sets: Sequence[str]) -> None:
+    """InputError where a run of 0.1.0 would go on with dropout in other places than it started with."""
+    old = bool(starts) and str(starts[-1].get("packages", {}).get("elfcli")).startswith("0.1.")
+    names = [name for name in ("proj_dropout", "attn_dropout") if getattr(config.network, name) > 0]
+    if old and names and not any("proj_dropout=" in text.replace(" ", "") for text in sets):
+        raise InputError(f"{names[0]}: this run was trained by elf 0.1, which dropped out in other places "
+                         "(docs/reference.md): give --set proj_dropout=RATE to go on with this version's")  # fmt: skip
 
 
 def require_shared_run(folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from elfcli.config.resolve import resolve, resolve_run
 from elfcli.runs import folder as run
 from elfcli.training.start import resume_run
 
@@ -60,3 +61,19 @@ def test_an_old_export_samples_what_it_did(elf, tmp_path):
     code, _, err = elf("sample", "--checkpoint", OLD / "export", *sampling, "-o", output)
     assert code == 0, err
     assert output.read_text() == (OLD / "exported.jsonl").read_text()
+
+
+def test_an_old_run_with_dropout_names_what_changed(elf, tmp_path):
+    """Dropout acts in other places since 0.2.0, so going on takes a word of the user's."""
+    folder = Path(shutil.copytree(OLD / "run", tmp_path / "run"))
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace("proj_dropout = 0.0", "proj_dropout = 0.1"))
+    resume = ["resume", folder, "--set", f"data_path={OLD / 'data'}", "--set", "steps=5"]
+    code, _, err = elf(*resume)
+    assert code == 2 and "proj_dropout" in err and "--set proj_dropout=" in err
+    assert elf(*resume, "--set", "proj_dropout=0.1")[0] == 0
+
+
+def test_an_old_run_keeps_how_its_gradients_were_summed():
+    assert resolve_run(OLD / "run" / "config.toml").config.training.gradient_dtype == "bfloat16"
+    assert resolve(environ={}).config.training.gradient_dtype == "float32"
