@@ -310,12 +310,12 @@ ROUTES = [
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", Handler.preupload),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", Handler.commit),
     (rf"POST /api/{KIND}/{NAME}/paths-info/{REVISION}", Handler.paths_info),
-    (rf"GET /api/{KIND}/{NAME}/tree/(?P<revision>[^/]+)(/(?P<inside>.+))?", Handler.tree),
+    (rf"GET /api/{KIND}/{NAME}/tree/(?P<revision>refs/\w+/\w+|[^/]+)(/(?P<inside>.+))?", Handler.tree),
     (rf"GET /api/{KIND}/{NAME}(/revision/{REVISION})?", Handler.info),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", Handler.lfs_batch),
     (r"PUT /lfs/(?P<oid>[0-9a-f]+)", Handler.lfs_put),
     (r"POST /verify", Handler.verify),
-    (rf"(HEAD|GET) (/datasets)?/{NAME}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Handler.resolve),
+    (rf"(HEAD|GET) (/datasets)?/{NAME}/resolve/(?P<revision>refs/\w+/\w+|[^/]+)/(?P<path>.+)", Handler.resolve),
 ]  # fmt: skip
 
 

@@ -84,7 +84,7 @@ def test_the_card_is_one_that_the_hub_reads(run, tmp_path):
     assert card.data.license == "cc-by-4.0" and card.data.pipeline_tag == "translation"
     (result,) = card.data.eval_results
     assert (result.metric_type, result.metric_value, result.dataset_name) == ("bleu", 12.5, "data")
-    assert result.metric_args["seed"] == 5 and result.metric_args["steps"] == 64
+    assert result.metric_args["seed"] == 5 and result.metric_args["num_sampling_steps"] == 64
     for text in ("elf sample --checkpoint org/toy", "2605.10938", "12.50", "nrefs:1 case:lc", "adamw, lr 0.01"):
         assert text in card.text
     assert yaml.safe_load((folder / "sampling.yaml").read_text())[0]["num_sampling_steps"] == [32]

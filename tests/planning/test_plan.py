@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from elfcli.models import elf as elf_module
 from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
@@ -73,7 +72,7 @@ def test_scanned_and_unrolled_networks_count_alike(monkeypatch, remat):
         return program_cost(jax.jit(jax.grad(loss)).lower(abstract_params(shape), x, t).compile(), RATES).flops
 
     scanned = count()
-    monkeypatch.setattr(elf_module, "scan_blocks", unrolled_scan)
+    monkeypatch.setattr("elfcli.models.layers.scan_blocks", unrolled_scan)
     assert scanned == pytest.approx(count(), rel=0.03)
 
 
