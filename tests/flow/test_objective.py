@@ -155,3 +155,19 @@ def test_encoder_mask():
     assert kept.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[1, 1, 1, 1, 0]] * 3
     dropped = np.asarray(encoder_mask(cond, valid, jnp.array([True])))[0].astype(int)
     assert dropped.tolist() == [[1, 1, 0, 0, 0]] * 2 + [[0, 0, 1, 1, 0]] * 3
+
+
+def test_a_batch_of_one_takes_the_branch_of_its_draw(params):
+    """The branch that is not taken has no loss; the share of those that decode is decoder_prob."""
+    cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.3)
+    one = jax.tree.map(lambda a: a[None, :1], make_batch(jax.random.key(8)))
+    model = nnx.merge(graphdef_of(ELF, SHAPE), params)
+    draws = objective.draw(jax.random.key(9), cfg, (1, 1, S, E))
+    both = [objective.split_loss(model, one, draws, cfg, counts) for counts in (objective.shares(1, cfg), (1, 0))]
+    for decodes, (denoise, decode) in zip((False, True), both, strict=True):
+        chosen = draws._replace(decode_GxN=jnp.array([[decodes]]))
+        loss, parts = objective.branch_loss(model, one, chosen, cfg)
+        assert float(loss) == pytest.approx(float(decode if decodes else denoise), rel=1e-6)
+        assert np.isnan(parts["denoise_loss"]) == decodes and np.isnan(parts["decode_loss"]) == (not decodes)
+    drawn = jax.vmap(lambda key: objective.draw(key, cfg, (1, 1, 1, 1)).decode_GxN[0, 0])
+    assert abs(np.asarray(drawn(jax.random.split(jax.random.key(0), 4000))).mean() - 0.3) < 0.03
