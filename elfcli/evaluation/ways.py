@@ -75,7 +75,10 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
                 else:
                     value = check_sampling_field(name, value)
             except BadValue as error:
-                raise InputError(f"{OPTION_NAMES.get(name, OPTIONS[name])} {text}: '{word.strip()}': {error}") from None
+                # The schema speaks of the preset's list; the user gave one of its items.
+                problem = str(error).replace("a list whose items are each ", "").replace(f"got {[value]!r}", "not this")
+                option = OPTION_NAMES.get(name, OPTIONS[name])
+                raise InputError(f"{option} {text}: '{word.strip()}': {problem}") from None
             found[name] = [*found.get(name, ()), value]
     return {name: list(dict.fromkeys(values)) for name, values in found.items()}
 
