@@ -33,9 +33,9 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     of them raise at the same place; another one is raised here, since the others wait for this process.
     """
     config, seed = model.config, model.config.training.seed
-    model = replace(model, params=on_devices(ema), source=replace(model.source, step=step))
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
     try:
+        model = replace(model, params=on_devices(ema), source=replace(model.source, step=step))
         settings = tuple(settings_of(config.sampling))
         evaluation = Evaluation(model, settings, sources_of(model), config.evaluation.metrics, folder, Options(seed))
         with opened(evaluation, overwrite=True):
