@@ -26,6 +26,15 @@ def check_sampling_field(name: str, value: Any) -> Any:
     return _check(SamplingSetting, name, [value])
 
 
+def check_sampling_item(name: str, value: Any) -> Any:
+    """The same for one item of a field that is a list."""
+    try:
+        return check_sampling_field(name, [value])[0]
+    except BadValue:
+        item = _properties(SamplingSetting)[name]["items"]
+        raise BadValue(f"expected {_describe(item)}, got {_show(value)}") from None
+
+
 def check_text(name: str, text: str) -> Any:
     """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
     return _check(_section_of(name), name, [*_readings(text)], shown=parse_toml_value(text))

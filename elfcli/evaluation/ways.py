@@ -9,7 +9,7 @@ from typing import Any
 from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
-from elfcli.config.values import BadValue, check_sampling_field, parse_toml_value
+from elfcli.config.values import BadValue, check_sampling_field, check_sampling_item, parse_toml_value
 from elfcli.errors import InputError
 
 OPTIONS = {
@@ -71,14 +71,12 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
             value = parse_toml_value(word.strip())
             try:
                 if name in LISTS:
-                    value = check_sampling_field(LISTS[name], [value])[0]
+                    value = check_sampling_item(LISTS[name], value)
                 else:
                     value = check_sampling_field(name, value)
             except BadValue as error:
-                # The schema speaks of the preset's list; the user gave one of its items.
-                problem = str(error).replace("a list whose items are each ", "").replace(f"got {[value]!r}", "not this")
                 option = OPTION_NAMES.get(name, OPTIONS[name])
-                raise InputError(f"{option} {text}: '{word.strip()}': {problem}") from None
+                raise InputError(f"{option} {text}: '{word.strip()}': {error}") from None
             found[name] = [*found.get(name, ()), value]
     return {name: list(dict.fromkeys(values)) for name, values in found.items()}
 
