@@ -24,6 +24,7 @@ def show(
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
     set_: o.SetOption = None,
+    data: Annotated[str | None, o.option("--data", "DIR", "Show what `elf train --data DIR` would choose.")] = None,
     format_: Annotated[Format, o.option("--format", "", "Output format.")] = Format.toml,
 ) -> None:
     """Print every setting's value and the layer, file and line that set it.
@@ -33,8 +34,13 @@ def show(
     from elfcli.config import render
     from elfcli.config.resolve import resolve
 
-    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style)
+    flags = {"data_path": data}
+    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
+    if data is not None:
+        from elfcli.training.start import with_recipe
+
+        resolved = with_recipe(resolved)
     write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml, Format.json: render.to_json}[format_]
     typer.echo(write(resolved), nl=False)
 

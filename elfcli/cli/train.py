@@ -15,6 +15,9 @@ def train(
     ] = None,
     output: Annotated[Path | None, o.option("--output -o", "RUN", "Run folder to make.")] = None,
     steps: Annotated[int | None, o.option("--steps", "N", "Optimiser steps in all.")] = None,
+    minutes: Annotated[
+        float | None, o.option("--minutes", "M", "Length from the command's start to the last checkpoint.")
+    ] = None,
     epochs: Annotated[float | None, o.option("--epochs", "N", "Passes over the data.")] = None,
     batch_size: Annotated[int | None, o.option("--batch-size", "N", "Examples per batch.")] = None,
     lr: Annotated[float | None, o.option("--lr", "RATE", "Peak learning rate.")] = None,
@@ -27,12 +30,18 @@ def train(
     sets: o.SetOption = None,
 ) -> None:
     """Train a new run; it can be continued with `elf resume`."""
+    import time
+
     from elfcli.config.resolve import resolve
+    from elfcli.errors import InputError
     from elfcli.parallel.agree import first_goes_ahead
     from elfcli.ui.progress import say
 
+    began = time.monotonic()
+    if minutes is not None and (steps is not None or epochs is not None):
+        raise InputError("--minutes, --steps and --epochs each say how long a run is: give one of them")
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
-             "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
+             "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
     from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output
 
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags, style=config_style)
@@ -47,5 +56,5 @@ def train(
     with first_goes_ahead():
         resolved, folder = with_output(resolved)
         resolved = with_data(resolved)
-    start_run(resolved, folder)
+    start_run(resolved, folder, began=began)
     say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")

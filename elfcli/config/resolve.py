@@ -109,6 +109,7 @@ def resolve(
     }
     _follow_use_wandb(merged)
     _follow_batch_size(merged)
+    _follow_minutes(merged)
     if theirs:
         first = len(layers) - len(above)
         _count_as_the_reference(merged, {0, *(first + index for index in theirs)})
@@ -218,6 +219,15 @@ def _follow_batch_size(merged: _Merged) -> None:
     """A batch_size of a later layer, say a flag, wins over the global_batch_size of an earlier one, say a file."""
     if merged.get("batch_size", _UNSET).rank > merged.get("global_batch_size", _UNSET).rank:
         merged.pop("global_batch_size", None)
+
+
+def _follow_minutes(merged: _Merged) -> None:
+    """Of steps and minutes the one of the later layer counts. In one layer, a run's config.toml, steps do."""
+    minutes, steps = merged.get("minutes", _UNSET), merged.get("steps", _UNSET)
+    if minutes.value is not None and minutes.rank > steps.rank:
+        merged.pop("steps", None)
+    elif steps.value is not None and steps.rank > minutes.rank:
+        merged.pop("minutes", None)
 
 
 def _of_the_reference(layers: list[FileLayer], style: str | None, task: Entry | None) -> list[int]:

@@ -110,14 +110,20 @@ class Optimization(Section):
 class Training(Section):
     epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
     steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
+    minutes: Positive | None = setting(None, "Minutes from the start of `elf train` to its last checkpoint; steps "
+        "follows from it and the time of a step, measured before training")  # fmt: skip
     batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where both are "
         "given in one place")  # fmt: skip
+    overfit: Count | None = setting(None, "Train on the first examples alone, so many of them, to see what is learnt")
     global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
     seed: Seed = setting(42, "Seed of weights, data order and every draw")
-    log_freq: Count = setting(100, "Steps between lines of metrics.jsonl")
-    eval_freq: NonNegative = setting(0.0, "Epochs between online evaluations; 0: only at the end, if online_eval")
+    log_freq: Count = setting(100, "Steps between lines of metrics.jsonl, after those of steps 1, 2, 5, 10, 20 and 50")
+    eval_freq: NonNegative = setting(
+        0.0, "Epochs between samples shown while training, and online evaluations if online_eval; 0: only at the end"
+    )
     save_freq: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
     save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
+    save_every_minutes: NonNegative = setting(10.0, "Minutes after which a checkpoint is saved in any case; 0: never")
     keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
     init_from: str | None = setting(None, "Weights to start from: run folder, exported or reference checkpoint, or "
@@ -153,6 +159,7 @@ class Evaluation(Section):
     sampling_configs_path: str | None = setting(None, "File with a list of sampling settings; replaces `sampling`")
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
+    num_shown: CountOrZero = setting(3, "Texts sampled and shown every eval_freq epochs of training")
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
     clean_up: bool = setting(False, "Take the space before . ? ! , n't 's and the like out of decoded texts, as the "
         "published figures do; alters text that has such spaces")  # fmt: skip

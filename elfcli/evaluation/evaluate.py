@@ -211,10 +211,15 @@ def evaluate(
         texts += len(samples)
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         result["scores"] = [score(samples, metric, model.config) for metric in evaluation.metrics]
-        by_first(partial(write_samples, evaluation.folder / f"{setting.name}.jsonl", samples, overwrite=True))
+        write_rows(evaluation.folder / f"{setting.name}.jsonl", samples)
         results.append(result)
         by_first(partial(write_results, path, results))
     return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]
+
+
+def write_rows(path: Path, samples: list[dict]) -> None:
+    """Samples as JSONL, written by process 0; an error is raised in all."""
+    by_first(partial(write_samples, path, samples, overwrite=True))
 
 
 def write_results(path: Path, results: list[dict]) -> None:

@@ -1,12 +1,14 @@
-"""Online evaluation: samples and scores the current EMA weights during training, as `elf eval` would."""
+"""While a model trains: samples to look at, and online evaluation as `elf eval` does it, both with the EMA weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from elfcli.config.schema import Config
-from elfcli.errors import first_line
-from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, sources_of
+from elfcli.errors import InputError, first_line
+from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, sample_rows, sources_of, write_rows
+from elfcli.evaluation.examples import Sources
 from elfcli.evaluation.generate import Model, Options
 from elfcli.evaluation.ways import settings_of
 from elfcli.hub.sources import Source
@@ -16,34 +18,51 @@ from elfcli.parallel.agree import is_shared
 from elfcli.parallel.mesh import on_devices
 from elfcli.ui.progress import say
 
+T = TypeVar("T")
 FAILED = "eval/failed"
 """Figure of an evaluation that failed."""
+SAMPLES_FOLDER = "samples"
 
 
-def model_in_training(config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path) -> Model:
-    """The model that `online_evaluation` samples from, without weights: each call brings its own."""
+def model_in_training(config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path | None) -> Model:
+    """The model that the functions below sample from, without weights: each call brings its own."""
     source = Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
     return Model(config, shape, {}, encoder, tokenizer, source)
 
 
-def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
-    """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval.
+def with_weights(model: Model, ema: dict, step: int) -> Model:
+    return replace(model, params=on_devices(ema), source=replace(model.source, step=step))
 
-    A failure of any kind is reported, and training continues. With several processes this holds for errors that all
-    of them raise at the same place; another one is raised here, since the others wait for this process.
+
+def without_stopping(what: str, compute: Callable[[], T]) -> T | None:
+    """The value, or None after a warning where it fails in any way: training goes on.
+
+    With several processes this holds for errors that all of them raise at the same place; another one is raised here,
+    since the others wait for this process.
     """
-    config, seed = model.config, model.config.training.seed
-    folder = model.folder / "eval" / f"step{step}-seed{seed}"
     try:
-        model = replace(model, params=on_devices(ema), source=replace(model.source, step=step))
-        settings = tuple(settings_of(config.sampling))
-        evaluation = Evaluation(model, settings, sources_of(model), config.evaluation.metrics, folder, Options(seed))
-        with opened(evaluation, overwrite=True):
-            results = evaluate(evaluation)
+        return compute()
     except Exception as error:  # out of memory, too
         if not is_shared(error):  # the other processes do not know of it, and wait
             raise
-        say(f"warning: the evaluation at step {step} failed, training goes on: {first_line(error)[:300]}")
+        say(f"warning: {what} failed, training goes on: {first_line(error)[:300]}")
+        return None
+
+
+def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
+    """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. A failure is a figure."""
+    config, seed = model.config, model.config.training.seed
+    folder = model.folder / "eval" / f"step{step}-seed{seed}"
+
+    def compute() -> list[dict]:
+        settings, options = tuple(settings_of(config.sampling)), Options(seed)
+        now = with_weights(model, ema, step)
+        evaluation = Evaluation(now, settings, sources_of(now), config.evaluation.metrics, folder, options)
+        with opened(evaluation, overwrite=True):
+            return evaluate(evaluation)
+
+    results = without_stopping(f"the evaluation at step {step}", compute)
+    if results is None:
         return {FAILED: 1.0}
     figures = {
         f"eval/{result['name']}/{score['metric']}": score["value"]
@@ -54,3 +73,31 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     shown = "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in figures.items())
     say(f"step {step}: {shown}")
     return figures
+
+
+def shown_samples(model: Model, ema: dict, step: int) -> list[dict]:
+    """A few texts, for the first held-out sources where there are sources; without held-out data for training's."""
+    now, count = with_weights(model, ema, step), model.config.evaluation.num_shown
+    setting = settings_of(model.config.sampling)[0]
+    return sample_rows(now, first_sources(now, count), setting, Options(model.config.training.seed))
+
+
+def first_sources(model: Model, count: int) -> Sources:
+    try:
+        return sources_of(model, None, count)
+    except InputError:  # no validation split
+        return sources_of(model, model.config.data.data_path, count)
+
+
+def show_samples(model: Model, ema: dict, step: int) -> None:
+    """Samples, tells and writes them to RUN/samples; a failure is told."""
+
+    def compute() -> None:
+        rows = shown_samples(model, ema, step)
+        write_rows(model.folder / SAMPLES_FOLDER / f"training-step{step}.jsonl", rows)
+        say(f"step {step}, sampled with the EMA weights:")
+        for row in rows:
+            source = f"{row['input'][:200]}  ->  " if "input" in row else ""
+            say(f"  {source}{row['generated'][:200] or '(empty)'}")
+
+    without_stopping(f"sampling at step {step}", compute)

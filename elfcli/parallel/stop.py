@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.parallel.agree import leave
-from elfcli.ui.progress import say
+from elfcli.ui.progress import is_first_process, say
 
 
 @contextmanager
@@ -56,24 +56,29 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
         ours.close()
 
 
-def stop_requested_anywhere(requested: Callable[[], str | None]) -> Callable[[], str | None]:
-    """`requested` for several processes: a signal to any of them is returned in all, at the same call.
+TIME, TIME_CODE = "time to save", 1  # below SIGINT and SIGTERM, which win
+
+
+def requested_anywhere(requested: Callable[[], str | None], timer: Callable[[], bool]) -> Callable[[], str | None]:
+    """`requested`, else TIME where `timer` says so. For several processes: a signal to any of them, or the timer of
+    process 0, is returned in all, at the same call.
 
     It is returned one call late: the all-reduce of call n is read at call n + 1, so that no step waits for it.
     """
     if jax.process_count() == 1:
-        return requested
+        return lambda: requested() or (TIME if timer() else None)
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
     by_device, everywhere = NamedSharding(mesh, PartitionSpec("all")), NamedSharding(mesh, PartitionSpec())
     highest = jax.jit(jnp.max, out_shardings=everywhere)
     before: jax.Array | None = None
 
-    def requested_anywhere() -> str | None:
+    def anywhere() -> str | None:
         nonlocal before
-        name = requested()
-        flags = np.full(jax.local_device_count(), signal.Signals[name] if name else 0, np.int32)
+        name, time_is_up = requested(), is_first_process() and timer()
+        code = signal.Signals[name] if name else TIME_CODE if time_is_up else 0
+        flags = np.full(jax.local_device_count(), code, np.int32)
         last, before = before, highest(jax.make_array_from_process_local_data(by_device, flags))
         number = int(last) if last is not None else 0
-        return signal.Signals(number).name if number else None
+        return TIME if number == TIME_CODE else signal.Signals(number).name if number else None
 
-    return requested_anywhere
+    return anywhere

@@ -2,16 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
-from elfcli.data.batches import TokenColumn
 from elfcli.data.folder import METADATA_FILE, Examples
 from elfcli.data.public import default_folder
 from elfcli.data.toy import TASKS
 from elfcli.errors import InputError
 from elfcli.runs.folder import is_run
+from elfcli.training.recipe import rounded
 from elfcli.ui.progress import say
 
 DEFAULT_TASK = "owt"
@@ -72,23 +70,18 @@ def with_source_length(resolved: Resolved, examples: Examples) -> Resolved:
     sources, origin = examples.tokens.condition_input_ids, resolved.origins["max_input_length"]
     if sources is None or resolved.config.data.max_input_length:
         return resolved
+    wanted = rounded(sources.lengths(), 100 if origin.layer == DEFAULT_LAYER else 99)
     if origin.layer not in ("default", DEFAULT_LAYER):
         raise InputError(
             f"{origin.place()}: max_input_length 0, but {examples.path} has sources (condition_input_ids), and "
-            f"training would drop them: set it to the most tokens of a source, e.g. {rounded(sources, 99)}, or give "
+            f"training would drop them: set it to the most tokens of a source, e.g. {wanted}, or give "
             "data without sources"
         )
     most = resolved.config.data.max_length
-    wanted = rounded(sources, 100 if origin.layer == DEFAULT_LAYER else 99)
-    room = min(rounded(examples.tokens.input_ids, 99), most // 2)
+    room = min(rounded(examples.tokens.input_ids.lengths(), 99), most // 2)
     length = max(min(wanted, most - room), 1)
     say(f"max_input_length {length}, from the data: {examples.path} has sources, of up to {wanted} tokens")
     return changed(resolved, "data", "from the data", max_input_length=length)
-
-
-def rounded(column: TokenColumn, percentile: int) -> int:
-    """So many percent of the rows have no more tokens, rounded up to a multiple of 8."""
-    return max(-(-int(np.percentile(column.lengths(), percentile, method="inverted_cdf")) // 8) * 8, 8)
 
 
 def with_local_data(resolved: Resolved) -> Resolved:

@@ -1,6 +1,6 @@
 """The inputs of a run: examples, tokenizer and frozen encoder, checked before anything is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
-from elfcli.data.batches import collate
+from elfcli.data.batches import TokenTable, collate, column_from_rows
 from elfcli.errors import InputError
 from elfcli.evaluation.examples import evaluation_examples
 from elfcli.hub.encoder import load_encoder
@@ -29,10 +29,20 @@ class Inputs:
 
 
 def open_examples(config: Config) -> data.Examples:
-    """The training data."""
+    """The training data; with `overfit` its first examples alone."""
     if config.data.data_path is None:
         raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
-    return data.load_examples(config.data.data_path, "train")
+    examples = data.load_examples(config.data.data_path, "train")
+    few = config.training.overfit
+    return examples if few is None else first_examples(examples, few)
+
+
+def first_examples(examples: data.Examples, count: int) -> data.Examples:
+    rows = [examples.tokens[i] for i in range(min(count, len(examples)))]
+    columns = [column_from_rows([row[name] for row in rows]) for name in ("input_ids", "condition_input_ids")
+               if name in rows[0]]  # fmt: skip
+    fingerprint = f"{examples.fingerprint}, first {len(rows)}"
+    return replace(examples, tokens=TokenTable(*columns), files=(), fingerprint=fingerprint, largest_id=None)
 
 
 def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:

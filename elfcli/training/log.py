@@ -67,6 +67,8 @@ class Log:
 
     def evaluation(self, figures: dict[str, float]) -> None:
         """Sends the figures of an evaluation to the tracker; one that failed is also written to metrics.jsonl."""
+        if not figures:
+            return
         if is_first_process() and FAILED in figures:
             run.append_metrics(self.folder, {"step": self.done} | figures)
         self.track(self.done, figures)

@@ -19,13 +19,14 @@ from elfcli.config.schema import Config
 from elfcli.data.batches import batch_indices, batches, load_batch
 from elfcli.data.folder import vocab_size
 from elfcli.errors import ElfError, Stopped
-from elfcli.evaluation.online import model_in_training, online_evaluation
+from elfcli.evaluation.generate import Model
+from elfcli.evaluation.online import model_in_training, online_evaluation, show_samples
 from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
-from elfcli.parallel.stop import stop_requested_anywhere, stop_requests
+from elfcli.parallel.stop import TIME, requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
 from elfcli.runs.folder import record_start
 from elfcli.runs.state import TrainState
@@ -33,9 +34,11 @@ from elfcli.training.inputs import Inputs
 from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
-from elfcli.training.pace import Pace
+from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.progress import is_first_process, progress, say
+
+FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 
 
 def train(
@@ -69,24 +72,23 @@ def train(
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
         pace = Pace(start, manager.latest_step)
         with progress("train", length.total_steps, start) as update, stop_requests(pace.notice) as requested:
-            stop_requested = stop_requested_anywhere(requested)
+            request = requested_anywhere(requested, every(config.training.save_every_minutes))
             for batch in optimizer_batches(config, inputs, mesh, start, stop):
                 state = step(state, encoder.params, batch)
                 log.done += 1
                 last, detail = log.done == length.total_steps, ""
-                if last or log.done % config.training.log_freq == 0:
+                if last or is_logged(log.done, config.training.log_freq):
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
-                asked = stop_requested()
+                asked = request()
                 saves = asked or log.done == stop or is_due(log.done, length.save_steps)
                 update(pace.finished(state.step, wait=bool(saves or detail)), detail)
                 if saves:
                     checkpoint.save(manager, state)
                 mirror.look(manager)
-                if config.evaluation.online_eval and (last or is_due(log.done, length.eval_steps)):
-                    log.evaluation(online_evaluation(sampled, state.ema, log.done))
-                if asked and not last:
+                log.evaluation(evaluated(sampled, state.ema, log.done, length))
+                if asked not in (None, TIME) and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
         checkpoint.finish(manager)
@@ -114,6 +116,21 @@ def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None
         f"loss or gradients were not finite for {lost} steps in a row, up to step {step} (its first batch holds the "
         f"examples {rows}); {good}; lower lr, or look at those examples"
     )
+
+
+def is_logged(done: int, log_freq: int) -> bool:
+    """A few early steps, then every `log_freq`; never by the clock, so that a resumed run logs the same."""
+    return done in FIRST_LOGGED or done % log_freq == 0
+
+
+def evaluated(model: Model, ema: dict, done: int, length: RunLength) -> dict[str, float]:
+    """The figures of an online evaluation where one is due; samples to look at are shown before it."""
+    due, settings = is_due(done, length.eval_steps), model.config.evaluation
+    if settings.num_shown and due:
+        show_samples(model, ema, done)
+    if settings.online_eval and (due or done == length.total_steps):
+        return online_evaluation(model, ema, done)
+    return {}
 
 
 def is_due(done: int, every: int) -> bool:

@@ -28,3 +28,18 @@ class Pace:
         """What a stop request is answered with; called in a thread of its own."""
         soon = f"saving after this step, about {2 * self.seconds:.0f} s"
         return f"stopping: {soon}; again to leave without saving, back to step {self.last_saved() or 0}"
+
+
+def every(minutes: float) -> Callable[[], bool]:
+    """A function that says True once in so many minutes; never for 0."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        now = time.monotonic()
+        if not minutes or now - last < 60 * minutes:
+            return False
+        last = now
+        return True
+
+    return due

@@ -1,5 +1,6 @@
 """`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -28,11 +29,14 @@ from elfcli.runs.folder import (
     require_same_data,
 )  # fmt: skip
 from elfcli.runs.lock import locked
+from elfcli.training import recipe
 from elfcli.training.defaults import with_source_length
 from elfcli.training.inputs import Inputs, measured_latents, open_examples, open_inputs, tokenizer_of
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
+from elfcli.training.own_encoder import found_encoder, require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
+from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
 
 FIXED = {
@@ -44,25 +48,40 @@ FIXED = {
 """Settings that a run cannot change: the arrays of its checkpoints depend on them."""
 
 
-def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -> Path:
+def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, began: float | None = None) -> Path:
     """Trains a new run in `folder`; returns it. InputError, before anything is written, where the input is wrong.
 
-    stop_at: optimiser step at which to save and stop; `resume_run` continues there.
+    stop_at: optimiser step at which to save and stop; `resume_run` continues there. began: time.monotonic() from which
+    the settings' minutes count, by default now.
     """
+    began = time.monotonic() if began is None else began
     prepare()
     if is_first_process():  # the others may look after it has created the folder
         check_new(folder)
     with first_goes_ahead():
         examples = open_examples(resolved.config)
-    resolved = with_source_length(with_devices(resolved, jax.device_count()), examples)
-    config, inputs = resolved.config, open_alike(resolved.config, examples)
-    if config.training.init_from:  # refuses weights that do not fit; train reads them again
-        initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
-    latents = by_first(partial(measured_latents, config, inputs))
-    resolved = changed(resolved, "encoder", "measured", **latents)
-    if group_size := device_group(config, jax.device_count()):
-        say(f"group_size {group_size}: what each of the {jax.device_count()} devices has of a batch (docs/pods.md)")
-        resolved = changed(resolved, "objective", "from the devices", group_size=group_size)
+    resolved = with_devices(resolved, jax.device_count())
+    own = recipe.applies(resolved)
+    if own:
+        resolved = recipe.from_data(resolved, examples)
+    resolved = with_source_length(resolved, examples)
+    if own:
+        recipe.tell_data(resolved, examples)
+        with first_goes_ahead():
+            resolved = with_encoder(resolved, examples, resolved.config.training.seed)
+        resolved = recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
+    inputs = open_alike(resolved.config, examples)
+    by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
+                     (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
+    everyone(partial(check_memory, resolved, inputs))
+    resolved = with_measurements(resolved, inputs)
+    training = resolved.config.training
+    steps = None
+    if training.minutes is not None and training.steps is None:
+        steps = by_first(partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began))
+    if own or steps:
+        resolved = recipe.from_length(resolved, len(examples), steps, own)
+    recipe.tell_settings(resolved, len(examples))
     with locked(folder):
         if is_first_process():
             create_run(folder, to_toml(resolved))
@@ -71,6 +90,35 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None) -
         everyone(partial(require_shared_run, folder))
         train(resolved, inputs, folder, stop_at=stop_at)
     return folder
+
+
+def with_recipe(resolved: Resolved) -> Resolved:
+    """The settings that `start_run` would train with, as far as they are known before the latents and the time of a
+    step are measured, and without training an encoder."""
+    examples = open_examples(resolved.config)
+    resolved = with_devices(resolved, jax.device_count())
+    own = recipe.applies(resolved)
+    if own:
+        resolved = recipe.from_data(resolved, examples)
+    resolved = with_source_length(resolved, examples)
+    if own:
+        resolved = recipe.chosen(resolved, recipe.DATA, encoder_model_name=found_encoder(examples)[0])
+        resolved = recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
+        resolved = recipe.from_length(resolved, len(examples), None, own)
+    return resolved
+
+
+def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:
+    """The settings with what follows from the latents and from the devices. InputError where init_from does not fit."""
+    config = resolved.config
+    if config.training.init_from:  # refuses weights that do not fit; train reads them again
+        initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
+    latents = by_first(partial(measured_latents, config, inputs))
+    resolved = changed(resolved, "encoder", "measured", **latents)
+    if group_size := device_group(config, jax.device_count()):
+        say(f"group_size {group_size}: what each of the {jax.device_count()} devices has of a batch (docs/pods.md)")
+        resolved = changed(resolved, "objective", "from the devices", group_size=group_size)
+    return resolved
 
 
 def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: bool = False) -> Path:

@@ -1,0 +1,89 @@
+"""Whether a training step fits into memory: asked of the compiler, before anything is written."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from elfcli.config.schema import Config
+from elfcli.errors import InputError
+from elfcli.models.elf import ElfShape, abstract_params, num_params
+from elfcli.parallel.mesh import STATE_BYTES, device_memory
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def memory_of_device() -> int | None:
+    """Bytes that one device may use; on a CPU its share of the machine's memory, or of the container's."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return device_memory(device)
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CGROUP_LIMITS:
+        text = path.read_text().strip() if path.is_file() else ""
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits) // jax.local_device_count()
+
+
+def rough_bytes(config: Config, shape: ElfShape) -> int:
+    """A generous estimate of what a step needs on one device: state, activations without recomputation, logits."""
+    tokens = config.global_batch * config.data.max_length // jax.device_count()
+    each_block = 60 * shape.hidden_size + 4 * shape.num_heads * config.data.max_length
+    activations = tokens * (shape.depth * each_block + 4 * shape.vocab_size + 40 * shape.latent_dim)
+    return (STATE_BYTES + 4) * num_params(abstract_params(shape)) + 4 * activations
+
+
+def step_bytes(step: Any, *arguments: Any) -> float:
+    """Bytes that the compiled step needs on one device; infinity where the compiler refuses it as too large."""
+    try:
+        found = step.lower(*arguments).compile().memory_analysis()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return math.inf  # some compilers refuse what cannot fit
+    if found is None:  # this compiler does not say
+        return 0
+    kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+    return kept + found.temp_size_in_bytes
+
+
+def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
+    """InputError where a step does not fit, with settings that do.
+
+    needed(batch): bytes of a step on one device with so many examples over all devices. It compiles, so it is asked
+    only where a rough estimate says that memory may be short.
+    """
+    memory, batch, devices = memory_of_device(), config.global_batch, jax.device_count()
+    if memory is None or rough_bytes(config, shape) < memory / 4:
+        return
+    wanted = needed(batch)
+    if wanted <= memory:
+        return
+    what = f"a training step of {batch} examples of {config.data.max_length} tokens needs {size_text(wanted)} on each "
+    what += f"device, which has {size_text(memory)}"
+    # Activations grow with the batch, the rest does not: a first guess, and half of it where that is still too much.
+    fixed = (STATE_BYTES + 4) * num_params(abstract_params(shape))
+    each = (min(wanted, float(rough_bytes(config, shape))) - fixed) / batch
+    smaller = 1 << max(int((0.9 * memory - fixed) / each), 0).bit_length() >> 1
+    for guess in (smaller // devices * devices, smaller // 2 // devices * devices):
+        if guess and (needs := needed(guess)) <= memory:
+            times = -(-batch // guess) * config.optimization.grad_accum_steps
+            raise InputError(f"{what}: give --batch-size {guess} (which needs {size_text(needs)}), with --set "
+                             f"grad_accum_steps={times} for the same optimiser step")  # fmt: skip
+    raise InputError(f"{what}, and no smaller batch fits: give a smaller --model (ELF-S, ELF-XS), "
+                     f"--set max_length={max(config.data.max_length // 2, 1)} or --set remat=full")  # fmt: skip
+
+
+def size_text(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if math.isfinite(size) else "more"
+
+
+def abstract_batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
+    """The batch of an optimiser step as shapes (A, B, S)."""
+    sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
+    masks = {name: jax.ShapeDtypeStruct(sizes, bool) for name in ("cond_mask", "valid_mask")}
+    return {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)} | masks

@@ -1,0 +1,167 @@
+"""The recipe of `elf train` for data of one's own: what it chooses where neither task, file nor flag says it.
+
+From the data: kind, lengths, encoder. From the machine: network and batch. From the length of the run: warm-up,
+learning rate, moving average. Every choice is a setting whose origin names what it came from. The figures behind the
+numbers are in docs/experiments.md.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from elfcli.config.entries import Origin, Problems, file_entries
+from elfcli.config.presets import preset_path
+from elfcli.config.reference import DEFAULT_LAYER
+from elfcli.config.resolve import Resolved, changed
+from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
+from elfcli.data.folder import Examples
+from elfcli.data.tokenize import cut_counts
+from elfcli.training.length import run_length
+from elfcli.training.optimizer import peak_lr
+from elfcli.ui.progress import number, say
+
+DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
+"""Origins of what is chosen here."""
+LONGEST = 1024  # tokens of a sequence; also what T5 was trained for, twice
+PAIRS = SamplingSetting(sampling_method="ode", num_sampling_steps=(32,), cfgs=(1.5,))
+TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
+LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
+"""Length of a run where nothing says it: so many passes over the data, within these steps."""
+SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
+LEARNING_RATE = 8e-3  # peak, of Muon at width 128
+EMA_SHARE = 20  # the average's horizon is the run's length divided by this
+
+
+def applies(resolved: Resolved) -> bool:
+    """Whether a run is on data of one's own: no task, and no file of the reference."""
+    theirs = any(origin.layer == DEFAULT_LAYER for origin in resolved.origins.values())
+    return resolved.config.data.task is None and not theirs
+
+
+def is_set(resolved: Resolved, *names: str) -> bool:
+    return any(resolved.origins[name].layer != "default" for name in names)
+
+
+def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
+    """The settings with those of the values that nothing else has set."""
+    for name, value in values.items():
+        if is_set(resolved, name):
+            continue
+        if name == "sampling":
+            config = resolved.config.model_copy(update={"sampling": value})
+            resolved = replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(layer)})
+        else:
+            resolved = changed(resolved, SECTION_OF[name], layer, **{name: value})
+    return resolved
+
+
+def rounded(lengths: np.ndarray, percentile: int) -> int:
+    """So many percent of the rows have no more tokens, rounded up to a multiple of 8."""
+    return max(-(-int(np.percentile(lengths, percentile, method="inverted_cdf")) // 8) * 8, 8)
+
+
+def from_data(resolved: Resolved, examples: Examples) -> Resolved:
+    """Lengths, padding and the objective's side that depends on whether texts have sources."""
+    texts = examples.tokens.input_ids.lengths()
+    column = examples.tokens.condition_input_ids
+    if column is None:
+        resolved = chosen(
+            resolved, DATA, max_length=min(rounded(texts, 99), LONGEST), pad_token="eos", sampling=(TEXTS,)
+        )
+        return chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
+    sources = column.lengths()
+    given = resolved.config.data.max_input_length
+    most_source = min(given or rounded(sources, 99), LONGEST // 2)
+    longest = most_source + min(rounded(texts, 99), LONGEST // 2)
+    summaries = np.median(texts) < np.median(sources) / 2
+    resolved = chosen(
+        resolved,
+        DATA,
+        max_length=longest,
+        max_input_length=min(most_source, max(resolved.config.data.max_length - 8, 1)),
+        pad_token="eos",
+        metrics=("rouge",) if summaries else ("bleu",),
+        sampling=(PAIRS,),
+    )
+    pairs = {"label_drop_prob": 0.1, "decoder_noise_scale": 1.0}
+    return chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure", **pairs)
+
+
+def tell_data(resolved: Resolved, examples: Examples) -> None:
+    """One line: what was found in the data, and how much of it the lengths cut."""
+    data, tokens = resolved.config.data, examples.tokens
+    lengths = {"input_ids": tokens.input_ids.lengths()}
+    if tokens.condition_input_ids is not None:
+        lengths["condition_input_ids"] = tokens.condition_input_ids.lengths()
+    cut = cut_counts(lengths, data.max_length, data.max_input_length)
+    names = {"condition_input_ids": "sources", "input_ids": "targets" if len(lengths) == 2 else "texts"}
+    shares = ", ".join(f"{count / len(tokens):.1%} of {names[name]}" for name, count in sorted(cut.items()))
+    kind = "pairs" if len(lengths) == 2 else "texts"
+    source = f", max_input_length {data.max_input_length}" if len(lengths) == 2 else ""
+    say(f"from the data: {len(tokens):,} {kind}, max_length {data.max_length}{source}; cut are {shares}")
+
+
+def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
+    """Network and batch: what a CPU learns in an hour, or an accelerator in a day.
+
+    The network stays as it is where any of its settings is set, or weights are given to start from.
+    """
+    tokens = int(examples.tokens.input_ids.lengths().sum())
+    network = SECTIONS["network"].model_fields
+    if resolved.config.training.init_from is None and not is_set(resolved, *network):
+        name = "ELF-XS" if backend == "cpu" else "ELF-B" if tokens > 100_000_000 else "ELF-S"
+        entries = file_entries(preset_path("model", name), "model preset", Problems()).entries
+        resolved = chosen(resolved, MACHINE, model=name, **{entry.name: entry.value for entry in entries})
+        if backend == "cpu":  # of 60 positions, 12 would be prefix
+            prefix = ("num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens")
+            resolved = chosen(resolved, RECIPE, **dict.fromkeys(prefix, 1))
+    if not is_set(resolved, "batch_size", "global_batch_size"):
+        room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
+        batch = max(min(room // resolved.config.data.max_length // 8 * 8, most, len(examples) // 16 * 8), 8)
+        batch = min(batch, len(examples))
+        batch = max(batch // devices, 1) * devices
+        resolved = chosen(resolved, MACHINE, batch_size=batch)
+    return resolved
+
+
+def from_length(resolved: Resolved, num_examples: int, measured_steps: int | None, own: bool) -> Resolved:
+    """Steps, warm-up, learning rate and its schedule, moving average and the times of saving and sampling.
+
+    measured_steps: those that fit the minutes that were asked for. own: whether the recipe applies; else these steps
+    are all that is set.
+    """
+    config = resolved.config
+    per_epoch = run_length(config, num_examples).epoch_steps
+    if measured_steps is not None:
+        layer = f"{LENGTH}, {config.training.minutes:g} minutes"
+        resolved = changed(resolved, "training", layer, steps=measured_steps)
+    elif not is_set(resolved, "steps", "epochs"):
+        steps = int(min(max(PASSES * per_epoch, LEAST_STEPS), MOST_STEPS))
+        resolved = chosen(resolved, LENGTH, steps=steps)
+    if not own:
+        return resolved
+    total = run_length(resolved.config, num_examples).total_steps
+    horizon = min(max(total / EMA_SHARE, 1.0), 10_000.0)
+    values: dict[str, Any] = {"lr_schedule": "cosine", "ema_decay1": round(1 - 1 / horizon, 6)}
+    if not is_set(resolved, "warmup_steps", "warmup_epochs"):
+        values["warmup_steps"] = min(total // 30, 1000)
+    if not is_set(resolved, "lr", "blr", "optimizer"):
+        values["lr"] = float(f"{LEARNING_RATE * (128 / config.network.hidden_size) ** 0.5:.2g}")
+    if not is_set(resolved, "save_freq", "save_every_steps"):
+        values["save_every_steps"] = max(total // SAVES, 1)
+    values["eval_freq"] = float(f"{max(total / SHOWN / per_epoch, 1e-6):.4g}")
+    return chosen(resolved, LENGTH, **values)
+
+
+def tell_settings(resolved: Resolved, num_examples: int) -> None:
+    """One line: the length and rates of the run, and a warning where its average would mostly be initial weights."""
+    config = resolved.config
+    length, decay = run_length(config, num_examples), config.optimization.ema_decay1
+    peak, horizon = peak_lr(config.optimization, config.global_batch), 1 / (1 - decay)
+    say(f"{length.total_steps:,} steps of {config.global_batch} examples, warm-up {length.warmup_steps}, learning rate "
+        f"{number(peak)} {config.optimization.lr_schedule}, EMA over {horizon:,.0f} steps")  # fmt: skip
+    if horizon > length.total_steps / 5:
+        share, better = decay**length.total_steps, 1 - 1 / max(length.total_steps / EMA_SHARE, 1)
+        say(f"warning: ema_decay1 {decay:g} averages over {horizon:,.0f} steps of a run of {length.total_steps:,}: "
+            f"{share:.0%} of what is sampled will be initial weights; set ema_decay1={better:.4g}")  # fmt: skip

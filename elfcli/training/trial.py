@@ -1,0 +1,97 @@
+"""Before a run: whether its step fits into memory, and how many steps fit into its minutes."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+
+from elfcli.config.resolve import Resolved, changed
+from elfcli.config.schema import Config
+from elfcli.data.folder import vocab_size
+from elfcli.errors import InputError
+from elfcli.evaluation.online import model_in_training, shown_samples
+from elfcli.models.build import elf_shape
+from elfcli.models.elf import abstract_params, num_params
+from elfcli.parallel.mesh import make_mesh, replicate, state_shardings
+from elfcli.training.budget import seconds_per_step, steps_within
+from elfcli.training.inputs import Inputs
+from elfcli.training.length import run_length
+from elfcli.training.loop import optimizer_batches, schedule_and_optimizer
+from elfcli.training.memory import abstract_batch, require_memory, step_bytes
+from elfcli.training.recipe import SAVES, SHOWN
+from elfcli.training.step import init_state, make_train_step
+from elfcli.ui.progress import clock, say
+
+LEAST_STEPS = 20
+SAVE_SECONDS = 0.5  # of the steps that wait for a checkpoint to be copied
+
+
+def trial_step(config: Config, inputs: Inputs):
+    """(step, function of the initial state, mesh, shape) as the run will have them, but for the length of schedules."""
+    shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
+    _, tx = schedule_and_optimizer(config, run_length(config, len(inputs.examples)), shape)
+    mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
+    init = partial(init_state, shape, tx, config.training.seed)
+    return make_train_step(config, shape, inputs.encoder, tx, mesh), init, mesh, shape
+
+
+def check_memory(resolved: Resolved, inputs: Inputs) -> None:
+    """InputError where a step of the run does not fit into memory."""
+
+    def needed(batch: int) -> float:
+        latents = {"latent_mean": 0.0, "latent_std": 1.0}  # which may still be to be measured
+        plain = changed(resolved, "encoder", None, **latents)
+        config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
+        step, init, _, _ = trial_step(config, inputs)
+        return step_bytes(step, jax.eval_shape(init), inputs.encoder.params, abstract_batch(config))
+
+    shape = elf_shape(resolved.config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
+    require_memory(resolved.config, shape, needed)
+
+
+class Pace(NamedTuple):
+    """Seconds of a step, and of all else that a run does."""
+
+    step: float
+    rest: float
+
+
+def measured_pace(config: Config, inputs: Inputs) -> Pace:
+    """The pace of a run, measured on a state that is thrown away: the run itself is that of a given number of steps."""
+    step, init, mesh, shape = trial_step(config, inputs)
+    state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
+    encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
+    batch = next(iter(optimizer_batches(config, inputs, mesh, 0, 1)))
+
+    def run_step():
+        nonlocal state
+        state = step(state, encoder.params, batch)
+        return state.step
+
+    start = time.monotonic()
+    jax.block_until_ready(run_step())
+    compiling = time.monotonic() - start
+    each = seconds_per_step(run_step)
+    showing = 0.0
+    if config.evaluation.num_shown:
+        model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
+        for _ in range(2):  # the first call compiles what the run will find compiled
+            start = time.monotonic()
+            shown_samples(model, state.ema, 0)
+            showing = time.monotonic() - start
+    # The length of the schedules is part of the program, which is therefore compiled again.
+    return Pace(each, compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
+
+
+def steps_that_fit(config: Config, pace: Pace, began: float) -> int:
+    """Optimiser steps of a run that ends `minutes` after `began` (time.monotonic). InputError for fewer than a few."""
+    minutes, passed = config.training.minutes or 0.0, time.monotonic() - began
+    steps = steps_within(60 * minutes - passed, pace.step, reserve=pace.rest)
+    if steps < LEAST_STEPS:
+        least = (passed + pace.rest + LEAST_STEPS * pace.step) / 60
+        raise InputError(f"--minutes {minutes:g}: too few for a run here, where a step takes {pace.step:.2g} s and the "
+                         f"rest {clock(passed + pace.rest)}: give at least {least + 0.1:.1f}")  # fmt: skip
+    say(f"from the run's length: a step takes {pace.step:.3g} s here, so {steps:,} steps end after {minutes:g} minutes")
+    return steps

@@ -1,0 +1,166 @@
+"""What `elf train` chooses for data of one's own, and when it warns or refuses."""
+
+import json
+import shutil
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import SHARED
+
+from elfcli.config.resolve import resolve
+from elfcli.config.schema import SECTION_OF
+from elfcli.data.folder import load_examples
+from elfcli.data.tokenize import Job, tokenize
+from elfcli.errors import InputError
+from elfcli.training import memory, recipe
+from elfcli.training.own_encoder import found_encoder, require_same_vocabulary
+from elfcli.training.trial import Pace, steps_that_fit
+
+TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Data folders of 80 pairs (as CSV) and of 200 texts, most short and one long."""
+    folder = tmp_path_factory.mktemp("own")
+    pairs = [("de", "en"), *((f"ein wort {i % 7} und {i % 5}", f"one word {i % 7} and {i % 5}") for i in range(80))]
+    (folder / "pairs.csv").write_text("".join(f"{a},{b}\n" for a, b in pairs))
+    (folder / "held.csv").write_text("de,en\nein wort 6 und 6,one word 6 and 6\n")
+    (folder / "texts.txt").write_text("one word and another\n" * 199 + "word " * 300 + "\n")
+    keys = {"source_key": "de", "target_key": "en"}
+    held = (str(folder / "held.csv"),)
+    tokenize(Job(folder / "pairs", (str(folder / "pairs.csv"),), held, train_tokenizer=26, **keys))
+    tokenize(Job(folder / "texts", (str(folder / "texts.txt"),), train_tokenizer=14))
+    return folder
+
+
+def settings(data, *sets, **flags):
+    return resolve(sets=[*TINY, *sets], flags={"data_path": str(data)} | flags, environ={})
+
+
+def values(resolved, *names):
+    return {name: getattr(getattr(resolved.config, SECTION_OF[name]), name) for name in names}
+
+
+def test_pairs_get_the_conditional_recipe_and_texts_the_other(folders):
+    examples = load_examples(folders / "pairs")
+    sources, targets = (c.lengths().max() for c in (examples.tokens.condition_input_ids, examples.tokens.input_ids))
+    pairs = recipe.from_data(settings(folders / "pairs"), examples)
+    up = [-(-longest // 8) * 8 for longest in (sources, targets)]
+    names = ("max_length", "max_input_length", "pad_token", "metrics", "label_drop_prob", "decoder_noise_scale")
+    assert list(values(pairs, *names).values()) == [sum(up), up[0], "eos", ("bleu",), 0.1, 1.0]
+    assert pairs.origins["max_length"].layer == "from the data" and pairs.config.sampling[0].cfgs == (1.5,)
+    texts = recipe.from_data(settings(folders / "texts"), load_examples(folders / "texts"))
+    names = ("max_input_length", "label_drop_prob", "decoder_noise_scale")
+    assert list(values(texts, *names).values()) == [0, 0.0, 5.0] and texts.config.sampling[0].sampling_method == "sde"
+    assert texts.config.data.max_length < 64, "the one long text does not set the length"
+
+
+def test_what_the_user_sets_stays(folders):
+    given = settings(folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay1=0.9", "minutes=1")
+    examples = load_examples(folders / "pairs")
+    found = recipe.from_length(recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1), 80, 50, True)
+    names = ("max_length", "label_drop_prob", "batch_size", "ema_decay1", "hidden_size", "steps")
+    assert list(values(found, *names).values()) == [40, 0.3, 4, 0.9, 16, 50]
+
+
+def test_a_task_and_a_file_of_the_reference_keep_their_recipes(tmp_path):
+    (tmp_path / "theirs.yml").write_text("data_path: x\nmax_length: 64\n")
+    assert recipe.applies(resolve(environ={}, sets=["data_path=x"]))
+    assert not recipe.applies(resolve(task="de-en", environ={}))
+    assert not recipe.applies(resolve(files=[tmp_path / "theirs.yml"], environ={}))
+
+
+@pytest.mark.parametrize(
+    ("backend", "tokens", "model"), [("cpu", 10**9, "ELF-XS"), ("tpu", 10**9, "ELF-B"), ("gpu", 10**6, "ELF-S")]
+)
+def test_the_machine_decides_the_network(backend, tokens, model):
+    column = SimpleNamespace(lengths=lambda: np.array([tokens]))
+    examples = type("Examples", (), {"tokens": SimpleNamespace(input_ids=column), "__len__": lambda self: 10**6})()
+    found = recipe.from_machine(resolve(environ={}, sets=["max_length=64"]), examples, backend, 8)
+    assert found.config.network.model == model and found.origins["hidden_size"].layer == "from the machine"
+    assert found.config.training.batch_size % 8 == 0
+    kept = recipe.from_machine(resolve(environ={}, model="ELF-M"), examples, backend, 8)
+    assert kept.config.network.model == "ELF-M"
+
+
+def test_the_length_decides_the_average(folders, capsys):
+    examples = load_examples(folders / "pairs")
+    for steps in (40, 1000, 10**6):
+        found = recipe.from_length(settings(folders / "pairs", "batch_size=8", "minutes=1"), len(examples), steps, True)
+        horizon = 1 / (1 - found.config.optimization.ema_decay1)
+        assert horizon <= min(steps / 5, 10_001) and found.config.optimization.warmup_steps < steps / 10
+        recipe.tell_settings(found, len(examples))
+    assert "warning" not in capsys.readouterr().err
+    recipe.tell_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
+    err = capsys.readouterr().err
+    assert "ema_decay1 0.9999 averages over 10,000 steps" in err and "90% of what is sampled will be initial" in err
+
+
+def test_minutes_and_steps_of_the_later_layer_count():
+    assert resolve(task="toy-de-en", flags={"minutes": 5}, environ={}).config.training.steps is None
+    assert resolve(sets=["minutes=3"], flags={"steps": 5}, environ={}).config.training.minutes is None
+    assert resolve(sets=["minutes=3", "steps=5"], environ={}).config.training.steps == 5
+
+
+def test_steps_that_fit_into_minutes(folders):
+    config = settings(folders / "pairs", "minutes=2").config
+    began = time.monotonic() - 20
+    assert steps_that_fit(config, Pace(step=0.5, rest=10.0), began) == pytest.approx(180, abs=2)
+    with pytest.raises(InputError, match=r"--minutes 2: too few .* a step takes 9 s .* give at least 3\.6"):
+        steps_that_fit(config, Pace(step=9.0, rest=10.0), began)
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkeypatch):
+    monkeypatch.setattr(memory, "memory_of_device", lambda: 2**30)
+    monkeypatch.setattr(memory, "rough_bytes", lambda config, shape: 2**31)
+    monkeypatch.setattr(memory, "num_params", lambda params: 0)
+    monkeypatch.setattr(memory, "abstract_params", lambda shape: None)
+    config = settings(folders / "pairs", "batch_size=64").config
+    with pytest.raises(
+        InputError, match=r"64 examples .* needs 2\.0 GiB .*--batch-size 16 \(which needs 0\.5 GiB\).*=4"
+    ):
+        memory.require_memory(config, None, lambda batch: batch * 2**25)
+    with pytest.raises(InputError, match="no smaller batch fits"):
+        memory.require_memory(config, None, lambda batch: 2**33)
+    memory.require_memory(config, None, lambda batch: 2**29)
+
+
+def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path):
+    own = shutil.copytree(folders / "pairs", tmp_path / "data")
+    assert found_encoder(load_examples(own))[0] == "embedding"
+    (own / "encoder").mkdir()
+    (own / "encoder" / "config.json").write_text("{}")
+    assert found_encoder(load_examples(own))[0] == str(own / "encoder")
+    mini = SHARED / "t5-mini"
+    if not mini.is_dir():
+        return
+    meta = json.loads((own / "elf_data.json").read_text())
+    (own / "elf_data.json").write_text(json.dumps(meta | {"tokenizer_source": str(mini)}))
+    assert found_encoder(load_examples(own))[0] == str(mini)
+
+
+def test_an_encoder_of_another_vocabulary_is_refused(folders):
+    from elfcli.data.folder import load_tokenizer
+
+    ours, theirs = load_tokenizer(folders / "pairs" / "tokenizer"), str(folders / "texts" / "tokenizer")
+    require_same_vocabulary(str(folders / "pairs" / "tokenizer"), ours, None)
+    with pytest.raises(InputError, match="its vocabulary is not that of the data"):
+        require_same_vocabulary(theirs, ours, None)
+
+
+def test_a_run_with_nothing_set(elf, folders, tmp_path):
+    """`elf train --data DIR` on a tiny network: the choices are told and recorded, texts shown, the end named."""
+    run = tmp_path / "run"
+    sets = [text for name in TINY for text in ("--set", name)]
+    code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--output", run, *sets)
+    assert code == 0 and "from the data: 80 pairs, max_length" in err and "cut are 0.0% of sources" in err
+    assert "step 10, sampled with the EMA weights" in err and "ein wort 6 und 6  ->" in err
+    assert "ema_decay1 = 0.0  # from the run's length" in (run / "config.toml").read_text()
+    assert len((run / "samples" / "training-step10.jsonl").read_text().splitlines()) == 1
+    code, out, _ = elf("config", "show", "--data", folders / "pairs", "--model", "ELF-S")
+    assert code == 0 and "# from the data" in out and 'encoder_model_name = "embedding"  # from the data' in out
+    code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--minutes", "3")
+    assert code == 2 and "give one of them" in err
