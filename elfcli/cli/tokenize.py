@@ -107,12 +107,13 @@ def stages() -> Iterator[Callable[[str, int, int, int], None]]:
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:
     """Prints examples, lengths and cuts of each split on stdout."""
-    from elfcli.data.tokenize import cut_counts, percentiles
+    from elfcli.data.lengths import cut_counts, fitting_lengths, percentiles
     from elfcli.ui.table import aligned
 
     conditional = len(summary.keys) == 2
-    limit = max_length or (128 if conditional else 1024)
-    input_limit = (limit // 2 if max_input_length is None else max_input_length) if conditional else 0
+    longest, source = fitting_lengths(summary.splits["train"].lengths)
+    limit = max_length or longest
+    input_limit = (min(source, limit // 2) if max_input_length is None else max_input_length) if conditional else 0
     keys = " -> ".join(f"'{key}'" for key in summary.keys)
     typer.echo(f"{summary.output}: {keys}, vocabulary of {summary.vocab_size:,}")
     rows = [("split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "cut")]
@@ -131,5 +132,10 @@ def print_summary(summary, max_length: int | None, max_input_length: int | None)
     for name, split in summary.splits.items():
         if split.bad:
             typer.echo(f"{name}: {split.bad:,} bad lines left out")
+        if split.also_in_train:
+            typer.echo(
+                f"{name}: {split.also_in_train:,} of {split.documents:,} documents are in train, too: scores on them "
+                "say nothing about new text"
+            )
         if split.dropped_tokens:
             typer.echo(f"{name}: the last {split.dropped_tokens:,} tokens fill no sequence and are left out")

@@ -9,18 +9,21 @@ settings alone, not on the number of workers.
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from elfcli import __version__
 from elfcli.data.corpus import Corpus, open_corpus, requested_keys
 from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
 from elfcli.data.folder import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.data.lengths import percentiles
 from elfcli.data.public import SOURCES, T5_TOKENIZER, public_files
 from elfcli.data.toy import TASKS, task_files
 from elfcli.data.vocabulary import train_tokenizer
@@ -29,7 +32,6 @@ from elfcli.errors import InputError, did_you_mean
 
 CHUNK = 1000
 """Documents per unit of work, and rows per Arrow record batch."""
-PERCENTILES = (50, 90, 99, 100)
 TEXT_COLUMNS = ("input_ids", "text")
 PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
 
@@ -69,6 +71,7 @@ class SplitSummary:
     examples: int = 0
     bad: int = 0
     dropped_tokens: int = 0
+    also_in_train: int = 0
     seconds: float = 0.0
     lengths: dict[str, np.ndarray] = field(default_factory=dict)
     written: dict[str, Any] = field(default_factory=dict)
@@ -162,17 +165,35 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     if job.pack is not None and keys.conditional:
         raise InputError("--pack joins texts without a source: it is not for pairs")
     tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
-    splits = {}
+    splits, held_out = {}, Counter(map(hashed, corpora.get("validation", ())))
+    found: set[int] = set()
     for name, corpus in corpora.items():
         part = folder / name if job.validation else folder
         part.mkdir(exist_ok=True)
-        splits[name] = write_split(corpus, part, job, name, tokenizer, progress)
+        documents = observed(corpus, f"tokenizing {name}", progress)
+        if name == "train":
+            documents = noted(documents, held_out, found)
+        splits[name] = write_split(corpus, documents, part, job, tokenizer)
+    if job.validation:
+        splits["validation"].also_in_train = sum(held_out[text] for text in found)
     if job.validation:
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
     summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
     (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
+
+
+def hashed(texts: tuple[str, ...]) -> int:
+    return xxhash.xxh3_64_intdigest("\0".join(texts))
+
+
+def noted(documents: Iterable[tuple[str, ...]], wanted: Container[int], found: set[int]) -> Iterator[tuple[str, ...]]:
+    """The documents; the hashes of those that are `wanted` are put into `found`."""
+    for texts in documents:
+        if wanted and (text := hashed(texts)) in wanted:
+            found.add(text)
+        yield texts
 
 
 def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
@@ -198,11 +219,13 @@ def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[s
     progress(stage, total, total, corpus.reading.documents)
 
 
-def write_split(corpus: Corpus, folder: Path, job: Job, name: str, tokenizer: Any, progress: Progress) -> SplitSummary:
+def write_split(
+    corpus: Corpus, documents: Iterator[tuple[str, ...]], folder: Path, job: Job, tokenizer: Any
+) -> SplitSummary:
+    """Tokenizes the documents of the corpus into `folder`."""
     start = time.perf_counter()
     summary = SplitSummary()
     tokenizer_folder = folder.parent if job.validation else folder
-    documents = observed(corpus, f"tokenizing {name}", progress)
     encoded = encode(chunks_of(documents, CHUNK), tokenizer, tokenizer_folder / TOKENIZER_FOLDER, job.workers)
     if job.pack:
         names: tuple[str, ...] = ("input_ids",)
@@ -216,7 +239,7 @@ def write_split(corpus: Corpus, folder: Path, job: Job, name: str, tokenizer: An
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start
     if not summary.examples:
-        raise InputError(f"--pack {job.pack} is longer than all of {name} together ({summary.dropped_tokens} tokens)")
+        raise InputError(f"--pack {job.pack} is longer than all of its text together ({summary.dropped_tokens} tokens)")
     return summary
 
 
@@ -230,12 +253,6 @@ def packed(
         summary.dropped_tokens = len(rest)
         if len(rows):
             yield [(rows.reshape(-1), np.full(len(rows), length, np.int64))]
-
-
-def percentiles(lengths: np.ndarray) -> dict[str, int]:
-    """Percentiles of row lengths, and the greatest length."""
-    found = np.percentile(lengths, PERCENTILES, method="higher")
-    return dict(zip(("p50", "p90", "p99", "max"), map(int, found), strict=True))
 
 
 def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
@@ -256,6 +273,7 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
                 "bad_lines": split.bad,
                 "tokens": split.tokens,
                 "dropped_tokens": split.dropped_tokens,
+                "also_in_train": split.also_in_train,
                 **split.written,
                 "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
                 "sources": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
@@ -264,15 +282,3 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
             for name, split in summary.splits.items()
         },
     }  # fmt: skip
-
-
-def cut_counts(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> dict[str, int]:
-    """Rows that collation will cut, per column: conditions over max_input_length, texts that then do not fit."""
-    condition = lengths.get("condition_input_ids")
-    if condition is None:
-        return {"input_ids": int((lengths["input_ids"] > max_length).sum())}
-    room = max_length - np.minimum(condition, max_input_length)
-    return {
-        "condition_input_ids": int((condition > max_input_length).sum()),
-        "input_ids": int((lengths["input_ids"] > room).sum()),
-    }

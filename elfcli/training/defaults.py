@@ -5,11 +5,11 @@ from pathlib import Path
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
 from elfcli.data.folder import METADATA_FILE, Examples
+from elfcli.data.lengths import rounded
 from elfcli.data.public import default_folder
 from elfcli.data.toy import TASKS
 from elfcli.errors import InputError
 from elfcli.runs.folder import is_run
-from elfcli.training.recipe import rounded
 from elfcli.ui.progress import say
 
 DEFAULT_TASK = "owt"

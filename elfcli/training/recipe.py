@@ -16,14 +16,13 @@ from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.data.folder import Examples
-from elfcli.data.tokenize import cut_counts
+from elfcli.data.lengths import LONGEST, cut_counts, fitting_lengths, rounded
 from elfcli.training.length import run_length
 from elfcli.training.optimizer import peak_lr
 from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
 """Origins of what is chosen here."""
-LONGEST = 1024  # tokens of a sequence; also what T5 was trained for, twice
 PAIRS = SamplingSetting(sampling_method="ode", num_sampling_steps=(32,), cfgs=(1.5,))
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
 LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
@@ -56,44 +55,38 @@ def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
     return resolved
 
 
-def rounded(lengths: np.ndarray, percentile: int) -> int:
-    """So many percent of the rows have no more tokens, rounded up to a multiple of 8."""
-    return max(-(-int(np.percentile(lengths, percentile, method="inverted_cdf")) // 8) * 8, 8)
-
-
 def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     """Lengths, padding and the objective's side that depends on whether texts have sources."""
-    texts = examples.tokens.input_ids.lengths()
-    column = examples.tokens.condition_input_ids
-    if column is None:
-        resolved = chosen(
-            resolved, DATA, max_length=min(rounded(texts, 99), LONGEST), pad_token="eos", sampling=(TEXTS,)
-        )
-        return chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
-    sources = column.lengths()
-    given = resolved.config.data.max_input_length
-    most_source = min(given or rounded(sources, 99), LONGEST // 2)
-    longest = most_source + min(rounded(texts, 99), LONGEST // 2)
-    summaries = np.median(texts) < np.median(sources) / 2
+    lengths = lengths_of(examples)
+    longest, source = fitting_lengths(lengths)
+    resolved = chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
+    if "condition_input_ids" not in lengths:
+        return chosen(resolved, DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
+    source = resolved.config.data.max_input_length or source
+    summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
+    longest = source + min(rounded(lengths["input_ids"], 99), LONGEST // 2)
+    resolved = chosen(resolved, DATA, max_length=longest)
     resolved = chosen(
         resolved,
         DATA,
-        max_length=longest,
-        max_input_length=min(most_source, max(resolved.config.data.max_length - 8, 1)),
+        max_input_length=min(source, max(resolved.config.data.max_length - 8, 1)),
         pad_token="eos",
         metrics=("rouge",) if summaries else ("bleu",),
         sampling=(PAIRS,),
     )
-    pairs = {"label_drop_prob": 0.1, "decoder_noise_scale": 1.0}
-    return chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure", **pairs)
+    return chosen(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+
+
+def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
+    """Tokens of every row, by column."""
+    condition = examples.tokens.condition_input_ids
+    known = {} if condition is None else {"condition_input_ids": condition.lengths()}
+    return {"input_ids": examples.tokens.input_ids.lengths()} | known
 
 
 def tell_data(resolved: Resolved, examples: Examples) -> None:
     """One line: what was found in the data, and how much of it the lengths cut."""
-    data, tokens = resolved.config.data, examples.tokens
-    lengths = {"input_ids": tokens.input_ids.lengths()}
-    if tokens.condition_input_ids is not None:
-        lengths["condition_input_ids"] = tokens.condition_input_ids.lengths()
+    data, tokens, lengths = resolved.config.data, examples.tokens, lengths_of(examples)
     cut = cut_counts(lengths, data.max_length, data.max_input_length)
     names = {"condition_input_ids": "sources", "input_ids": "targets" if len(lengths) == 2 else "texts"}
     shares = ", ".join(f"{count / len(tokens):.1%} of {names[name]}" for name, count in sorted(cut.items()))

@@ -23,7 +23,8 @@ from elfcli.data.batches import column_from_rows
 from elfcli.data.corpus import Keys, Reading, chosen_keys, open_corpus, requested_keys
 from elfcli.data.encode import pack_rows
 from elfcli.data.folder import load_examples, load_tokenizer, recorded_tokenizer, vocab_size
-from elfcli.data.tokenize import Job, cut_counts, percentiles, tokenize
+from elfcli.data.lengths import cut_counts, percentiles
+from elfcli.data.tokenize import Job, tokenize
 from elfcli.data.working import LOCK, clear_killed, working_folder
 from elfcli.errors import InputError
 
@@ -368,3 +369,16 @@ def test_reading_starts_anew_each_time(tmp_path):
     corpus = open_corpus([str(path)], Keys(), skip_bad=True)
     assert [len(list(corpus)) for _ in range(2)] == [1, 1]
     assert corpus.reading == Reading(skip_bad=True, bad=1, documents=1, bytes_done=4)
+
+
+def test_held_out_documents_that_are_in_train_are_counted(tmp_path, elf):
+    (tmp_path / "train.txt").write_text("a red house\na blue house\na red house\n")
+    (tmp_path / "held.txt").write_text("a green house\na red house\na red house\n")
+    argv = ["--input", tmp_path / "train.txt", "--train-tokenizer", "14", "--output", tmp_path / "data"]
+    code, out, err = elf("tokenize", *argv, "--validation", tmp_path / "held.txt")
+    assert code == 0, err
+    assert "validation: 2 of 3 documents are in train, too" in out
+    metadata = json.loads((tmp_path / "data" / "elf_data.json").read_text())
+    assert [metadata["splits"][name]["also_in_train"] for name in ("train", "validation")] == [0, 2]
+    code, out, _ = elf("tokenize", *argv, "--validation", tmp_path / "train.txt", "--overwrite")
+    assert "validation: 3 of 3" in out

@@ -59,7 +59,9 @@ def test_pairs_get_the_conditional_recipe_and_texts_the_other(folders):
 
 
 def test_what_the_user_sets_stays(folders):
-    given = settings(folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay1=0.9", "minutes=1")
+    given = settings(
+        folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay1=0.9", "minutes=1"
+    )
     examples = load_examples(folders / "pairs")
     found = recipe.from_length(recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1), 80, 50, True)
     names = ("max_length", "label_drop_prob", "batch_size", "ema_decay1", "hidden_size", "steps")
