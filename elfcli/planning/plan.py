@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from elfcli.config.check import check_devices
@@ -13,6 +13,7 @@ from elfcli.evaluation.ways import settings_of
 from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import look_at_data, sampling_batch, training_step
+from elfcli.training.step import device_group, num_groups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +72,22 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
     if steps is None:
         notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
-    return estimate(config, machine, Work("training step", lower, config.global_batch, steps, notes, fsdp))
+    found = estimate(config, machine, Work("training step", lower, config.global_batch, steps, notes, fsdp))
+    return with_saved_traffic(found, config, machine, task.vocabulary)
+
+
+def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabulary: int) -> Estimate:
+    """The estimate with a note where groups follow the devices' shares: what the usual groups would send."""
+    size = device_group(config, len(machine.devices))
+    if size is None or not found.fits:
+        return found
+    usual = config.global_batch // num_groups(config.global_batch, config.objective)
+    objective = config.objective.model_copy(update={"group_size": usual})
+    lower, _ = training_step(config.model_copy(update={"objective": objective}), machine, vocabulary)
+    sent = program_cost(lower().compile(), machine.rates).collective_bytes
+    note = (f"group_size {size}, a device's share of the batch: groups of {usual} would cross devices and send "
+            f"{sent / 1e9:.3g} GB instead of {found.collective_bytes_per_chip / 1e9:.3g}")  # fmt: skip
+    return replace(found, notes=(*found.notes, note))
 
 
 def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: int | None = None) -> Estimate:
