@@ -1,7 +1,6 @@
 """`elf doctor`: what is wrong with a model, and which setting to change."""
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,6 +70,7 @@ def history_of(model, examples: int):
         lr=lr,
         update=lr * (1 if config.optimization.optimizer == "muon" else config.network.hidden_size**0.5),
         losses=[row["loss"] for row in rows],
+        fresh=config.training.init_from is None,
         spikes=sum(bool(row.get("spike")) for row in rows),
         skipped=sum(row.get("skipped", 0) for row in rows),
         done=model.step,

@@ -4,6 +4,7 @@ Shapes: B examples, S sequence, E latent width, K training latents, N real token
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -79,10 +80,9 @@ def diagnose(model: Model, data: Data, history: History | None, options: Options
     if rows[0].verdict == "fail":
         return rows
     arrays, bank = encoded(model, data, options.seed, count)
-    real = np.asarray(arrays.valid_BxS)
-    raw = np.asarray(arrays.x0_BxSxE)[real] * model.config.encoder.latent_std + model.config.encoder.latent_mean
-    encoder = model.config.encoder
-    rows += checks.latents(float(raw.mean()), float(raw.std()), (encoder.latent_mean, encoder.latent_std))
+    mean, std = scale_of(model)
+    latents = arrays.x0_BxSxE[arrays.valid_BxS] * std + mean
+    rows += checks.latents(float(latents.mean()), float(latents.std()), (mean, std))
     network = network_rows(model, arrays, bank, history)
     return [*rows, *network, *sampling_rows(model, data, options, count)]
 
@@ -91,11 +91,9 @@ def data_rows(model: Model, train: Examples) -> list[Check]:
     config, tokens = model.config.data, train.tokens
     columns = [column for column in (tokens.input_ids, tokens.condition_input_ids) if column is not None]
     rows = [checks.ids(train.largest_id or max(map(largest_id, columns)), model.shape.vocab_size)]
-    try:
-        rows.append(checks.same_vocabulary(load_tokenizer(recorded_tokenizer(train)).get_vocab(),
-                                           model.tokenizer.get_vocab()))  # fmt: skip
-    except InputError:
-        pass  # the data does not say
+    with suppress(InputError):  # the data does not say
+        of_data = load_tokenizer(recorded_tokenizer(train)).get_vocab()
+        rows.append(checks.same_vocabulary(of_data, model.tokenizer.get_vocab()))
     if (name := model.config.encoder.encoder_model_name) != "embedding":
         rows.append(checks.encoder_vocabulary(model.shape.vocab_size, model.encoder.vocab_size, name))
     texts, taken = tokens.input_ids.lengths(), np.zeros(len(train), np.int64)
@@ -126,9 +124,13 @@ def encode(program: Program, params, ids_BxS, cond_BxS, valid_BxS):
         return everywhere(program, program.encode(params, ids_BxS, mask))
 
 
+def scale_of(model: Model) -> tuple[float, float]:
+    return float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
+
+
 def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Arrays, tuple[np.ndarray, np.ndarray]]:
     """The first held-out examples with their latents, and a lookup: training latents (K, E) with their ids (K,)."""
-    config, tokenizer, program = model.config, model.tokenizer, program_of(model)
+    config, tokenizer, program, (mean, std) = model.config, model.tokenizer, program_of(model), scale_of(model)
     pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
     lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
@@ -136,23 +138,24 @@ def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Arrays, tu
         found = collate([examples.tokens[i] for i in numbers], **lengths, pad_id=pads)
         ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
         latents = np.asarray(encode(program, model.encoder.params, ids, cond, valid))
-        return ids, cond, valid, (latents - config.encoder.latent_mean) / config.encoder.latent_std
+        return ids, cond, valid, (latents - mean) / std
 
     count = min(count, len(data.held_out))
     size = round_up_to_devices(count)
-    tried = batch(data.held_out, np.resize(np.arange(count), size).tolist())
+    ids, cond, valid, x0 = batch(data.held_out, np.resize(np.arange(count), size).tolist())
     rest = np.arange(0 if data.new else count, len(data.train))
     kept: list[tuple[np.ndarray, np.ndarray]] = []
     drawn = np.random.default_rng(seed).permutation(rest if len(rest) else np.arange(len(data.train)))
     for first in range(0, len(drawn), size):
-        ids, cond, valid, x0 = batch(data.train, np.resize(drawn[first : first + size], size).tolist())
-        kept.append((x0[valid & ~cond], ids[valid & ~cond]))
+        tokens, source, real, latents = batch(data.train, np.resize(drawn[first : first + size], size).tolist())
+        kept.append((latents[real & ~source], tokens[real & ~source]))
         if sum(len(known) for _, known in kept) >= MOST_LATENTS:
             break
     latents, known = (np.concatenate(parts)[:MOST_LATENTS] for parts in zip(*kept, strict=True))
     w = settings_of(config.sampling)[0].self_cond_cfg_scale
-    guidance = sampler.Guidance(np.float32(1), np.float32(w))
-    return Arrays(*tried, np.asarray(jax.random.key_data(jax.random.key(seed))), guidance), (latents, known)
+    guidance = sampler.Guidance(jnp.float32(1), jnp.float32(w))
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    return Arrays(ids, cond, valid, x0, key, guidance), (latents, known)
 
 
 def drawn(program: Program, arrays: Arrays, t):
@@ -164,12 +167,18 @@ def drawn(program: Program, arrays: Arrays, t):
     return batch, draws._replace(t_GxN=jnp.full(x0.shape[:2], t, jnp.float32))
 
 
+def noised_to(program: Program, arrays: Arrays, t):
+    """Real latents (B, S, E) noised to time t, the condition as it is."""
+    batch, draws = drawn(program, arrays, t)
+    return objective.denoise_input(batch, draws, program.objective)[0][0]
+
+
 @partial(jax.jit, static_argnums=0)
 def denoised(program: Program, params, arrays: Arrays, t):
     """(noisy latents at time t, the network's estimate of the clean ones), each (B, S, E)."""
     model = nnx.merge(graphdef_of(ELF, program.shape), params)
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        z = objective.denoise_input(*drawn(program, arrays, t), program.objective)[0][0]
+        z = noised_to(program, arrays, t)
         condition = sampler.Condition(arrays.cond_BxS, arrays.x0_BxSxE)
         predict = sampler.make_predict(
             model, condition, arrays.guidance, program.objective.t_eps, use_cfg=False, use_w=False
@@ -194,7 +203,7 @@ def recovered(program: Program, params, arrays: Arrays, t):
     """Tokens (B, S) of the flow from real latents noised to time t."""
     model = nnx.merge(graphdef_of(ELF, program.shape), params)
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        z = objective.denoise_input(*drawn(program, arrays, t), program.objective)[0][0]
+        z = noised_to(program, arrays, t)
         condition = sampler.Condition(arrays.cond_BxS, arrays.x0_BxSxE)
         grid = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
         predict = sampler.make_predict(
@@ -292,5 +301,5 @@ def way(setting: Setting) -> str:
 def training_texts(model: Model, train: Examples) -> set[str]:
     """The first training texts, as the model would write them."""
     count = min(len(train), MOST_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
-    rows = [train.tokens.input_ids[i] for i in range(count)]
+    rows = [train.tokens.input_ids[i].tolist() for i in range(count)]
     return set(decoded(model.tokenizer, rows, model.config.evaluation.clean_up)) - {""}
