@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Collection
 
 FEWEST_WORDS, LARGEST_SHARE = 6, 1 / 3
 LOOPS, LONGEST_PHRASE = 4, 4
@@ -28,13 +29,15 @@ def loops(words: list[str], size: int) -> bool:
     return False
 
 
-def shares(texts: list[str]) -> dict[str, float]:
-    """Shares (0..1) of `empty`, `degenerate` and `duplicate` texts (equal to an earlier one), and `words` per text."""
+def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
+    """Shares (0..1) of texts that are `empty`, `degenerate`, a `duplicate` of an earlier one, or `memorised` (among
+    those `seen`), and `words` per text."""
     count = max(len(texts), 1)
     full = [text for text in texts if text.strip()]
     return {
         "empty": 1 - len(full) / count,
         "degenerate": sum(map(degenerate, full)) / count,
         "duplicate": 1 - len(set(texts)) / count,
+        "memorised": sum(text in seen for text in texts) / count,
         "words": sum(len(text.split()) for text in texts) / count,
     }

@@ -29,7 +29,9 @@ FAULTS = {
     "too-few-steps": (["steps=40"], "steps"),
 }
 """Settings that plant each fault, and how the advice to try first begins."""
-SOUNDS = ("ka-bar", "lo-cod", "mi-dim", "ne-fen", "pu-gul", "ra-hot", "si-jam", "to-kin", "ve-lop", "wu-mud")
+SOUNDS = "ka-bar lo-cod mi-dim ne-fen pu-gul ra-hot si-jam to-kin ve-lop wu-mud xa-nap zo-pit"
+VOCABULARIES = {"data": (76, (("bex", "ow"), ("gim", "um"))), "other": (77, (("rin", "ly"), ("tos", "er")))}
+"""Number of pieces, so that every word is one, and the endings of words in both languages."""
 
 
 def write_pairs(path, words, count, seed):
@@ -44,15 +46,14 @@ def write_pairs(path, words, count, seed):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """`data` to train on, and `other`: data of other words, whose tokenizer has as many pieces."""
+    """`data` to train on, and `other`: data of other words, whose tokenizer has no fewer pieces."""
     folder = tmp_path_factory.mktemp("doctor")
-    sounds = [pair.split("-") for pair in SOUNDS]
-    for name, ends in {"data": (("rin", "ly"), ("tos", "er")), "other": (("bex", "ow"), ("gim", "um"))}.items():
-        words = [(a + c, b + d) for a, b in sounds for c, d in ends]
+    for name, (pieces, ends) in VOCABULARIES.items():
+        words = [(a + c, b + d) for a, b in (pair.split("-") for pair in SOUNDS.split()) for c, d in ends]
         files = folder / f"{name}.jsonl", folder / f"{name}-valid.jsonl"
         for seed, (file, count) in enumerate(zip(files, (4000, 200), strict=True)):
             write_pairs(file, words, count, seed)
-        keys = {"source_key": "input", "target_key": "output", "train_tokenizer": 64}
+        keys = {"source_key": "input", "target_key": "output", "train_tokenizer": pieces}
         tokenize(Job(folder / name, inputs=(str(files[0]),), validation=(str(files[1]),), **keys))
     return folder
 

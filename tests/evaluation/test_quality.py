@@ -33,5 +33,5 @@ def test_not_degenerate(text):
 
 
 def test_shares():
-    found = shares(["a b", "a b", " ", "no no no no"])
-    assert found == {"empty": 0.25, "degenerate": 0.25, "duplicate": 0.25, "words": 2.0}
+    found = shares(["a b", "a b", " ", "no no no no"], {"a b", "c"})
+    assert found == {"empty": 0.25, "degenerate": 0.25, "duplicate": 0.25, "memorised": 0.5, "words": 2.0}
