@@ -157,7 +157,8 @@ def learning_rate(run: History) -> Check:
     usual = f"updates of {UPDATE_LOW:g} to {UPDATE_HIGH:g}, here {run.update:.2g}; loss fell by {fall:.0%}"
     too_high = f"too high: train again with --set lr={lower:.2g}"
     too_low = f"too low: train again with --set lr={higher:.2g}"
-    if not isfinite(last) or run.skipped > 0.01 * run.done or (len(known) > 3 and last > 1.3 * best):
+    risen = len(known) > 3 and last > max(1.3 * best, best + 0.1 * first)
+    if not isfinite(last) or run.skipped > 0.01 * run.done or risen:
         return row("learning_rate", run.lr, usual, "fail", too_high)
     if run.update > UPDATE_HIGH:
         return row("learning_rate", run.lr, usual, "fail" if fall < 0.8 else "warn", too_high)

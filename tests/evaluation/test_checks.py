@@ -90,6 +90,8 @@ def test_a_healthy_model_passes():
         (dict(losses=[0.5] * 40, fresh=False), "ok"),  # nor has it to, after init_from
         (dict(skipped=10), "fail"),
         (dict(losses=[None] * 40), "fail"),  # no step was finite
+        (dict(losses=[*FALLING[:20], *[0.013, 0.02] * 10]), "ok"),  # noise at the end of a good curve
+        (dict(losses=[*FALLING[:20], *[0.4] * 20]), "fail"),  # rises again
         (dict(spikes=9), "warn"),
         (dict(losses=[]), "ok"),
     ],
