@@ -71,7 +71,7 @@ def cut(side: str, lengths: np.ndarray, room: np.ndarray | int, setting: str, ot
     """Share of rows longer than their room. others: tokens that `setting` has to hold beside these."""
     share = float(np.mean(lengths > room))
     wanted = others + -(-int(np.percentile(lengths, 99, method="inverted_cdf")) // 8) * 8
-    more = ", and raise max_length by as much" if setting == "max_input_length" else ""
+    more = ", and max_length with it" if setting == "max_input_length" else ""
     advice = f"train again with --set {setting}={wanted}{more}: what is cut off cannot be learned"
     return row(f"data.{side}_cut", share, "at most 0.01", most(share, 0.01, 0.1), advice)
 

@@ -104,11 +104,12 @@ def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Probe, Kno
         """Arrays of `size` examples, some of them again where there are fewer."""
         found = collate([examples.tokens[i] for i in np.resize(numbers, size).tolist()], **lengths, pad_id=pads)
         ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
-        latents = encode(model.encoder.params, ids, encoder_mask(cond, valid, np.zeros(size, bool)))
+        latents = encode(model.encoder.params, ids, np.asarray(encoder_mask(cond, valid, np.zeros(size, bool))))
         return ids, cond, valid, (np.asarray(latents) - mean) / std
 
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    guidance = Guidance(jnp.float32(1), jnp.float32(settings_of(config.sampling)[0].self_cond_cfg_scale))
+    w = settings_of(config.sampling)[0].self_cond_cfg_scale
+    guidance = jax.tree.map(np.asarray, Guidance(jnp.float32(1), jnp.float32(w)))  # several processes take no others
     ids, cond, valid, x0 = batch(data.held_out, np.arange(count))
     tried = Probe(ids, cond, valid, x0, key, guidance)
     others = np.arange(0 if data.new or len(data.train) <= count else count, len(data.train))
