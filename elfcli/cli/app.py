@@ -8,6 +8,7 @@ from elfcli import __version__
 from elfcli.cli import (
     config,
     demo,
+    doctor,
     eval_bleu,
     eval_ppl,
     eval_rouge,
@@ -59,6 +60,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "sample": sample.sample,
         "eval": evaluate.evaluate,
         "sweep": sweep.sweep,
+        "doctor": doctor.doctor,
         "eval-bleu": eval_bleu.eval_bleu,
         "eval-rouge": eval_rouge.eval_rouge,
         "eval-ppl": eval_ppl.eval_ppl,

@@ -45,8 +45,13 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
     """The evaluation split's first `count` sources; for unconditional models `count` free texts."""
     if not model.config.data.max_input_length:
         return Sources([()] * count, [{"id": i} for i in range(count)])
-    examples = evaluation_examples(model.config, data)
-    if examples.tokens.condition_input_ids is None:
+    return rows_of(model, evaluation_examples(model.config, data), count)
+
+
+def rows_of(model: Model, examples: Examples, count: int) -> Sources:
+    """The first `count` examples: their sources, none for unconditional models, and their texts as references."""
+    paired = model.config.data.max_input_length > 0
+    if paired and examples.tokens.condition_input_ids is None:
         raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
     conditions: list[Any] = []
     rows: list[dict] = []
@@ -57,9 +62,9 @@ def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
             found = first(texts, keys)
             return found if found is not None else decoded(model.tokenizer, [ids], model.config.evaluation.clean_up)[0]
 
-        conditions.append(tokens["condition_input_ids"])
-        source, target = text(SOURCE_KEYS, conditions[-1]), text(REFERENCE_KEYS, tokens["input_ids"])
-        rows.append({"id": i, "input": source, "reference": target})
+        conditions.append(tokens["condition_input_ids"] if paired else ())
+        source = {"input": text(SOURCE_KEYS, conditions[-1])} if paired else {}
+        rows.append({"id": i} | source | {"reference": text(REFERENCE_KEYS, tokens["input_ids"])})
     return Sources(conditions, rows)
 
 

@@ -1,0 +1,79 @@
+"""`elf doctor`: what is wrong with a model, and which setting to change."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from elfcli.cli import options as o
+from elfcli.cli.evaluate import check_outputs, load
+
+
+@o.several_processes
+def doctor(
+    checkpoint: Annotated[
+        str | None, typer.Argument(metavar="CHECKPOINT", help="As `elf sample --checkpoint` takes it.")
+    ] = None,
+    data: Annotated[str | None, o.option("--data", "DIR", "Data to try it on; by default the run's own.")] = None,
+    num_samples: Annotated[int, o.option("--num-samples -n", "N", "Texts, of each check.", min=1)] = 64,
+    seed: o.SeedOption = 0,
+    at_step: o.StepOption = None,
+    raw_weights: o.RawOption = False,
+    json_file: o.JsonOption = None,
+    overwrite: o.OverwriteOption = False,
+    task: o.TaskOption = None,
+    model: o.ModelOption = None,
+    config: o.ConfigOption = None,
+    config_style: o.ConfigStyleOption = None,
+    sets: o.SetOption = None,
+) -> None:
+    """Say what is wrong with a model and which setting to change: data, latents, training, sampling."""
+    check_outputs(json_file, None, overwrite)
+    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
+    name, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
+    from elfcli.evaluation.checks import first, named
+    from elfcli.evaluation.doctor import diagnose, open_data
+    from elfcli.evaluation.generate import Options
+    from elfcli.outputs import write_result
+    from elfcli.parallel.agree import everyone
+    from elfcli.ui.progress import is_first_process
+    from elfcli.ui.table import aligned
+
+    found = everyone(lambda: open_data(loaded, data))
+    rows = named(diagnose(loaded, found, history_of(loaded, len(found.train)), Options(seed), num_samples), name)
+    if not is_first_process():
+        return
+    cells = [("", "check", "value", "expected")]
+    cells += [(check.verdict, check.check, shown(check.value), check.expected) for check in rows]
+    typer.echo("\n".join(aligned(cells)))
+    typer.echo(f"\nfirst: {first(rows)}")
+    write_result(json_file, {"checks": [asdict(check) for check in rows], "first": first(rows)}, overwrite)
+
+
+def shown(value: float | str | None) -> str:
+    return value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"
+
+
+def history_of(model, examples: int):
+    """What the run's settings and its log up to the checkpoint say; None for weights from elsewhere."""
+    from elfcli.evaluation.checks import History
+    from elfcli.runs.folder import read_metrics
+    from elfcli.training.length import run_length
+    from elfcli.training.optimizer import peak_lr
+
+    if model.source.kind != "run":
+        return None
+    config = model.config
+    rows = [row for row in read_metrics(model.source.folder) if row["step"] <= model.step and "loss" in row]
+    lr = peak_lr(config.optimization, config.global_batch)
+    return History(
+        lr=lr,
+        update=lr * (1 if config.optimization.optimizer == "muon" else config.network.hidden_size**0.5),
+        losses=[row["loss"] for row in rows],
+        fresh=config.training.init_from is None,
+        spikes=sum(bool(row.get("spike")) for row in rows),
+        skipped=sum(row.get("skipped", 0) for row in rows),
+        done=model.step,
+        planned=run_length(config, examples).total_steps,
+        decay=config.optimization.ema_decay1,
+    )

@@ -1,0 +1,195 @@
+"""What a model does on data that it should know how to treat: the figures behind the rows of `elf doctor`."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from elfcli.data.batches import collate
+from elfcli.data.folder import Examples, decoded, eos_id, load_examples, load_tokenizer, pad_id, recorded_tokenizer
+from elfcli.data.ids import largest_id
+from elfcli.errors import InputError
+from elfcli.evaluation import checks, probe, quality
+from elfcli.evaluation.bleu import corpus_bleu
+from elfcli.evaluation.checks import Check, History
+from elfcli.evaluation.examples import evaluation_examples, rows_of
+from elfcli.evaluation.generate import Model, Options, Program, generate
+from elfcli.evaluation.probe import Probe
+from elfcli.evaluation.ways import Setting, distinct, settings_of
+from elfcli.flow.sampler import Guidance
+from elfcli.models.encoder import encoder_mask
+from elfcli.parallel.mesh import make_mesh, on_devices, round_up_to_devices
+from elfcli.runs.checkpoint import load_weights
+
+TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
+MOST_KNOWN, MOST_TOKENS, MOST_TEXTS = 4096, 2048, 20_000
+"""Training latents to look up, tokens compared with them, training texts that a sample may equal."""
+
+
+class Data(NamedTuple):
+    """held_out: what the model is tried on. train: the training data. new: the former are no part of the latter."""
+
+    held_out: Examples
+    train: Examples
+    new: bool
+
+
+class Known(NamedTuple):
+    """Latents (K, E) of training texts, and their tokens (K,)."""
+
+    latents: np.ndarray
+    ids: np.ndarray
+
+
+def open_data(model: Model, data: str | None) -> Data:
+    """The validation split, else the training data; InputError where there is neither."""
+    train, where = None, data or model.config.data.data_path
+    with suppress(InputError):
+        train = load_examples(where, "train") if where is not None else None
+    try:
+        held_out = evaluation_examples(model.config, data)
+    except InputError:
+        if train is None:
+            raise
+        return Data(train, train, False)
+    return Data(held_out, train or held_out, train is not None and held_out.fingerprint != train.fingerprint)
+
+
+def diagnose(model: Model, data: Data, history: History | None, options: Options, count: int) -> list[Check]:
+    """All rows; those of the data alone where its ids are outside the vocabulary, since nothing can be computed."""
+    rows = data_rows(model, data.train)
+    if rows[0].verdict == "fail":
+        return rows
+    tried, known = encoded(model, data, options.seed, count)
+    mean, std = scale_of(model)
+    latents = tried.x0_BxSxE[tried.valid_BxS] * std + mean
+    rows += checks.latents(float(latents.mean()), float(latents.std()), (mean, std))
+    return [*rows, *network_rows(model, tried, known, history), *sampling_rows(model, data, options, count)]
+
+
+def data_rows(model: Model, train: Examples) -> list[Check]:
+    config, tokens = model.config.data, train.tokens
+    columns = [column for column in (tokens.input_ids, tokens.condition_input_ids) if column is not None]
+    rows = [checks.ids(train.largest_id or max(map(largest_id, columns)), model.shape.vocab_size)]
+    with suppress(InputError):  # the data does not say
+        of_data = load_tokenizer(recorded_tokenizer(train)).get_vocab()
+        rows.append(checks.same_vocabulary(of_data, model.tokenizer.get_vocab()))
+    if (name := model.config.encoder.encoder_model_name) != "embedding":
+        rows.append(checks.encoder_vocabulary(model.shape.vocab_size, model.encoder.vocab_size, name))
+    texts, taken = tokens.input_ids.lengths(), np.zeros(len(train), np.int64)
+    if config.max_input_length and tokens.condition_input_ids is not None:
+        sources = tokens.condition_input_ids.lengths()
+        taken = np.minimum(sources, config.max_input_length)
+        rows.append(checks.cut("sources", sources, config.max_input_length, "max_input_length", 0))
+    rows.append(checks.cut("targets", texts, config.max_length - taken, "max_length", config.max_input_length))
+    return [*rows, checks.padding(texts + taken, config.max_length)]
+
+
+def scale_of(model: Model) -> tuple[float, float]:
+    return float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
+
+
+def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Probe, Known]:
+    """The first held-out examples with their latents, and latents of other training examples to look up."""
+    config, tokenizer, (mean, std) = model.config, model.tokenizer, scale_of(model)
+    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
+    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+    encode, count = jax.jit(model.encoder.apply), min(count, len(data.held_out))
+    size = round_up_to_devices(count)
+
+    def batch(examples: Examples, numbers: np.ndarray):
+        """Arrays of `size` examples, some of them again where there are fewer."""
+        found = collate([examples.tokens[i] for i in np.resize(numbers, size).tolist()], **lengths, pad_id=pads)
+        ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
+        latents = encode(model.encoder.params, ids, np.asarray(encoder_mask(cond, valid, np.zeros(size, bool))))
+        return ids, cond, valid, (np.asarray(latents) - mean) / std
+
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    w = settings_of(config.sampling)[0].self_cond_cfg_scale
+    guidance = jax.tree.map(np.asarray, Guidance(jnp.float32(1), jnp.float32(w)))  # several processes take no others
+    ids, cond, valid, x0 = batch(data.held_out, np.arange(count))
+    tried = Probe(ids, cond, valid, x0, key, guidance)
+    others = np.arange(0 if data.new or len(data.train) <= count else count, len(data.train))
+    others, known, total = np.random.default_rng(seed).permutation(others), [], 0
+    for first in range(0, len(others), size):
+        ids, cond, valid, x0 = batch(data.train, others[first : first + size])
+        known.append((x0[valid & ~cond], ids[valid & ~cond]))
+        total += len(known[-1][1])
+        if total >= MOST_KNOWN:
+            break
+    return tried, Known(*(np.concatenate(parts)[:MOST_KNOWN] for parts in zip(*known, strict=True)))
+
+
+def network_rows(model: Model, tried: Probe, known: Known, history: History | None) -> list[Check]:
+    """Decoder, denoiser, flow, training and average. Of a run the better of raw and average weights are judged: whether
+    the average is at fault has rows of its own."""
+    program = Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), SOLVER_STEPS)
+    counted = np.random.default_rng(0).permutation(np.argwhere(tried.text_BxS))[:MOST_TOKENS]
+    where = tuple(counted.T)
+    x0, ids, weights = tried.x0_BxSxE[where], tried.ids_BxS[where], {model.source.ema: model.params}
+    if model.source.kind == "run" and model.source.folder is not None:
+        other, _ = load_weights(model.source.folder, ema=not model.source.ema, step=model.step)
+        weights[not model.source.ema] = on_devices(other)
+    noisy, errors = {}, {}
+    for ema, params in weights.items():
+        for t in TIMES:
+            noisy[t], x = (np.asarray(a)[where] for a in probe.denoised(program, params, tried, np.float32(t)))
+            errors[ema, t] = float(((x - x0) ** 2).mean())
+    means = {ema: float(np.mean([errors[ema, t] for t in TIMES])) for ema in weights}
+    best = min(weights, key=lambda ema: means[ema] if np.isfinite(means[ema]) else np.inf)
+    found, params = {t: probe.nearest(noisy[t], t, known.latents) for t in TIMES}, weights[best]
+
+    def right(tokens) -> float:
+        return float((tokens == ids).mean())
+
+    clean, noised, z, share = (np.asarray(a)[where] for a in probe.reconstructed(program, params, tried))
+    lookup = known.ids[probe.nearest(z, share[:, 0], known.latents)]
+    rows = checks.decoder(right(clean), right(noised), right(lookup))
+    trivial = float(((x0 - known.latents.mean(axis=0)) ** 2).mean())
+    for t in TIMES:
+        error = float(((known.latents[found[t]] - x0) ** 2).mean())
+        rows.append(checks.denoise(t, errors[best, t], trivial, error))
+    for t in STARTS:
+        tokens = np.asarray(probe.recovered(program, params, tried, np.float32(t)))[where]
+        rows.append(checks.recovery(t, right(tokens), right(known.ids[found[t]]), bool(tried.cond_BxS.any())))
+    if history is not None:
+        learned = not any(check.verdict == "fail" for check in rows)
+        rows += [checks.learning_rate(history), checks.steps(history, learned)]
+        rows += checks.average(history.decay, history.done, (means[False], means[True]))
+    return rows
+
+
+def sampling_rows(model: Model, data: Data, options: Options, count: int) -> list[Check]:
+    """Texts of the preset's setting against real ones, and a few other settings beside it."""
+    paired, sources = model.config.data.max_input_length > 0, rows_of(model, data.held_out, count)
+    references = [row["reference"] for row in sources.rows]
+    usual = settings_of(model.config.sampling)[0]
+    plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0)
+    others = [replace(plain, num_sampling_steps=steps) for steps in (8, 32, 64)]
+    others += [replace(plain, cfg=cfg) for cfg in (1.5, 2.0)] if paired else []
+    settings = distinct([usual, *others])
+    options = replace(options, longest=max(setting.num_sampling_steps for setting in settings))
+    texts = [list(generate(model, sources.conditions, setting, options)) for setting in settings]
+
+    values: dict[str, tuple[float, float | None]] = {}
+    for setting, found in zip(settings, texts, strict=True):
+        shares = quality.shares(found)
+        bleu = corpus_bleu(found, references).bleu if paired else None
+        values[way(setting)] = shares["empty"] + shares["degenerate"], bleu
+    seen = training_texts(model, data.train) if data.new else set()
+    figures, real = quality.shares(texts[0], seen), quality.shares(references, seen)
+    return checks.texts(figures, real) + checks.ways(way(settings[0]), values)
+
+
+def way(setting: Setting) -> str:
+    return f"{setting.sampling_method} --steps {setting.num_sampling_steps} --cfg {setting.cfg:g}"
+
+
+def training_texts(model: Model, train: Examples) -> set[str]:
+    """The first training texts, as the model would write them."""
+    count = min(len(train), MOST_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
+    rows = [train.tokens.input_ids[i].tolist() for i in range(count)]
+    return set(decoded(model.tokenizer, rows, model.config.evaluation.clean_up)) - {""}

@@ -1,0 +1,98 @@
+"""A network tried on real latents: what it makes of them noised to time t, decoded, or sampled on from there.
+
+Shapes: B examples, S sequence, E latent width, N vectors to look up, K known latents.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from elfcli.evaluation.generate import Program
+from elfcli.flow import objective, sampler
+from elfcli.models.elf import ELF
+from elfcli.models.layers import graphdef_of
+
+
+class Probe(NamedTuple):
+    """One batch, and the key of the noise that it gets; all traced."""
+
+    ids_BxS: Any
+    cond_BxS: Any
+    valid_BxS: Any
+    x0_BxSxE: Any
+    key: Any  # key data, uint32
+    guidance: sampler.Guidance
+
+    @property
+    def text_BxS(self):
+        return self.valid_BxS & ~self.cond_BxS
+
+
+@partial(jax.jit, static_argnums=0)
+def denoised(program: Program, params, probe: Probe, t):
+    """(latents noised to time t, the network's estimate of the clean ones), each (B, S, E)."""
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
+        _, condition, predict = flow(program, params, probe)
+        z = noised(program, probe, t)
+        x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
+        return everywhere(program, (z, x))
+
+
+@partial(jax.jit, static_argnums=0)
+def recovered(program: Program, params, probe: Probe, t):
+    """Tokens (B, S) that even steps of the ODE lead to from latents noised to time t."""
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
+        model, condition, predict = flow(program, params, probe)
+        z = noised(program, probe, t)
+        grid_M = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
+        grid_BxM = jnp.broadcast_to(grid_M, (len(z), len(grid_M)))
+        z, _ = sampler.solve(predict, z, condition, grid_BxM, lambda i: jnp.zeros_like(z), 0.0)
+        return everywhere(program, sampler.decode(model, z, probe.guidance))
+
+
+@partial(jax.jit, static_argnums=0)
+def reconstructed(program: Program, params, probe: Probe):
+    """Tokens (B, S) of clean latents and of those noised as in training; the latter (B, S, E), their clean share."""
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
+        model, _, _ = flow(program, params, probe)
+        batch, draws = drawn(program, probe)
+        z = objective.decode_input(batch, draws, program.objective)[0]
+        clean, noised = (sampler.decode(model, x, probe.guidance) for x in (probe.x0_BxSxE, z))
+        return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
+
+
+def flow(program: Program, params, probe: Probe):
+    """(network, condition, guided network as a function of latents, estimate and time)."""
+    model = nnx.merge(graphdef_of(ELF, program.shape), params)
+    condition, t_eps = sampler.Condition(probe.cond_BxS, probe.x0_BxSxE), program.objective.t_eps
+    return model, condition, sampler.make_predict(model, condition, probe.guidance, t_eps, use_cfg=False, use_w=False)
+
+
+def drawn(program: Program, probe: Probe) -> tuple[objective.Batch, objective.Draws]:
+    """The objective's batch and draws, one group of all examples."""
+    ids, cond, text, x0 = (a[None] for a in (probe.ids_BxS, probe.cond_BxS, probe.text_BxS, probe.x0_BxSxE))
+    draws = objective.draw(jax.random.wrap_key_data(probe.key), program.objective, x0.shape)
+    return objective.Batch(ids, cond, text, x0), draws
+
+
+def noised(program: Program, probe: Probe, t):
+    """Latents (B, S, E) noised to time t, the condition as it is."""
+    batch, draws = drawn(program, probe)
+    draws = draws._replace(t_GxN=jnp.full_like(draws.t_GxN, t))
+    return objective.denoise_input(batch, draws, program.objective)[0][0]
+
+
+def everywhere(program: Program, arrays):
+    """The arrays replicated on all devices, so that every process can read them."""
+    return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
+
+
+def nearest(z_NxE: np.ndarray, share_N, known_KxE: np.ndarray) -> np.ndarray:
+    """Numbers (N,) of the known latents x for which z is most likely share * x plus noise."""
+    share = np.broadcast_to(share_N, len(z_NxE))[:, None]
+    return np.argmax(share * (z_NxE @ known_KxE.T) - share**2 * (known_KxE**2).sum(axis=1) / 2, axis=1)

@@ -1,0 +1,126 @@
+"""Verdicts from figures: each fault is found, and a healthy model's figures pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from elfcli.evaluation import checks
+from elfcli.evaluation.checks import Check, History
+
+FALLING = [1.0 - 0.9 * min(i / 20, 1) for i in range(40)]
+RUN = History(
+    lr=0.012, update=0.012, losses=FALLING, fresh=True, spikes=0, skipped=0, done=400, planned=400, decay=0.98
+)
+GOOD = {"empty": 0.0, "degenerate": 0.0, "duplicate": 0.0, "memorised": 0.0, "words": 8.0}
+
+
+def network(clean=1.0, error=0.02, accuracy=0.98):
+    """Rows of a network with this decoder, denoise error and recovery, between a mean error of 1 and a lookup's."""
+    return [
+        *checks.decoder(clean, 0.97 * clean, 0.98),
+        *(checks.denoise(t, error, 1.0, 1.5 if t < 0.5 else 0.0) for t in (0.1, 0.9)),
+        *(checks.recovery(t, accuracy, 1.0 if t else 0.05, paired=True) for t in (0.9, 0.0)),
+    ]
+
+
+def diagnosis(lengths=(5, 8), known=None, std=1.0, run=RUN, learned=True, net=None, errors=(0.02, 0.021), texts=GOOD):
+    """The rows of a whole model, a healthy one unless told otherwise."""
+    pieces = {"a": 0, "b": 1}
+    return [
+        checks.ids(99, 100),
+        checks.same_vocabulary(pieces, pieces if known is None else known),
+        checks.cut("sources", np.array(lengths), 12, "max_input_length", 0),
+        checks.padding(np.array(lengths), 12),
+        *checks.latents(0.0, std, (0.0, 1.0)),
+        *(network() if net is None else net),
+        checks.learning_rate(run),
+        checks.steps(run, learned),
+        *checks.average(run.decay, run.done, errors),
+        *checks.texts(texts, GOOD),
+        *checks.ways("a", {"a": (0.0, 90.0), "b": (0.0, 91.0)}),
+    ]
+
+
+UNTRAINED = network(clean=0.1, error=0.97, accuracy=0.0)
+FAULTS = {
+    "vocabulary": (dict(known={"a": 1, "b": 0}, net=UNTRAINED, learned=False), "data.same_tokenizer: ", "tokenizer"),
+    "sources cut": (dict(lengths=(5, 20, 21, 30)), "data.sources_cut: ", "--set max_input_length=32"),
+    "latent std": (dict(std=0.2, net=UNTRAINED, learned=False), "latents.std: ", "--set latent_std=0.2"),
+    "decoder": (dict(net=network(clean=0.3)), "decoder.clean: ", "--set decoder_prob=0.2"),
+    "lr too high": (
+        dict(run=replace(RUN, lr=1.2, update=1.2, losses=[1.0, 0.7, *[2.0] * 38]), net=UNTRAINED, learned=False),
+        "learning_rate: too high", "--set lr=0.005",
+    ),
+    "lr too low": (
+        dict(run=replace(RUN, lr=1e-5, update=1e-5, losses=[1 - i / 400 for i in range(40)]), net=UNTRAINED,
+             learned=False), "learning_rate: too low", "--set lr=0.005",
+    ),
+    "too few steps": (
+        dict(run=replace(RUN, losses=FALLING[:12], done=12, planned=12, decay=0.5), net=UNTRAINED, learned=False),
+        "steps: train longer", "--set steps=24",
+    ),
+    "stopped": (dict(run=replace(RUN, planned=4000), net=UNTRAINED, learned=False), "steps: ", "elf resume"),
+    "EMA": (dict(run=replace(RUN, decay=0.9999), errors=(0.02, 0.9)), "ema.initial_share: ", "--set ema_decay1=0.975"),
+    "sampling": (dict(texts=GOOD | {"degenerate": 0.7}), "sampling.degenerate: ", "--steps"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_is_named_first_with_the_setting_to_change(fault):
+    figures, begins, contains = FAULTS[fault]
+    rows = diagnosis(**figures)
+    advice = checks.first(rows)
+    assert advice.startswith(begins) and contains in advice
+    named = next(row for row in rows if advice == f"{row.check}: {row.advice}")
+    assert named.verdict == "fail"
+
+
+def test_a_healthy_model_passes():
+    rows = diagnosis()
+    assert {row.verdict for row in rows} == {"ok"}
+    assert checks.first(rows).startswith("nothing") and not any(row.advice for row in rows)
+    assert {row.check.split(".")[0] for row in rows} == set(checks.PARTS)
+
+
+@pytest.mark.parametrize(
+    ("changed", "verdict"),
+    [
+        (dict(losses=[0.5] * 40), "fail"),  # does not fall at all
+        (dict(losses=[0.5] * 40, fresh=False), "ok"),  # nor has it to, after init_from
+        (dict(skipped=10), "fail"),
+        (dict(losses=[None] * 40), "fail"),  # no step was finite
+        (dict(losses=[*FALLING[:20], *[0.013, 0.02] * 10]), "ok"),  # noise at the end of a good curve
+        (dict(losses=[*FALLING[:20], *[0.4] * 20]), "fail"),  # rises again
+        (dict(spikes=9), "warn"),
+        (dict(losses=[]), "ok"),
+    ],
+)
+def test_learning_rate_from_the_log(changed, verdict):
+    row = checks.learning_rate(replace(RUN, **changed))
+    assert row.verdict == verdict and bool(row.advice) == (verdict != "ok")
+
+
+def test_figures_that_are_not_finite_fail():
+    nan = float("nan")
+    rows = [*checks.decoder(nan, nan, 0.9), checks.denoise(0.5, nan, 1.0, 1.0), *checks.average(0.98, 400, (0.1, nan))]
+    bad = [row for row in rows if row.check != "ema.initial_share"]
+    assert all((row.verdict, row.value) == ("fail", None) for row in bad)
+
+
+def test_ids_vocabulary_of_the_encoder_and_free_texts():
+    assert checks.ids(100, 100).verdict == "fail"
+    assert checks.encoder_vocabulary(32100, 32128, "t5").verdict == "ok"
+    assert checks.encoder_vocabulary(4000, 32128, "t5").verdict == "fail"
+    assert checks.recovery(0.0, 0.0, 0.05, paired=False).verdict == "ok"
+    assert checks.recovery(0.9, 0.0, 1.0, paired=False).verdict == "fail"
+
+
+def test_the_better_way_to_sample_is_named():
+    rows = checks.ways("--steps 8", {"--steps 8": (0.1, 50.0), "--steps 64": (0.0, 60.0)})
+    assert [row.verdict for row in rows] == ["warn", "ok"] and "--steps 64" in rows[0].advice
+    assert checks.ways("a", {"a": (0.4, None), "b": (0.0, None)})[0].verdict == "warn"
+
+
+def test_the_run_is_named():
+    assert checks.named([Check("steps", 1.0, "", "fail", "elf resume RUN")], "runs/a")[0].advice == "elf resume runs/a"
