@@ -8,6 +8,7 @@ from elfcli import __version__
 from elfcli.cli import (
     config,
     demo,
+    encoder,
     eval_bleu,
     eval_ppl,
     eval_rouge,
@@ -53,7 +54,7 @@ def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
-    "Data": {"tokenize": tokenize.tokenize},
+    "Data": {"tokenize": tokenize.tokenize, "encoder": encoder.encoder},
     "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume},
     "Sampling and scoring": {
         "sample": sample.sample,
