@@ -10,18 +10,21 @@ import jax
 import numpy as np
 import pytest
 from helpers import same
-from tiny_run import tiny_run
+from tiny_run import SETTINGS, tiny_run
 
+from elfcli.config.resolve import resolve
 from elfcli.config.schema import EncoderSettings
 from elfcli.data.batches import collate
 from elfcli.data.folder import load_tokenizer, vocab_size
+from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.hub.encoder import load_encoder
 from elfcli.hub.huggingface import load_t5
 from elfcli.models.encoder import encoder_mask
-from elfcli.parallel.mesh import make_mesh
+from elfcli.parallel.mesh import make_mesh, replicate
 from elfcli.training import encoder, masked
 from elfcli.training.encoder import LATENTS_FILE, make_task, open_corpus, train_encoder
+from elfcli.training.start import start_run
 
 STEPS = 30
 
@@ -79,7 +82,7 @@ def test_transformers_reads_the_same_encoder(folder, corpus):
 
 def test_training_lowers_the_loss_and_what_is_written_is_what_was_trained(folder, corpus):
     task = make_task(corpus)
-    before = masked.initial_params(task, 3)
+    before = replicate(masked.initial_params(task, 3), make_mesh())
     after = encoder.trained(task, corpus, before, STEPS, 3)
     assert same(jax.device_get(masked.encoder_params(after)), load_t5(str(folder))[1])
     first, last = (encoder.measured(task, corpus, params, make_mesh()) for params in (before, after))
@@ -178,6 +181,21 @@ def test_minutes_become_steps_or_are_told_to_be_too_few(own_data, monkeypatch):
     monkeypatch.setattr(encoder, "trained", lambda task, corpus, params, steps, seed: params)
     made = train_encoder(own_data, deadline=time.monotonic() + 100)
     assert 100 < json.loads((made / LATENTS_FILE).read_text())["steps"] < 190
+
+
+def test_ten_lines_are_enough(tmp_path):
+    (tmp_path / "text.txt").write_text("".join(f"a short line number {i}\n" for i in range(10)))
+    tokenize(Job(tmp_path / "data", inputs=(str(tmp_path / "text.txt"),), train_tokenizer=27))
+    corpus = open_corpus(tmp_path / "data")
+    batch = next(encoder.stream(corpus, 0, 1, make_mesh()))
+    assert corpus.batch_size <= 10 and batch["valid_mask"].sum() > 0 and not batch["cond_mask"].any()
+
+
+def test_a_run_trains_on_the_encoder(folder, data, tmp_path):
+    sets = [*SETTINGS, f"encoder_model_name={folder}", "latent_mean=measure", "latent_std=measure", "steps=1"]
+    flags = {"data_path": str(data)}
+    run = start_run(resolve(task="toy-de-en", sets=sets, flags=flags, environ={}), tmp_path / "run")
+    assert (run / "checkpoints" / "1").is_dir()
 
 
 def test_data_without_its_tokenizer(own_data):
