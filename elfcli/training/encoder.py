@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from elfcli import __version__
 from elfcli.config.schema import Config
-from elfcli.data.batches import batches, load_batch
+from elfcli.data.batches import TokenTable, batches, load_batch
 from elfcli.data.folder import (
     TOKENIZER_FOLDER,
     Examples,
@@ -101,7 +101,7 @@ def train_encoder(
     check_target(output, overwrite)
     corpus = open_corpus(folder)
     task, mesh = make_task(corpus), make_mesh()
-    params = replicate(initial_params(task, seed), mesh)
+    params = replicate(initial_params(task, seed, token_counts(corpus.train.tokens, task.shape.vocab_size)), mesh)
     shape, longest = task.shape, corpus.pack.keywords["max_length"]
     say(f"encoder of {num_params(params) / 1e6:.2f}M parameters: {shape.num_layers} layers of width {shape.d_model}; "
         f"{len(corpus.train)} examples, {corpus.batch_size} of up to {longest} tokens a step")  # fmt: skip
@@ -173,6 +173,13 @@ def make_task(corpus: Corpus) -> Task:
     others = (known.get("<extra_id_0>"), tokenizer.mask_token_id, tokenizer.unk_token_id, eos_id(tokenizer))
     mask_id = next(token for token in others if token is not None)
     return Task(shape, mask_id)
+
+
+def token_counts(tokens: TokenTable, vocab_size: int) -> np.ndarray:
+    """How often each token is in the first ten million tokens of each chunk, int64 (vocab_size,)."""
+    columns = (column for column in (tokens.input_ids, tokens.condition_input_ids) if column is not None)
+    chunks = (v[o[0] : o[-1]][: 10**7] for c in columns for v, o in zip(c.values, c.offsets, strict=True))
+    return sum((np.bincount(chunk, minlength=vocab_size) for chunk in chunks), np.zeros(vocab_size, np.int64))
 
 
 def stream(corpus: Corpus, seed: int, steps: int, mesh: Mesh) -> Iterator[dict[str, jax.Array]]:

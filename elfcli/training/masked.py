@@ -36,9 +36,14 @@ class Task:
     mask_id: int
 
 
-def initial_params(task: Task, seed: int) -> dict:
-    """The encoder's parameters, and `bias` (V,) of the head that reads tokens from latents."""
-    return {**init_params(task.shape, jax.random.key(seed)), "bias": jnp.zeros(task.shape.vocab_size)}
+def initial_params(task: Task, seed: int, counts_V) -> dict:
+    """The encoder's parameters, and `bias` (V,), by which masked tokens are predicted: first the tokens' frequencies.
+
+    counts_V: of the tokens in the data. Learning them took most of a short training that began without.
+    """
+    counts_V = np.asarray(counts_V) + 1.0
+    bias = jnp.asarray(np.log(counts_V / counts_V.sum()), jnp.float32)
+    return {**init_params(task.shape, jax.random.key(seed)), "bias": bias}
 
 
 def encoder_params(params: dict) -> dict:
@@ -113,7 +118,8 @@ def predicted(task: Task, params: dict, batch: Batch, key, drop_rate: float):
     latents_BxSxE = latents(task, params, corrupted_BxS, mask_of(batch, drop_B))
     latents_BxKxE = jnp.take_along_axis(latents_BxSxE, positions_BxK[..., None], axis=1)
     ids_BxK = jnp.take_along_axis(ids, positions_BxK, axis=1)
-    return read_tokens(params, latents_BxKxE), ids_BxK, masked_BxK
+    logits_BxKxV = read_tokens(params, latents_BxKxE) + masked_BxK[..., None] * params["bias"]
+    return logits_BxKxV, ids_BxK, masked_BxK
 
 
 def latents(task: Task, params: dict, ids_BxS, mask_BxSxS):
@@ -121,9 +127,8 @@ def latents(task: Task, params: dict, ids_BxS, mask_BxSxS):
 
 
 def read_tokens(params: dict, latents_BxKxE):
-    """Logits (B, K, V) of a linear head: the embedding, scaled as T5 scales a tied one, and a bias."""
-    scale = latents_BxKxE.shape[-1] ** -0.5
-    return scale * latents_BxKxE @ params["embedding"].T + params["bias"]
+    """Logits (B, K, V) of a linear head: the embedding, scaled as T5 scales a tied one."""
+    return latents_BxKxE.shape[-1] ** -0.5 * latents_BxKxE @ params["embedding"].T
 
 
 def loss(task: Task, params: dict, batch: Batch, key):

@@ -23,7 +23,7 @@ from elfcli.hub.huggingface import load_t5
 from elfcli.models.encoder import encoder_mask
 from elfcli.parallel.mesh import make_mesh, replicate
 from elfcli.training import encoder, masked
-from elfcli.training.encoder import LATENTS_FILE, make_task, open_corpus, train_encoder
+from elfcli.training.encoder import LATENTS_FILE, make_task, open_corpus, token_counts, train_encoder
 from elfcli.training.start import start_run
 
 STEPS = 30
@@ -82,9 +82,11 @@ def test_transformers_reads_the_same_encoder(folder, corpus):
 
 def test_training_lowers_the_loss_and_what_is_written_is_what_was_trained(folder, corpus):
     task = make_task(corpus)
-    before = replicate(masked.initial_params(task, 3), make_mesh())
+    before = replicate(masked.initial_params(task, 3, token_counts(corpus.train.tokens, 26)), make_mesh())
     after = encoder.trained(task, corpus, before, STEPS, 3)
     assert same(jax.device_get(masked.encoder_params(after)), load_t5(str(folder))[1])
+    rows = [row for i in range(32) for row in corpus.train.tokens[i].values()]
+    assert token_counts(corpus.train.tokens, 26).tolist() == np.bincount(np.concatenate(rows), minlength=26).tolist()
     first, last = (encoder.measured(task, corpus, params, make_mesh()) for params in (before, after))
     assert last["masked_accuracy"] > first["masked_accuracy"] + 0.2
     assert last["token_accuracy"] > 0.9
@@ -96,7 +98,7 @@ def test_training_lowers_the_loss_and_what_is_written_is_what_was_trained(folder
 
 def test_packed_examples_have_the_latents_that_they_have_alone(corpus):
     task = make_task(corpus)
-    params = masked.initial_params(task, 0)
+    params = masked.initial_params(task, 0, np.ones(26))
     lengths = {"max_length": 24, "max_input_length": 6, "pad_id": 1}
     rows = [{**corpus.train.tokens[i], "input_ids": corpus.train.tokens[i]["input_ids"][: 2 + i]} for i in range(7)]
     packed = masked.pack([*rows, {"input_ids": []}], rows=4, **lengths)

@@ -1,0 +1,42 @@
+"""Texts that went wrong: empty ones, and degenerate ones that repeat themselves."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+LONGEST_LOOP = 64
+"""Words of the longest phrase whose repetition counts as a loop."""
+
+
+def degenerate(text: str) -> bool:
+    """Whether one word is over a third of the text (and there four times), or a phrase is repeated in a loop.
+
+    A loop: a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, as of
+    languages without spaces, are looked at by characters: a loop has at least twelve.
+    """
+    words = text.split()
+    if len(words) < 6:
+        return has_loop("".join(words), 12)
+    commonest = Counter(word for word in words if any(map(str.isalnum, word))).most_common(1)
+    often = commonest[0][1] if commonest else 0
+    return (often >= 4 and 3 * often > len(words)) or has_loop(words, 6)
+
+
+def has_loop(units: Sequence[str], least: int) -> bool:
+    """Whether a phrase follows on itself at least three times, over `least` units or more."""
+    for period in range(1, min(len(units) // 3, LONGEST_LOOP) + 1):
+        run = 0
+        for before, now in zip(units, units[period:], strict=False):
+            run = run + 1 if before == now else 0
+            if run + period >= max(3 * period, least):
+                return True
+    return False
+
+
+def shortcomings(texts: Sequence[str]) -> str | None:
+    """One line that counts the empty and the degenerate texts; None where there are none."""
+    empty = sum(not text.strip() for text in texts)
+    loops = sum(map(degenerate, texts))
+    parts = [f"{empty} empty"] * bool(empty) + [f"{loops} degenerate (one word over a third of it, or a loop)"] * bool(
+        loops
+    )
+    return f"of {len(texts)} texts {' and '.join(parts)}" if parts else None
