@@ -196,13 +196,15 @@ def steps_before(deadline: float, task: Task, corpus: Corpus, params: dict, mesh
     start = time.monotonic()
     measured(task, corpus, params, mesh)
     now = time.monotonic()
-    reserve = 1.2 * (now - start) + 1.0 + 0.05 * (deadline - now)  # to measure and write it, and for a slower step
+    reserve = (
+        1.2 * (now - start) + 1.0 + 0.05 * max(deadline - now, 0)
+    )  # to measure and write it, and for a slower step
     steps = steps_within(deadline - now, each, reserve=reserve)
     if steps < FEWEST_STEPS:
-        missing = (FEWEST_STEPS - steps) * each
+        missing = FEWEST_STEPS * each + reserve - (deadline - now)
         raise InputError(
             f"too little time: a step takes {each:.2g} s, and {steps} steps fit where {FEWEST_STEPS} are the least; "
-            f"give about {max(missing, reserve) / 60 + 0.1:.1f} --minutes more, or --steps"
+            f"give about {missing / 60 + 0.1:.1f} --minutes more, or --steps"
         )
     say(f"{each:.2g} s a step: {steps} steps fit into the {clock(deadline - now)} that are left")
     return steps
