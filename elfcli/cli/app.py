@@ -9,6 +9,7 @@ from elfcli.cli import (
     config,
     demo,
     doctor,
+    encoder,
     eval_bleu,
     eval_ppl,
     eval_rouge,
@@ -54,7 +55,7 @@ def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
-    "Data": {"tokenize": tokenize.tokenize},
+    "Data": {"tokenize": tokenize.tokenize, "encoder": encoder.encoder},
     "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume},
     "Sampling and scoring": {
         "sample": sample.sample,

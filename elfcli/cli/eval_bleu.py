@@ -8,6 +8,7 @@ from elfcli.cli import options as o
 def eval_bleu(
     samples: o.SamplesArgument,
     references: o.ReferencesOption = None,
+    reference_key: o.ReferenceKeyOption = None,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
@@ -18,6 +19,6 @@ def eval_bleu(
     from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
-    result = corpus_bleu(*read_pairs(samples, references))
+    result = corpus_bleu(*read_pairs(samples, references, reference_key))
     write_result(json_file, result.as_dict(), overwrite)
     typer.echo(table([("BLEU", result.bleu)], result.num_samples, result.signature))

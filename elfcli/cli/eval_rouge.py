@@ -8,6 +8,7 @@ from elfcli.cli import options as o
 def eval_rouge(
     samples: o.SamplesArgument,
     references: o.ReferencesOption = None,
+    reference_key: o.ReferenceKeyOption = None,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
@@ -18,7 +19,7 @@ def eval_rouge(
     from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
-    result = rouge(*read_pairs(samples, references))
+    result = rouge(*read_pairs(samples, references, reference_key))
     write_result(json_file, result.as_dict(), overwrite)
     rows = [("ROUGE-1", result.rouge1), ("ROUGE-2", result.rouge2), ("ROUGE-L", result.rougeL)]
     typer.echo(table(rows, result.num_samples, result.signature))

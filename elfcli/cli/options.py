@@ -47,8 +47,10 @@ OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace results tha
 LicenseOption = Annotated[str, option("--license", "ID", "Licence named in the model card.")]
 SAMPLES = "Samples: `id`, `generated`, and `reference` where there is one."
 SamplesArgument = Annotated[Path, typer.Argument(metavar="F.jsonl", help=SAMPLES)]
-REFERENCES = "References, by id or line order: JSONL (`reference`, `output`) or text lines."
+REFERENCES = "References, by id or line order: JSON lines, CSV, TSV, Parquet, or text lines."
+REFERENCE_KEY = "Column of the references; by default `reference`, `output` or `target`."
 ReferencesOption = Annotated[Path | None, option("--references", "FILE", REFERENCES)]
+ReferenceKeyOption = Annotated[str | None, option("--reference-key", "KEY", REFERENCE_KEY)]
 
 # How to sample; `elf sweep` takes several values of each, with commas between.
 SamplerOption = Annotated[str | None, option("--sampler", "ode|sde", "Solver.")]

@@ -8,6 +8,9 @@ import typer
 from elfcli.cli import options as o
 from elfcli.cli.evaluate import load
 
+INPUT = "Sources: JSON lines, CSV, TSV, Parquet, text lines; - for standard input."
+SOURCE_KEY = "Column of the sources; by default `input`, `source`, or the training data's."
+
 
 @o.several_processes
 def sample(
@@ -19,7 +22,8 @@ def sample(
     sc_cfg: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
     num_samples: o.NumSamplesOption = None,
-    input_: Annotated[Path | None, o.option("--input", "F.jsonl", "Sources, one {'input': ...} per line.")] = None,
+    input_: Annotated[Path | None, o.option("--input -i", "FILE", INPUT)] = None,
+    source_key: Annotated[str | None, o.option("--source-key", "KEY", SOURCE_KEY)] = None,
     data: Annotated[str | None, o.option("--data", "DIR", "Data folder whose sources are sampled.")] = None,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = 64,
@@ -45,8 +49,8 @@ def sample(
     for name, values in wanted.items():
         if len(values) > 1:
             raise InputError(f"{OPTIONS[name]} {texts[name]}: one value is sampled with; `elf sweep` takes several")
-    if input_ is not None and num_samples is not None:
-        raise InputError("--input and --num-samples exclude each other: one text is sampled per line of the input")
+    if source_key is not None and input_ is None:
+        raise InputError("--source-key names a column of the input: give --input too")
     by_first(lambda: check_output_file(output, overwrite))
 
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
@@ -54,21 +58,37 @@ def sample(
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.examples import rows_of_file
     from elfcli.evaluation.generate import Options
+    from elfcli.evaluation.quality import shortcomings
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import chosen_setting
 
     setting = chosen_setting(loaded.config.sampling, {name: values[0] for name, values in wanted.items()})
     if setting.sampling_method == "sde" and gamma is None:
         say(f"no --gamma: {setting.sde_gamma:g}, the published preset's for about so many SDE steps")
-    path = output or loaded.folder / "samples" / f"step{loaded.step}-{setting.name}-seed{seed}.jsonl"
+    path = output or loaded.folder / "samples" / (
+        f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
+    )
     by_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
-    sources = sources_of(loaded, data, num_samples) if input_ is None else rows_of_file(loaded, input_)
+    sources = (
+        sources_of(loaded, data, num_samples)
+        if input_ is None
+        else rows_of_file(loaded, input_, source_key, num_samples)
+    )
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
     with progress("sample", len(sources.rows)) as update:
         samples = sample_rows(loaded, sources, setting, Options(seed, batch_size), update)
     by_first(lambda: write_samples(path, samples, overwrite))
+    if line := shortcomings([row["generated"] for row in samples]):
+        say(line)
     if is_first_process():
         show(samples)
+
+
+def name_of(input_: Path | None) -> str:
+    """What the default output's name adds for an input file."""
+    if input_ is None:
+        return ""
+    return "-stdin" if str(input_) == "-" else f"-{Path(input_.name.removesuffix('.gz')).stem}"
 
 
 def show(samples: list[dict], count: int = 5) -> None:

@@ -7,7 +7,7 @@ import csv
 import glob
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +116,11 @@ def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
         raise InputError(f"{path}:{number + 1}: cannot be read: {error}") from error
 
 
-def json_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    for number, line in text_lines(path, reading):
+def json_records(
+    path: Path, reading: Reading, lines: Iterable[tuple[int, str]] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Records of JSON lines. lines: those of `path`, where they are read already."""
+    for number, line in text_lines(path, reading) if lines is None else lines:
         if not line.strip():
             continue
         try:

@@ -22,12 +22,14 @@ from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.examples import Sources, rows_to_sample
 from elfcli.evaluation.generate import Model, Options, generate
+from elfcli.evaluation.quality import shortcomings
 from elfcli.evaluation.samples import read_jsonl, write_samples
 from elfcli.evaluation.ways import Setting
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
 from elfcli.parallel.mesh import digest
 from elfcli.runs.lock import locked
+from elfcli.ui.progress import say
 
 RESULTS_FILE = "results.jsonl"
 LOWER_IS_BETTER = ("ppl",)
@@ -209,6 +211,8 @@ def evaluate(
 
         samples = sample_rows(model, sources, setting, options, report)
         texts += len(samples)
+        if line := shortcomings([row["generated"] for row in samples]):
+            say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         result["scores"] = [score(samples, metric, model.config) for metric in evaluation.metrics]
         write_rows(evaluation.folder / f"{setting.name}.jsonl", samples)

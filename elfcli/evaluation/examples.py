@@ -1,14 +1,15 @@
 """What is sampled: the evaluation split's sources, a file's lines, or nothing for free texts."""
 
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, decoded, load_examples, split_names
-from elfcli.errors import InputError
+from elfcli.data.folder import Examples, decoded, load_examples, read_metadata, split_names
+from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model, encode_conditions
-from elfcli.evaluation.samples import REFERENCE_KEYS, read_jsonl
+from elfcli.evaluation.samples import REFERENCE_KEYS, check_text, has_columns, records_of
 
 SOURCE_KEYS = ("input", "source")
 
@@ -68,13 +69,40 @@ def rows_of(model: Model, examples: Examples, count: int) -> Sources:
     return Sources(conditions, rows)
 
 
-def rows_of_file(model: Model, path: Path) -> Sources:
-    """The sources of a JSONL file with `input` (and `output` or `reference` where known) on each line."""
-    rows = []
-    for number, line in enumerate(read_jsonl(path), 1):
-        source, target = first(line, SOURCE_KEYS), first(line, REFERENCE_KEYS)
-        if not isinstance(source, str):
-            raise InputError(f"{path}:{number}: expected a text under 'input', found the keys {', '.join(line)}")
-        row = {"id": line.get("id", number - 1), "input": source}
-        rows.append(row | ({"reference": target} if target is not None else {}))
+def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
+    """The source's and the target's column in what `elf tokenize` made the training data of; empty where unknown."""
+    folder = Path(config.data.data_path or "").expanduser()
+    metadata = read_metadata(folder) if config.data.data_path and folder.is_dir() else None
+    keys = (metadata or {}).get("settings", {}).get("keys") or ()
+    return (list(keys[:1]), list(keys[1:])) if len(keys) == 2 else ([], [])
+
+
+def rows_of_file(model: Model, path: Path, source_key: str | None = None, count: int | None = None) -> Sources:
+    """The sources of a file's first `count` lines, with their references where it has them.
+
+    A source is the column `source_key`, by default `input` or `source`, else the one recorded with the training data;
+    of plain text the line. A reference is `reference`, `output` or `target`, else the recorded target.
+    """
+    sources, targets = recorded_keys(model.config)
+    keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *sources]))
+    rows: list[dict] = []
+    for number, line in islice(records_of(path), count):
+        where = f"{path}:{number}"
+        key = next((key for key in keys if key in line), None)
+        if key is None and list(line) == ["text"] and not source_key and not has_columns(path):
+            key = "text"
+        if key is None:
+            raise InputError(f"{where}: no source under {' or '.join(map(repr, keys))}{did_you_mean(keys[-1], line)}: "
+                             f"its columns are {', '.join(line) or 'none'}; name one with --source-key")  # fmt: skip
+        check_text(line, key, where)
+        if not line[key].strip():
+            raise InputError(f"{where}: {'an empty line' if key == 'text' else f'{key!r} is empty'}; every line of the "
+                             "input needs a source")  # fmt: skip
+        target = next((k for k in (*REFERENCE_KEYS, *targets) if k != key and line.get(k) is not None), None)
+        if target is not None:
+            check_text(line, target, where)
+        row = {"id": line.get("id", len(rows)), "input": line[key]}
+        rows.append(row | ({"reference": line[target]} if target is not None else {}))
+    if not rows:
+        raise InputError(f"{path}: no lines in it; every line of the input is a source")
     return Sources(encode_conditions(model, [row["input"] for row in rows]), rows)

@@ -1,31 +1,34 @@
-"""Texts that are plainly broken, whatever they should say: empty ones, loops, one word over and over."""
+"""Texts that went wrong: empty ones, and degenerate ones that repeat themselves."""
 
-import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-FEWEST_WORDS, LARGEST_SHARE = 6, 1 / 3
-LOOPS, LONGEST_PHRASE = 4, 4
-LOOPED_STRING = re.compile(rf"(\S{{2,20}}?)\1{{{LOOPS - 1}}}")
+LONGEST_LOOP = 64
+"""Words of the longest phrase whose repetition counts as a loop."""
 
 
 def degenerate(text: str) -> bool:
-    """Whether one word is more than a third of at least six, or a phrase or string comes four times in a row."""
+    """Whether one word is over a third of the text (and there four times), or a phrase is repeated in a loop.
+
+    A loop: a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, as of
+    languages without spaces, are looked at by characters: a loop has at least twelve.
+    """
     words = text.split()
-    if len(words) >= FEWEST_WORDS and max(Counter(words).values()) > len(words) * LARGEST_SHARE:
-        return True
-    # A row of one sign is no loop of words: "......", "1000000000".
-    strings = any(len(set(found[1])) > 1 for found in LOOPED_STRING.finditer(text))
-    return strings or any(loops(words, size) for size in range(1, LONGEST_PHRASE + 1))
+    if len(words) < 6:
+        return has_loop("".join(words), 12)
+    commonest = Counter(word for word in words if any(map(str.isalnum, word))).most_common(1)
+    often = commonest[0][1] if commonest else 0
+    return (often >= 4 and 3 * often > len(words)) or has_loop(words, 6)
 
 
-def loops(words: list[str], size: int) -> bool:
-    """Whether a phrase of `size` words comes at least four times in a row."""
-    run = 0
-    for word, later in zip(words, words[size:], strict=False):
-        run = run + 1 if word == later else 0
-        if run >= size * (LOOPS - 1):
-            return True
+def has_loop(units: Sequence[str], least: int) -> bool:
+    """Whether a phrase follows on itself at least three times, over `least` units or more."""
+    for period in range(1, min(len(units) // 3, LONGEST_LOOP) + 1):
+        run = 0
+        for before, now in zip(units, units[period:], strict=False):
+            run = run + 1 if before == now else 0
+            if run + period >= max(3 * period, least):
+                return True
     return False
 
 
@@ -41,3 +44,11 @@ def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
         "memorised": sum(text in seen for text in texts) / count,
         "words": sum(len(text.split()) for text in texts) / count,
     }
+
+
+def shortcomings(texts: Sequence[str]) -> str | None:
+    """One line that counts the empty and the degenerate texts; None where there are none."""
+    counts = {"empty": sum(not text.strip() for text in texts),
+              "degenerate (one word over a third of it, or a loop)": sum(map(degenerate, texts))}  # fmt: skip
+    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    return f"of {len(texts)} texts {' and '.join(parts)}" if parts else None

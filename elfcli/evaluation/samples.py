@@ -1,15 +1,16 @@
 """Samples files, the references to score them by, and scores. Errors say `file:line: what`."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from elfcli.data.corpus import Reading, Record, json_records, text_lines
+from elfcli.data.corpus import FORMATS, Reading, Record, json_records, records, text_lines
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.outputs import write_output
 
 REFERENCE_KEYS = ("reference", "output", "target")
+STDIN = Path("/dev/stdin")
 Numbered = list[tuple[int, Record]]
 
 
@@ -49,9 +50,34 @@ def numbered_records(path: Path) -> Numbered:
     return records
 
 
+def has_columns(path: Path) -> bool:
+    """Whether the file's name says JSON lines, CSV, TSV or Parquet; files of any other name are plain lines."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix in set(FORMATS) - {".txt"}
+
+
+def records_of(path: Path) -> Iterator[tuple[int, Record]]:
+    """(line or row number, columns) of each record of a file in any format; a plain line is one with a `text`.
+
+    `-`: standard input, JSON lines or plain lines. InputError `file:line: what` for bad lines.
+    """
+    if path == Path("-"):
+        lines = list(text_lines(STDIN, Strict()))
+        if any(line.strip() for _, line in lines) and next(line for _, line in lines if line.strip())[0] == "{":
+            yield from json_records(STDIN, Strict(), lines)
+        else:
+            yield from plain_records(lines)
+        return
+    check_is_file(path)
+    yield from records(path, Strict()) if has_columns(path) else plain_records(text_lines(path, Strict()))
+
+
+def plain_records(lines) -> Iterator[tuple[int, Record]]:
+    return ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
+
+
 def check_is_file(path: Path) -> None:
     if path.is_dir():
-        raise InputError(f"{path}: a folder; give a JSONL file in it")
+        raise InputError(f"{path}: a folder; give a file in it")
     if not path.exists():
         raise InputError(f"{path}: no such file{near_file(path)}")
 
@@ -81,22 +107,26 @@ def check_text(row: dict, key: str, where: str) -> None:
         raise InputError(f"{where}: '{key}' holds half a surrogate pair")
 
 
-def read_pairs(path: Path, references: Path | None = None) -> tuple[list[str], list[str]]:
+def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[str]]:
     """(generated, references), one of each per sample; references from the samples file or from one of their own.
 
-    A file of references is JSON lines (.jsonl, .json) with `reference`, `output` or `target`, matched by `id` where
-    both files have the same ids, else by line order; or plain text, one reference per line.
+    A file of references is JSON lines, CSV, TSV or Parquet with the column `key`, by default `reference`, `output` or
+    `target`, matched by `id` where both files have the same ids, else by line order; or plain text, a line each.
     """
+    if key is not None and (references is None or not has_columns(references)):
+        what = "no --references" if references is None else f"{references} is read as plain lines"
+        raise InputError(f"--reference-key names a column of the references, but there is {what}: give JSON lines, "
+                         "CSV, TSV or Parquet with --references")  # fmt: skip
     samples = numbered_samples(path, ("generated",) if references else ("generated", "reference"))
     generated = [row["generated"] for _, row in samples]
     if references is None:
         return generated, [row["reference"] for _, row in samples]
-    check_is_file(references)
-    if Path(references.name.removesuffix(".gz")).suffix not in (".jsonl", ".json"):
-        texts = [line.rstrip("\r\n") for _, line in text_lines(references, Strict())]
-        return generated, by_order(texts, len(samples), path, references)
-    rows = numbered_records(references)
-    texts = [reference_text(row, f"{references}:{number}") for number, row in rows]
+    rows = list(records_of(references))
+    if not has_columns(references):
+        return generated, by_order([row["text"] for _, row in rows], len(samples), path, references)
+    if not rows:
+        raise InputError(f"{references}: no references in it")
+    texts = [reference_text(row, f"{references}:{number}", key) for number, row in rows]
     by_id = texts_by_id(rows, texts, references)
     known = ["id" in row and str(row["id"]) in by_id for _, row in samples]
     if not any(known):
@@ -107,11 +137,11 @@ def read_pairs(path: Path, references: Path | None = None) -> tuple[list[str], l
     return generated, [by_id[str(row["id"])] for _, row in samples]
 
 
-def reference_text(row: dict, where: str) -> str:
-    key = next((key for key in REFERENCE_KEYS if key in row), None)
+def reference_text(row: dict, where: str, key: str | None = None) -> str:
+    key = key or next((key for key in REFERENCE_KEYS if key in row), None)
     if key is None:
         found = f"its keys are {', '.join(row) or 'none'}"
-        raise InputError(f"{where}: none of {', '.join(map(repr, REFERENCE_KEYS))}; {found}")
+        raise InputError(f"{where}: none of {', '.join(map(repr, REFERENCE_KEYS))}; {found}; name one, --reference-key")
     check_text(row, key, where)
     return row[key]
 

@@ -23,7 +23,7 @@ from elfcli.data.folder import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub.card import model_card
 from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import fetch, load_t5, read_json, t5_to_huggingface
+from elfcli.hub.huggingface import fetch, load_t5, read_json, save_t5
 from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
 from elfcli.hub.reference import elf_to_reference, t5_from_reference
 from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
@@ -147,17 +147,13 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
 
 def write_encoder(config: Config, folder: Path) -> bool:
     """Writes the T5 encoder if it is a local folder or pickle; returns whether it did."""
-    from safetensors.numpy import save_file
-
     name, pickle = config.encoder.encoder_model_name, config.encoder.encoder_checkpoint
     if name == "embedding" or not (pickle or Path(name).expanduser().is_dir()):
         return False
     content = read_json(fetch(name, "config.json", "T5 encoder"))
     params = t5_from_reference(read_encoder_pickle(pickle)) if pickle else load_t5(name)[1]
-    folder.mkdir()
     content = {k: v for k, v in content.items() if k != "_name_or_path"} | {"architectures": ["T5EncoderModel"]}
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    save_file(dict(sorted(t5_to_huggingface(params).items())), folder / WEIGHTS_FILE, {"format": "pt"})
+    save_t5(folder, content, params)
     return True
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
+from elfcli.hub.names import WEIGHTS_FILE
 from elfcli.hub.reference import t5_from_reference, t5_to_reference, unflatten
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.t5 import T5Shape
@@ -124,6 +125,34 @@ def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
             name, array = name.removesuffix("kernel") + "weight", array.T
         tensors[name] = np.ascontiguousarray(array)
     return tensors
+
+
+def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
+    """The `config.json` that Hugging Face reads as an encoder of this shape; `t5_shape` is its inverse."""
+    names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        **{name: getattr(shape, name) for name in names},
+        "feed_forward_proj": "gated-gelu" if shape.gated else "relu",
+        "relative_attention_num_buckets": shape.num_buckets,
+        "relative_attention_max_distance": shape.max_distance,
+        "layer_norm_epsilon": shape.eps,
+        "dropout_rate": 0.0,
+        "is_encoder_decoder": False,
+        "use_cache": False,
+        "pad_token_id": pad_id,
+        "eos_token_id": eos_id,
+    }
+
+
+def save_t5(folder: Path, config: dict, params: dict) -> None:
+    """Writes `config.json` and `model.safetensors` of a T5 encoder, as `load_t5` and transformers read them."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_file(dict(sorted(t5_to_huggingface(params).items())), folder / WEIGHTS_FILE, {"format": "pt"})
 
 
 def load_t5(name: str) -> tuple[T5Shape, dict]:

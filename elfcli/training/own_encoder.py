@@ -1,5 +1,6 @@
 """The encoder of a run on data of one's own: the one that fits the vocabulary and is at hand."""
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def with_encoder(resolved: Resolved, examples: Examples, seed: int) -> Resolved:
 
         say(f"no encoder for this vocabulary: training one in {SHARE * minutes:.3g} of the {minutes:g} minutes")
         folder = Path(examples.path).absolute() / ENCODER_FOLDER
-        name, why = str(train_encoder(Path(examples.path), folder, minutes=SHARE * minutes, seed=seed)), "just trained"
+        deadline = time.monotonic() + 60 * SHARE * minutes
+        name, why = str(train_encoder(examples.path, folder, deadline=deadline, seed=seed)), "just trained"
     say(f"encoder: {name}, {why}")
     return chosen(resolved, DATA, encoder_model_name=name)
 

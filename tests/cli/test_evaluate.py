@@ -1,6 +1,7 @@
 """`elf eval-bleu`, `eval-rouge` and `eval-ppl` as a user sees them."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -106,3 +107,21 @@ def test_the_judge_is_loaded_once_for_all_settings(elf, tmp_path, monkeypatch):
     assert json.loads(again.read_text())["value"] == pytest.approx(values[2], rel=1e-6)
     other = write_judge(tmp_path / "other", window=32)
     assert elf("eval-ppl", out / name, "--model", other)[0] == 0 and loaded == [str(judge), str(other)]
+
+
+def test_sample_reads_a_table_and_names_its_output_by_it(elf, tmp_path, monkeypatch):
+    run = shutil.copytree(tiny_run(), tmp_path / "run")
+    (tmp_path / "held.csv").write_text("de,en\n" + "ein wort 1 und 2,one word 1 and 2\n" * 3)
+    line = ["sample", "--checkpoint", run, "--input", tmp_path / "held.csv", "--source-key", "de", "--steps", 2]
+    monkeypatch.setattr(
+        "elfcli.evaluation.evaluate.generate", lambda model, sources, *rest: ["", "the " * 9][: len(sources)]
+    )
+    code, _, err = elf(*line, "--num-samples", 2, "--raw-weights")
+    assert code == 0, err
+    assert "of 2 texts 1 empty and 1 degenerate" in err
+    (written,) = (run / "samples").glob("*-seed0-raw-held.jsonl")
+    rows = [json.loads(text) for text in written.read_text().splitlines()]
+    assert [row["input"] for row in rows] == ["ein wort 1 und 2"] * 2 and "reference" not in rows[0]
+    assert elf("eval-bleu", written, "--references", tmp_path / "held.csv", "--reference-key", "en")[0] == 2
+    (tmp_path / "held.csv").write_text("de,en\n" + "ein wort 1 und 2,one word 1 and 2\n" * 2)
+    assert elf("eval-bleu", written, "--references", tmp_path / "held.csv", "--reference-key", "en")[0] == 0

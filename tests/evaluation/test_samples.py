@@ -1,13 +1,16 @@
 """BLEU, ROUGE and exact match by hand; reading samples and references, every complaint with file and line."""
 
+import gzip
 import json
 import math
 from pathlib import Path
 
+import pyarrow
 import pytest
 import sacrebleu
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from elfcli.errors import InputError
 from elfcli.evaluation.bleu import corpus_bleu, exact_match
@@ -150,6 +153,38 @@ def test_references_as_text_lines(tmp_path):
     assert read_pairs(path, write(tmp_path / "r.txt", "r0\r\n\nr\u2028 2"))[1] == ["r0", "", "r\u2028 2"]
     with pytest.raises(InputError, match="2 references for the 3 samples"):
         read_pairs(path, write(tmp_path / "r.txt", "r0\nr1\n"))
+
+
+def table_files(folder: Path, rows: list[dict]) -> list[Path]:
+    """The rows in every format with columns."""
+    names = list(rows[0])
+    lines = [names, *([row[name] for name in names] for row in rows)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "r.parquet")
+    packed = gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode())
+    return [
+        write(folder / "r.csv", "".join(",".join(f'"{text}"' for text in line) + "\n" for line in lines)),
+        write(folder / "r.tsv", "".join("\t".join(line) + "\n" for line in lines)),
+        write(folder / "r.jsonl.gz", packed),
+        folder / "r.parquet",
+    ]
+
+
+def test_references_in_every_format_by_key(tmp_path):
+    path = samples(tmp_path, reference="not this")
+    for file in table_files(tmp_path, [{"de": f"q, {i}", "en": f"r, {i}"} for i in range(3)]):
+        assert read_pairs(path, file, "en")[1] == ["r, 0", "r, 1", "r, 2"]
+        with pytest.raises(InputError, match=r"none of 'reference', .* de, en; name one, --reference-key"):
+            read_pairs(path, file)
+        with pytest.raises(InputError, match=r"no 'enn' \(did you mean 'en'\?\)"):
+            read_pairs(path, file, "enn")
+    for file in table_files(tmp_path, [{"id": str(i), "reference": f"r{i}"} for i in (2, 0, 1)]):
+        assert read_pairs(path, file)[1] == ["r0", "r1", "r2"]
+    with pytest.raises(InputError, match="read as plain lines"):
+        read_pairs(path, write(tmp_path / "r.txt", "a\nb\nc\n"), "en")
+    with pytest.raises(InputError, match="no --references"):
+        read_pairs(path, None, "en")
+    with pytest.raises(InputError, match="no references in it"):
+        read_pairs(path, write(tmp_path / "r.csv", "en\n"), "en")
 
 
 def test_references_by_id(tmp_path):

@@ -1,0 +1,14 @@
+import time
+
+from elfcli.training.budget import seconds_per_step, steps_within
+
+
+def test_the_median_of_the_timed_steps_counts():
+    waits = [0.0, 0.2, 0.01, 0.3, 0.02]  # the first two warm up; a slow step among the others changes nothing
+    seconds = seconds_per_step(lambda: time.sleep(waits.pop(0)), warm=2, count=3)
+    assert not waits and 0.02 <= seconds < 0.1
+
+
+def test_whole_steps_that_fit_beside_the_reserve():
+    assert steps_within(10.0, 2.0, reserve=1.0) == 4
+    assert steps_within(1.0, 2.0, reserve=0.0) == steps_within(1.0, 0.5, reserve=3.0) == 0
