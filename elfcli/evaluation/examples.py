@@ -86,7 +86,7 @@ def rows_of_file(model: Model, path: Path, source_key: str | None = None, count:
     sources, targets = recorded_keys(model.config)
     keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *sources]))
     rows: list[dict] = []
-    for number, line in islice(records_of(path), count):
+    for number, line in list(islice(records_of(path), count)):  # bad lines are told first
         where = f"{path}:{number}"
         key = next((key for key in keys if key in line), None)
         if key is None and list(line) == ["text"] and not source_key and not has_columns(path):
