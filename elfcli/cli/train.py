@@ -5,6 +5,8 @@ from typing import Annotated
 
 from elfcli.cli import options as o
 
+OVERFIT_MINUTES = 2.0  # on a CPU, for some dozen examples
+
 
 @o.several_processes
 def train(
@@ -24,6 +26,9 @@ def train(
     init_from: Annotated[
         str | None, o.option("--init-from", "SOURCE", "Weights to start from: run, file, Hub name.")
     ] = None,
+    overfit: Annotated[
+        int | None, o.option("--overfit", "N", "Learn the first N examples by heart, to see what cannot be learnt.")
+    ] = None,
     seed: Annotated[int | None, o.option("--seed", "S", "Seed of everything drawn.")] = None,
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
@@ -37,11 +42,14 @@ def train(
     from elfcli.parallel.agree import first_goes_ahead
     from elfcli.ui.progress import say
 
+    if overfit is not None and minutes is None and steps is None and epochs is None:
+        minutes = OVERFIT_MINUTES
     began = time.monotonic()
     if minutes is not None and (steps is not None or epochs is not None):
         raise InputError("--minutes, --steps and --epochs each say how long a run is: give one of them")
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
-             "minutes": minutes, "batch_size": batch_size, "lr": lr, "seed": seed, "init_from": init_from}  # fmt: skip
+             "minutes": minutes, "overfit": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
+             "init_from": init_from}  # fmt: skip
     from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output
 
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags, style=config_style)
@@ -57,4 +65,8 @@ def train(
         resolved, folder = with_output(resolved)
         resolved = with_data(resolved)
     start_run(resolved, folder, began=began)
+    if overfit is not None:
+        from elfcli.cli.overfit import tell_overfit
+
+        tell_overfit(folder)
     say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")

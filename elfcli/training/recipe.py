@@ -74,7 +74,8 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
         metrics=("rouge",) if summaries else ("bleu",),
         sampling=(PAIRS,),
     )
-    return chosen(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+    dropped = 0.0 if resolved.config.training.overfit else 0.1  # nothing is to be learnt without its source
+    return chosen(resolved, RECIPE, label_drop_prob=dropped, decoder_noise_scale=1.0)
 
 
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
@@ -111,7 +112,9 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
             resolved = chosen(resolved, RECIPE, **dict.fromkeys(prefix, 1))
     if not is_set(resolved, "batch_size", "global_batch_size"):
         room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
-        batch = max(min(room // resolved.config.data.max_length // 8 * 8, most, len(examples) // 16 * 8), 8)
+        least = 1 if resolved.config.training.overfit else 2  # batches of an epoch
+        few = len(examples) // least // 8 * 8
+        batch = max(min(room // resolved.config.data.max_length // 8 * 8, most, few), 8)
         batch = min(batch, len(examples))
         batch = max(batch // devices, 1) * devices
         resolved = chosen(resolved, MACHINE, batch_size=batch)

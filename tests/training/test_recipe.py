@@ -14,6 +14,7 @@ from elfcli.config.schema import SECTION_OF
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import InputError
+from elfcli.evaluation.checks import Check
 from elfcli.training import memory, recipe
 from elfcli.training.own_encoder import found_encoder, require_same_vocabulary
 from elfcli.training.trial import Pace, steps_that_fit
@@ -166,3 +167,15 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     assert code == 0 and "# from the data" in out and 'encoder_model_name = "embedding"  # from the data' in out
     code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--minutes", "3")
     assert code == 2 and "give one of them" in err
+
+
+def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tmp_path, monkeypatch):
+    """The doctor, which has tests of its own, is asked about the run where too little was learnt."""
+    found = Check("steps", 3, "more", "fail", "train longer: elf resume RUN")
+    monkeypatch.setattr("elfcli.evaluation.doctor.diagnose", lambda model, data, *rest: [found] * len(data.train))
+    run = tmp_path / "run"
+    sets = [text for name in TINY for text in ("--set", name)]
+    code, _, err = elf("train", "--data", folders / "pairs", "--overfit", "8", "--steps", "3", "--output", run, *sets)
+    assert code == 0 and "from the data: 8 pairs" in err
+    assert "0 of 8 examples learnt by heart" in err and "steps: train longer" in err
+    assert json.loads((run / "data.json").read_text())["examples"] == 8
