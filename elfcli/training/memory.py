@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from elfcli.config.schema import Config
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.parallel.mesh import STATE_BYTES, device_memory
 
+EXHAUSTED = "RESOURCE_EXHAUSTED"
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -42,7 +44,7 @@ def step_bytes(step: Any, *arguments: Any) -> float:
     try:
         found = step.lower(*arguments).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if EXHAUSTED not in str(error):
             raise
         return math.inf  # some compilers refuse what cannot fit
     if found is None:  # this compiler does not say
@@ -76,6 +78,20 @@ def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], floa
                              f"grad_accum_steps={times} for the same optimiser step")  # fmt: skip
     raise InputError(f"{what}, and no smaller batch fits: give a smaller --model (ELF-S, ELF-XS), "
                      f"--set max_length={max(config.data.max_length // 2, 1)} or --set remat=full")  # fmt: skip
+
+
+@contextmanager
+def memory_errors(config: Config, run: Path) -> Iterator[None]:
+    """Turns a device's out-of-memory error into an ElfError that says how to go on."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if EXHAUSTED not in str(error):
+            raise
+        batch, accumulate = config.global_batch, config.optimization.grad_accum_steps
+        smaller = f"elf resume {run} --set batch_size={batch // 2} --set grad_accum_steps={2 * accumulate}"
+        way = f"`{smaller}` takes the same steps in smaller parts" if batch > 1 else "give --set remat=full"
+        raise ElfError(f"{run}: a device ran out of memory with batches of {batch}; {way}") from error
 
 
 def size_text(size: float) -> str:

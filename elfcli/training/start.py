@@ -34,6 +34,7 @@ from elfcli.training.defaults import with_source_length
 from elfcli.training.inputs import Inputs, measured_latents, open_examples, open_inputs, tokenizer_of
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
+from elfcli.training.memory import memory_errors
 from elfcli.training.own_encoder import found_encoder, require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
 from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
@@ -88,7 +89,8 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
             record_data(folder, described(examples))
         barrier()
         everyone(partial(require_shared_run, folder))
-        train(resolved, inputs, folder, stop_at=stop_at)
+        with memory_errors(resolved.config, folder):
+            train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
 
@@ -142,7 +144,8 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
         barrier()
         if is_first_process():
             record_data(folder, described(examples))
-        train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
+        with memory_errors(resolved.config, folder):
+            train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
     return folder
 
 

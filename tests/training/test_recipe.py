@@ -5,6 +5,7 @@ import shutil
 import time
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from helpers import SHARED
@@ -13,7 +14,7 @@ from elfcli.config.resolve import resolve
 from elfcli.config.schema import SECTION_OF
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenize import Job, tokenize
-from elfcli.errors import InputError
+from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.training import memory, recipe
 from elfcli.training.own_encoder import found_encoder, require_same_vocabulary
@@ -129,6 +130,17 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkey
     with pytest.raises(InputError, match="no smaller batch fits"):
         memory.require_memory(config, None, lambda batch: 2**33)
     memory.require_memory(config, None, lambda batch: 2**29)
+
+
+def test_a_device_that_runs_out_of_memory_ends_the_run_with_a_way_on(folders, tmp_path):
+    config = settings(folders / "pairs", "batch_size=64").config
+    with (
+        pytest.raises(ElfError, match=r"out of memory with batches of 64; `elf resume .*=32 --set grad_accum_steps=2`"),
+        memory.memory_errors(config, tmp_path),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"), memory.memory_errors(config, tmp_path):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
 def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path):
