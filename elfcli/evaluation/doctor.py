@@ -5,11 +5,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from elfcli.data.batches import collate
-from elfcli.data.folder import Examples, decoded, eos_id, load_examples, load_tokenizer, pad_id, recorded_tokenizer
+from elfcli.data.folder import Examples, decoded, load_examples, load_tokenizer, recorded_tokenizer
 from elfcli.data.ids import largest_id
 from elfcli.errors import InputError
 from elfcli.evaluation import checks, probe, quality
@@ -19,9 +17,7 @@ from elfcli.evaluation.examples import evaluation_examples, rows_of
 from elfcli.evaluation.generate import Model, Options, Program, generate
 from elfcli.evaluation.probe import Probe
 from elfcli.evaluation.ways import Setting, distinct, settings_of
-from elfcli.flow.sampler import Guidance
-from elfcli.models.encoder import encoder_mask
-from elfcli.parallel.mesh import make_mesh, on_devices, round_up_to_devices
+from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
 
 TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
@@ -94,28 +90,14 @@ def scale_of(model: Model) -> tuple[float, float]:
 
 def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Probe, Known]:
     """The first held-out examples with their latents, and latents of other training examples to look up."""
-    config, tokenizer, (mean, std) = model.config, model.tokenizer, scale_of(model)
-    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
-    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
     encode, count = jax.jit(model.encoder.apply), min(count, len(data.held_out))
-    size = round_up_to_devices(count)
-
-    def batch(examples: Examples, numbers: np.ndarray):
-        """Arrays of `size` examples, some of them again where there are fewer."""
-        found = collate([examples.tokens[i] for i in np.resize(numbers, size).tolist()], **lengths, pad_id=pads)
-        ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
-        latents = encode(model.encoder.params, ids, np.asarray(encoder_mask(cond, valid, np.zeros(size, bool))))
-        return ids, cond, valid, (np.asarray(latents) - mean) / std
-
-    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    w = settings_of(config.sampling)[0].self_cond_cfg_scale
-    guidance = jax.tree.map(np.asarray, Guidance(jnp.float32(1), jnp.float32(w)))  # several processes take no others
-    ids, cond, valid, x0 = batch(data.held_out, np.arange(count))
-    tried = Probe(ids, cond, valid, x0, key, guidance)
+    tried = probe.on_examples(model, encode, data.held_out, np.arange(count), seed)
+    size = len(tried.ids_BxS)
     others = np.arange(0 if data.new or len(data.train) <= count else count, len(data.train))
     others, known, total = np.random.default_rng(seed).permutation(others), [], 0
     for first in range(0, len(others), size):
-        ids, cond, valid, x0 = batch(data.train, others[first : first + size])
+        numbers = np.resize(others[first : first + size], size)  # one shape, one compilation
+        ids, cond, valid, x0, *_ = probe.on_examples(model, encode, data.train, numbers, seed)
         known.append((x0[valid & ~cond], ids[valid & ~cond]))
         total += len(known[-1][1])
         if total >= MOST_KNOWN:

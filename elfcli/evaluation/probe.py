@@ -3,6 +3,7 @@
 Shapes: B examples, S sequence, E latent width, N vectors to look up, K known latents.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,10 +13,15 @@ import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from elfcli.evaluation.generate import Program
+from elfcli.data.batches import collate
+from elfcli.data.folder import Examples, eos_id, pad_id
+from elfcli.evaluation.generate import Model, Program
+from elfcli.evaluation.ways import settings_of
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
+from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
+from elfcli.parallel.mesh import round_up_to_devices
 
 
 class Probe(NamedTuple):
@@ -31,6 +37,26 @@ class Probe(NamedTuple):
     @property
     def text_BxS(self):
         return self.valid_BxS & ~self.cond_BxS
+
+
+def on_examples(model: Model, encode: Callable, examples: Examples, numbers: np.ndarray, seed: int) -> Probe:
+    """The examples of these numbers with their latents; some of them again, so that the devices share them evenly.
+
+    encode: `model.encoder.apply`, jitted by the caller.
+    """
+    config, tokenizer = model.config, model.tokenizer
+    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
+    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+    numbers = np.resize(numbers, round_up_to_devices(len(numbers)))
+    found = collate([examples.tokens[i] for i in numbers.tolist()], **lengths, pad_id=pads)
+    ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
+    mask = np.asarray(encoder_mask(cond, valid, np.zeros(len(ids), bool)))
+    latents = np.asarray(encode(model.encoder.params, ids, mask))
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    w = settings_of(config.sampling)[0].self_cond_cfg_scale
+    guidance = jax.tree.map(np.asarray, sampler.Guidance(jnp.float32(1), jnp.float32(w)))  # all processes take these
+    x0 = (latents - float(config.encoder.latent_mean)) / float(config.encoder.latent_std)
+    return Probe(ids, cond, valid, x0, key, guidance)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -85,11 +85,15 @@ def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, 
 
 
 def decode(model, z_BxSxE, guidance: Guidance):
-    """Tokens (B, S) of latents at time 1: one pass with the decode flag and without a previous estimate.
+    """Tokens (B, S) of latents at time 1.
 
     `model.tokens` works in chunks of positions, since all logits (B, S, V) take 8 GiB for 64 texts of 1,024 tokens.
     """
+    return model.tokens(decode_features(model, z_BxSxE, guidance))
+
+
+def decode_features(model, z_BxSxE, guidance: Guidance):
+    """Features (B, S, H) of latents at time 1: one pass with the decode flag and without a previous estimate."""
     one_B = jnp.ones(z_BxSxE.shape[0])
     w = one_B * guidance.w if model.shape.num_self_cond_cfg_tokens else None
-    features = model(with_estimate(model, z_BxSxE, jnp.zeros_like(z_BxSxE)), one_B, w, one_B)
-    return model.tokens(features)
+    return model(with_estimate(model, z_BxSxE, jnp.zeros_like(z_BxSxE)), one_B, w, one_B)

@@ -30,7 +30,7 @@ class Log:
         self.clock = time.monotonic()
         # Read from the file, so that a resumed run marks the same spikes as one that was never stopped.
         rows = run.read_metrics(folder) if is_first_process() else []
-        self.losses = deque((row.get("loss") for row in rows), SPIKE_LINES)
+        self.losses = deque((row["loss"] for row in rows if "loss" in row), SPIKE_LINES)
 
     def write(self, totals) -> str:
         """Writes a line and returns it as text for the terminal.
@@ -66,11 +66,17 @@ class Log:
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
 
     def evaluation(self, figures: dict[str, float]) -> None:
-        """Sends the figures of an evaluation to the tracker; one that failed is also written to metrics.jsonl."""
+        """Sends the figures of an evaluation to the tracker; metrics.jsonl gets those on held-out text (`val_...`), and
+        that an evaluation failed."""
         if not figures:
             return
-        if is_first_process() and FAILED in figures:
-            run.append_metrics(self.folder, {"step": self.done} | figures)
+        kept = {name: value for name, value in figures.items() if name == FAILED or name.startswith("val_")}
+        if is_first_process() and kept:
+            run.append_metrics(self.folder, {"step": self.done} | kept)
+        if "val_denoise_loss" in kept:
+            say(f"step {self.done}, held-out text: denoise error {number(kept['val_denoise_loss'])}, decode loss "
+                f"{number(kept['val_decode_loss'])}, {kept['val_token_accuracy']:.1%} of noised and "
+                f"{kept['val_clean_token_accuracy']:.1%} of clean latents read right")  # fmt: skip
         self.track(self.done, figures)
 
 

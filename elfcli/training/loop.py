@@ -20,6 +20,7 @@ from elfcli.data.batches import batch_indices, batches, load_batch
 from elfcli.data.folder import vocab_size
 from elfcli.errors import ElfError, Stopped
 from elfcli.evaluation.generate import Model
+from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
 from elfcli.evaluation.online import model_in_training, online_evaluation, show_samples
 from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
@@ -70,6 +71,7 @@ def train(
         log = Log(config, length.epoch_steps, folder, schedule, start)
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
+        slice_ = held_out(sampled) if length.eval_steps else None
         pace = Pace(start, manager.latest_step)
         with progress("train", length.total_steps, start) as update, stop_requests(pace.notice) as requested:
             request = requested_anywhere(requested, every(config.training.save_every_minutes))
@@ -87,7 +89,7 @@ def train(
                 if saves:
                     checkpoint.save(manager, state)
                 mirror.look(manager)
-                log.evaluation(evaluated(sampled, state.ema, log.done, length))
+                log.evaluation(evaluated(sampled, slice_, state.ema, log.done, length))
                 if asked not in (None, TIME) and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
@@ -123,14 +125,16 @@ def is_logged(done: int, log_freq: int) -> bool:
     return done in FIRST_LOGGED or done % log_freq == 0
 
 
-def evaluated(model: Model, ema: dict, done: int, length: RunLength) -> dict[str, float]:
-    """The figures of an online evaluation where one is due; samples to look at are shown before it."""
-    due, settings = is_due(done, length.eval_steps), model.config.evaluation
-    if settings.num_shown and due:
+def evaluated(model: Model, slice_: HeldOut | None, ema: dict, done: int, length: RunLength) -> dict[str, float]:
+    """The figures on held-out text and of an online evaluation where they are due; then samples are shown, too."""
+    due, settings, figures = is_due(done, length.eval_steps), model.config.evaluation, {}
+    if due and slice_ is not None:
+        figures = held_out_figures(slice_, ema)
+    if due and settings.num_shown:
         show_samples(model, ema, done)
     if settings.online_eval and (due or done == length.total_steps):
-        return online_evaluation(model, ema, done)
-    return {}
+        figures |= online_evaluation(model, ema, done)
+    return figures
 
 
 def is_due(done: int, every: int) -> bool:

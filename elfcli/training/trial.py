@@ -11,6 +11,7 @@ from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
 from elfcli.errors import InputError
+from elfcli.evaluation.held_out import held_out, held_out_figures
 from elfcli.evaluation.online import model_in_training, shown_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
@@ -74,13 +75,15 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
     jax.block_until_ready(run_step())
     compiling = time.monotonic() - start
     each = seconds_per_step(run_step)
-    showing = 0.0
-    if config.evaluation.num_shown:
-        model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
-        for _ in range(2):  # the first call compiles what the run will find compiled
-            start = time.monotonic()
+    model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
+    slice_ = held_out(model)
+    for _ in range(2):  # the first time compiles what the run will find compiled
+        start = time.monotonic()
+        if slice_ is not None:
+            held_out_figures(slice_, state.ema)
+        if config.evaluation.num_shown:
             shown_samples(model, state.ema, 0)
-            showing = time.monotonic() - start
+        showing = time.monotonic() - start
     # The length of the schedules is part of the program, which is therefore compiled again.
     return Pace(each, compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
 

@@ -173,6 +173,9 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--output", run, *sets)
     assert code == 0 and "from the data: 80 pairs, max_length" in err and "cut are 0.0% of sources" in err
     assert "step 10, sampled with the EMA weights" in err and "ein wort 6 und 6  ->" in err
+    assert "step 10, held-out text: denoise error" in err
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "val_denoise_loss" in row] == [2, 4, 6, 8, 10]
     assert "ema_decay1 = 0.0  # from the run's length" in (run / "config.toml").read_text()
     assert len((run / "samples" / "training-step10.jsonl").read_text().splitlines()) == 1
     code, out, _ = elf("config", "show", "--data", folders / "pairs", "--model", "ELF-S")

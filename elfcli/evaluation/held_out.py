@@ -1,0 +1,93 @@
+"""The loss on held-out text: how well a network in training denoises and decodes examples that it never sees.
+
+The slice, its noise and its times are fixed, so that the figures of a run differ by the weights alone.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from elfcli.errors import InputError
+from elfcli.evaluation import probe
+from elfcli.evaluation.examples import evaluation_examples
+from elfcli.evaluation.generate import Model, Program
+from elfcli.evaluation.probe import Probe
+from elfcli.flow import objective, sampler
+from elfcli.models.layers import over_positions
+from elfcli.parallel.mesh import make_mesh, on_devices
+
+TIMES = tuple((2 * i + 1) / 16 for i in range(8))
+"""The middles of eight equal parts of time."""
+EXAMPLES = 64
+
+
+class HeldOut(NamedTuple):
+    program: Program
+    tried: Probe
+
+
+def held_out(model: Model) -> HeldOut | None:
+    """The first examples of the validation split with their latents and noise; None where there is no such split."""
+    try:
+        examples = evaluation_examples(model.config)
+    except InputError:
+        return None
+    program = Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest=1)
+    tried = probe.on_examples(model, jax.jit(model.encoder.apply), examples, np.arange(min(EXAMPLES, len(examples))), 0)
+    return HeldOut(program, tried)
+
+
+def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
+    """Figures of `weights` on the slice, over the tokens of its texts.
+
+    `val_denoise_tT`: mean squared error of the estimate from latents at time T, in units of the latents' variance;
+    `val_denoise_loss`: its mean. `val_decode_loss`: cross-entropy in nats of latents noised as in training, and
+    `val_token_accuracy`; the same with `clean` of latents without noise.
+    """
+    found = jax.device_get(losses(slice_.program, on_devices(weights), slice_.tried))
+    figures = {f"val_denoise_t{t:.2f}": float(error) for t, error in zip(TIMES, found["denoise"], strict=True)}
+    figures = {"val_denoise_loss": float(np.mean(found["denoise"])), **figures}
+    names = ("val_decode_loss", "val_token_accuracy"), ("val_clean_decode_loss", "val_clean_token_accuracy")
+    for pair, values in zip(names, found["decode"], strict=True):
+        figures |= dict(zip(pair, map(float, values), strict=True))
+    return figures
+
+
+@partial(jax.jit, static_argnums=0)
+def losses(program: Program, params, tried: Probe):
+    """`denoise` (T,) at TIMES; `decode` (2, 2): cross-entropy and accuracy of noised and of clean latents."""
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
+        model, condition, predict = probe.flow(program, params, tried)
+        text = jnp.asarray(tried.text_BxS)
+
+        def mean(values_BxS):
+            return jnp.sum(values_BxS * text) / text.sum()
+
+        def denoise(t):
+            z = probe.noised(program, tried, t)
+            x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
+            return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
+
+        def decode(z):
+            features = sampler.decode_features(model, z, tried.guidance)
+            both = over_positions(partial(read, model), program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
+            return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
+
+        batch, draws = probe.drawn(program, tried)
+        noisy = objective.decode_input(batch, draws, program.objective)[0]
+        found = {
+            "denoise": jax.lax.map(denoise, jnp.asarray(TIMES, jnp.float32)),
+            "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
+        }
+        return probe.everywhere(program, found)
+
+
+def read(model, features, ids):
+    """(cross-entropy, whether the token is right) of each position, (B, S, 2)."""
+    logits = model.logits(features)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+    return jnp.stack([entropy, (jnp.argmax(logits, axis=-1) == ids).astype(jnp.float32)], axis=-1)
