@@ -38,9 +38,14 @@ def show(
     resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
     if data is not None:
+        from elfcli.training import recipe
+        from elfcli.training.inputs import open_examples
         from elfcli.training.start import with_recipe
 
-        resolved = with_recipe(resolved)
+        examples = open_examples(resolved.config)
+        resolved = with_recipe(resolved, examples, trains_encoder=False)
+        if recipe.applies(resolved):
+            resolved = recipe.from_length(resolved, len(examples), None, own=True)
     write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml, Format.json: render.to_json}[format_]
     typer.echo(write(resolved), nl=False)
 

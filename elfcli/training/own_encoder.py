@@ -17,15 +17,21 @@ LEAST_MINUTES, SHARE = 20, 0.2
 """Length from which a run trains an encoder of its own first, and the share of the time that this takes."""
 
 
-def with_encoder(resolved: Resolved, examples: Examples, seed: int) -> Resolved:
+def with_encoder(resolved: Resolved, examples: Examples, trains: bool) -> Resolved:
     """The settings with the encoder that the data's tokenizer belongs to; else one trained on the data, where
-    there is one or time for it; else the token table."""
+    there is one or (`trains`) time for it; else the token table."""
     names = ("encoder_model_name", "encoder_checkpoint")
     if is_set(resolved, *names) or resolved.config.training.init_from is not None:
         return resolved
     name, why = found_encoder(examples)
-    minutes = resolved.config.training.minutes
-    if name == "embedding" and minutes is not None and minutes >= LEAST_MINUTES and Path(examples.path).is_dir():
+    minutes, seed = resolved.config.training.minutes, resolved.config.training.seed
+    if (
+        trains
+        and name == "embedding"
+        and minutes is not None
+        and minutes >= LEAST_MINUTES
+        and Path(examples.path).is_dir()
+    ):
         from elfcli.training.encoder import train_encoder
 
         say(f"no encoder for this vocabulary: training one in {SHARE * minutes:.3g} of the {minutes:g} minutes")

@@ -35,7 +35,7 @@ from elfcli.training.inputs import Inputs, measured_latents, open_examples, open
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
-from elfcli.training.own_encoder import found_encoder, require_same_vocabulary, with_encoder
+from elfcli.training.own_encoder import require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
 from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
@@ -61,16 +61,9 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
         check_new(folder)
     with first_goes_ahead():
         examples = open_examples(resolved.config)
-    resolved = with_devices(resolved, jax.device_count())
-    own = recipe.applies(resolved)
-    if own:
-        resolved = recipe.from_data(resolved, examples)
-    resolved = with_source_length(resolved, examples)
+    resolved, own = with_recipe(resolved, examples, jax.process_count() == 1), recipe.applies(resolved)
     if own:
         recipe.tell_data(resolved, examples)
-        with first_goes_ahead():
-            resolved = with_encoder(resolved, examples, resolved.config.training.seed)
-        resolved = recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
     inputs = open_alike(resolved.config, examples)
     by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
                      (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
@@ -94,20 +87,16 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
     return folder
 
 
-def with_recipe(resolved: Resolved) -> Resolved:
-    """The settings that `start_run` would train with, as far as they are known before the latents and the time of a
-    step are measured, and without training an encoder."""
-    examples = open_examples(resolved.config)
+def with_recipe(resolved: Resolved, examples: Examples, trains_encoder: bool) -> Resolved:
+    """The settings with what the data and the machine decide. trains_encoder: also by training one, where there is
+    time; else with what is there."""
     resolved = with_devices(resolved, jax.device_count())
-    own = recipe.applies(resolved)
-    if own:
-        resolved = recipe.from_data(resolved, examples)
-    resolved = with_source_length(resolved, examples)
-    if own:
-        resolved = recipe.chosen(resolved, recipe.DATA, encoder_model_name=found_encoder(examples)[0])
-        resolved = recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
-        resolved = recipe.from_length(resolved, len(examples), None, own)
-    return resolved
+    if not recipe.applies(resolved):
+        return with_source_length(resolved, examples)
+    resolved = with_source_length(recipe.from_data(resolved, examples), examples)
+    with first_goes_ahead():
+        resolved = with_encoder(resolved, examples, trains_encoder)
+    return recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:

@@ -17,7 +17,7 @@ from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.training import memory, recipe
-from elfcli.training.own_encoder import found_encoder, require_same_vocabulary
+from elfcli.training.own_encoder import found_encoder, require_same_vocabulary, with_encoder
 from elfcli.training.trial import Pace, steps_that_fit
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
@@ -155,6 +155,24 @@ def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path):
     meta = json.loads((own / "elf_data.json").read_text())
     (own / "elf_data.json").write_text(json.dumps(meta | {"tokenizer_source": str(mini)}))
     assert found_encoder(load_examples(own))[0] == str(mini)
+
+
+def test_a_long_run_trains_an_encoder_first(folders, monkeypatch):
+    """Of 20 minutes or more a fifth; not in shorter ones, nor where the user has chosen an encoder."""
+    asked = []
+
+    def trained(data, output, *, deadline, seed):
+        asked.append((data, deadline - time.monotonic(), seed))
+        return output
+
+    monkeypatch.setattr("elfcli.training.encoder.train_encoder", trained)
+    data, examples = folders / "pairs", load_examples(folders / "pairs")
+    found = with_encoder(settings(data, "minutes=25", "seed=7"), examples, True)
+    assert found.config.encoder.encoder_model_name == str(data / "encoder")
+    assert asked == [(str(data), pytest.approx(300, abs=1), 7)]
+    for given in (["minutes=19"], ["steps=5"], ["minutes=25", "encoder_model_name=embedding"]):
+        found = with_encoder(settings(data, *given), examples, True)
+        assert found.config.encoder.encoder_model_name == "embedding" and len(asked) == 1
 
 
 def test_an_encoder_of_another_vocabulary_is_refused(folders):
