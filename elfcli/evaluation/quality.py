@@ -46,6 +46,19 @@ def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
     }
 
 
+def distinct(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
+    """Distinct phrases of `size` words over all of them: the mean within a text, and across all texts together.
+
+    None where no text has so many words.
+    """
+    phrases = [list(zip(*(words[i:] for i in range(size)), strict=False)) for words in map(str.split, texts)]
+    phrases = [found for found in phrases if found]
+    if not phrases:
+        return None, None
+    within = sum(len(set(found)) / len(found) for found in phrases) / len(phrases)
+    return within, len(set().union(*phrases)) / sum(map(len, phrases))
+
+
 def shortcomings(texts: Sequence[str]) -> str | None:
     """One line that counts the empty and the degenerate texts; None where there are none."""
     counts = {"empty": sum(not text.strip() for text in texts),

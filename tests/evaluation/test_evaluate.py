@@ -17,6 +17,7 @@ from elfcli.evaluation import evaluate, generate
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
+INTERFACE = {"metric", "value", "interval", "num_samples", "signature", "made_by", "details"}
 NAMES = [f"ode{steps}-cfg{cfg}-w1-logit_normal" for steps in (2, 5) for cfg in (1, 2)]
 
 
@@ -59,12 +60,15 @@ def test_every_combination_is_sampled_scored_and_ranked(sweep, sampled):
     results = json.loads(Path("best.json").read_text())
     values = [result["scores"][0]["value"] for result in results]
     assert values == sorted(values, reverse=True) and {result["name"] for result in results} == set(NAMES)
-    lines = out.splitlines()
-    assert [line[2:].split()[0] for line in lines[:4]] == [result["name"] for result in results]
-    assert [line[0] for line in lines[:4]] == ["*", " ", " ", " "]
-    assert "rougeL" in lines[0] and "bleu" in lines[0] and "ranked by rouge, higher is better" in lines[4]
-    setting = results[0]["setting"]
-    assert f"--steps {setting['num_sampling_steps']} --cfg {setting['cfg']}" in lines[5]
+    head, *lines = out.splitlines()
+    assert [line[2:].split()[0] for line in lines[:4]] == NAMES  # 3, 5, 6 and 11 network calls
+    assert "ROUGE-L" in head and "BLEU" in head and "distinct-1/2/4" in out
+    *_, verdict, command = lines
+    named = next(result for result in results if result["name"] in verdict) if "cheapest" in verdict else results[0]
+    assert "by rouge, higher is better" in verdict and (lines[0][0] == "*" or "*" not in "".join(lines[:4]))
+    assert f"--steps {named['setting']['num_sampling_steps']} --cfg {named['setting']['cfg']}" in command
+    assert all(score.keys() >= INTERFACE for result in results for score in result["scores"])
+    assert results[0]["scores"][0]["made_by"]["network_calls"] in (3, 5, 6, 11)
 
 
 def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
@@ -78,7 +82,10 @@ def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
     row = next(
         row for row in map(json.loads, Path("swept/results.jsonl").read_text().splitlines()) if row["name"] == name
     )
-    assert row["scores"] == [json.loads(Path("bleu.json").read_text())]
+    alone = json.loads(Path("bleu.json").read_text())
+    assert alone["made_by"] == row["scores"][0]["made_by"] and alone["made_by"]["solver"] == "ode"
+    alone["details"]["memorised"] = row["scores"][0]["details"]["memorised"]  # only the sweep has the training data
+    assert row["scores"] == [alone]
 
 
 def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
@@ -206,11 +213,3 @@ def test_combinations():
     ]
     assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
     assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
-
-
-def test_best_first():
-    def result(metric, value):
-        return {"scores": [{"metric": metric, "value": value}]}
-
-    assert evaluate.best_first([result("ppl", v) for v in (3, None, 1)]) == [result("ppl", v) for v in (1, 3, None)]
-    assert evaluate.best_first([result("bleu", v) for v in (0.0, 1)]) == [result("bleu", v) for v in (1, 0.0)]
