@@ -65,14 +65,12 @@ def perplexity(
     with the number of texts that are done. InputError for a model that cannot be loaded or does not fit its
     tokenizer, and where all texts are empty.
     """
-    kept = [text for text in texts if text.strip()]
-    if not kept:
-        raise InputError(f"all {len(texts)} texts are empty: nothing to score")
+    kept = not_empty(texts)
     if max_length < 2:
         raise InputError(f"max_length {max_length}: a text's first token is never scored, so 2 or more are needed")
     judge_tokenizer, shape, params, weights = everyone(partial(load_judge, model, tokenizer))
     window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
-    rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+    rows = token_rows(judge_tokenizer, kept, window)
     skipped = len(texts) - len(kept)
     score = partial(score_tokens, shape, on_devices(params))
     nll, counts = row_totals(
@@ -88,6 +86,24 @@ def perplexity(
     )
     return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), model, window,
                             signature, {"entropy": interval(entropy_draws)}, values)  # fmt: skip
+
+
+def not_empty(texts: Sequence[str]) -> list[str]:
+    kept = [text for text in texts if text.strip()]
+    if not kept:
+        raise InputError(f"all {len(texts)} texts are empty: nothing to score")
+    return kept
+
+
+def token_rows(tokenizer, texts: list[str], window: int) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+
+
+def entropy(texts: Sequence[str], tokenizer: str, max_length: int = 1024) -> float:
+    """Mean unigram entropy (nats) of the texts that are not empty; InputError where all are."""
+    vocabulary = load_judge_tokenizer(tokenizer, None)
+    rows = token_rows(vocabulary, not_empty(texts), max_length)
+    return float(unigram_entropies(rows, eos_id(vocabulary)).mean())
 
 
 def spread(texts: Sequence[str], nll_R, counts_R, entropies_R) -> tuple[np.ndarray, np.ndarray]:
