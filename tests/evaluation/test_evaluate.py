@@ -213,3 +213,17 @@ def test_combinations():
     ]
     assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
     assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
+
+
+def test_seeds_and_the_checkpoint_by_its_option(elf, copy):
+    """Each seed has the folder that it has alone, so that what is done is not sampled again."""
+    line = ["sweep", "--checkpoint", copy, "--data", tiny_run().parent / "data", "--steps", 2, "-n", 6]
+    assert elf(*line, "--seed", 1)[0] == 0
+    code, out, err = elf(*line, "--seeds", "0,1", "--json", "mean.json")
+    assert code == 0 and "1 of them done already" in err and " +- " in out
+    (found,) = json.loads(Path("mean.json").read_text())
+    files = [copy / f"sweep/step3-seed{seed}/results.jsonl" for seed in (0, 1)]
+    alone = [json.loads(file.read_text())["scores"][0]["value"] for file in files]
+    (score,) = found["scores"]
+    assert score["details"]["values"] == alone and score["value"] == pytest.approx(sum(alone) / 2)
+    assert "resampled" not in found and score["made_by"]["seed"] == [0, 1]
