@@ -25,6 +25,9 @@ def sweep(
     metrics: Annotated[
         str | None, o.option("--metrics", "bleu,rouge,ppl", "Scores; the first ranks. The task's by default.")
     ] = None,
+    at_entropy: Annotated[
+        str | None, o.option("--at-entropy", "real|NATS", "Interpolate the perplexity at this entropy.")
+    ] = None,
     data: o.DataOption = None,
     num_samples: o.NumSamplesOption = None,
     seed: o.SeedOption = 0,
@@ -59,6 +62,7 @@ def sweep(
     if metrics is not None:
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
+    from elfcli.evaluation import frontier
     from elfcli.evaluation.evaluate import Evaluation, sources_of
     from elfcli.evaluation.generate import Options
     from elfcli.evaluation.ranking import best_first
@@ -77,6 +81,7 @@ def sweep(
     settings = distinct(settings_of(presets)) if configs is not None else combinations(presets, wanted)
     if not scores:
         raise InputError("no metrics to score by: give --metrics, or --task")
+    entropy = frontier.wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{of_seeds[0]}"
     sources, options = sources_of(loaded, data, num_samples), Options(of_seeds[0], batch_size)
     evaluation = Evaluation(loaded, tuple(settings), sources, scores, folder, options, data)
@@ -84,6 +89,8 @@ def sweep(
     if not is_first_process():
         return
     show(results, settings, checkpoint, folder)
+    if entropy is not None:
+        typer.echo(frontier.at_entropy(results, entropy))
     write_result(json_file, without_draws(best_first(results)), overwrite)
 
 

@@ -71,15 +71,12 @@ def test_scores_equal_those_of_the_scorers_own_command_lines(elf, tmp_path):
     line = ["-m", "sacrebleu", tmp_path / "real", "-i", tmp_path / "made", "-lc", "-b", "-w", "8"]
     theirs = subprocess.run([sys.executable, *map(str, line)], capture_output=True, text=True, timeout=60)
     assert float(theirs.stdout) == pytest.approx(found["bleu"]["value"], abs=1e-8)
-    scorer, files = (
-        RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True),
-        (tmp_path / "real", tmp_path / "made"),
-    )
-    compute_scores_and_write_to_csv(*map(str, files), str(tmp_path / "rouge.csv"), scorer, None)
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    compute_scores_and_write_to_csv(*(str(tmp_path / name) for name in ("real", "made", "rouge.csv")), scorer, None)
     with open(tmp_path / "rouge.csv") as file:
-        theirs = list(csv.DictReader(file))
+        lines = list(csv.DictReader(file))
     for kind in ("rouge1", "rouge2", "rougeL"):
-        mean = 100 * np.mean([float(row[f"{kind}-F"]) for row in rows])
+        mean = 100 * np.mean([float(line[f"{kind}-F"]) for line in lines])
         assert found["rouge"][kind] == pytest.approx(mean, abs=1e-4)  # the file has six digits
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
+from gpt2_files import write_judge
 from tiny_run import tiny_run
 
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
+from elfcli.evaluation.perplexity import perplexity
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
@@ -227,3 +229,17 @@ def test_seeds_and_the_checkpoint_by_its_option(elf, copy):
     (score,) = found["scores"]
     assert score["details"]["values"] == alone and score["value"] == pytest.approx(sum(alone) / 2)
     assert "resampled" not in found and score["made_by"]["seed"] == [0, 1]
+
+
+def test_free_texts_stand_beside_held_out_ones_of_the_same_judge(elf, copy, tmp_path):
+    judge = write_judge(tmp_path / "judge")
+    line = ["sweep", copy, "-s", "max_input_length=0", "--metrics", "ppl", "-s", f"eval_ppl_model={judge}", "-n", 4]
+    code, out, _ = elf(*line, "--steps", "2,3", "--data", tiny_run().parent / "data", "--at-entropy", "real")
+    assert code == 0 and out.count("real text") >= 2 and "perplexity at the entropy" in out
+    written = [json.loads(text) for text in next((copy / "sweep").glob("*/results.jsonl")).read_text().splitlines()]
+    alone = perplexity([f"one word {i % 7} and {i % 5}" for i in range(4)], model=str(judge))
+    for result in written:
+        (score,) = result["scores"]
+        assert score["details"]["real"]["ppl"] == pytest.approx(alone.ppl, rel=1e-5)
+        assert "split:free" in score["signature"] and score["entropy"] > 0
+        assert len(result["resampled"]["ppl"]) == 1000
