@@ -28,10 +28,10 @@ def at_entropy(results: list[dict], wanted: float | str) -> str:
     """One line: the perplexity there, between the two settings around it (the logarithm is interpolated)."""
     scores = [score for result in results for score in result["scores"]
               if score["metric"] == "ppl" and score["value"] is not None]  # fmt: skip
-    real = next((found for score in scores if (found := (score.get("details") or {}).get("real"))), {})
-    entropy = real.get("entropy") if wanted == REAL else wanted
-    if entropy is None:
+    real: dict = next((found for score in scores if (found := (score.get("details") or {}).get("real"))), {})
+    if wanted == REAL and not real.get("entropy"):
         return "perplexity at the real text's entropy: not known, for there is no real text; give --data DIR"
+    entropy = float(real["entropy"] if wanted == REAL else wanted)
     what = f"perplexity at the entropy {entropy:.2f}" + (" of the real text" if wanted == REAL else "")
     points = sorted((score["entropy"], math.log(score["value"])) for score in scores)
     entropies, logarithms = [point[0] for point in points], [point[1] for point in points]
