@@ -143,7 +143,7 @@ def test_two_processes_go_on_and_end_the_same(sweep, copy):
     first, second = two_processes(command, command)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "4 settings of 6" in first.stderr and "1 of them done already" in first.stderr
-    assert (second.stdout, second.stderr) == ("", "") and "ranked by bleu" in first.stdout
+    assert (second.stdout, second.stderr) == ("", "") and "by bleu, higher is better" in first.stdout
     assert content(Path("shared")) == content(Path("whole")) and len(json.loads(Path("best.json").read_text())) == 4
 
 
