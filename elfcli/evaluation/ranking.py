@@ -48,7 +48,9 @@ def verdict(results: list[dict]) -> Verdict:
     if found := differences([signature or "" for signature in signatures]):
         return Verdict(None, first, f"not ranked, for their signatures differ in {'; '.join(found)}")
     others = [result for result in ranked[1:] if result["scores"][0]["value"] is not None]
-    if others and not draws_of(first):
+    if not others:
+        return Verdict(first, first, f"the only setting with a {metric}")
+    if not draws_of(first):
         return Verdict(None, first, f"by {metric}, {direction} is better; no intervals, so none is called the best")
     as_good = [result for result in others if not beats(first, result)]
     if not as_good:

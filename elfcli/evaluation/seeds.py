@@ -37,10 +37,11 @@ def over_seeds(results: Sequence[list[dict]], seeds: Sequence[int]) -> list[dict
 
 
 def one_of(same: list[dict], seeds: Sequence[int]) -> dict:
+    found = [result.get("resampled") or {} for result in same]  # none in results of earlier versions
     draws = {
-        metric: np.mean([np.asarray(result["resampled"][metric], float) for result in same], axis=0).tolist()
-        for metric in same[0].get("resampled", {})
-        if len({len(result["resampled"].get(metric, ())) for result in same}) == 1
+        metric: np.mean([np.asarray(one[metric], float) for one in found], axis=0).tolist()
+        for metric in found[0]
+        if all(len(one.get(metric, ())) == len(found[0][metric]) for one in found)
     }
     scores = []
     for of_seeds in zip(*(result["scores"] for result in same), strict=True):

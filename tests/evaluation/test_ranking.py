@@ -46,4 +46,5 @@ def test_results_that_cannot_be_compared_are_not_ranked():
     found = verdict(old)  # of an earlier version
     assert found.best is None and found.named is old[1] and "no intervals" in found.why
     empty = {"name": "e", "setting": {}, "scores": [{"metric": "ppl", "value": None}]}
-    assert verdict([empty, empty]).best is None and verdict([old[0]]).best is old[0]
+    assert verdict([empty, empty]).best is None
+    assert verdict([old[0]]).best is old[0] and "the only setting" in verdict([old[0]]).why

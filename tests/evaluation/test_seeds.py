@@ -38,3 +38,5 @@ def test_mean_and_spread():
     other["scores"][0]["value"] = None
     (score,) = over_seeds([[one], [other]], [0, 1])[0]["scores"]
     assert score["value"] is None and "spread" not in score
+    del other["resampled"]  # of an earlier version
+    assert over_seeds([[one], [other]], [0, 1])[0]["scores"][0]["interval"] is None
