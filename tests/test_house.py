@@ -13,6 +13,7 @@ LAYERS = (
     ("flow", "models", "runs"),
     ("hub",),
     ("evaluation",),
+    ("metrics",),
     ("training",),
     ("planning",),
     ("cli",),

@@ -1,7 +1,5 @@
 """`elf eval-bleu`: BLEU of generated text."""
 
-import typer
-
 from elfcli.cli import options as o
 
 
@@ -13,12 +11,16 @@ def eval_bleu(
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
+    from elfcli.cli.evaluate import show_report
     from elfcli.evaluation.bleu import corpus_bleu
+    from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.report import Texts, reports
     from elfcli.evaluation.samples import read_pairs
     from elfcli.outputs import check_output_file, write_result
-    from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
-    result = corpus_bleu(*read_pairs(samples, references, reference_key))
-    write_result(json_file, result.as_dict(), overwrite)
-    typer.echo(table([("BLEU", result.bleu)], result.num_samples, result.signature))
+    generated, real = read_pairs(samples, references, reference_key)
+    found = corpus_bleu(generated, real).as_dict()
+    (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
+    write_result(json_file, score, overwrite)
+    show_report([("generated", [score])])

@@ -1,8 +1,7 @@
 """`elf eval-ppl`: generative perplexity of generated text."""
 
+from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from elfcli.cli import options as o
 
@@ -16,32 +15,43 @@ def eval_ppl(
     ] = None,
     batch_size: Annotated[int, o.option("--batch-size", "N", "Texts scored at once.", min=1)] = 8,
     max_length: Annotated[int, o.option("--max-length", "N", "Tokens at which texts are cut.", min=2)] = 1024,
+    references: Annotated[Path | None, o.option("--references", "FILE", "Real text, to stand beside.")] = None,
+    reference_key: o.ReferenceKeyOption = None,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
-    from elfcli.evaluation.samples import read_samples
+    from elfcli.cli.evaluate import show_report
+    from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.report import Texts, low_entropy, reports
+    from elfcli.evaluation.samples import read_real, read_samples
     from elfcli.outputs import check_output_file, write_result
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import is_first_process, progress, say
-    from elfcli.ui.table import table
 
     by_first(lambda: check_output_file(json_file, overwrite, "--json"))
-    texts = [row["generated"] for row in read_samples(samples)]
+    rows = read_samples(samples)
+    texts = [row["generated"] for row in rows]
+    own = [row["reference"] for row in rows] if all(isinstance(row.get("reference"), str) for row in rows) else None
+    real = own if references is None else read_real(references, len(texts), reference_key)
 
-    from elfcli.evaluation.perplexity import perplexity
+    from elfcli.evaluation.perplexity import perplexity, real_text_score
 
     with progress("eval-ppl", len(texts)) as update:
         result = perplexity(
             texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, update=update
         )
+    found = result.as_dict()
+    if any(map(str.strip, real or ())):
+        found["real"] = real_text_score(tuple(real or ()), model, tokenizer, batch_size, max_length)
     if not is_first_process():
         return
-    write_result(json_file, result.as_dict(), overwrite)
+    (score,) = reports([found], Texts(texts, own, real, read_meta(samples)))
+    write_result(json_file, score, overwrite)
     if result.max_length < max_length:
         say(f"texts were cut at {result.max_length} tokens, the window of {model}, not at {max_length}")
     if result.num_skipped_empty:
         say(f"{result.num_skipped_empty} empty texts were skipped")
-    rows = [("perplexity", result.ppl), ("entropy", result.entropy)]
-    protocol = f"{model}, {result.num_tokens:,} tokens, texts cut at {result.max_length}"
-    typer.echo(table(rows, result.num_samples, protocol))
+    if line := low_entropy(score):
+        say(line)
+    show_report([("generated", [score])])

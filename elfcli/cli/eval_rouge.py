@@ -1,7 +1,5 @@
 """`elf eval-rouge`: ROUGE of generated text."""
 
-import typer
-
 from elfcli.cli import options as o
 
 
@@ -13,13 +11,16 @@ def eval_rouge(
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
+    from elfcli.cli.evaluate import show_report
+    from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.report import Texts, reports
     from elfcli.evaluation.rouge import rouge
     from elfcli.evaluation.samples import read_pairs
     from elfcli.outputs import check_output_file, write_result
-    from elfcli.ui.table import table
 
     check_output_file(json_file, overwrite, "--json")
-    result = rouge(*read_pairs(samples, references, reference_key))
-    write_result(json_file, result.as_dict(), overwrite)
-    rows = [("ROUGE-1", result.rouge1), ("ROUGE-2", result.rouge2), ("ROUGE-L", result.rougeL)]
-    typer.echo(table(rows, result.num_samples, result.signature))
+    generated, real = read_pairs(samples, references, reference_key)
+    found = rouge(generated, real).as_dict()
+    (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
+    write_result(json_file, score, overwrite)
+    show_report([("generated", [score])])

@@ -15,6 +15,7 @@ def evaluate(
     data: o.DataOption = None,
     num_samples: o.NumSamplesOption = None,
     seed: o.SeedOption = 0,
+    seeds: o.SeedsOption = None,
     batch_size: o.BatchSizeOption = 64,
     json_file: o.JsonOption = None,
     output: o.FolderOption = None,
@@ -24,8 +25,11 @@ def evaluate(
     sets: o.SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
-    check_outputs(json_file, output, overwrite)
     from elfcli.errors import InputError
+    from elfcli.evaluation.seeds import seeds_of
+
+    wanted = seeds_of(seed, seeds)
+    check_outputs(json_file, output, overwrite)
     from elfcli.evaluation.evaluate import Evaluation, sources_of
     from elfcli.evaluation.generate import Options
     from elfcli.evaluation.ways import settings_of
@@ -38,24 +42,34 @@ def evaluate(
     metrics = loaded.config.evaluation.metrics
     if not metrics:
         raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
-    folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seed}"
-    settings = tuple(settings_of(loaded.config.sampling))
-    sources = sources_of(loaded, data, num_samples)
-    evaluation = Evaluation(loaded, settings, sources, metrics, folder, Options(seed, batch_size))
+    folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{wanted[0]}"
+    settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
+    options = Options(wanted[0], batch_size)
+    evaluation = Evaluation(loaded, settings, sources, metrics, folder, options, data)
     sampled = what_is_sampled(loaded.config, data)
-    results = run("eval", evaluation, overwrite, sampled, again=False)
+    results = run_seeds("eval", evaluation, wanted, overwrite, sampled)
     if not is_first_process():
         return
-    for result in results:
-        shown = "  ".join(shown_score(score) for score in result["scores"])
-        typer.echo(f"{result['name']:40}  {shown}  ({len(sources.rows)} samples, {result['seconds']:.0f} s)")
+    show_report([(result["name"], result["scores"]) for result in results])
     typer.echo(f"measured: {sampled}")
     from elfcli.hub.published import figures_of, summary
 
     network = loaded.config.network.model
     for line in summary(figures_of(task or loaded.config.data.task, network)):
         typer.echo(f"published for {network}: {line}")
-    write_result(json_file, results, overwrite)
+    write_result(json_file, without_draws(results), overwrite)
+
+
+def show_report(rows: list[tuple[str, list[dict]]]) -> None:
+    """The table of scores by (name, scores), and below it what they are and what made the texts."""
+    from elfcli.evaluation.report import provenance, table
+
+    typer.echo("\n".join([table(rows), *provenance([scores for _, scores in rows])]))
+
+
+def without_draws(results: list[dict]) -> list[dict]:
+    """Results without the value of each bootstrap draw."""
+    return [{name: value for name, value in result.items() if name != "resampled"} for result in results]
 
 
 def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) -> None:
@@ -101,19 +115,26 @@ def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = T
             return evaluate(evaluation, done, update)
 
 
+def run_seeds(command: str, evaluation, seeds: list[int], overwrite: bool, sampled: str) -> list[dict]:
+    """`run` for one seed; for several the mean over them, each in the folder that it has alone, or in output/seedN."""
+    from dataclasses import replace
+
+    from elfcli.evaluation.seeds import over_seeds
+
+    if len(seeds) == 1:
+        return run(command, evaluation, overwrite, sampled, again=command == "sweep")
+    folder, ending = evaluation.folder, f"-seed{seeds[0]}"
+    named, found = folder.name.endswith(ending), []
+    for seed in seeds:
+        own = folder.with_name(folder.name.removesuffix(ending) + f"-seed{seed}") if named else folder / f"seed{seed}"
+        options = replace(evaluation.options, seed=seed)
+        found.append(run(command, replace(evaluation, folder=own, options=options), overwrite, sampled))
+    return over_seeds(found, seeds)
+
+
 def what_is_sampled(config, data: str | None) -> str:
     """The split and the data that the scores are of."""
     if not config.data.max_input_length:
         return "free samples"
     where = data or config.data.eval_data_path or config.data.data_path
     return f"examples of the evaluation data {where}" if data else f"validation examples of {where}"
-
-
-def shown_score(score: dict) -> str:
-    """A score with the other figures that are published beside it."""
-    metric = score["metric"]
-    if score["value"] is None:
-        return f"{metric} - ({score['note']})"
-    parts = {metric: score["value"]} if metric != "rouge" else {}
-    parts |= {name: score[name] for name in ("rouge1", "rouge2", "rougeL", "entropy") if name in score}
-    return "  ".join(f"{name} {value:.2f}" for name, value in parts.items())

@@ -40,6 +40,7 @@ StepOption = Annotated[int | None, option("--at-step", "N", "Checkpoint; by defa
 DataOption = Annotated[str | None, option("--data", "DIR", "Evaluation data; by default the run's own.")]
 NumSamplesOption = Annotated[int | None, option("--num-samples -n", "N", "Texts, of each setting.", min=1)]
 SeedOption = Annotated[int, option("--seed", "S", "Seed of the draws.", **SEEDS)]
+SeedsOption = Annotated[str | None, option("--seeds", "0,1,2", "Several seeds: mean and spread.")]
 BatchSizeOption = Annotated[int, option("--batch-size", "N", "Texts sampled at once.", min=1)]
 FolderOption = Annotated[Path | None, option("--output -o", "DIR", "Folder for samples and results.")]
 JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results here.")]

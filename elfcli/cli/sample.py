@@ -39,6 +39,7 @@ def sample(
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
+    from elfcli.evaluation.meta import check_meta, write_meta
     from elfcli.evaluation.ways import OPTIONS, option_values
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import by_first
@@ -52,12 +53,14 @@ def sample(
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: give --input too")
     by_first(lambda: check_output_file(output, overwrite))
+    by_first(lambda: check_meta(output, overwrite))
 
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.examples import rows_of_file
     from elfcli.evaluation.generate import Options
+    from elfcli.evaluation.made_by import origin_of, split_of
     from elfcli.evaluation.quality import shortcomings
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import chosen_setting
@@ -69,6 +72,7 @@ def sample(
         f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
     )
     by_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
+    by_first(lambda: check_meta(path, overwrite))
     sources = (
         sources_of(loaded, data, num_samples)
         if input_ is None
@@ -78,6 +82,8 @@ def sample(
     with progress("sample", len(sources.rows)) as update:
         samples = sample_rows(loaded, sources, setting, Options(seed, batch_size), update)
     by_first(lambda: write_samples(path, samples, overwrite))
+    split = split_of(loaded.config, data) if input_ is None else f"file {input_.name}"
+    by_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
     if is_first_process():

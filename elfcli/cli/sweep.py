@@ -6,16 +6,15 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import check_outputs, load, run, shown_score, what_is_sampled
+from elfcli.cli.evaluate import check_outputs, load, run_seeds, show_report, what_is_sampled, without_draws
 
 METRICS = ("bleu", "rouge", "ppl")
 
 
 @o.several_processes
 def sweep(
-    checkpoint: Annotated[
-        str | None, typer.Argument(metavar="CHECKPOINT", help="As `elf sample --checkpoint` takes it.")
-    ] = None,
+    checkpoint: Annotated[str | None, typer.Argument(metavar="CHECKPOINT", help="The same as --checkpoint.")] = None,
+    named: o.CheckpointOption = None,
     steps: o.StepsOption = None,
     sampler: o.SamplerOption = None,
     gamma: o.GammaOption = None,
@@ -26,9 +25,13 @@ def sweep(
     metrics: Annotated[
         str | None, o.option("--metrics", "bleu,rouge,ppl", "Scores; the first ranks. The task's by default.")
     ] = None,
+    at_entropy: Annotated[
+        str | None, o.option("--at-entropy", "real|NATS", "Interpolate the perplexity at this entropy.")
+    ] = None,
     data: o.DataOption = None,
     num_samples: o.NumSamplesOption = None,
     seed: o.SeedOption = 0,
+    seeds: o.SeedsOption = None,
     batch_size: o.BatchSizeOption = 64,
     json_file: Annotated[Path | None, o.option("--json", "FILE", "Results, best first.")] = None,
     output: o.FolderOption = None,
@@ -39,14 +42,18 @@ def sweep(
     config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
-    """Sample and score every combination of sampling settings, best first; a stopped sweep goes on.
+    """Sample and score every combination of sampling settings, listed by cost; a stopped sweep goes on.
 
     --steps, --sampler, --gamma, --cfg, --w and --time-schedule take several values with commas between, e.g.
     --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
     """
     from elfcli.errors import InputError
+    from elfcli.evaluation.seeds import seeds_of
     from elfcli.evaluation.ways import OPTIONS, combinations, distinct, option_values, settings_of
 
+    if checkpoint is not None and named is not None:
+        raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
+    of_seeds = seeds_of(seed, seeds)
     wanted = option_values(dict(zip(OPTIONS, (sampler, steps, gamma, cfg, w, time_schedule), strict=True)))
     if configs is not None:
         if wanted:
@@ -55,26 +62,36 @@ def sweep(
     if metrics is not None:
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
-    from elfcli.evaluation.evaluate import Evaluation, best_first, sources_of
+    from elfcli.evaluation import frontier
+    from elfcli.evaluation.evaluate import Evaluation, sources_of
     from elfcli.evaluation.generate import Options
+    from elfcli.evaluation.ranking import best_first
     from elfcli.outputs import write_result
     from elfcli.ui.progress import is_first_process
 
     checkpoint, loaded = load(
-        checkpoint, task=task, model=model, files=config or (), sets=sets or (), style=config_style
+        named if checkpoint is None else checkpoint,
+        task=task,
+        model=model,
+        files=config or (),
+        sets=sets or (),
+        style=config_style,
     )
     presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
     settings = distinct(settings_of(presets)) if configs is not None else combinations(presets, wanted)
     if not scores:
         raise InputError("no metrics to score by: give --metrics, or --task")
-    folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed}"
-    sources = sources_of(loaded, data, num_samples)
-    evaluation = Evaluation(loaded, tuple(settings), sources, scores, folder, Options(seed, batch_size))
-    results = best_first(run("sweep", evaluation, overwrite, what_is_sampled(loaded.config, data)))
+    entropy = frontier.wanted_entropy(at_entropy, scores)
+    folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{of_seeds[0]}"
+    sources, options = sources_of(loaded, data, num_samples), Options(of_seeds[0], batch_size)
+    evaluation = Evaluation(loaded, tuple(settings), sources, scores, folder, options, data)
+    results = run_seeds("sweep", evaluation, of_seeds, overwrite, what_is_sampled(loaded.config, data))
     if not is_first_process():
         return
     show(results, settings, checkpoint, folder)
-    write_result(json_file, results, overwrite)
+    if entropy is not None:
+        typer.echo(frontier.at_entropy(results, entropy))
+    write_result(json_file, without_draws(best_first(results)), overwrite)
 
 
 def known_metrics(text: str) -> list[str]:
@@ -90,16 +107,13 @@ def known_metrics(text: str) -> list[str]:
 
 
 def show(results: list[dict], settings: list, checkpoint: str, folder: Path) -> None:
-    """A line per setting, best first and marked, and how to sample with the best."""
-    from elfcli.evaluation.evaluate import LOWER_IS_BETTER
+    """A line per setting, the cheapest first, the winner marked, and how to sample with it or with what is as good."""
+    from elfcli.evaluation.ranking import cost, verdict
 
-    width = max(len(result["name"]) for result in results)
-    best, ranks = results[0], results[0]["scores"][0]["metric"]
-    for result in results:
-        mark = "*" if result is best and best["scores"][0]["value"] is not None else " "
-        scores = "  ".join(shown_score(score) for score in result["scores"])
-        typer.echo(f"{mark} {result['name']:{width}}  {scores}  ({result['seconds']:.0f} s)")
-    direction = "lower" if ranks in LOWER_IS_BETTER else "higher"
-    typer.echo(f"ranked by {ranks}, {direction} is better; samples and {len(results)} results in {folder}")
-    setting = next(setting for setting in settings if setting.name == best["name"])
-    typer.echo(f"best: elf sample --checkpoint {checkpoint} {setting.options}")
+    found, by_cost = verdict(results), sorted(results, key=cost)
+    marks = ["*" if result is found.best else " " for result in by_cost]
+    show_report([(f"{mark} {result['name']}", result["scores"]) for mark, result in zip(marks, by_cost, strict=True)])
+    typer.echo(f"{found.why}; samples and {len(results)} results in {folder}")
+    setting = next(setting for setting in settings if setting.name == found.named["name"])
+    what = "best" if found.best is not None else "named"
+    typer.echo(f"{what}: elf sample --checkpoint {checkpoint} {setting.options}")

@@ -1,8 +1,11 @@
 """BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
+
+from elfcli.evaluation.bootstrap import Draws, resampled
 from elfcli.evaluation.samples import Score, check_paired
 
 
@@ -14,6 +17,7 @@ class BleuResult(Score, metric="bleu", value="bleu"):
     num_samples: int
     brevity_penalty: float
     signature: str
+    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResult:
@@ -22,8 +26,15 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResu
 
     check_paired(generated, references)
     metric = BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
-    score = metric.corpus_score(list(generated), [list(references)])
-    return BleuResult(score.score, len(generated), score.bp, str(metric.get_signature()))
+    # What `corpus_score` does, whose counts per text are needed for the interval.
+    counts = metric._extract_corpus_statistics(list(generated), [list(references)])
+    score = metric._aggregate_and_compute(counts)
+
+    def formula(sums_RxK) -> np.ndarray:
+        return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
+
+    values = resampled(counts, formula)
+    return BleuResult(score.score, len(generated), score.bp, str(metric.get_signature()), values)
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from elfcli.data.folder import Examples, decoded, load_examples, load_tokenizer, recorded_tokenizer
+from elfcli.data.folder import Examples, load_examples, load_tokenizer, recorded_tokenizer
 from elfcli.data.ids import largest_id
 from elfcli.errors import InputError
 from elfcli.evaluation import checks, probe, quality
 from elfcli.evaluation.bleu import corpus_bleu
 from elfcli.evaluation.checks import Check, History
-from elfcli.evaluation.examples import evaluation_examples, rows_of
+from elfcli.evaluation.examples import evaluation_examples, rows_of, training_texts
 from elfcli.evaluation.generate import Model, Options, Program, generate
 from elfcli.evaluation.probe import Probe
 from elfcli.evaluation.ways import Setting, distinct, settings_of
@@ -21,8 +21,8 @@ from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
 
 TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
-MOST_KNOWN, MOST_TOKENS, MOST_TEXTS = 4096, 2048, 20_000
-"""Training latents to look up, tokens compared with them, training texts that a sample may equal."""
+MOST_KNOWN, MOST_TOKENS = 4096, 2048
+"""Training latents to look up, tokens compared with them."""
 
 
 class Data(NamedTuple):
@@ -168,10 +168,3 @@ def sampling_rows(model: Model, data: Data, options: Options, count: int) -> lis
 
 def way(setting: Setting) -> str:
     return f"{setting.sampling_method} --steps {setting.num_sampling_steps} --cfg {setting.cfg:g}"
-
-
-def training_texts(model: Model, train: Examples) -> set[str]:
-    """The first training texts, as the model would write them."""
-    count = min(len(train), MOST_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
-    rows = [train.tokens.input_ids[i].tolist() for i in range(count)]
-    return set(decoded(model.tokenizer, rows, model.config.evaluation.clean_up)) - {""}

@@ -7,38 +7,42 @@ and writes.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import jax
-import numpy as np
 import xxhash
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.examples import Sources, rows_to_sample
+from elfcli.evaluation.examples import Sources, real_texts, rows_to_sample, seen_texts
 from elfcli.evaluation.generate import Model, Options, generate
+from elfcli.evaluation.made_by import origin_of, split_of
 from elfcli.evaluation.quality import shortcomings
+from elfcli.evaluation.report import Texts, low_entropy, reports
 from elfcli.evaluation.samples import read_jsonl, write_samples
 from elfcli.evaluation.ways import Setting
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
-from elfcli.parallel.mesh import digest
+from elfcli.parallel.mesh import digest, tree_hash
 from elfcli.runs.lock import locked
 from elfcli.ui.progress import say
 
 RESULTS_FILE = "results.jsonl"
-LOWER_IS_BETTER = ("ppl",)
 ANOTHER = "give another --output or --seed, or --overwrite"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated. metrics: the first one ranks the settings. folder: of the samples and results."""
+    """What is evaluated. metrics: the first one ranks the settings. folder: of the samples and results.
+
+    data: where the sources are from, if not from the run's own data.
+    """
 
     model: Model
     settings: tuple[Setting, ...]
@@ -46,6 +50,14 @@ class Evaluation:
     metrics: tuple[str, ...]
     folder: Path
     options: Options
+    data: str | None = None
+
+
+class Known(NamedTuple):
+    """Texts beside the samples: real ones, and training texts where they are at hand."""
+
+    real: list[str]
+    seen: set[str] | None
 
 
 def sample_rows(
@@ -87,30 +99,58 @@ def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> N
             references_of(rows, metric)
 
 
-def score(rows: list[dict], metric: str, config: Config) -> dict:
-    """{"metric", "value", ...} of one metric: bleu, rouge or ppl, which all processes compute together."""
+def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = ()) -> dict:
+    """{"metric", "value", ...} of one metric: bleu, rouge or ppl, which all processes compute together.
+
+    `resampled` holds the value of each bootstrap draw. real: texts that ppl scores too.
+    """
     generated = [row["generated"] for row in rows]
     if metric == "ppl":
-        from elfcli.evaluation.perplexity import perplexity
+        from elfcli.evaluation.perplexity import perplexity, real_text_score
 
         settings = config.evaluation
         if not any(text.strip() for text in generated):  # no reason to lose the other settings' scores
             skipped = {"num_samples": 0, "num_skipped_empty": len(generated), "note": "all texts are empty"}
             return {"metric": "ppl", "value": None} | skipped
-        return perplexity(
-            generated,
-            model=settings.eval_ppl_model,
-            batch_size=settings.eval_ppl_batch_size,
-            max_length=settings.eval_ppl_max_length,
-        ).as_dict()
+        judge, size, length = settings.eval_ppl_model, settings.eval_ppl_batch_size, settings.eval_ppl_max_length
+        found = perplexity(generated, model=judge, batch_size=size, max_length=length)
+        beside = real_text_score(tuple(real), judge, None, size, length) if any(map(str.strip, real)) else None
+        return found.as_dict() | {"real": beside, "resampled": rounded(found.resampled)}
     references = references_of(rows, metric)
     if metric == "bleu":
-        from elfcli.evaluation.bleu import corpus_bleu
+        from elfcli.evaluation.bleu import corpus_bleu as compute
+    else:
+        from elfcli.evaluation.rouge import rouge as compute  # type: ignore[assignment]
 
-        return by_first(lambda: corpus_bleu(generated, references).as_dict())
-    from elfcli.evaluation.rouge import rouge
+    def by_one() -> dict:
+        found = compute(generated, references)
+        return found.as_dict() | {"resampled": rounded(found.resampled)}
 
-    return by_first(lambda: rouge(generated, references).as_dict())
+    return by_first(by_one)
+
+
+def rounded(values) -> list[float | None]:
+    """Values for a file, six digits each."""
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
+
+
+def known_texts(evaluation: Evaluation) -> Known:
+    model = evaluation.model
+    return Known(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
+
+
+def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], known: Known) -> dict:
+    """{"scores", "resampled"} of one setting's samples; the latter by metric."""
+    model = evaluation.model
+    found = [score(samples, metric, model.config, known.real) for metric in evaluation.metrics]
+    draws = {one["metric"]: one.pop("resampled", []) for one in found}
+    for one in found:
+        if line := low_entropy(one):
+            say(f"{setting.name}: {line}")
+    references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
+    origin = origin_of(model, setting, evaluation.options.seed, split_of(model.config, evaluation.data))
+    texts = Texts([row["generated"] for row in samples], references, known.real, origin, known.seen)
+    return {"scores": reports(found, texts), "resampled": draws}
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
@@ -158,10 +198,7 @@ def finished(evaluation: Evaluation) -> list[dict]:
 
 def made_of(evaluation: Evaluation) -> dict:
     """What a result depends on besides the setting; weights, data and settings as hashes."""
-    model, sources, weights = evaluation.model, evaluation.sources, xxhash.xxh3_128()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(model.source.params):
-        weights.update(jax.tree_util.keystr(path).encode())
-        weights.update(np.asarray(leaf).tobytes())
+    model, sources = evaluation.model, evaluation.sources
     data = json.dumps([sources.rows, [[int(token) for token in condition] for condition in sources.conditions]])
     settings = model.config.model_dump_json(
         include={
@@ -176,7 +213,7 @@ def made_of(evaluation: Evaluation) -> dict:
         "seed": evaluation.options.seed,
         "num_samples": len(sources.rows),
         "metrics": list(evaluation.metrics),
-        "weights": weights.hexdigest(),
+        "weights": tree_hash(model.source.params),
         "data": xxhash.xxh3_128_hexdigest(data.encode()),
         "settings": xxhash.xxh3_128_hexdigest(settings.encode()),
     }
@@ -193,7 +230,8 @@ def evaluate(
 ) -> list[dict]:
     """Samples and scores the settings without a result in `done`; returns the results of all, in their order.
 
-    A result is {"setting", "name", "of", "seconds", "scores": [...]}. update(texts): texts sampled by this call.
+    A result is {"setting", "name", "of", "seconds", "scores": [...], "resampled": {...}}. update(texts): texts sampled
+    by this call.
     """
     model, sources, results, texts = evaluation.model, evaluation.sources, list(done or ()), 0
     path, of = evaluation.folder / RESULTS_FILE, made_of(evaluation)
@@ -203,7 +241,9 @@ def evaluate(
     # The longest of all settings, so that all share one compilation, also after a stop.
     longest = max(setting.num_sampling_steps for setting in evaluation.settings)
     options = replace(evaluation.options, longest=longest)
-    for setting in remaining(evaluation, results):
+    todo = remaining(evaluation, results)
+    known = everyone(partial(known_texts, evaluation)) if todo else Known([], None)
+    for setting in todo:
         start = time.monotonic()
 
         def report(count: int, before: int = texts) -> None:
@@ -214,7 +254,7 @@ def evaluate(
         if line := shortcomings([row["generated"] for row in samples]):
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
-        result["scores"] = [score(samples, metric, model.config) for metric in evaluation.metrics]
+        result |= scores_of(evaluation, setting, samples, known)
         write_rows(evaluation.folder / f"{setting.name}.jsonl", samples)
         results.append(result)
         by_first(partial(write_results, path, results))
@@ -232,11 +272,3 @@ def write_results(path: Path, results: list[dict]) -> None:
         write_whole(path, "".join(json.dumps(result) + "\n" for result in results))
     except OSError as error:
         raise ElfError(f"{path}: {error.strerror}") from None
-
-
-def best_first(results: list[dict]) -> list[dict]:
-    """The results ranked by the first metric, those without a value last."""
-    sign = 1 if results[0]["scores"][0]["metric"] in LOWER_IS_BETTER else -1
-    values = [result["scores"][0]["value"] for result in results]
-    order = sorted(range(len(results)), key=lambda i: (values[i] is None, sign * (values[i] or 0)))
-    return [results[i] for i in order]

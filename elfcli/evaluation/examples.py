@@ -1,6 +1,7 @@
 """What is sampled: the evaluation split's sources, a file's lines, or nothing for free texts."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ from elfcli.evaluation.generate import Model, encode_conditions
 from elfcli.evaluation.samples import REFERENCE_KEYS, check_text, has_columns, records_of
 
 SOURCE_KEYS = ("input", "source")
+MOST_TEXTS = 20_000
+"""Training texts that a sample may equal."""
 
 
 class Sources(NamedTuple):
@@ -67,6 +70,34 @@ def rows_of(model: Model, examples: Examples, count: int) -> Sources:
         source = {"input": text(SOURCE_KEYS, conditions[-1])} if paired else {}
         rows.append({"id": i} | source | {"reference": text(REFERENCE_KEYS, tokens["input_ids"])})
     return Sources(conditions, rows)
+
+
+def training_texts(model: Model, train: Examples) -> set[str]:
+    """The first training texts, as the model would write them."""
+    count = min(len(train), MOST_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
+    rows = [train.tokens.input_ids[i].tolist() for i in range(count)]
+    return set(decoded(model.tokenizer, rows, model.config.evaluation.clean_up)) - {""}
+
+
+def seen_texts(model: Model) -> set[str] | None:
+    """Training texts, where the training data is a folder that is at hand."""
+    where = model.config.data.data_path
+    with suppress(InputError):
+        if where is not None and Path(where).is_dir():
+            return training_texts(model, load_examples(where, "train"))
+    return None
+
+
+def real_texts(model: Model, sources: Sources, data: str | None) -> list[str]:
+    """As many held-out texts as are sampled: the references, else those of a validation split that is at hand."""
+    if sources.rows and all("reference" in row for row in sources.rows):
+        return [row["reference"] for row in sources.rows]
+    where = data or model.config.data.eval_data_path or model.config.data.data_path
+    with suppress(InputError):
+        if where is not None and Path(where).is_dir():
+            examples = evaluation_examples(model.config, data)
+            return [row["reference"] for row in rows_of(model, examples, len(sources.rows)).rows]
+    return []
 
 
 def recorded_keys(config: Config) -> tuple[list[str], list[str]]:

@@ -4,8 +4,9 @@ Texts are scored longest first, padded to a few lengths, so that short ones cost
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from elfcli.data.download import hub_reachable, looks_like_a_path
 from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
+from elfcli.evaluation.bootstrap import Draws, interval, resampled
 from elfcli.evaluation.samples import Score
 from elfcli.hub.huggingface import fetch, load_gpt2
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import everyone, require_same
-from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, round_up_to_devices
+from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, round_up_to_devices, tree_hash
 
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
@@ -32,7 +34,8 @@ PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 
 class PerplexityResult(Score, metric="ppl", value="ppl"):
     """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
 
-    num_samples: texts scored, the empty ones left out. max_length: tokens at which texts were cut.
+    num_samples: texts scored, the empty ones left out. max_length: tokens at which texts were cut. intervals: of the
+    entropy.
     """
 
     ppl: float
@@ -42,6 +45,9 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
     num_tokens: int
     model: str
     max_length: int
+    signature: str = ""
+    intervals: dict = field(default_factory=dict)
+    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def perplexity(
@@ -59,22 +65,66 @@ def perplexity(
     with the number of texts that are done. InputError for a model that cannot be loaded or does not fit its
     tokenizer, and where all texts are empty.
     """
-    kept = [text for text in texts if text.strip()]
-    if not kept:
-        raise InputError(f"all {len(texts)} texts are empty: nothing to score")
+    kept = not_empty(texts)
     if max_length < 2:
         raise InputError(f"max_length {max_length}: a text's first token is never scored, so 2 or more are needed")
-    judge_tokenizer, shape, params = everyone(partial(load_judge, model, tokenizer))
+    judge_tokenizer, shape, params, weights = everyone(partial(load_judge, model, tokenizer))
     window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
-    rows = judge_tokenizer(kept, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+    rows = token_rows(judge_tokenizer, kept, window)
     skipped = len(texts) - len(kept)
     score = partial(score_tokens, shape, on_devices(params))
     nll, counts = row_totals(
         score, rows, eos_id=eos, window=window, batch_size=batch_size, update=lambda done: update(skipped + done)
     )
     value = everyone(lambda: pooled(nll, counts, model))
-    entropy = float(unigram_entropies(rows, eos).mean())
-    return PerplexityResult(value, entropy, len(kept), skipped, int(counts.sum()), model, window)
+    entropies = unigram_entropies(rows, eos)
+    values, entropy_draws = spread(texts, nll, counts, entropies)
+    judge, vocabulary = (Path(name.rstrip("/")).name for name in (model, tokenizer or model))
+    signature = (
+        f"metric:ppl|protocol:paper|version:transformers {version('transformers')}|judge:{judge}|weights:{weights[:16]}"
+        f"|dtype:float32|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
+    )
+    return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), model, window,
+                            signature, {"entropy": interval(entropy_draws)}, values)  # fmt: skip
+
+
+def not_empty(texts: Sequence[str]) -> list[str]:
+    kept = [text for text in texts if text.strip()]
+    if not kept:
+        raise InputError(f"all {len(texts)} texts are empty: nothing to score")
+    return kept
+
+
+def token_rows(tokenizer, texts: list[str], window: int) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=False, truncation=True, max_length=window)["input_ids"]
+
+
+def entropy(texts: Sequence[str], tokenizer: str, max_length: int = 1024) -> float:
+    """Mean unigram entropy (nats) of the texts that are not empty; InputError where all are."""
+    vocabulary = load_judge_tokenizer(tokenizer, None)
+    rows = token_rows(vocabulary, not_empty(texts), max_length)
+    return float(unigram_entropies(rows, eos_id(vocabulary)).mean())
+
+
+def spread(texts: Sequence[str], nll_R, counts_R, entropies_R) -> tuple[np.ndarray, np.ndarray]:
+    """(perplexity, entropy) of the bootstrap's draws of all texts, also the empty ones, which add nothing."""
+    parts_NxK = np.zeros((len(texts), 4))
+    parts_NxK[[bool(text.strip()) for text in texts]] = np.stack(
+        [nll_R, counts_R, entropies_R, np.ones(len(nll_R))], axis=1
+    )
+    draws_RxK = resampled(
+        parts_NxK, lambda sums: np.stack([np.exp(sums[:, 0] / sums[:, 1]), sums[:, 2] / sums[:, 3]], axis=1)
+    ).reshape(-1, 2)
+    return draws_RxK[:, 0], draws_RxK[:, 1]
+
+
+@lru_cache(maxsize=2)
+def real_text_score(
+    texts: tuple[str, ...], model: str, tokenizer: str | None, batch_size: int, max_length: int
+) -> dict:
+    """Perplexity and entropy of real text, to stand beside those of samples."""
+    found = perplexity(texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
+    return {"ppl": found.ppl, "entropy": found.entropy, "num_samples": found.num_samples}
 
 
 def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
@@ -88,8 +138,8 @@ def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
 
 
 @lru_cache(maxsize=1)
-def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]:
-    """(tokenizer, shape, weights) of the GPT-2, which stays in memory for the next setting's texts.
+def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict, str]:
+    """(tokenizer, shape, weights, their hash) of the GPT-2, which stays in memory for the next setting's texts.
 
     InputError where it cannot be loaded, or does not fit the tokenizer.
     """
@@ -100,7 +150,7 @@ def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict]
             f"{tokenizer or model}: a tokenizer of {vocab_size(judge_tokenizer)} tokens, but the model {model} knows "
             f"{shape.vocab_size}; give the model's own with --tokenizer"
         )
-    return judge_tokenizer, shape, params
+    return judge_tokenizer, shape, params, tree_hash(params)
 
 
 def load_judge_tokenizer(model: str, tokenizer: str | None):

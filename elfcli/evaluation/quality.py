@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Collection, Sequence
 
+import numpy as np
+
 LONGEST_LOOP = 64
 """Words of the longest phrase whose repetition counts as a loop."""
 
@@ -23,13 +25,19 @@ def degenerate(text: str) -> bool:
 
 def has_loop(units: Sequence[str], least: int) -> bool:
     """Whether a phrase follows on itself at least three times, over `least` units or more."""
+    numbers: dict[str, int] = {}
+    ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units])
     for period in range(1, min(len(units) // 3, LONGEST_LOOP) + 1):
-        run = 0
-        for before, now in zip(units, units[period:], strict=False):
-            run = run + 1 if before == now else 0
-            if run + period >= max(3 * period, least):
-                return True
+        same, needed = ids[period:] == ids[:-period], max(3 * period, least) - period
+        if np.count_nonzero(same) >= needed and longest_run(same) >= needed:
+            return True
     return False
+
+
+def longest_run(flags: np.ndarray) -> int:
+    """The most True values in a row."""
+    ends = np.flatnonzero(~flags)
+    return int(np.diff(np.concatenate(([-1], ends, [len(flags)]))).max()) - 1
 
 
 def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
@@ -44,6 +52,19 @@ def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
         "memorised": sum(text in seen for text in texts) / count,
         "words": sum(len(text.split()) for text in texts) / count,
     }
+
+
+def distinct(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
+    """Distinct phrases of `size` words over all of them: the mean within a text, and across all texts together.
+
+    None where no text has so many words.
+    """
+    phrases = [list(zip(*(words[i:] for i in range(size)), strict=False)) for words in map(str.split, texts)]
+    phrases = [found for found in phrases if found]
+    if not phrases:
+        return None, None
+    within = sum(len(set(found)) / len(found) for found in phrases) / len(phrases)
+    return within, len(set().union(*phrases)) / sum(map(len, phrases))
 
 
 def shortcomings(texts: Sequence[str]) -> str | None:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
 from elfcli.data.corpus import FORMATS, Reading, Record, json_records, records, text_lines
 from elfcli.errors import InputError, did_you_mean, near_file
+from elfcli.evaluation.bootstrap import Draws, interval
 from elfcli.outputs import write_output
 
 REFERENCE_KEYS = ("reference", "output", "target")
@@ -15,18 +17,22 @@ Numbered = list[tuple[int, Record]]
 
 
 class Score:
-    """Base of a metric's result, a dataclass. metric: its name in files. value: the field by which texts are ranked."""
+    """Base of a metric's result, a dataclass. metric: its name in files. value: the field by which texts are ranked.
+
+    resampled: the value of each bootstrap draw.
+    """
 
     names: ClassVar[tuple[str, str]]
+    resampled: Draws
 
     def __init_subclass__(cls, metric: str, value: str):
         cls.names = metric, value
 
     def as_dict(self) -> dict:
-        """What files of results hold."""
+        """The score as `evaluation/report.py` completes it."""
         metric, value = self.names
-        others = {name: figure for name, figure in vars(self).items() if name != metric}
-        return {"metric": metric, "value": getattr(self, value)} | others
+        others = {name: figure for name, figure in vars(self).items() if name not in (metric, "resampled")}
+        return {"metric": metric, "value": getattr(self, value), "interval": interval(self.resampled)} | others
 
 
 class Strict(Reading):
@@ -135,6 +141,17 @@ def read_pairs(path: Path, references: Path | None = None, key: str | None = Non
         number, row = samples[known.index(False)]
         raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
     return generated, [by_id[str(row["id"])] for _, row in samples]
+
+
+def read_real(path: Path, count: int, key: str | None = None) -> list[str]:
+    """The first `count` texts of a file of references, which need not belong to the samples."""
+    found = [
+        row["text"] if list(row) == ["text"] and key is None else reference_text(row, f"{path}:{number}", key)
+        for number, row in islice(records_of(path), count)
+    ]
+    if not found:
+        raise InputError(f"{path}: no references in it")
+    return found
 
 
 def reference_text(row: dict, where: str, key: str | None = None) -> str:

@@ -102,6 +102,15 @@ def digest(rows: Sequence) -> str:
     return xxhash.xxh3_64(plain.encode()).hexdigest()
 
 
+def tree_hash(tree: Any) -> str:
+    """A hash of the arrays of a tree and their paths."""
+    found = xxhash.xxh3_128()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        found.update(jax.tree_util.keystr(path).encode())
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
+
+
 def by_row(array: np.ndarray, mesh: Mesh) -> jax.Array:
     """The array (B, ...), which every process holds, sharded by its rows over all devices."""
     return put(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))

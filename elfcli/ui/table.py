@@ -13,10 +13,3 @@ def aligned(rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> list[
         ).rstrip()
         for row in rows
     ]
-
-
-def table(rows: Sequence[tuple[str, float]], num_samples: int, protocol: str) -> str:
-    """One aligned line per (metric, value), under a heading."""
-    lines = [("metric", "value", "samples", "protocol")]
-    lines += [(metric, f"{value:,.2f}", f"{num_samples:,}", protocol) for metric, value in rows]
-    return "\n".join(aligned(lines, numbers=(1, 2)))

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 from datasets import load_from_disk
+from gpt2_files import write_judge
 from tiny_run import tiny_run
 
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
+from elfcli.evaluation.perplexity import perplexity
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
+INTERFACE = {"metric", "value", "interval", "num_samples", "signature", "made_by", "details"}
 NAMES = [f"ode{steps}-cfg{cfg}-w1-logit_normal" for steps in (2, 5) for cfg in (1, 2)]
 
 
@@ -59,12 +62,15 @@ def test_every_combination_is_sampled_scored_and_ranked(sweep, sampled):
     results = json.loads(Path("best.json").read_text())
     values = [result["scores"][0]["value"] for result in results]
     assert values == sorted(values, reverse=True) and {result["name"] for result in results} == set(NAMES)
-    lines = out.splitlines()
-    assert [line[2:].split()[0] for line in lines[:4]] == [result["name"] for result in results]
-    assert [line[0] for line in lines[:4]] == ["*", " ", " ", " "]
-    assert "rougeL" in lines[0] and "bleu" in lines[0] and "ranked by rouge, higher is better" in lines[4]
-    setting = results[0]["setting"]
-    assert f"--steps {setting['num_sampling_steps']} --cfg {setting['cfg']}" in lines[5]
+    head, *lines = out.splitlines()
+    assert [line[2:].split()[0] for line in lines[:4]] == NAMES  # 3, 5, 6 and 11 network calls
+    assert "ROUGE-L" in head and "BLEU" in head and "distinct-1/2/4" in out
+    *_, verdict, command = lines
+    named = next(result for result in results if result["name"] in verdict) if "cheapest" in verdict else results[0]
+    assert "by rouge, higher is better" in verdict and (lines[0][0] == "*" or "*" not in "".join(lines[:4]))
+    assert f"--steps {named['setting']['num_sampling_steps']} --cfg {named['setting']['cfg']}" in command
+    assert all(score.keys() >= INTERFACE for result in results for score in result["scores"])
+    assert results[0]["scores"][0]["made_by"]["network_calls"] in (3, 5, 6, 11)
 
 
 def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
@@ -78,7 +84,10 @@ def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
     row = next(
         row for row in map(json.loads, Path("swept/results.jsonl").read_text().splitlines()) if row["name"] == name
     )
-    assert row["scores"] == [json.loads(Path("bleu.json").read_text())]
+    alone = json.loads(Path("bleu.json").read_text())
+    assert alone["made_by"] == row["scores"][0]["made_by"] and alone["made_by"]["solver"] == "ode"
+    alone["details"]["memorised"] = row["scores"][0]["details"]["memorised"]  # only the sweep has the training data
+    assert row["scores"] == [alone]
 
 
 def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
@@ -134,7 +143,7 @@ def test_two_processes_go_on_and_end_the_same(sweep, copy):
     first, second = two_processes(command, command)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "4 settings of 6" in first.stderr and "1 of them done already" in first.stderr
-    assert (second.stdout, second.stderr) == ("", "") and "ranked by bleu" in first.stdout
+    assert (second.stdout, second.stderr) == ("", "") and "by bleu, higher is better" in first.stdout
     assert content(Path("shared")) == content(Path("whole")) and len(json.loads(Path("best.json").read_text())) == 4
 
 
@@ -208,9 +217,29 @@ def test_combinations():
     assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
 
 
-def test_best_first():
-    def result(metric, value):
-        return {"scores": [{"metric": metric, "value": value}]}
+def test_seeds_and_the_checkpoint_by_its_option(elf, copy):
+    """Each seed has the folder that it has alone, so that what is done is not sampled again."""
+    line = ["sweep", "--checkpoint", copy, "--data", tiny_run().parent / "data", "--steps", 2, "-n", 6]
+    assert elf(*line, "--seed", 1)[0] == 0
+    code, out, err = elf(*line, "--seeds", "0,1", "--json", "mean.json")
+    assert code == 0 and "1 of them done already" in err and " +- " in out
+    (found,) = json.loads(Path("mean.json").read_text())
+    files = [copy / f"sweep/step3-seed{seed}/results.jsonl" for seed in (0, 1)]
+    alone = [json.loads(file.read_text())["scores"][0]["value"] for file in files]
+    (score,) = found["scores"]
+    assert score["details"]["values"] == alone and score["value"] == pytest.approx(sum(alone) / 2)
+    assert "resampled" not in found and score["made_by"]["seed"] == [0, 1]
 
-    assert evaluate.best_first([result("ppl", v) for v in (3, None, 1)]) == [result("ppl", v) for v in (1, 3, None)]
-    assert evaluate.best_first([result("bleu", v) for v in (0.0, 1)]) == [result("bleu", v) for v in (1, 0.0)]
+
+def test_free_texts_stand_beside_held_out_ones_of_the_same_judge(elf, copy, tmp_path):
+    judge = write_judge(tmp_path / "judge")
+    line = ["sweep", copy, "-s", "max_input_length=0", "--metrics", "ppl", "-s", f"eval_ppl_model={judge}", "-n", 4]
+    code, out, _ = elf(*line, "--steps", "2,3", "--data", tiny_run().parent / "data", "--at-entropy", "real")
+    assert code == 0 and out.count("real text") >= 2 and "perplexity at the entropy" in out
+    written = [json.loads(text) for text in next((copy / "sweep").glob("*/results.jsonl")).read_text().splitlines()]
+    alone = perplexity([f"one word {i % 7} and {i % 5}" for i in range(4)], model=str(judge))
+    for result in written:
+        (score,) = result["scores"]
+        assert score["details"]["real"]["ppl"] == pytest.approx(alone.ppl, rel=1e-5)
+        assert "split:free" in score["signature"] and score["entropy"] > 0
+        assert len(result["resampled"]["ppl"]) == 1000

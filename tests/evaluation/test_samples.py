@@ -14,10 +14,11 @@ from pyarrow import parquet
 
 from elfcli.errors import InputError
 from elfcli.evaluation.bleu import corpus_bleu, exact_match
+from elfcli.evaluation.bootstrap import interval
 from elfcli.evaluation.rouge import rouge
 from elfcli.evaluation.samples import read_jsonl, read_pairs, read_samples
 from elfcli.outputs import check_output_file, write_result
-from elfcli.ui.table import table
+from elfcli.ui.table import aligned
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -53,6 +54,7 @@ def test_bleu_is_lowercase_of_effective_order_and_over_the_corpus():
     assert result.as_dict() == {
         "metric": "bleu",
         "value": result.bleu,
+        "interval": interval(result.resampled),
         "num_samples": 3,
         "brevity_penalty": result.brevity_penalty,
         "signature": result.signature,
@@ -243,8 +245,8 @@ def test_results_are_not_overwritten_unasked(tmp_path):
 
 
 def test_table_is_aligned():
-    assert table([("BLEU", 1234.567), ("b", 0.0)], 5000, "as told").splitlines() == [
-        "metric     value  samples  protocol",
-        "BLEU    1,234.57    5,000  as told",
-        "b           0.00    5,000  as told",
+    assert aligned([("metric", "value", "of"), ("BLEU", "1,234.57", "all"), ("b", "0.00", "")], numbers=(1,)) == [
+        "metric     value  of",
+        "BLEU    1,234.57  all",
+        "b           0.00",
     ]
