@@ -176,7 +176,6 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
         splits[name] = write_split(corpus, documents, part, job, tokenizer)
     if job.validation:
         splits["validation"].also_in_train = sum(held_out[text] for text in found)
-    if job.validation:
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
     summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
@@ -239,7 +238,8 @@ def write_split(
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start
     if not summary.examples:
-        raise InputError(f"--pack {job.pack} is longer than all of its text together ({summary.dropped_tokens} tokens)")
+        name = folder.name if job.validation else "train"
+        raise InputError(f"--pack {job.pack} is longer than all of {name} together ({summary.dropped_tokens} tokens)")
     return summary
 
 

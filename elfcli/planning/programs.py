@@ -26,6 +26,7 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.training.inputs import tokenizer_of
+from elfcli.training.memory import abstract_batch
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import device_group, init_state, make_train_step
 
@@ -87,10 +88,7 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Ca
     if group_size := device_group(config, len(machine.devices)):
         config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
     step = make_train_step(config, shape, encoder, tx, mesh)
-    sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
-    batch = {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)}
-    batch |= {name: jax.ShapeDtypeStruct(sizes, bool) for name in ("cond_mask", "valid_mask")}
-    return partial(step.lower, state, encoder.params, batch), fsdp
+    return partial(step.lower, state, encoder.params, abstract_batch(config)), fsdp
 
 
 def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int):

@@ -16,7 +16,7 @@ from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.data.folder import Examples
-from elfcli.data.lengths import LONGEST, cut_counts, fitting_lengths, rounded
+from elfcli.data.lengths import cut_counts, fitting_lengths
 from elfcli.training.length import run_length
 from elfcli.training.optimizer import peak_lr
 from elfcli.ui.progress import number, say
@@ -58,13 +58,11 @@ def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
 def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     """Lengths, padding and the objective's side that depends on whether texts have sources."""
     lengths = lengths_of(examples)
-    longest, source = fitting_lengths(lengths)
+    longest, source = fitting_lengths(lengths, resolved.config.data.max_input_length)
     resolved = chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
     if "condition_input_ids" not in lengths:
         return chosen(resolved, DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
-    source = resolved.config.data.max_input_length or source
     summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
-    longest = source + min(rounded(lengths["input_ids"], 99), LONGEST // 2)
     resolved = chosen(resolved, DATA, max_length=longest)
     resolved = chosen(
         resolved,
