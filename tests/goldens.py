@@ -25,7 +25,8 @@ from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
 from elfcli.flow import objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
 from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import load_gpt2, load_t5
+from elfcli.hub.huggingface import load_t5
+from elfcli.hub.judges import load_judge_network
 from elfcli.hub.reference import (
     elf_from_reference,
     elf_to_reference,
@@ -187,7 +188,7 @@ class Goldens:
         if not path.exists():
             return
         golden = load(path)
-        shape, params = load_gpt2(str(path.parent))
+        shape, params = load_judge_network(str(path.parent))
         eos = json.loads((path.parent / "config.json").read_text())["eos_token_id"]
         ids, mask = golden["input_ids"], golden["attention_mask"].astype(bool)
         nll, valid = score_tokens(shape, params, ids, mask, eos)

@@ -1,7 +1,7 @@
 """`elf eval-ppl`: generative perplexity of generated text."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from elfcli.cli import options as o
 
@@ -9,18 +9,23 @@ from elfcli.cli import options as o
 @o.several_processes
 def eval_ppl(
     samples: o.SamplesArgument,
-    model: Annotated[str, o.option("--model", "DIR_OR_NAME", "GPT-2: folder or Hub name.")] = "gpt2-large",
+    model: Annotated[
+        str, o.option("--model", "DIR_OR_NAME", "GPT-2, Llama or Qwen: folder or Hub name.")
+    ] = "gpt2-large",
     tokenizer: Annotated[
         str | None, o.option("--tokenizer", "DIR_OR_NAME", "Its tokenizer; by default the one beside it.")
     ] = None,
     batch_size: Annotated[int, o.option("--batch-size", "N", "Texts scored at once.", min=1)] = 8,
     max_length: Annotated[int, o.option("--max-length", "N", "Tokens at which texts are cut.", min=2)] = 1024,
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], o.option("--dtype", "", "Arithmetic; bfloat16 is faster on accelerators.")
+    ] = "float32",
     references: Annotated[Path | None, o.option("--references", "FILE", "Real text, to stand beside.")] = None,
     reference_key: o.ReferenceKeyOption = None,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
-    """Score generated text by its perplexity under GPT-2, and by its unigram entropy (nats)."""
+    """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
     from elfcli.cli.evaluate import show_report
     from elfcli.evaluation.meta import read_meta
     from elfcli.evaluation.report import Texts, low_entropy, reports
@@ -35,15 +40,14 @@ def eval_ppl(
     own = [row["reference"] for row in rows] if all(isinstance(row.get("reference"), str) for row in rows) else None
     real = own if references is None else read_real(references, len(texts), reference_key)
 
-    from elfcli.evaluation.perplexity import perplexity, real_text_score
+    from elfcli.evaluation.perplexity import Judge, perplexity, real_text_score
 
+    judge = Judge(model, tokenizer, batch_size, max_length, dtype)
     with progress("eval-ppl", len(texts)) as update:
-        result = perplexity(
-            texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length, update=update
-        )
+        result = perplexity(texts, judge, update)
     found = result.as_dict()
     if any(map(str.strip, real or ())):
-        found["real"] = real_text_score(tuple(real or ()), model, tokenizer, batch_size, max_length)
+        found["real"] = real_text_score(tuple(real or ()), judge)
     if not is_first_process():
         return
     (score,) = reports([found], Texts(texts, own, real, read_meta(samples)))

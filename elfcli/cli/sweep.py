@@ -34,6 +34,7 @@ def sweep(
     seeds: o.SeedsOption = None,
     batch_size: o.BatchSizeOption = 64,
     json_file: Annotated[Path | None, o.option("--json", "FILE", "Results, best first.")] = None,
+    plot: Annotated[Path | None, o.option("--plot", "FILE.png|.svg|.html", "Pictures of the results.")] = None,
     output: o.FolderOption = None,
     overwrite: Annotated[bool, o.option("--overwrite", "", "Start over, whatever is there.")] = False,
     task: o.TaskOption = None,
@@ -48,6 +49,7 @@ def sweep(
     --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
     """
     from elfcli.errors import InputError
+    from elfcli.evaluation.plots import check_plot, draw
     from elfcli.evaluation.seeds import seeds_of
     from elfcli.evaluation.ways import OPTIONS, combinations, distinct, option_values, settings_of
 
@@ -62,12 +64,13 @@ def sweep(
     if metrics is not None:
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
+    check_plot(plot)
     from elfcli.evaluation import frontier
     from elfcli.evaluation.evaluate import Evaluation, sources_of
     from elfcli.evaluation.generate import Options
     from elfcli.evaluation.ranking import best_first
     from elfcli.outputs import write_result
-    from elfcli.ui.progress import is_first_process
+    from elfcli.ui.progress import is_first_process, say
 
     checkpoint, loaded = load(
         named if checkpoint is None else checkpoint,
@@ -91,6 +94,9 @@ def sweep(
     show(results, settings, checkpoint, folder)
     if entropy is not None:
         typer.echo(frontier.at_entropy(results, entropy))
+    if plot is not None:
+        draw(results, plot, f"{checkpoint}, step {loaded.step}")
+        say(f"pictures in {plot}")
     write_result(json_file, without_draws(best_first(results)), overwrite)
 
 
@@ -108,11 +114,14 @@ def known_metrics(text: str) -> list[str]:
 
 def show(results: list[dict], settings: list, checkpoint: str, folder: Path) -> None:
     """A line per setting, the cheapest first, the winner marked, and how to sample with it or with what is as good."""
+    from elfcli.evaluation.plots import strips
     from elfcli.evaluation.ranking import cost, verdict
 
     found, by_cost = verdict(results), sorted(results, key=cost)
     marks = ["*" if result is found.best else " " for result in by_cost]
     show_report([(f"{mark} {result['name']}", result["scores"]) for mark, result in zip(marks, by_cost, strict=True)])
+    for line in strips(results):
+        typer.echo(line)
     typer.echo(f"{found.why}; samples and {len(results)} results in {folder}")
     setting = next(setting for setting in settings if setting.name == found.named["name"])
     what = "best" if found.best is not None else "named"

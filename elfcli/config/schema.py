@@ -37,6 +37,8 @@ class Data(Section):
     task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
     data_path: str | None = setting(None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set")
     eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
+    held_out: CountOrZero = setting(64, "Last examples kept from training, at most a hundredth, where the data has no "
+        "validation split")  # fmt: skip
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; where nothing sets it, it follows from "
         "the data: 0 without sources")  # fmt: skip
@@ -163,9 +165,12 @@ class Evaluation(Section):
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
     clean_up: bool = setting(False, "Take the space before . ? ! , n't 's and the like out of decoded texts, as the "
         "published figures do; alters text that has such spaces")  # fmt: skip
-    eval_ppl_model: str = setting("gpt2-large", "GPT-2 for generative perplexity: folder or Hub name")
+    eval_ppl_model: str = setting("gpt2-large", "Judge of generative perplexity, a GPT-2, Llama or Qwen: folder or Hub "
+        "name")  # fmt: skip
     eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
     eval_ppl_max_length: Size = setting(1024, "Tokens at which texts are cut for perplexity")
+    eval_ppl_dtype: Literal["float32", "bfloat16"] = setting("float32", "Arithmetic of the judge; the paper's protocol "
+        "is float32")  # fmt: skip
 
 
 class Tracking(Section):
@@ -207,7 +212,7 @@ SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Confi
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
 RETIRED = {"branching": "objective"}
-BEFORE_0_2 = {"gradient_dtype": "bfloat16"}
+BEFORE_0_2 = {"gradient_dtype": "bfloat16", "held_out": 0}
 """What settings meant in the runs of 0.1.0, whose config.toml lacks them; such a run keeps it when it is resumed."""
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "

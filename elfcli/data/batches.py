@@ -66,6 +66,20 @@ class TokenTable:
         return example
 
 
+def rows_between(table: TokenTable, first: int, stop: int) -> TokenTable:
+    """Rows `first` to `stop - 1`, without copying tokens."""
+
+    def cut(column: TokenColumn) -> TokenColumn:
+        ends = [np.clip([first - start, stop - start], 0, len(offsets) - 1)
+                for start, offsets in zip(column.starts, column.offsets, strict=False)]  # fmt: skip
+        offsets = tuple(o[a : b + 1] for o, (a, b) in zip(column.offsets, ends, strict=True))
+        starts = np.cumsum([0, *(b - a for a, b in ends)], dtype=np.int64)
+        return TokenColumn(column.values, offsets, starts)
+
+    condition = table.condition_input_ids
+    return TokenTable(cut(table.input_ids), None if condition is None else cut(condition))
+
+
 def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
     """A column of one chunk, in memory."""
     arrays = [np.asarray(row, np.int32) for row in rows]

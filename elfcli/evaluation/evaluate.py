@@ -106,15 +106,16 @@ def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = (
     """
     generated = [row["generated"] for row in rows]
     if metric == "ppl":
-        from elfcli.evaluation.perplexity import perplexity, real_text_score
+        from elfcli.evaluation.perplexity import Judge, perplexity, real_text_score
 
         settings = config.evaluation
         if not any(text.strip() for text in generated):  # no reason to lose the other settings' scores
             skipped = {"num_samples": 0, "num_skipped_empty": len(generated), "note": "all texts are empty"}
             return {"metric": "ppl", "value": None} | skipped
-        judge, size, length = settings.eval_ppl_model, settings.eval_ppl_batch_size, settings.eval_ppl_max_length
-        found = perplexity(generated, model=judge, batch_size=size, max_length=length)
-        beside = real_text_score(tuple(real), judge, None, size, length) if any(map(str.strip, real)) else None
+        size, length = settings.eval_ppl_batch_size, settings.eval_ppl_max_length
+        judge = Judge(settings.eval_ppl_model, None, size, length, settings.eval_ppl_dtype)
+        found = perplexity(generated, judge)
+        beside = real_text_score(tuple(real), judge) if any(map(str.strip, real)) else None
         return found.as_dict() | {"real": beside, "resampled": rounded(found.resampled)}
     references = references_of(rows, metric)
     if metric == "bleu":
@@ -205,7 +206,7 @@ def made_of(evaluation: Evaluation) -> dict:
             "data": {"max_length", "max_input_length", "pad_token"},
             "encoder": True,
             "objective": True,
-            "evaluation": {"eval_ppl_model", "eval_ppl_max_length", "clean_up"},
+            "evaluation": {"eval_ppl_model", "eval_ppl_max_length", "clean_up"} | lower_precision(model.config),
         }
     )
     return {
@@ -217,6 +218,11 @@ def made_of(evaluation: Evaluation) -> dict:
         "data": xxhash.xxh3_128_hexdigest(data.encode()),
         "settings": xxhash.xxh3_128_hexdigest(settings.encode()),
     }
+
+
+def lower_precision(config: Config) -> set[str]:
+    """The judge's dtype, where it is not the one of results that do not record it."""
+    return {"eval_ppl_dtype"} if config.evaluation.eval_ppl_dtype != "float32" else set()
 
 
 def remaining(evaluation: Evaluation, done: list[dict]) -> list[Setting]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, decoded, load_examples, read_metadata, split_names
+from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model, encode_conditions
 from elfcli.evaluation.samples import REFERENCE_KEYS, check_text, has_columns, records_of
@@ -25,12 +26,21 @@ class Sources(NamedTuple):
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
-    """The evaluation split of `data`, by default of eval_data_path, else of the training data."""
+    """The evaluation split of `data`, by default of eval_data_path, else of the training data.
+
+    Training data without such a split gives the examples that were kept from training.
+    """
     where = data or config.data.eval_data_path
     if where is None:
         if config.data.data_path is None:
             raise InputError("no evaluation data: give --data DIR or set eval_data_path")
-        return load_examples(config.data.data_path, "validation")
+        try:
+            return load_examples(config.data.data_path, "validation")
+        except InputError:
+            kept = without_held_out(load_examples(config.data.data_path, "train"), config.data.held_out)[1]
+            if kept is None:
+                raise
+            return kept
     if Path(where).is_dir():
         splits = split_names(where)
         return load_examples(where, "validation" if "validation" in splits else splits[0])

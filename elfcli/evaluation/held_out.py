@@ -31,7 +31,7 @@ class HeldOut(NamedTuple):
 
 
 def held_out(model: Model) -> HeldOut | None:
-    """The first examples of the validation split with their latents and noise; None where there is no such split."""
+    """The first examples of the evaluation split with their latents and noise; None where nothing is held out."""
     try:
         examples = evaluation_examples(model.config)
     except InputError:
@@ -44,9 +44,9 @@ def held_out(model: Model) -> HeldOut | None:
 def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
     """Figures of `weights` on the slice, over the tokens of its texts.
 
-    `val_denoise_tT`: mean squared error of the estimate from latents at time T, in units of the latents' variance;
-    `val_denoise_loss`: its mean. `val_decode_loss`: cross-entropy in nats of latents noised as in training, and
-    `val_token_accuracy`; the same with `clean` of latents without noise.
+    `val_loss`: the two losses below, weighted as in training. `val_denoise_tT`: mean squared error of the estimate from
+    latents at time T, in units of the latents' variance; `val_denoise_loss`: its mean. `val_decode_loss`: cross-entropy
+    in nats of latents noised as in training, and `val_token_accuracy`; the same with `clean` of latents without noise.
     """
     found = jax.device_get(losses(slice_.program, on_devices(weights), slice_.tried))
     figures = {f"val_denoise_t{t:.2f}": float(error) for t, error in zip(TIMES, found["denoise"], strict=True)}
@@ -54,7 +54,9 @@ def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
     names = ("val_decode_loss", "val_token_accuracy"), ("val_clean_decode_loss", "val_clean_token_accuracy")
     for pair, values in zip(names, found["decode"], strict=True):
         figures |= dict(zip(pair, map(float, values), strict=True))
-    return figures
+    share = slice_.program.objective.decoder_prob
+    together = (1 - share) * figures["val_denoise_loss"] + share * figures["val_decode_loss"]
+    return {"val_loss": together, **figures}
 
 
 @partial(jax.jit, static_argnums=0)

@@ -43,6 +43,8 @@ def split_of(config: Config, data: str | None) -> str:
     """The split whose sources are sampled, as `evaluation_examples` takes it; `free` without sources."""
     if not config.data.max_input_length:
         return "free"
-    where = data or config.data.eval_data_path
+    where, own = data or config.data.eval_data_path, config.data.data_path
+    if where is None and own is not None and Path(own).is_dir() and "validation" not in split_names(own):
+        return "held out of train"
     splits = split_names(where) if where is not None and Path(where).is_dir() else ("validation",)
     return "validation" if "validation" in splits else splits[0]

@@ -16,6 +16,7 @@ from elfcli.models.elf import ElfShape
 from elfcli.models.encoder import Encoder
 from elfcli.parallel.agree import is_shared
 from elfcli.parallel.mesh import on_devices
+from elfcli.runs.checkpoint import Figure
 from elfcli.ui.progress import say
 
 T = TypeVar("T")
@@ -73,6 +74,17 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     shown = "  ".join(f"{name.removeprefix('eval/')} {value:.4g}" for name, value in figures.items())
     say(f"step {step}: {shown}")
     return figures
+
+
+def figure_of(config: Config, figures: dict[str, float]) -> Figure | None:
+    """What ranks checkpoints: with online evaluation the best setting's score in the task's first metric, else the loss
+    on held-out text; None where `figures` lacks it."""
+    if not config.evaluation.online_eval:
+        return Figure("val_loss", figures["val_loss"], False) if "val_loss" in figures else None
+    metric = config.evaluation.metrics[0] if config.evaluation.metrics else ""
+    larger = metric != "ppl"
+    values = [value for name, value in figures.items() if name.startswith("eval/") and name.endswith(f"/{metric}")]
+    return Figure(metric, (max if larger else min)(values), larger) if values else None
 
 
 def shown_samples(model: Model, ema: dict, step: int) -> list[dict]:

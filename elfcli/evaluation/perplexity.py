@@ -1,10 +1,10 @@
-"""Generative perplexity and unigram entropy under GPT-2 as the reference (github.com/lillian039/ELF) computes them.
+"""Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
 
 Texts are scored longest first, padded to a few lengths, so that short ones cost little and few programs are compiled.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,15 @@ from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.bootstrap import Draws, interval, resampled
 from elfcli.evaluation.samples import Score
-from elfcli.hub.huggingface import fetch, load_gpt2
-from elfcli.models.gpt2 import GPT2, Gpt2Shape
+from elfcli.hub.huggingface import fetch
+from elfcli.hub.judges import load_judge_network
+from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import graphdef_of
+from elfcli.models.llama import LlamaShape
 from elfcli.parallel.agree import everyone, require_same
 from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, round_up_to_devices, tree_hash
 
+Shape = Gpt2Shape | LlamaShape
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
 
@@ -50,41 +53,49 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
     resampled: Draws = field(default=(), repr=False, compare=False)
 
 
-def perplexity(
-    texts: Sequence[str],
-    *,
-    model: str = "gpt2-large",
-    tokenizer: str | None = None,
-    batch_size: int = 8,
-    max_length: int = 1024,
-    update: Callable[[int], None] = lambda done: None,
-) -> PerplexityResult:
-    """Scores texts with a GPT-2 from a folder or the Hub; `tokenizer` is by default the one beside the model.
+@dataclass(frozen=True)
+class Judge:
+    """model: a GPT-2, Llama or Qwen in a folder or on the Hub. tokenizer: by default the one beside it. Texts are cut
+    at `max_length` tokens, or at the model's own window where that is shorter. dtype: of the matrix products, float32
+    or bfloat16."""
 
-    Texts are cut at `max_length` tokens, or at the model's own window where that is shorter. update(done): called
-    with the number of texts that are done. InputError for a model that cannot be loaded or does not fit its
-    tokenizer, and where all texts are empty.
+    model: str = "gpt2-large"
+    tokenizer: str | None = None
+    batch_size: int = 8
+    max_length: int = 1024
+    dtype: str = "float32"
+
+
+def perplexity(
+    texts: Sequence[str], judge: Judge = Judge(), update: Callable[[int], None] = lambda done: None
+) -> PerplexityResult:
+    """Scores texts. update(done): called with the number of texts that are done.
+
+    InputError for a model that cannot be loaded or does not fit its tokenizer, and where all texts are empty.
     """
     kept = not_empty(texts)
-    if max_length < 2:
-        raise InputError(f"max_length {max_length}: a text's first token is never scored, so 2 or more are needed")
-    judge_tokenizer, shape, params, weights = everyone(partial(load_judge, model, tokenizer))
-    window, eos = min(max_length, shape.n_positions), eos_id(judge_tokenizer)
+    if judge.max_length < 2:
+        raise InputError(
+            f"max_length {judge.max_length}: a text's first token is never scored, so 2 or more are needed"
+        )
+    judge_tokenizer, shape, params, weights = everyone(partial(load_judge, judge.model, judge.tokenizer))
+    window, eos = min(judge.max_length, shape.n_positions), eos_id(judge_tokenizer)
     rows = token_rows(judge_tokenizer, kept, window)
     skipped = len(texts) - len(kept)
-    score = partial(score_tokens, shape, on_devices(params))
+    score = partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params))
     nll, counts = row_totals(
-        score, rows, eos_id=eos, window=window, batch_size=batch_size, update=lambda done: update(skipped + done)
+        score, rows, eos_id=eos, window=window, batch_size=judge.batch_size, update=lambda done: update(skipped + done)
     )
-    value = everyone(lambda: pooled(nll, counts, model))
+    value = everyone(lambda: pooled(nll, counts, judge.model))
     entropies = unigram_entropies(rows, eos)
     values, entropy_draws = spread(texts, nll, counts, entropies)
-    judge, vocabulary = (Path(name.rstrip("/")).name for name in (model, tokenizer or model))
+    name, vocabulary = (Path(n.rstrip("/")).name for n in (judge.model, judge.tokenizer or judge.model))
     signature = (
-        f"metric:ppl|protocol:paper|version:transformers {version('transformers')}|judge:{judge}|weights:{weights[:16]}"
-        f"|dtype:float32|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
+        f"metric:ppl|protocol:paper|version:transformers {version('transformers')}|judge:{name}|weights:{weights[:16]}"
+        f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
-    return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), model, window,
+    return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), judge.model,
+                            window,
                             signature, {"entropy": interval(entropy_draws)}, values)  # fmt: skip
 
 
@@ -119,11 +130,9 @@ def spread(texts: Sequence[str], nll_R, counts_R, entropies_R) -> tuple[np.ndarr
 
 
 @lru_cache(maxsize=2)
-def real_text_score(
-    texts: tuple[str, ...], model: str, tokenizer: str | None, batch_size: int, max_length: int
-) -> dict:
+def real_text_score(texts: tuple[str, ...], judge: Judge) -> dict:
     """Perplexity and entropy of real text, to stand beside those of samples."""
-    found = perplexity(texts, model=model, tokenizer=tokenizer, batch_size=batch_size, max_length=max_length)
+    found = perplexity(texts, judge)
     return {"ppl": found.ppl, "entropy": found.entropy, "num_samples": found.num_samples}
 
 
@@ -133,18 +142,18 @@ def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
         raise InputError("the texts hold nothing but end-of-text tokens: nothing to score")
     value = float(np.exp(nll_R.sum() / counts_R.sum()))
     if not np.isfinite(value):
-        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no GPT-2's")
+        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no language model's")
     return value
 
 
 @lru_cache(maxsize=1)
-def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Gpt2Shape, dict, str]:
-    """(tokenizer, shape, weights, their hash) of the GPT-2, which stays in memory for the next setting's texts.
+def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str]:
+    """(tokenizer, shape, weights, their hash) of the judge, which stays in memory for the next setting's texts.
 
     InputError where it cannot be loaded, or does not fit the tokenizer.
     """
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
-    shape, params = load_gpt2(model)
+    shape, params = load_judge_network(model)
     if vocab_size(judge_tokenizer) > shape.vocab_size:
         raise InputError(
             f"{tokenizer or model}: a tokenizer of {vocab_size(judge_tokenizer)} tokens, but the model {model} knows "
@@ -220,15 +229,15 @@ def padded_length(length: int, window: int) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _nll(shape: Gpt2Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
+def _nll(shape: Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
     """Negative log-likelihood (B, T-1) of each next token, on every device."""
-    model = nnx.merge(graphdef_of(GPT2, shape), params)
+    model = nnx.merge(graphdef_of(shape.network, shape), params)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
         nll_BxT = model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))
     return jax.lax.with_sharding_constraint(nll_BxT[:, :-1], NamedSharding(mesh, PartitionSpec()))
 
 
-def score_tokens(shape: Gpt2Shape, params, ids_BxT, mask_BxT, eos_id: int):
+def score_tokens(shape: Shape, params, ids_BxT, mask_BxT, eos_id: int):
     """(NLL, scored), both (B, T-1), of each next token; a target counts unless it is an eos after the row's first.
 
     B must be a multiple of the devices.

@@ -1,4 +1,4 @@
-"""Loads T5 encoders and GPT-2 from a Hugging Face folder or by Hub name (safetensors)."""
+"""Loads T5 encoders from a Hugging Face folder or by Hub name (safetensors), and writes them."""
 
 import json
 import re
@@ -8,8 +8,7 @@ import numpy as np
 
 from elfcli.errors import InputError, first_line
 from elfcli.hub.names import WEIGHTS_FILE
-from elfcli.hub.reference import t5_from_reference, t5_to_reference, unflatten
-from elfcli.models.gpt2 import Gpt2Shape
+from elfcli.hub.reference import t5_from_reference, t5_to_reference
 from elfcli.models.t5 import T5Shape
 
 
@@ -159,36 +158,3 @@ def load_t5(name: str) -> tuple[T5Shape, dict]:
     """(shape, parameters) of a T5 encoder folder or Hub name."""
     config_path = fetch(name, "config.json", "T5 encoder")
     return t5_shape(read_json(config_path), config_path), t5_from_huggingface(weights(name, "T5 encoder"))
-
-
-def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> dict:
-    """Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters."""
-    tensors = {name.removeprefix("transformer."): array for name, array in tensors.items()}
-    ours = {"wte": tensors["wte.weight"], "wpe": tensors["wpe.weight"]}
-    ours |= {"ln_f/scale": tensors["ln_f.weight"], "ln_f/bias": tensors["ln_f.bias"]}
-    names = {"ln_1": "ln_1", "attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "ln_2": "ln_2", "mlp.c_fc": "c_fc",
-             "mlp.c_proj": "mlp_proj"}  # fmt: skip
-    for theirs, mine in names.items():
-        for kind in ("weight", "bias"):
-            leaf = {"bias": "bias", "weight": "scale" if mine.startswith("ln") else "kernel"}[kind]
-            ours[f"blocks/{mine}/{leaf}"] = np.stack([tensors[f"h.{i}.{theirs}.{kind}"] for i in range(num_layers)])
-    return unflatten(ours)
-
-
-def load_gpt2(name: str) -> tuple[Gpt2Shape, dict]:
-    """(shape, parameters) of a GPT-2 folder or Hub name."""
-    config_path = fetch(name, "config.json", "GPT-2 model")
-    config = read_json(config_path)
-    if config.get("model_type") != "gpt2" or config.get("activation_function", "gelu_new") != "gelu_new":
-        kind = config.get("model_type")
-        raise InputError(f"{config_path}: expected a GPT-2 with gelu_new, got model_type {kind!r}")
-    names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
-    try:
-        shape = Gpt2Shape(
-            **{name: config[name] for name in names},
-            n_inner=config.get("n_inner") or 4 * config["n_embd"],
-            eps=config.get("layer_norm_epsilon", 1e-5),
-        )
-        return shape, gpt2_from_huggingface(weights(name, "GPT-2 model"), shape.n_layer)
-    except KeyError as error:
-        raise InputError(f"{name}: {error} is missing from this GPT-2") from None

@@ -6,11 +6,10 @@ Shapes: B batch, T tokens, C model width, N heads, V vocabulary.
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from elfcli.models.layers import attention, over_positions, scan_blocks, stack_blocks
+from elfcli.models.layers import attention, next_token_nll, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,10 @@ class Gpt2Shape:
     n_inner: int
     eps: float = 1e-5
     dtype: Any = jnp.float32
+
+    @property
+    def network(self):
+        return GPT2
 
 
 class Gpt2Block(nnx.Module):
@@ -62,12 +65,5 @@ class GPT2(nnx.Module):
         return self.ln_f(x_BxTxC).astype(self.shape.dtype)
 
     def nll(self, features_BxTxC, targets_BxT):
-        """Negative log-likelihood (B, T) of the targets, float32, computed without all logits (B, T, V) in memory."""
-
-        def nll(features, targets):
-            weights = self.wte[...].T.astype(features.dtype)
-            logits = jnp.matmul(features, weights, preferred_element_type=jnp.float32)
-            target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-            return jax.nn.logsumexp(logits, axis=-1) - target_logits
-
-        return over_positions(nll, self.shape.vocab_size, features_BxTxC, targets_BxT)
+        """Negative log-likelihood (B, T) of the targets, float32."""
+        return next_token_nll(self.wte[...], features_BxTxC, targets_BxT)

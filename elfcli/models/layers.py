@@ -149,6 +149,18 @@ def over_positions(function, vocab_size: int, *arrays):
     return jnp.moveaxis(found, 0, 1).reshape(B, count * size, *found.shape[3:])[:, :S]
 
 
+def next_token_nll(weights_VxC, features_BxTxC, targets_BxT):
+    """-log softmax(features @ weights.T) at the targets, float32 (B, T), without all logits (B, T, V) in memory."""
+
+    def nll(features, targets):
+        weights = weights_VxC.T.astype(features.dtype)
+        logits = jnp.matmul(features, weights, preferred_element_type=jnp.float32)
+        target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        return jax.nn.logsumexp(logits, axis=-1) - target_logits
+
+    return over_positions(nll, len(weights_VxC), features_BxTxC, targets_BxT)
+
+
 def stack_blocks(make, depth: int, rngs: nnx.Rngs):
     """`depth` blocks, each made by `make(rngs)`, as one module whose parameters have a leading layer axis."""
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))

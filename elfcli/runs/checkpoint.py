@@ -1,37 +1,63 @@
-"""Checkpoints with Orbax, which writes a temporary folder and renames it; the newest `keep` are kept.
+"""Checkpoints with Orbax, which writes a temporary folder and renames it; the newest `keep` and the best are kept.
 
 A checkpoint has three parts that can be read separately: `params`, `ema` and `rest` (step, optimiser state, key, metric
 sums). Saving is asynchronous; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
 """
 
+import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
 from elfcli.errors import ElfError, InputError, Stopped, first_line
+from elfcli.outputs import write_whole
 from elfcli.parallel.agree import barrier, by_first
 from elfcli.runs import seal
-from elfcli.runs.folder import CHECKPOINT_FOLDER, chosen_step, steps_of
+from elfcli.runs.folder import BEST_FILE, CHECKPOINT_FOLDER, best_of, chosen_step, steps_of
 from elfcli.runs.state import TrainState
 from elfcli.ui.progress import is_first_process, say
 
 PARTS = ("params", "ema", "rest")
 
 
+@dataclass(frozen=True)
+class Best:
+    """Orbax's policy that preserves the checkpoint of `best.json`."""
+
+    run: Path
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        best = best_of(self.run)
+        return [best is not None and checkpoint.step == best["step"] for checkpoint in checkpoints]
+
+
+class Figure(NamedTuple):
+    """What checkpoints are ranked by; `larger` is better, or smaller."""
+
+    name: str
+    value: float
+    larger: bool
+
+
 @contextmanager
 def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The manager of the run's checkpoints, which keeps the newest `keep`; at the end the last save is finished."""
+    """The manager of the run's checkpoints, which keeps the newest `keep` and that of `best.json`; at the end the last
+    save is finished."""
     if (run / CHECKPOINT_FOLDER).exists() and not (run / CHECKPOINT_FOLDER).is_dir():
         raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file where the folder of checkpoints should be; move it away")
     several = ocp.options.AsyncOptions(barrier_sync_fn=wait_for_others) if jax.process_count() > 1 else None
+    kept = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), Best(run)])
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, enable_async_checkpointing=True, create=True, async_options=several
+        preservation_policy=kept, enable_async_checkpointing=True, create=True, async_options=several
     )
     manager = ocp.CheckpointManager((run / CHECKPOINT_FOLDER).absolute(), options=options)
     try:
@@ -59,6 +85,31 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts_of(state).items()})
     with save_errors(manager):
         manager.save(int(state.step), args=args)
+
+
+def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: Figure | None) -> None:
+    """Saves `state` and records it in `best.json` where its figure is better than the one recorded there.
+
+    The record is written once the checkpoint is whole, so that it always names one that can be read.
+    """
+    run, step = Path(manager.directory).parent, int(state.step)
+
+    def is_better() -> bool:
+        before = best_of(run)
+        if found is None or not math.isfinite(found.value):
+            return False
+        if before is None or before["figure"] != found.name or before["step"] == step:
+            return True
+        return found.value > before["value"] if found.larger else found.value < before["value"]
+
+    if not by_first(is_better):
+        return
+    if manager.latest_step() != step:
+        save(manager, state)
+    finish(manager)
+    if found is not None and is_first_process():
+        record = {"step": step, "figure": found.name, "value": found.value}
+        write_whole(run / BEST_FILE, json.dumps(record) + "\n")
 
 
 def parts_of(state: TrainState) -> dict[str, Any]:

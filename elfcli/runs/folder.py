@@ -5,6 +5,7 @@ data.json          fingerprint and size of the training data (not in runs of 0.1
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
+best.json          the checkpoint that scored best, which is kept: step, figure and value
 checkpoints/STEP/  Orbax checkpoints, each with a manifest of its files' sizes and hashes
 .lock              locked by the process that trains; names it
 """
@@ -28,6 +29,7 @@ CONFIG_FILE = "config.toml"
 METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 DATA_FILE = "data.json"
+BEST_FILE = "best.json"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
@@ -44,6 +46,16 @@ def is_run(folder: Path) -> bool:
 def steps_of(run: Path) -> list[int]:
     """Steps of the run's checkpoints, in order."""
     return sorted(int(path.name) for path in (run / CHECKPOINT_FOLDER).glob("*/") if path.name.isdecimal())
+
+
+def best_of(run: Path) -> dict | None:
+    """{"step", "figure", "value"} of the best checkpoint; None where none is recorded, or it is not there any more."""
+    path = run / BEST_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return found if found and found["step"] in steps_of(run) else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ElfError(f"{path}: damaged ({error}); move it away to go on") from None
 
 
 def chosen_step(name: str | Path, steps: Collection[int], step: int | None) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
 from elfcli.data.batches import TokenTable, collate, column_from_rows
+from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError
 from elfcli.evaluation.examples import evaluation_examples
 from elfcli.hub.encoder import load_encoder
@@ -34,7 +35,19 @@ def open_examples(config: Config) -> data.Examples:
         raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
     examples = data.load_examples(config.data.data_path, "train")
     few = config.training.overfit
-    return examples if few is None else first_examples(examples, few)
+    if few is not None:
+        return first_examples(examples, few)
+    return examples if has_evaluation_split(config) else without_held_out(examples, config.data.held_out)[0]
+
+
+def has_evaluation_split(config: Config) -> bool:
+    if config.data.eval_data_path is not None:
+        return True
+    try:
+        data.load_examples(str(config.data.data_path), "validation")
+    except InputError:
+        return False
+    return True
 
 
 def first_examples(examples: data.Examples, count: int) -> data.Examples:

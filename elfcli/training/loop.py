@@ -21,7 +21,7 @@ from elfcli.data.folder import vocab_size
 from elfcli.errors import ElfError, Stopped
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
-from elfcli.evaluation.online import model_in_training, online_evaluation, show_samples
+from elfcli.evaluation.online import figure_of, model_in_training, online_evaluation, show_samples
 from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
@@ -29,7 +29,7 @@ from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.parallel.stop import TIME, requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
-from elfcli.runs.folder import record_start
+from elfcli.runs.folder import best_of, record_start
 from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs
 from elfcli.training.length import RunLength, run_length
@@ -89,12 +89,18 @@ def train(
                 if saves:
                     checkpoint.save(manager, state)
                 mirror.look(manager)
-                log.evaluation(evaluated(sampled, slice_, state.ema, log.done, length))
+                figures = evaluated(sampled, slice_, state.ema, log.done, length)
+                log.evaluation(figures)
+                if figures:
+                    checkpoint.keep_best(manager, state, figure_of(config, figures))
                 if asked not in (None, TIME) and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
         checkpoint.finish(manager)
         mirror.finish(manager)
+        best = best_of(folder)
+        if best and best["step"] != log.done:
+            say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
     return state
 
 

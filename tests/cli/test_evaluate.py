@@ -143,8 +143,8 @@ def test_bleu_loads_no_accelerator_code(samples):
 
 
 def test_the_judge_is_loaded_once_for_all_settings(elf, tmp_path, monkeypatch):
-    judge, loaded, real = write_judge(tmp_path / "judge"), [], perplexity.load_gpt2
-    monkeypatch.setattr(perplexity, "load_gpt2", lambda name: loaded.append(name) or real(name))
+    judge, loaded, real = write_judge(tmp_path / "judge"), [], perplexity.load_judge_network
+    monkeypatch.setattr(perplexity, "load_judge_network", lambda name: loaded.append(name) or real(name))
     data = ["--data", tiny_run().parent / "data", "-s", f"eval_ppl_model={judge}"]
     out = tmp_path / "swept"
     assert elf("sweep", tiny_run(), *data, "--steps", "2,3,4", "-n", 3, "--metrics", "ppl", "-o", out)[0] == 0

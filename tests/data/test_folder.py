@@ -4,10 +4,14 @@ import json
 import random
 
 import datasets
+import numpy as np
 import pytest
 from helpers import GPT2_TOKENIZER, T5
 
 from elfcli.data import folder as data
+from elfcli.data.batches import TokenColumn, TokenTable, column_from_rows
+from elfcli.data.folder import Examples
+from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError
 
 
@@ -149,3 +153,17 @@ def test_clean_up_gives_the_text_of_the_published_protocol(where):
     wanted = "Hello, world. It's fine, isn't it? I'm we've they're'quoted'ok!"
     assert data.decoded(tokenizer, rows, clean_up=True) == [wanted, "plain"]
     assert tokenizer.clean_up_tokenization(APART) == wanted
+
+
+def test_the_last_rows_are_held_out_where_there_is_no_validation_split():
+    """A hundredth at most, across chunks of Arrow, with their texts; a small data set gives none."""
+    parts = [column_from_rows([[i, i + 1] for i in range(start, start + 150)]) for start in (0, 150)]
+    column = TokenColumn(
+        tuple(p.values[0] for p in parts), tuple(p.offsets[0] for p in parts), np.array([0, 150, 300], np.int64)
+    )
+    examples = Examples(TokenTable(column, column), lambda row: {"text": str(row)}, None, "data")
+    train, last = without_held_out(examples, 64)
+    assert (len(train), len(last)) == (297, 3) and last.texts(2) == {"text": "299"}
+    assert [last.tokens[i]["input_ids"].tolist() for i in range(3)] == [[297, 298], [298, 299], [299, 300]]
+    assert [train.tokens[i]["condition_input_ids"][0] for i in (0, 149, 150, 296)] == [0, 149, 150, 296]
+    assert len(without_held_out(examples, 2)[1]) == 2 and without_held_out(examples, 0)[1] is None

@@ -15,7 +15,7 @@ from tiny_run import tiny_run
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
-from elfcli.evaluation.perplexity import perplexity
+from elfcli.evaluation.perplexity import Judge, perplexity
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
@@ -237,7 +237,7 @@ def test_free_texts_stand_beside_held_out_ones_of_the_same_judge(elf, copy, tmp_
     code, out, _ = elf(*line, "--steps", "2,3", "--data", tiny_run().parent / "data", "--at-entropy", "real")
     assert code == 0 and out.count("real text") >= 2 and "perplexity at the entropy" in out
     written = [json.loads(text) for text in next((copy / "sweep").glob("*/results.jsonl")).read_text().splitlines()]
-    alone = perplexity([f"one word {i % 7} and {i % 5}" for i in range(4)], model=str(judge))
+    alone = perplexity([f"one word {i % 7} and {i % 5}" for i in range(4)], Judge(model=str(judge)))
     for result in written:
         (score,) = result["scores"]
         assert score["details"]["real"]["ppl"] == pytest.approx(alone.ppl, rel=1e-5)

@@ -14,13 +14,14 @@ from elfcli.errors import ElfError, InputError
 from elfcli.evaluation import perplexity as module
 from elfcli.evaluation.perplexity import (
     PADDED_LENGTHS,
+    Judge,
     padded_length,
     perplexity,
     row_totals,
     score_tokens,
     unigram_entropies,
 )
-from elfcli.hub.huggingface import load_gpt2
+from elfcli.hub.judges import load_judge_network
 
 WORDS = ["the", "package", "library", "of", "shared", "tools", "data files", "in", "documentation", "contains"]
 
@@ -79,7 +80,7 @@ def plain_totals(folder: Path, rows, eos: int, window: int):
 
 
 def totals(folder: Path, rows, batch_size: int, window: int = 60, **settings):
-    shape, params = load_gpt2(str(folder))
+    shape, params = load_judge_network(str(folder))
     score = partial(score_tokens, shape, params)
     return row_totals(score, rows, eos_id=49, window=window, batch_size=batch_size, **settings)
 
@@ -129,7 +130,7 @@ def test_entropy():
 
 def test_texts_are_pooled_cut_and_skipped(judge):
     texts = [" ".join(np.random.default_rng(i).choice(WORDS, 3 * i)) for i in range(1, 9)]
-    result = perplexity([*texts, "", " \n\t"], model=str(judge), batch_size=3, max_length=16)
+    result = perplexity([*texts, "", " \n\t"], Judge(model=str(judge), batch_size=3, max_length=16))
     assert (result.num_samples, result.num_skipped_empty, result.max_length) == (8, 2, 16)
 
     rows = module.load_tokenizer(judge)(texts)["input_ids"]
@@ -144,26 +145,26 @@ def test_texts_are_pooled_cut_and_skipped(judge):
 
 def test_the_model_window_bounds_max_length(judge):
     text = " ".join(WORDS * 10)
-    result = perplexity([text], model=str(judge), max_length=1024)
+    result = perplexity([text], Judge(model=str(judge), max_length=1024))
     assert (result.max_length, result.num_tokens) == (64, 63)
 
 
 @pytest.mark.parametrize("texts", [[], ["", "  "], ["<|endoftext|>"]])
 def test_nothing_to_score(judge, texts):
     with pytest.raises(InputError, match="nothing to score"):
-        perplexity(texts, model=str(judge), max_length=1 + bool(texts))
+        perplexity(texts, Judge(model=str(judge), max_length=1 + bool(texts)))
 
 
 def test_models_and_tokenizers_that_do_not_fit(judge, tmp_path):
     with pytest.raises(InputError, match="2 or more"):
-        perplexity(["a text"], model=str(judge), max_length=1)
+        perplexity(["a text"], Judge(model=str(judge), max_length=1))
     with pytest.raises(InputError, match="no such folder"):
-        perplexity(["a text"], model=str(tmp_path / "nothing"))
+        perplexity(["a text"], Judge(model=str(tmp_path / "nothing")))
     bare = write_gpt2(tmp_path / "bare", 128, 32)
     with pytest.raises(InputError, match=r"no tokenizer in it.*--tokenizer"):
-        perplexity(["a text"], model=str(bare))
+        perplexity(["a text"], Judge(model=str(bare)))
     with pytest.raises(InputError, match=r"50257 tokens, but the model .* knows 128"):
-        perplexity(["a text"], model=str(bare), tokenizer=str(judge))
+        perplexity(["a text"], Judge(model=str(bare), tokenizer=str(judge)))
 
 
 def test_a_hub_name_without_a_network(monkeypatch):
@@ -176,4 +177,4 @@ def test_a_hub_name_without_a_network(monkeypatch):
 def test_weights_that_are_not_finite_are_told(judge, monkeypatch):
     monkeypatch.setattr(module, "row_totals", lambda *_, **__: (np.array([np.nan]), np.array([3])))
     with pytest.raises(ElfError, match="damaged"):
-        perplexity(["a text"], model=str(judge))
+        perplexity(["a text"], Judge(model=str(judge)))

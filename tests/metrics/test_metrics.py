@@ -5,7 +5,7 @@ from gpt2_files import write_judge
 
 from elfcli import metrics
 from elfcli.evaluation.bleu import corpus_bleu
-from elfcli.evaluation.perplexity import perplexity
+from elfcli.evaluation.perplexity import Judge, perplexity
 from elfcli.evaluation.report import counted
 from elfcli.evaluation.rouge import rouge
 
@@ -34,7 +34,7 @@ def test_they_are_loaded_combined_and_equal_what_the_commands_compute(evaluate, 
     judge = str(write_judge(tmp_path / "judge"))
     load = {"gen_ppl": {"model": judge, "batch_size": 2}, "entropy": {"tokenizer": judge}}
     found = {name: evaluate.load(metrics.folder(name), **load.get(name, {})) for name in metrics.NAMES}
-    bleu, ppl = corpus_bleu(TEXTS, REAL), perplexity(TEXTS, model=judge, batch_size=2)
+    bleu, ppl = corpus_bleu(TEXTS, REAL), perplexity(TEXTS, Judge(model=judge, batch_size=2))
     assert found["bleu"].compute(predictions=TEXTS, references=REAL)["bleu"] == bleu.bleu
     alone = found["gen_ppl"].compute(predictions=TEXTS)
     assert alone["ppl"] == pytest.approx(ppl.ppl) and alone["ppl_signature"] == ppl.signature

@@ -18,6 +18,7 @@ from elfcli.runs import checkpoint, seal
 from elfcli.runs import folder as run
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.lock import locked
+from elfcli.training import loop
 from elfcli.training.start import resume_run
 
 
@@ -180,6 +181,27 @@ def test_lost_permissions_while_saving_leave_the_last_checkpoint():
         assert tree(folder / "checkpoints") == before
         resume_run(folder)
         assert weights(folder) == weights(tiny_run())
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
+    """Of figures by step the smallest is at step 5, which is no step at which a checkpoint is due, and of a resumed run
+    nothing is better; NaN is never the best."""
+    figures = {4: 0.5, 5: 0.4, 6: 0.6, 7: float("nan")}
+
+    def evaluated(model, slice_, ema, done, length):
+        return {"val_loss": figures[done]} if done in figures else {}
+
+    monkeypatch.setattr(loop, "evaluated", evaluated)
+    resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep=1", "warmup_steps=1"])
+    assert json.loads((copy / "best.json").read_text()) == {"step": 5, "figure": "val_loss", "value": 0.4}
+    assert run.steps_of(copy) == [5, 7] and run.best_of(copy)["step"] == 5
+    assert f"best val_loss 0.4 at step 5: {copy}@best" in capsys.readouterr().err
+    best = load_weights(copy, step=5)
+    resume_run(copy, sets=["steps=9"])
+    assert run.steps_of(copy) == [5, 9]
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), best[0], load_weights(copy, step=5)[0]))
+    shutil.rmtree(copy / "checkpoints" / "5")
+    assert run.best_of(copy) is None
 
 
 def test_a_second_process_is_told_who_holds_the_run(copy):

@@ -3,15 +3,15 @@
 import datasets
 import evaluate
 
-from elfcli.evaluation.perplexity import perplexity
+from elfcli.evaluation.perplexity import Judge, perplexity
 from elfcli.metrics import named
 
-DESCRIPTION = "Perplexity and unigram entropy under a GPT-2, with a bootstrap 95% interval."
+DESCRIPTION = "Perplexity and unigram entropy under a language model, with a bootstrap 95% interval."
 
 
 class GenPpl(evaluate.Metric):
     def __init__(self, *args, model="gpt2-large", tokenizer=None, batch_size=8, max_length=1024, **more):
-        self.judge = {"model": model, "tokenizer": tokenizer, "batch_size": batch_size, "max_length": max_length}
+        self.judge = Judge(model, tokenizer, batch_size, max_length)
         super().__init__(*args, **more)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -19,5 +19,5 @@ class GenPpl(evaluate.Metric):
         return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description="", features=features)
 
     def _compute(self, predictions) -> dict:
-        found = named(perplexity(predictions, **self.judge))
+        found = named(perplexity(predictions, self.judge))
         return {name.replace("ppl_entropy", "entropy"): figure for name, figure in found.items()}
