@@ -50,7 +50,7 @@ class Run:
         share = self.done / max(self.total, 1)
         times = f"{clock(now - self.opened)} gone, {'-' if remaining is None else clock(remaining)} left"
         head = f"{self.what}  step {self.done:,} of {self.total:,}, epoch {self.done / self.epoch_steps:.2f}"
-        room = width - len(head) - len(times) - 8
+        room = width - len(head) - len(times) - 9
         if room >= 8:
             lines = [f"{head}  {bar(share, min(room, 32))} {share:4.0%}  {times}"]
         else:

@@ -45,7 +45,7 @@ def test_generate_gives_what_elf_sample_writes_and_says_it_in_the_log(elf, run, 
     assert any(text != other for text, other in zip(texts, model.generate(SOURCES, steps=3, seed=8), strict=True))
     assert any("checkpoint of step 3" in record.message or "step 3" in record.message for record in caplog.records)
     assert capsys.readouterr() == ("", ""), "a library prints nothing"
-    assert len(model.generate(num_samples=3, steps=1)) == 3, "sources of the evaluation split"
+    assert len(model.generate(data=tiny_run().parent / "data", num_samples=3, steps=1)) == 3
     for inputs, more, why in [
         ("one text", {}, "give a list"),
         ([""], {}, r"inputs\[0\]"),
@@ -62,12 +62,14 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
     rows = [{"input": f"a {i % 7}", "output": f"b {i % 5}"} for i in range(32)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     keys = {"source_key": "input", "target_key": "output"}
-    data = elfcli.tokenize(tmp_path / "data", input=tmp_path / "pairs.jsonl", train_tokenizer=22, **keys)
+    data = elfcli.tokenize(tmp_path / "data", input=tmp_path / "pairs.jsonl", train_tokenizer=14, **keys)
     assert data.splits["train"].examples == 32
     with caplog.at_level(logging.INFO, "elf"):
         went_on = elfcli.resume(run, sets={"steps": 4})
     assert went_on == run and any("of 4" in record.message for record in caplog.records)
-    (result,) = elfcli.evaluate(run, num_samples=4, output=tmp_path / "eval", sets={"metrics": ["bleu"]})[:1]
+    (result,) = elfcli.evaluate(
+        run, data=data.output, num_samples=4, output=tmp_path / "eval", sets={"metrics": ["bleu"]}
+    )[:1]
     assert result["scores"][0]["metric"] == "bleu" and "resampled" not in result
     assert capsys.readouterr() == ("", "")
     with pytest.raises(elfcli.InputError, match="unknown setting"):
