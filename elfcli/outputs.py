@@ -10,12 +10,12 @@ from typing import Any
 from elfcli.errors import InputError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file so that it is either the old one or the new one, also after a crash; OSError names `path`."""
     part = path.with_name(f".{path.name}.part")
     try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(part, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -47,12 +47,12 @@ def check_output_file(path: Path | None, overwrite: bool, option: str = "--outpu
     check_writable(path, option)
 
 
-def write_output(path: Path, text: str, overwrite: bool = False, option: str = "--output") -> None:
+def write_output(path: Path, content: str | bytes, overwrite: bool = False, option: str = "--output") -> None:
     """A file of results, whole or not at all; missing folders are made. InputError names the `option` to change."""
     check_output_file(path, overwrite, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
+        write_whole(path, content)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; give another {option}") from None
 

@@ -17,7 +17,9 @@ from elfcli.cli import (
     export,
     plan,
     push,
+    report,
     resume,
+    runs,
     sample,
     sweep,
     tasks,
@@ -66,6 +68,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "eval-rouge": eval_rouge.eval_rouge,
         "eval-ppl": eval_ppl.eval_ppl,
     },
+    "Looking at runs": {"runs": runs.runs, "report": report.report},
     "Settings": {"config": config.app},
     "Sharing": {"export": export.export, "push-to-hub": push.push_to_hub},
 }

@@ -25,39 +25,49 @@ def evaluate(
     sets: o.SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
-    from elfcli.errors import InputError
     from elfcli.evaluation.seeds import seeds_of
-
-    wanted = seeds_of(seed, seeds)
-    check_outputs(json_file, output, overwrite)
-    from elfcli.evaluation.evaluate import Evaluation, sources_of
-    from elfcli.evaluation.generate import Options
-    from elfcli.evaluation.ways import settings_of
     from elfcli.outputs import write_result
     from elfcli.ui.progress import is_first_process
 
-    checkpoint, loaded = load(
-        checkpoint, task=task, model=model, files=config or (), sets=sets or (), style=config_style
-    )
-    metrics = loaded.config.evaluation.metrics
-    if not metrics:
-        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
-    folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{wanted[0]}"
-    settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
-    options = Options(wanted[0], batch_size)
-    evaluation = Evaluation(loaded, settings, sources, metrics, folder, options, data)
-    sampled = what_is_sampled(loaded.config, data)
-    results = run_seeds("eval", evaluation, wanted, overwrite, sampled)
+    wanted = seeds_of(seed, seeds)
+    check_outputs(json_file, output, overwrite)
+    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
+    loaded = load(checkpoint, **settings)[1]
+    results = evaluated(loaded, wanted, data, num_samples, batch_size, output, overwrite)
     if not is_first_process():
         return
     show_report([(result["name"], result["scores"]) for result in results])
-    typer.echo(f"measured: {sampled}")
+    typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
     from elfcli.hub.published import figures_of, summary
 
     network = loaded.config.network.model
     for line in summary(figures_of(task or loaded.config.data.task, network)):
         typer.echo(f"published for {network}: {line}")
     write_result(json_file, without_draws(results), overwrite)
+
+
+def evaluated(
+    loaded,
+    seeds: list[int],
+    data: str | None,
+    num_samples: int | None,
+    batch_size: int,
+    output: Path | None,
+    overwrite: bool,
+) -> list[dict]:
+    """The results of every setting of a model's preset, scored by its task's metrics."""
+    from elfcli.errors import InputError
+    from elfcli.evaluation.evaluate import Evaluation, sources_of
+    from elfcli.evaluation.generate import Options
+    from elfcli.evaluation.ways import settings_of
+
+    metrics = loaded.config.evaluation.metrics
+    if not metrics:
+        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
+    folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
+    settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
+    evaluation = Evaluation(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
+    return run_seeds("eval", evaluation, seeds, overwrite, what_is_sampled(loaded.config, data))
 
 
 def show_report(rows: list[tuple[str, list[dict]]]) -> None:

@@ -73,7 +73,7 @@ PROCESS_OPTIONS = {
 }
 
 
-def several_processes(command: Callable[..., None]) -> Callable[..., None]:
+def several_processes(command: Callable[..., Any]) -> Callable[..., None]:
     """The command with the options of several processes; it starts once this process has joined the others."""
 
     @wraps(command)

@@ -7,8 +7,10 @@ import typer
 
 from elfcli.cli import options as o
 from elfcli.cli.evaluate import load
+from elfcli.cli.trace import check_trace, traced_samples
 
 INPUT = "Sources: JSON lines, CSV, TSV, Parquet, text lines; - for standard input."
+TRACE = "Page or picture of the denoising to write; the samples stay the same."
 SOURCE_KEY = "Column of the sources; by default `input`, `source`, or the training data's."
 
 
@@ -30,6 +32,8 @@ def sample(
     at_step: o.StepOption = None,
     raw_weights: o.RawOption = False,
     output: Annotated[Path | None, o.option("--output -o", "F.jsonl", "File to write.")] = None,
+    trace: Annotated[Path | None, o.option("--trace", "F.html|F.gif", TRACE)] = None,
+    watch: Annotated[bool, o.option("--watch", "", "Show the denoising in the terminal.")] = False,
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the output file.")] = False,
     task: o.TaskOption = None,
     model: o.ModelOption = None,
@@ -40,20 +44,18 @@ def sample(
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
     from elfcli.evaluation.meta import check_meta, write_meta
-    from elfcli.evaluation.ways import OPTIONS, option_values
+    from elfcli.evaluation.ways import OPTIONS, one_value_each
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import is_first_process, progress, say
 
-    texts = dict(zip(OPTIONS, (sampler, steps, gamma, cfg, sc_cfg, time_schedule), strict=True))
-    wanted = option_values(texts)
-    for name, values in wanted.items():
-        if len(values) > 1:
-            raise InputError(f"{OPTIONS[name]} {texts[name]}: one value is sampled with; `elf sweep` takes several")
+    given = one_value_each(dict(zip(OPTIONS, (sampler, steps, gamma, cfg, sc_cfg, time_schedule), strict=True)))
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: give --input too")
     by_first(lambda: check_output_file(output, overwrite))
     by_first(lambda: check_meta(output, overwrite))
+    if trace is not None:
+        by_first(lambda: check_trace(trace, overwrite))
 
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
@@ -65,7 +67,7 @@ def sample(
     from elfcli.evaluation.samples import write_samples
     from elfcli.evaluation.ways import chosen_setting
 
-    setting = chosen_setting(loaded.config.sampling, {name: values[0] for name, values in wanted.items()})
+    setting = chosen_setting(loaded.config.sampling, given)
     if setting.sampling_method == "sde" and gamma is None:
         say(f"no --gamma: {setting.sde_gamma:g}, the published preset's for about so many SDE steps")
     path = output or loaded.folder / "samples" / (
@@ -79,8 +81,12 @@ def sample(
         else rows_of_file(loaded, input_, source_key, num_samples)
     )
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
-    with progress("sample", len(sources.rows)) as update:
-        samples = sample_rows(loaded, sources, setting, Options(seed, batch_size), update)
+    options = Options(seed, batch_size)
+    if trace is not None or watch:
+        samples = traced_samples(loaded, sources, setting, options, trace, watch, overwrite)
+    else:
+        with progress("sample", len(sources.rows)) as update:
+            samples = sample_rows(loaded, sources, setting, options, update)
     by_first(lambda: write_samples(path, samples, overwrite))
     split = split_of(loaded.config, data) if input_ is None else f"file {input_.name}"
     by_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))

@@ -46,15 +46,8 @@ def tokenize(
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace a data folder that is there.")] = False,
 ) -> None:
     """Tokenize text files, or a built-in task, into a data folder that `elf train` reads."""
-    from elfcli.data.public import SOURCES, default_folder
-    from elfcli.data.tokenize import Job
-    from elfcli.data.tokenize import tokenize as run
-
-    if output is None:
-        output = default_folder(task, input_ or (), tokenizer or train_tokenizer)
-        typer.echo(f"no --output: the data goes to {output}", err=True)
-    job = Job(
-        output=output,
+    summary = tokenized(
+        output,
         inputs=tuple(input_ or ()),
         validation=tuple(validation or ()),
         task=task,
@@ -65,13 +58,26 @@ def tokenize(
         tokenizer=tokenizer,
         train_tokenizer=train_tokenizer,
         pack=pack,
-        workers=workers or default_workers([*(input_ or ()), *(validation or ())], large=task in SOURCES),
+        workers=workers,
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
-    with stages() as progress:
-        summary = run(job, progress)
     print_summary(summary, max_length, max_input_length)
+
+
+def tokenized(output: Path | None, workers: int | None, **options):
+    """The `Summary` of a `Job` with these options. output and workers: None chooses them."""
+    from elfcli.data.public import SOURCES, default_folder
+    from elfcli.data.tokenize import Job, tokenize
+    from elfcli.ui.progress import say
+
+    inputs, task = options["inputs"], options["task"]
+    if output is None:
+        output = default_folder(task, inputs, options["tokenizer"] or options["train_tokenizer"])
+        say(f"no --output: the data goes to {output}")
+    workers = workers or default_workers([*inputs, *options["validation"]], large=task in SOURCES)
+    with stages() as progress:
+        return tokenize(Job(output, workers=workers, **options), progress)
 
 
 def default_workers(patterns: list[str], large: bool = False) -> int:

@@ -33,7 +33,7 @@ def train(
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
-) -> None:
+) -> Path:
     """Train a new run; it can be continued with `elf resume`."""
     import time
 
@@ -70,3 +70,4 @@ def train(
 
         tell_overfit(folder)
     say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")
+    return folder

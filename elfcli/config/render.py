@@ -18,11 +18,11 @@ def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
     for section in SECTIONS:
         lines += ["", f"[{section}]"]
         for name, value in getattr(config, section):
-            text = f"# {name} is not set" if value is None else f"{name} = {_literal(value)}"
+            text = f"# {name} is not set" if value is None else f"{name} = {literal(value)}"
             lines.append(text + _comment(came_from, name))
     for item in config.sampling:
         lines += ["", "[[sampling]]" + _comment(came_from, "sampling")]
-        lines += [f"{name} = {_literal(value)}" for name, value in item]
+        lines += [f"{name} = {literal(value)}" for name, value in item]
     return "\n".join(lines) + "\n"
 
 
@@ -32,10 +32,10 @@ def to_yaml(resolved: Resolved | Config, origins: bool = True) -> str:
     lines = [f"{COMPLETE}: true  # {_COMPLETE_NOTE}"]
     for section in SECTIONS:
         lines.append(f"{section}:")
-        lines += [f"  {name}: {_literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)]
+        lines += [f"  {name}: {literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)]
     lines.append(f"sampling:{_comment(came_from, 'sampling')}")
     for item in config.sampling:
-        fields = [f"{name}: {_literal(value)}" for name, value in item]
+        fields = [f"{name}: {literal(value)}" for name, value in item]
         lines += [f"{'  - ' if index == 0 else '    '}{text}" for index, text in enumerate(fields)]
     return "\n".join(lines) + "\n"
 
@@ -67,7 +67,7 @@ def _comment(origins: dict[str, Origin] | None, name: str) -> str:
     return "  # " + "".join(char if char.isprintable() else "?" for char in str(origins[name]))
 
 
-def _literal(value: Any) -> str:
+def literal(value: Any) -> str:
     """A value in the notation that TOML and YAML share."""
     if value is None:
         return "null"
@@ -79,7 +79,7 @@ def _literal(value: Any) -> str:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(_literal(item) for item in value)}]"
+        return f"[{', '.join(literal(item) for item in value)}]"
     return _quoted(str(value))
 
 

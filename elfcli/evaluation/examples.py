@@ -110,6 +110,17 @@ def real_texts(model: Model, sources: Sources, data: str | None) -> list[str]:
     return []
 
 
+def sources_of_texts(model: Model, texts: Sequence[str]) -> Sources:
+    """Sources that are at hand as texts."""
+    for place, text in enumerate(texts):
+        check_text({"input": text}, "input", f"inputs[{place}]")
+        if not text.strip():
+            raise InputError(f"inputs[{place}]: is empty; every input is a source")
+    if not texts:
+        raise InputError("inputs: no texts in it")
+    return Sources(encode_conditions(model, texts), [{"id": i, "input": text} for i, text in enumerate(texts)])
+
+
 def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     """The source's and the target's column in what `elf tokenize` made the training data of; empty where unknown."""
     folder = Path(config.data.data_path or "").expanduser()

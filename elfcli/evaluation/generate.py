@@ -132,6 +132,15 @@ class Options:
     longest: int | None = None
 
 
+class Part(NamedTuple):
+    """One batch of what is sampled: the number of its first text, how many are wanted, lengths of their conditions."""
+
+    first: int
+    wanted: int
+    shift_B: np.ndarray
+    inputs: Inputs
+
+
 def generate(
     model: Model,
     conditions: Sequence[Sequence[int]],
@@ -140,28 +149,46 @@ def generate(
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
-    config, tokenizer = model.config, model.tokenizer
-    pads, eos = pad_id(tokenizer), eos_id(tokenizer)
-    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
-    mesh, batch_size = make_mesh(), round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
+    program = program_of(model, setting, options)
+    for part in parts(model, conditions, setting, options):
+        yield from texts_of(model, np.asarray(sample_batch(program, part.inputs)), part)
+        update(part.first + part.wanted)
+
+
+def program_of(model: Model, setting: Setting, options: Options) -> Program:
     longest = options.longest or setting.num_sampling_steps
-    program = Program(model.shape, model.encoder.apply, config.objective, mesh, longest, *passes(config, setting))
+    uses = passes(model.config, setting)
+    return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
+
+
+def parts(model: Model, conditions: Sequence, setting: Setting, options: Options) -> Iterator[Part]:
+    """The batches, all of one size."""
+    config, tokenizer, mesh = model.config, model.tokenizer, make_mesh()
+    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
+    batch_size = round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
     shared = traced_inputs(config, setting, options.seed)
     for first in range(0, len(conditions), batch_size):
-        part = conditions[first : first + batch_size]
+        chosen = conditions[first : first + batch_size]
         # A short last batch is padded, so that it needs no compilation of its own.
-        filled = [*part, *[()] * (batch_size - len(part))]
+        filled = [*chosen, *[()] * (batch_size - len(chosen))]
         examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
-        batch = collate(examples, **lengths, pad_id=pads if config.data.pad_token == "pad" else eos)
+        batch = collate(examples, **lengths(config), pad_id=pads)
         rows = [*(batch[name] for name in ("input_ids", "cond_mask", "valid_mask")),
                 np.arange(first, first + batch_size, dtype=np.int32)]  # fmt: skip
         ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
         inputs = Inputs(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
-        tokens = np.asarray(sample_batch(program, inputs))
-        shift = batch["cond_mask"].sum(axis=1)
-        texts = text_tokens(tokens, shift, **lengths, eos_id=eos, pad_id=pads)
-        yield from decoded(tokenizer, texts[: len(part)], config.evaluation.clean_up)
-        update(first + len(part))
+        yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
+
+
+def lengths(config: Config) -> dict[str, int]:
+    return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+
+
+def texts_of(model: Model, tokens_BxS: np.ndarray, part: Part) -> list[str]:
+    """The texts of a batch."""
+    ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
+    rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
+    return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
 
 
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
@@ -186,38 +213,60 @@ def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]
     return jax.tree.map(np.asarray, fields)
 
 
+class Flow(NamedTuple):
+    """What solves one batch from noise to latents. noise_at(i): noise of step i; of step -1: where sampling starts."""
+
+    model: ELF
+    predict: Callable
+    noise_at: Callable
+    grid_BxM: jax.Array
+
+
+def encoded(program: Program, inputs: Inputs) -> sampler.Condition:
+    """The conditions with their latents."""
+    nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
+    mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
+    latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)
+    latents_BxSxE = (latents_BxSxE - inputs.latent_mean) / inputs.latent_std
+    return sampler.Condition(inputs.cond_BxS, latents_BxSxE)
+
+
+def flow_of(program: Program, inputs: Inputs, condition: sampler.Condition) -> Flow:
+    """The network under guidance, and the noise and the times of each sample, from seed and number."""
+    noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
+    objective, shape = program.objective, condition.latents_BxSxE.shape[1:]
+    model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
+
+    def noise_at(i):
+        keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
+        noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
+        return noise_BxSxE * objective.denoiser_noise_scale
+
+    def grid_of(number):
+        key = jax.random.fold_in(grid_key, number)
+        mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
+        return time_grid(key, inputs.num_steps, inputs.uniform, mean, std, program.longest)
+
+    predict = sampler.make_predict(
+        model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
+    )
+    return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
+
+
+def everywhere(program: Program, arrays):
+    """The arrays whole on all devices, so that every process can read them."""
+    return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
+
+
 @partial(jax.jit, static_argnums=0)
 def sample_batch(program: Program, inputs: Inputs):
     """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
-    noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
-    objective = program.objective
-    model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
-        nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
-        mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
-        latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)
-        latents_BxSxE = (latents_BxSxE - inputs.latent_mean) / inputs.latent_std
-        condition = sampler.Condition(inputs.cond_BxS, latents_BxSxE)
-
-        def noise_at(i):
-            """Noise of step i; step -1 is where sampling starts."""
-            keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
-            noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, latents_BxSxE.shape[1:]))(keys_B)
-            return noise_BxSxE * objective.denoiser_noise_scale
-
-        def grid_of(number):
-            key = jax.random.fold_in(grid_key, number)
-            mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
-            return time_grid(key, inputs.num_steps, inputs.uniform, mean, std, program.longest)
-
-        grid_BxM = jax.vmap(grid_of)(inputs.numbers_B)
-
-        predict = sampler.make_predict(
-            model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
-        )
+        condition = encoded(program, inputs)
+        model, predict, noise_at, grid_BxM = flow_of(program, inputs, condition)
         z_BxSxE, _ = sampler.solve(predict, noise_at(-1), condition, grid_BxM, noise_at, inputs.gamma)
         tokens_BxS = sampler.decode(model, z_BxSxE, inputs.guidance)
-    return jax.lax.with_sharding_constraint(tokens_BxS, NamedSharding(program.mesh, PartitionSpec()))
+    return everywhere(program, tokens_BxS)
 
 
 def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:

@@ -14,7 +14,7 @@ import optax
 from elfcli.errors import InputError
 from elfcli.evaluation import probe
 from elfcli.evaluation.examples import evaluation_examples
-from elfcli.evaluation.generate import Model, Program
+from elfcli.evaluation.generate import Model, Program, everywhere
 from elfcli.evaluation.probe import Probe
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import over_positions
@@ -85,7 +85,7 @@ def losses(program: Program, params, tried: Probe):
             "denoise": jax.lax.map(denoise, jnp.asarray(TIMES, jnp.float32)),
             "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
         }
-        return probe.everywhere(program, found)
+        return everywhere(program, found)
 
 
 def read(model, features, ids):

@@ -101,15 +101,16 @@ def first_sources(model: Model, count: int) -> Sources:
         return sources_of(model, model.config.data.data_path, count)
 
 
-def show_samples(model: Model, ema: dict, step: int) -> None:
-    """Samples, tells and writes them to RUN/samples; a failure is told."""
+def show_samples(model: Model, ema: dict, step: int) -> str | None:
+    """Samples, tells and writes them to RUN/samples; returns the first text. A failure is told."""
 
-    def compute() -> None:
+    def compute() -> str:
         rows = shown_samples(model, ema, step)
         write_rows(model.folder / SAMPLES_FOLDER / f"training-step{step}.jsonl", rows)
         say(f"step {step}, sampled with the EMA weights:")
         for row in rows:
             source = f"{row['input'][:200]}  ->  " if "input" in row else ""
             say(f"  {source}{row['generated'][:200] or '(empty)'}")
+        return " ".join(rows[0]["generated"].split()) if rows else ""
 
-    without_stopping(f"sampling at step {step}", compute)
+    return without_stopping(f"sampling at step {step}", compute)

@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
 
 from elfcli.data.batches import collate
 from elfcli.data.folder import Examples, eos_id, pad_id
-from elfcli.evaluation.generate import Model, Program
+from elfcli.evaluation.generate import Model, Program, everywhere
 from elfcli.evaluation.ways import settings_of
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
@@ -111,11 +110,6 @@ def noised(program: Program, probe: Probe, t):
     batch, draws = drawn(program, probe)
     draws = draws._replace(t_GxN=jnp.full_like(draws.t_GxN, t))
     return objective.denoise_input(batch, draws, program.objective)[0][0]
-
-
-def everywhere(program: Program, arrays):
-    """The arrays replicated on all devices, so that every process can read them."""
-    return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
 
 
 def nearest(z_NxE: np.ndarray, share_N, known_KxE: np.ndarray) -> np.ndarray:

@@ -81,6 +81,15 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
     return {name: list(dict.fromkeys(values)) for name, values in found.items()}
 
 
+def one_value_each(texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """As `option_values`, one value of each field; InputError where an option has several."""
+    found = option_values(texts)
+    for name, values in found.items():
+        if len(values) > 1:
+            raise InputError(f"{OPTIONS[name]} {texts[name]}: one value is sampled with; `elf sweep` takes several")
+    return {name: values[0] for name, values in found.items()}
+
+
 def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any]) -> Setting:
     """The presets' setting that is nearest in sampler and steps, with the given fields replaced.
 

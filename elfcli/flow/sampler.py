@@ -38,7 +38,24 @@ def solve(predict, z_BxSxE, condition: Condition, grid_BxM, noise_at, gamma):
     grid: increasing times of each example, from 0; entries after the first 1 are ignored, so that grids of one length
     share a compilation. noise_at(i): normal noise (B, S, E) of step i, already scaled.
     """
-    num_steps = jnp.max(jnp.argmax(grid_BxM >= 1.0, axis=1))
+    step = make_step(predict, condition, grid_BxM, noise_at, gamma)
+    return jax.lax.fori_loop(0, steps_of(grid_BxM), step, initial(z_BxSxE, condition))
+
+
+def steps_of(grid_BxM):
+    """How many steps a grid has."""
+    return jnp.max(jnp.argmax(grid_BxM >= 1.0, axis=1))
+
+
+def initial(z_BxSxE, condition: Condition):
+    """The state before the first step; the latents are the first part of every state."""
+    z = condition.keep(z_BxSxE)
+    return z, condition.keep(jnp.zeros_like(z))
+
+
+def make_step(predict, condition: Condition, grid_BxM, noise_at, gamma):
+    """Step i of `solve` as a function (i, state) -> state, for callers that look at states in between."""
+    num_steps = steps_of(grid_BxM)
 
     def step(i, state):
         z, estimate = state
@@ -49,8 +66,7 @@ def solve(predict, z_BxSxE, condition: Condition, grid_BxM, noise_at, gamma):
         estimate, v = predict(noised, estimate, keep_B * t_B)
         return noised + step_B[:, None, None] * v, estimate
 
-    z = condition.keep(z_BxSxE)
-    return jax.lax.fori_loop(0, num_steps, step, (z, condition.keep(jnp.zeros_like(z))))
+    return step
 
 
 def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, *, use_cfg: bool, use_w: bool = True):

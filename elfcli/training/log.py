@@ -29,8 +29,8 @@ class Log:
         self.done = self.last = start
         self.clock = time.monotonic()
         # Read from the file, so that a resumed run marks the same spikes as one that was never stopped.
-        rows = run.read_metrics(folder) if is_first_process() else []
-        self.losses = deque((row["loss"] for row in rows if "loss" in row), SPIKE_LINES)
+        self.history = run.read_metrics(folder) if is_first_process() else []
+        self.losses = deque((row["loss"] for row in self.history if "loss" in row), SPIKE_LINES)
 
     def write(self, totals) -> str:
         """Writes a line and returns it as text for the terminal.
@@ -59,6 +59,7 @@ class Log:
             say(f"warning: step {self.done}: the loss jumped to {number(row['loss'])}, it was below {number(usual)}")
         self.losses.append(row["loss"])
         if is_first_process():
+            self.history.append(row)
             run.append_metrics(self.folder, row)
             self.track(self.done, {key: value for key, value in row.items() if value is not None})
         loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))

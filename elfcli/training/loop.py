@@ -34,10 +34,12 @@ from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs
 from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log
+from elfcli.training.memory import used_memory
 from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
 from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
-from elfcli.ui.progress import is_first_process, progress, say
+from elfcli.ui.live import running
+from elfcli.ui.progress import is_first_process, say
 
 FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 
@@ -73,9 +75,10 @@ def train(
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
         slice_ = held_out(sampled) if length.eval_steps else None
         pace = Pace(start, manager.latest_step)
-        with progress("train", length.total_steps, start) as update, stop_requests(pace.notice) as requested:
+        view = running("train", length.total_steps, start, length.epoch_steps, log.history)
+        with view as update, stop_requests(pace.notice) as requested:
             request = requested_anywhere(requested, every(config.training.save_every_minutes))
-            for batch in optimizer_batches(config, inputs, mesh, start, stop):
+            for batch in pace.timed(optimizer_batches(config, inputs, mesh, start, stop)):
                 state = step(state, encoder.params, batch)
                 log.done += 1
                 last, detail = log.done == length.total_steps, ""
@@ -85,12 +88,15 @@ def train(
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
                 asked = request()
                 saves = asked or log.done == stop or is_due(log.done, length.save_steps)
-                update(pace.finished(state.step, wait=bool(saves or detail)), detail)
+                done = pace.finished(state.step, wait=bool(saves or detail))
+                update(done, detail, **(seen(log, pace) if detail else {}))
                 if saves:
                     checkpoint.save(manager, state)
+                    update(done, saved=log.done)
                 mirror.look(manager)
-                figures = evaluated(sampled, slice_, state.ema, log.done, length)
+                figures, text = evaluated(sampled, slice_, state.ema, log.done, length)
                 log.evaluation(figures)
+                update(done, held_out=figures, sample=text)
                 if figures:
                     checkpoint.keep_best(manager, state, figure_of(config, figures))
                 if asked not in (None, TIME) and not last:
@@ -131,16 +137,23 @@ def is_logged(done: int, log_freq: int) -> bool:
     return done in FIRST_LOGGED or done % log_freq == 0
 
 
-def evaluated(model: Model, slice_: HeldOut | None, ema: dict, done: int, length: RunLength) -> dict[str, float]:
-    """The figures on held-out text and of an online evaluation where they are due; then samples are shown, too."""
-    due, settings, figures = is_due(done, length.eval_steps), model.config.evaluation, {}
+def seen(log: Log, pace: Pace) -> dict:
+    """What the live view shows beside the losses."""
+    return {"row": log.history[-1] if log.history else None, "waiting": pace.waiting(), "memory": used_memory()}
+
+
+def evaluated(
+    model: Model, slice_: HeldOut | None, ema: dict, done: int, length: RunLength
+) -> tuple[dict[str, float], str | None]:
+    """(figures on held-out text and of an online evaluation where they are due, the first sample that is shown)."""
+    due, settings, figures, text = is_due(done, length.eval_steps), model.config.evaluation, {}, None
     if due and slice_ is not None:
         figures = held_out_figures(slice_, ema)
     if due and settings.num_shown:
-        show_samples(model, ema, done)
+        text = show_samples(model, ema, done)
     if settings.online_eval and (due or done == length.total_steps):
         figures |= online_evaluation(model, ema, done)
-    return figures
+    return figures, text
 
 
 def is_due(done: int, every: int) -> bool:

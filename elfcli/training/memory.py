@@ -2,6 +2,8 @@
 
 import math
 import os
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +53,14 @@ def step_bytes(step: Any, *arguments: Any) -> float:
         return 0
     kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return kept + found.temp_size_in_bytes
+
+
+def used_memory() -> int:
+    """Most bytes in use so far: of one device, on a CPU of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:

@@ -1,9 +1,12 @@
 """Steps under way: not more than two, so that progress is true and a stop request is soon met."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import jax
+
+T = TypeVar("T")
 
 
 class Pace:
@@ -12,6 +15,7 @@ class Pace:
     def __init__(self, start: int, last_saved: Callable[[], int | None]):
         self.done, self.last_saved = start, last_saved
         self.seconds, self.clock = 0.0, time.monotonic()
+        self.waited, self.since = 0.0, time.monotonic()
         self.under_way: jax.Array | None = None
 
     def finished(self, step: jax.Array, wait: bool = False) -> int:
@@ -23,6 +27,22 @@ class Pace:
             self.seconds, self.clock = (now - self.clock) / (number - self.done), now
         self.done, self.under_way = number, newest
         return number
+
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; how long each one was waited for is added up."""
+        stream = iter(batches)
+        while True:
+            began = time.monotonic()
+            batch = next(stream, None)
+            self.waited += time.monotonic() - began
+            if batch is None:
+                return
+            yield batch
+
+    def waiting(self) -> float:
+        """Share of the time since the last call that went into waiting for data."""
+        waited, self.waited, since, self.since = self.waited, 0.0, self.since, time.monotonic()
+        return min(waited / max(self.since - since, 1e-9), 1.0)
 
     def notice(self) -> str:
         """What a stop request is answered with; called in a thread of its own."""

@@ -1,20 +1,49 @@
-"""Progress of a command on stderr: a live bar on a terminal, plain lines elsewhere; process 0 only."""
+"""Progress of a command on stderr: a live bar on a terminal, plain lines elsewhere; process 0 only.
 
+Within `logged`, which the Python functions use, all of it goes to the logger `elf` instead.
+"""
+
+import logging
 import sys
 import time
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column
+
+from elfcli.ui.view import View, bar
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
+logger = logging.getLogger("elf")
+WARNING = "warning: "
+_to_logger = False  # not a context variable: other threads report, too
 
 
 def say(text: str) -> None:
     """One line on stderr, from process 0 only."""
-    if is_first_process():
+    if not is_first_process():
+        return
+    if not _to_logger:
         console.print(text, markup=False)
+    elif text.startswith(WARNING):
+        logger.warning(text.removeprefix(WARNING))
+    else:
+        logger.info(text)
+
+
+@contextmanager
+def logged():
+    """Within it, what `say` and `progress` print goes to the logger: warnings as such, all else as information."""
+    global _to_logger
+    before, _to_logger = _to_logger, True
+    try:
+        yield
+    finally:
+        _to_logger = before
+
+
+def on_terminal() -> bool:
+    """Whether a live display can be shown."""
+    return console.is_terminal and not _to_logger
 
 
 def is_first_process() -> bool:
@@ -31,15 +60,32 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0):
     """Yields `update(done, detail)`: a bar on a terminal, elsewhere a line every `every_seconds`."""
     if not is_first_process():
         yield lambda done, detail="": None
-    elif console.is_terminal:
-        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # a narrow terminal cuts this column
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=8), MofNCompleteColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[detail]}", table_column=rest))  # fmt: skip
-        with Progress(*columns, console=console, transient=True, expand=True) as bar:
-            task = bar.add_task(what, total=total, completed=done, detail="")
-            yield lambda done, detail="": bar.update(task, completed=done, **({"detail": detail} if detail else {}))
+    elif on_terminal():
+        shown = _Bar(what, total, done)
+        with View(console, shown.lines, transient=True):
+            yield shown.update
     else:
         yield _PlainProgress(what, total, done, every_seconds)
+
+
+class _Bar:
+    """One line: `what ━━━━──── 120/1000, 0:15 gone, 2:10 left  detail`."""
+
+    def __init__(self, what: str, total: int, done: int):
+        self.what, self.total, self.done, self.first, self.detail = what, total, done, done, ""
+        self.opened, self.began = time.monotonic(), 0.0
+
+    def update(self, done: int, detail: str = "") -> None:
+        if not self.began:  # the time before the first call is compilation
+            self.began, self.first = time.monotonic(), done
+        self.done, self.detail = done, detail or self.detail
+
+    def lines(self, width: int) -> list[str]:
+        now, steps = time.monotonic(), self.done - self.first
+        remaining = clock((now - self.began) / steps * (self.total - self.done)) if steps > 0 else "-"
+        times = f"{clock(now - self.opened)} gone, {remaining} left"
+        share = bar(self.done / max(self.total, 1), 16)
+        return [f"{self.what} {share} {self.done}/{self.total}, {times}  {self.detail}".rstrip()]
 
 
 class _PlainProgress:

@@ -189,7 +189,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
     figures = {4: 0.5, 5: 0.4, 6: 0.6, 7: float("nan")}
 
     def evaluated(model, slice_, ema, done, length):
-        return {"val_loss": figures[done]} if done in figures else {}
+        return ({"val_loss": figures[done]} if done in figures else {}), ""
 
     monkeypatch.setattr(loop, "evaluated", evaluated)
     resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep=1", "warmup_steps=1"])

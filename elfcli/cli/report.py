@@ -1,0 +1,31 @@
+"""`elf report`: one page about runs, to look at and to send."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from elfcli.cli import options as o
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, or folders of runs.")],
+    output: Annotated[Path, o.option("--output -o", "F.html", "Page to write.")] = Path("report.html"),
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the page that is there.")] = False,
+) -> None:
+    """Write one self-contained page about runs: curves, settings, scores, samples, and what was run on what."""
+    from elfcli.errors import InputError
+    from elfcli.evaluation.run_report import report_data
+    from elfcli.outputs import check_output_file, write_output
+    from elfcli.runs.overview import overviews, runs_in
+    from elfcli.ui.page import page
+    from elfcli.ui.progress import say
+
+    if output.suffix.lower() != ".html":
+        raise InputError(f"--output {output}: a page is written: give FILE.html")
+    check_output_file(output, overwrite)
+    found, problems = overviews(runs_in(runs))
+    if problems:
+        raise InputError("\n".join(problems))
+    write_output(output, page("report.html", report_data(found)), overwrite)
+    say(f"report of {len(found)} run{'s' if len(found) > 1 else ''}: {output}")

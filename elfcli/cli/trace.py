@@ -1,0 +1,85 @@
+"""`elf sample --trace FILE` and `--watch`: the samples, and how they came about."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_trace(path: Path, overwrite: bool) -> None:
+    """InputError where no trace could be written there, checked before the work starts."""
+    from importlib.util import find_spec
+
+    from elfcli.errors import InputError
+    from elfcli.outputs import check_output_file
+
+    if path.suffix.lower() not in (".html", ".gif"):
+        raise InputError(f"--trace {path}: give FILE.html for a page, or FILE.gif for a moving picture")
+    if path.suffix.lower() == ".gif" and not (find_spec("PIL") and find_spec("matplotlib")):
+        raise InputError(f"--trace {path}: moving pictures need `pip install 'elfcli[plots]'`; a page, .html, does not")
+    check_output_file(path, overwrite, "--trace")
+
+
+def traced_samples(loaded, sources, setting, options, path: Path | None, watch: bool, overwrite: bool) -> list[dict]:
+    """The rows that `sample_rows` gives; the trace is written to `path`, and shown with `watch`."""
+    from elfcli.evaluation.trace import page_data, traced
+    from elfcli.outputs import write_output
+    from elfcli.parallel.agree import by_first, require_same
+    from elfcli.parallel.mesh import digest
+    from elfcli.ui.progress import say
+
+    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    with shown(len(sources.rows), watch) as update:
+        traces = traced(loaded, sources, setting, options, update)
+
+    def write() -> None:
+        if path is not None:
+            write_output(path, rendered(path, page_data(loaded, setting, traces)), overwrite, "--trace")
+            say(f"trace: {path}")
+
+    by_first(write)
+    return [trace.row for trace in traces]
+
+
+def rendered(path: Path, data: dict) -> str | bytes:
+    if path.suffix.lower() == ".gif":
+        from elfcli.ui.gif import gif
+
+        return gif(data)
+    from elfcli.ui.page import page
+
+    return page("trace.html", data)
+
+
+@contextmanager
+def shown(total: int, watch: bool) -> Iterator:
+    """Yields `update(traces, done)`: with `watch` the newest state of the first texts of a batch on the terminal, else
+    a progress line."""
+    from elfcli.ui.progress import console, is_first_process, on_terminal, progress, say
+
+    if watch and not on_terminal() and is_first_process():
+        say("--watch: standard error is no terminal, so nothing is shown")
+    if watch and on_terminal() and is_first_process():
+        from rich.live import Live
+
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            yield lambda traces, done: live.update(picture(traces, done, total, console.size.height), refresh=True)
+    else:
+        with progress("sample", total) as update:
+            yield lambda traces, done: update(done)
+
+
+def picture(traces, done: int, total: int, height: int):
+    """What is read now: bold where the decoder is sure, dim where it is not, underlined what has just changed."""
+    from rich.text import Text
+
+    lines = Text(f"t = {traces[0].times[-1]:.2f}, {done} of {total} texts done\n", style="bold")
+    for trace in traces[: max((height - 2) // 4, 1)]:
+        if "input" in trace.row:
+            lines.append(f"{trace.row['input'][:200]}\n", style="dim")
+        before = trace.rows[-2] if len(trace.rows) > 1 else []
+        for place, (piece, sure) in enumerate(trace.rows[-1]):
+            changed = place >= len(before) or before[place][0] != piece
+            weight = "bold" if sure >= 90 else "" if sure >= 50 else "dim"
+            lines.append(piece, style=" ".join(filter(None, (weight, "underline" if changed else ""))) or "none")
+        lines.append("\n\n")
+    return lines
