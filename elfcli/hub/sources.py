@@ -236,9 +236,9 @@ def check_latents(source: Source, encoder: str, dim: int) -> None:
                          f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
 
 
-def initial_params(spec: str | Path, shape: ElfShape) -> dict:
-    """Weights (EMA where there is one) of any source to start a new run of a network of `shape` from."""
-    source = open_source(spec)
+def initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
+    """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
+    source = open_source(spec, step=step)
     fields = ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
               "num_model_mode_tokens", "self_cond", "latent_dim", "vocab_size")  # fmt: skip
     check_shape(source, {name: getattr(shape, name) for name in fields})
