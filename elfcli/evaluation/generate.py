@@ -141,6 +141,7 @@ def generate(
 ) -> Iterator[str]:
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
     config, tokenizer = model.config, model.tokenizer
+    check_guidance(config, setting)
     pads, eos = pad_id(tokenizer), eos_id(tokenizer)
     lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
     mesh, batch_size = make_mesh(), round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
@@ -162,6 +163,19 @@ def generate(
         texts = text_tokens(tokens, shift, **lengths, eos_id=eos, pad_id=pads)
         yield from decoded(tokenizer, texts[: len(part)], config.evaluation.clean_up)
         update(first + len(part))
+
+
+def check_guidance(config: Config, setting: Setting) -> None:
+    """InputError where a student is asked for more guidance than it was made for."""
+    made, most = config.distillation, config.objective.self_cond_cfg_max
+    if made.student_steps is None:
+        return
+    if setting.cfg > 1 and (made.teacher_cfg != 1 or config.objective.label_drop_prob == 0):
+        has = "it never saw a text without its source" if made.teacher_cfg == 1 else (
+            f"its teacher's guidance, --cfg {made.teacher_cfg:g}, is in its weights")  # fmt: skip
+        raise InputError(f"--cfg {setting.cfg:g}: more guidance than this student was made for, {has}: give --cfg 1")
+    if (w := setting.self_cond_cfg_scale) > most:
+        raise InputError(f"--sc-cfg {w:g}: more guidance than this student was made for: give at most {most:g}")
 
 
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
