@@ -20,9 +20,9 @@ import numpy as np
 import optax
 from flax import nnx
 
-from elfcli.config.schema import Objective, Optimization
+from elfcli.config.schema import Distillation, Objective, Optimization
 from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
-from elfcli.flow import objective, sampler
+from elfcli.flow import distill, objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
 from elfcli.hub.encoder_pickle import read_encoder_pickle
 from elfcli.hub.huggingface import load_t5
@@ -43,8 +43,8 @@ from elfcli.parallel.backend import prepare
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
-KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "samples", "postprocess", "checkpoints",
-         "encoder_pickle")  # fmt: skip
+KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",
+         "checkpoints", "encoder_pickle")  # fmt: skip
 """Methods of Goldens, each one kind of case."""
 
 
@@ -131,6 +131,22 @@ def loss_and_gradients(shape, cfg: Objective, branch: str, params, batch: object
         return losses[0 if branch == "denoise" else 1]
 
     return jax.value_and_grad(loss)(params)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def distilled(shape, cfg: Objective, settings: Distillation, num_decode: int, networks, batch, draws):
+    """({"target", "loss", "ce_loss", "pd_loss"}, gradients of the loss); the first examples, so many, decode."""
+    num_distill = draws.drop_GxN.shape[1] - num_decode
+    teacher = distill.Teacher(nnx.merge(graphdef_of(ELF, shape), networks[0]), settings)
+    taught = teacher.teach(*jax.tree.map(lambda a: a[:, num_decode:], (batch, draws)), cfg, num_distill)
+
+    def loss(params):
+        pd, ce = distill.student_losses(nnx.merge(graphdef_of(ELF, shape), params), taught, batch, draws, cfg)
+        whole = (num_distill * pd + num_decode * ce) / (num_decode + num_distill)
+        return whole, {"pd_loss": pd, "ce_loss": ce}
+
+    (value, found), gradients = jax.value_and_grad(loss, has_aux=True)(networks[1])
+    return found | {"loss": value, "target": taught.target_GxMxSxE[0]}, gradients
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
@@ -283,6 +299,44 @@ class Goldens:
             if theirs:
                 what = "weights after a step" if name == "muon_step1" else "EMA after a step"
                 yield tree_row(case, what, elf_to_reference(ours), theirs, SAMPLED)
+
+    def distillation(self):
+        for path in sorted(self.folder.glob("distill_*.npz")):
+            if path.stem != "distill_networks":
+                yield from self.distillation_case(path.stem, load(path))
+
+    def distillation_case(self, case: str, golden: dict):
+        """Examples that decode come first; the reference averages over all examples, as its coins gave them."""
+        decode = golden["draw_decode"].astype(bool)
+        order, num_decode = np.argsort(~decode, kind="stable"), int(decode.sum())
+        cfg = Objective(
+            t_eps=golden["setting_t_eps"],
+            denoiser_noise_scale=golden["setting_denoiser_noise_scale"],
+            decoder_noise_scale=golden["setting_decoder_noise_scale"],
+        )
+        steps = round(1 / float(golden["setting_pd_step_size"]))
+        sub_steps = int(golden["setting_pd_teacher_steps"])
+        settings = Distillation(student_steps=steps, teacher_steps=steps * sub_steps)
+        shares = golden.get("draw_teacher_u", np.zeros(0, np.float32)).reshape(len(order), sub_steps - 1)
+        decoder_lambda = jax.nn.sigmoid(cfg.decoder_p_mean + cfg.decoder_p_std * golden["draw_decoder_lambda_normal"])
+        draws = objective.Draws(
+            golden["draw_student_u"], golden["draw_noise"], golden["draw_self_cond"].astype(bool), golden["draw_w"],
+            decoder_lambda[..., None], golden["draw_decoder_noise"], np.zeros_like(decode), decode,
+        )  # fmt: skip
+        cond, valid = golden["batch_cond_seq_mask"].astype(bool), golden["batch_attention_mask"].astype(bool)
+        counted = objective.loss_mask(cond, valid, str(golden["setting_pad_token"]))
+        batch = objective.Batch(golden["batch_input_ids"], cond, counted, golden["x0"])
+        batch, draws, shares = jax.tree.map(lambda a: jnp.asarray(a)[None, order], (batch, draws, shares))
+        draws = distill.with_sub_times(draws, shares, settings)
+
+        flat = load(self.folder / "distill_networks.npz")
+        networks = [elf_from_reference(subtree(flat, name)) for name in ("teacher", "student")]
+        found, gradients = distilled(shape_of(networks[1]), cfg, settings, num_decode, networks, batch, draws)
+        yield row(case, "target", found["target"], golden["mid_target"][order[num_decode:]], OUTPUT)
+        for name in ("loss", "ce_loss", "pd_loss"):
+            yield row(case, name, found[name], golden[name], OUTPUT)
+        theirs = subtree(golden, "grad")
+        yield tree_row(case, "gradients", elf_to_reference(gradients), theirs, SAMPLED, some=True)
 
     def after_a_step(self, golden: dict, name: str) -> dict:
         """The reference's flat tree after the step: the golden's own, or from the checkpoint saved after it."""

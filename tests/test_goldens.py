@@ -19,6 +19,8 @@ def full_precision():
 def test_golden(name, kind):
     if not FOLDERS[name].is_dir():
         pytest.skip("the larger set of goldens is not beside the checkout")
+    if (name, kind) == ("golden", "distillation"):
+        pytest.skip("two networks are too large for the small set")
     rows = list(getattr(Goldens(FOLDERS[name]), kind)())
     assert rows, f"no golden of kind {kind}"
     assert not [row for row in rows if not row.holds]

@@ -8,6 +8,7 @@ from elfcli import __version__
 from elfcli.cli import (
     config,
     demo,
+    distill,
     doctor,
     encoder,
     eval_bleu,
@@ -58,7 +59,7 @@ def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
     "Data": {"tokenize": tokenize.tokenize, "encoder": encoder.encoder},
-    "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume},
+    "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume, "distill": distill.distill},
     "Sampling and scoring": {
         "sample": sample.sample,
         "eval": evaluate.evaluate,

@@ -38,10 +38,11 @@ def evaluate(
         return
     show_report([(result["name"], result["scores"]) for result in results])
     typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
+    from elfcli.hub.names import STUDENTS, published_name
     from elfcli.hub.published import figures_of, summary
 
-    network = loaded.config.network.model
-    for line in summary(figures_of(task or loaded.config.data.task, network)):
+    network, student = loaded.config.network.model, published_name(Path(loaded.name.partition("@")[0]).name) in STUDENTS
+    for line in summary(figures_of(task or loaded.config.data.task, network, student)):
         typer.echo(f"published for {network}: {line}")
     write_result(json_file, without_draws(results), overwrite)
 

@@ -10,7 +10,7 @@ from elfcli.cli import options as o
 
 @o.several_processes
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`, or folder of `elf distill`.")],
     fallback: Annotated[
         bool, o.option("--fallback", "", "If the newest checkpoint is damaged, go on from the newest intact one.")
     ] = False,
@@ -20,8 +20,20 @@ def resume(
     sets: o.SetOption = None,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from elfcli.training.start import resume_run
+    from elfcli.parallel.agree import by_first
+    from elfcli.runs.rounds import is_distilled, remaining_rounds
     from elfcli.ui.progress import say
 
-    resume_run(run, sets or (), fallback=fallback, other_data=other_data)
+    resuming = {"sets": sets or (), "fallback": fallback, "other_data": other_data}
+    if by_first(lambda: is_distilled(run)):
+        from elfcli.training.distill import train_rounds
+
+        todo = by_first(lambda: remaining_rounds(run))
+        if not todo:
+            say("nothing is left to do: every round is finished")
+        train_rounds(run, todo, **resuming)
+    else:
+        from elfcli.training.start import resume_run
+
+        resume_run(run, **resuming)
     say(f"done: {run} (sample with `elf sample --checkpoint {run}`)")

@@ -63,13 +63,13 @@ def all_checkpoints() -> list[dict]:
     """Name, task, model, size and figures of every published checkpoint."""
     from dataclasses import asdict
 
-    from elfcli.hub.names import PUBLISHED
+    from elfcli.hub.names import PUBLISHED, STUDENTS
     from elfcli.hub.published import figures_of, summary
 
     sizes = {row["name"]: {key: row[key] for key in ("parameters", "weights")} for row in all_models()}
     rows = []
     for name, (task, model) in PUBLISHED.items():
-        figures = figures_of(task, model)
+        figures = figures_of(task, model, name in STUDENTS)
         shown = {"figures": [asdict(figure) for figure in figures], "published": summary(figures)}
         rows.append({"name": name, "task": task, "model": model, **sizes[model], **shown})
     return rows

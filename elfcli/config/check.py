@@ -23,6 +23,7 @@ def contradictions(config: Config) -> Iterator[Contradiction]:
     yield from _of_data(config)
     yield from _of_network(config)
     yield from _of_optimization(config)
+    yield from _of_distillation(config)
     size, batch = config.objective.group_size, config.global_batch
     if size is not None and (batch % size or (size == 1 and batch > 1)):
         message = f"group_size {size} does not cut a batch of {batch} into equal parts of two or more examples"
@@ -74,6 +75,21 @@ def _of_optimization(config: Config) -> Iterator[Contradiction]:
     if steps is None and optimization.warmup_steps < 0 and optimization.warmup_epochs > epochs:
         message = f"warmup_epochs {optimization.warmup_epochs:g} is more than the {epochs:g} epochs of the run"
         yield Contradiction(("warmup_epochs", "epochs"), message, mild=True)
+
+
+def _of_distillation(config: Config) -> Iterator[Contradiction]:
+    settings = config.distillation
+    whole = settings.teacher_steps
+    possible = ", ".join(str(steps) for steps in range(1, whole + 1) if whole % steps == 0)
+    for name, counts in {"rounds": settings.rounds, "student_steps": (settings.student_steps or 1,)}.items():
+        wrong = [steps for steps in counts if whole % steps]
+        if wrong:
+            message = f"{name} {wrong[0]} does not divide the teacher's {whole} steps (teacher_steps): use {possible}"
+            yield Contradiction((name, "teacher_steps"), message)
+    if not settings.rounds or len(set(settings.rounds)) < len(settings.rounds):
+        yield Contradiction(("rounds",), f"rounds {list(settings.rounds)}: give at least one, and none of them twice")
+    if settings.student_steps is not None and settings.teacher is None:
+        yield Contradiction(("student_steps", "teacher"), "student_steps without a teacher: `elf distill` sets both")
 
 
 def check_devices(config: Config, num_devices: int) -> list[str]:

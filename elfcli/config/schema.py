@@ -146,6 +146,24 @@ class Training(Section):
         "more where it would not fit")  # fmt: skip
 
 
+class Distillation(Section):
+    """What `elf distill` sets: a run with student_steps is a round of it, and learns from the frozen teacher."""
+
+    teacher: str | None = setting(None, "Frozen teacher: run folder, exported or reference checkpoint, or Hub name")
+    teacher_step: CountOrZero | None = setting(None, "Checkpoint of the teacher; None: its newest")
+    teacher_steps: Size = setting(64, "Steps that the teacher takes from noise to text; every student_steps divides it")
+    teacher_cfg: FiniteFloat | None = setting(None, "Guidance of the condition that the student learns from "
+        "its teacher; 1: none; None: that of the teacher's sampling preset")  # fmt: skip
+    student_steps: Size | None = setting(None, "Network steps that the student is made for; None: ordinary training")
+    rounds: tuple[Size, ...] = setting((16, 8, 4, 2, 1), "student_steps of the rounds of `elf distill`, in their order")
+    round_steps: Steps | None = setting(None, "Optimiser steps of a round of `elf distill`; None: one epoch")
+
+    @property
+    def sub_steps(self) -> int:
+        """K, the teacher's steps within one of the student's."""
+        return self.teacher_steps // (self.student_steps or self.teacher_steps)
+
+
 class SamplingSetting(Section):
     """One entry of a sampling preset, in the form of the reference's files; every combination of its lists is run."""
 
@@ -198,6 +216,7 @@ class Config(Section):
     objective: Objective = Objective()
     optimization: Optimization = Optimization()
     training: Training = Training()
+    distillation: Distillation = Distillation()
     sampling: tuple[SamplingSetting, ...] = (SamplingSetting(),)
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()

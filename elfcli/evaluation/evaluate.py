@@ -21,7 +21,7 @@ import xxhash
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.examples import Sources, real_texts, rows_to_sample, seen_texts
-from elfcli.evaluation.generate import Model, Options, generate
+from elfcli.evaluation.generate import Model, Options, check_guidance, generate
 from elfcli.evaluation.made_by import origin_of, split_of
 from elfcli.evaluation.quality import shortcomings
 from elfcli.evaluation.report import Texts, low_entropy, reports
@@ -164,6 +164,8 @@ def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dic
     InputError where the metrics cannot be computed, the folder holds something else, or its results are of another
     evaluation.
     """
+    for setting in evaluation.settings:
+        check_guidance(evaluation.model.config, setting)
     by_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
     by_first(lambda: check_folder(evaluation.folder))
     everyone(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))

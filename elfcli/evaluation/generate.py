@@ -149,6 +149,7 @@ def generate(
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
+    check_guidance(model.config, setting)
     program = program_of(model, setting, options)
     for part in parts(model, conditions, setting, options):
         yield from texts_of(model, np.asarray(sample_batch(program, part.inputs)), part)
@@ -189,6 +190,19 @@ def texts_of(model: Model, tokens_BxS: np.ndarray, part: Part) -> list[str]:
     ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
     rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
     return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
+
+
+def check_guidance(config: Config, setting: Setting) -> None:
+    """InputError where a student is asked for more guidance than it was made for."""
+    made, most = config.distillation, config.objective.self_cond_cfg_max
+    if made.student_steps is None:
+        return
+    if setting.cfg > 1 and (made.teacher_cfg != 1 or config.objective.label_drop_prob == 0):
+        has = "it never saw a text without its source" if made.teacher_cfg == 1 else (
+            f"its teacher's guidance, --cfg {made.teacher_cfg:g}, is in its weights")  # fmt: skip
+        raise InputError(f"--cfg {setting.cfg:g}: more guidance than this student was made for, {has}: give --cfg 1")
+    if (w := setting.self_cond_cfg_scale) > most:
+        raise InputError(f"--sc-cfg {w:g}: more guidance than this student was made for: give at most {most:g}")
 
 
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:

@@ -34,6 +34,7 @@ class Draws(NamedTuple):
     decoder_noise_GxNxSxE: Array  # standard normal, decode branch
     drop_GxN: Array  # bool: the example's condition is dropped
     decode_GxN: Array  # bool: the branch of an example that is alone in its batch
+    sub_times_GxNxK: Array | None = None  # distillation alone: between which times the teacher's steps are
 
 
 class Batch(NamedTuple):
@@ -129,7 +130,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     these take the gradient-free first pass. key: dropout key of the pass with gradients.
     """
     k, num_first = counts
-    G, N, _ = batch.ids_GxNxS.shape
+    N = batch.ids_GxNxS.shape[1]
     dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))
     den_batch, den_draws = jax.tree.map(lambda a: a[:, k:], (batch, draws))
 
@@ -142,9 +143,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
 
     z = jnp.concatenate([decode_input(dec_batch, dec_draws, cfg), z_den], axis=1)
     seen = jnp.concatenate([jnp.zeros_like(dec_batch.x0_GxNxSxE), estimate], axis=1)
-    decode = jnp.broadcast_to(jnp.where(jnp.arange(N) < k, 1.0, 0.0), (G, N))
-    t = jnp.where(decode == 1.0, 1.0, draws.t_GxN)
-    features = features_of(model, z, seen, (t, draws.w_GxN, decode), key)
+    features = shared_pass(model, z, seen, draws, k, key)
 
     counted = jnp.maximum(batch.loss_GxNxS.sum(), 1)
     denoise_loss = decode_loss = jnp.zeros(())
@@ -165,6 +164,13 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     return denoise_loss, decode_loss
 
 
+def shared_pass(model, z, seen, draws: Draws, num_decode: int, key=None):
+    """Features (G, N, S, H) of latents and estimates; the first num_decode of a group decode, at time 1."""
+    decode = jnp.broadcast_to(jnp.where(jnp.arange(z.shape[1]) < num_decode, 1.0, 0.0), z.shape[:2])
+    t = jnp.where(decode == 1.0, 1.0, draws.t_GxN)
+    return features_of(model, z, seen, (t, draws.w_GxN, decode), key)
+
+
 def first_pass(model, examples, t_eps: float):
     """Gradient-free pass over (batch, draws, z, estimate): (next estimate where self-conditioned, velocity)."""
     batch, draws, z, estimate = examples
@@ -180,20 +186,20 @@ def guided_target(target, cond_v, uncond_v, draws: Draws):
     return jnp.where(draws.self_cond_GxN[..., None, None], target + guidance, target)
 
 
-def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None):
-    """(loss to minimise, {"denoise_loss", "decode_loss"}).
+def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None, losses=split_loss):
+    """(loss to minimise, {"denoise_loss", "decode_loss"}). losses: `split_loss`, or that of distillation.
 
     A batch of one example takes the branch that its draw says; the other part is NaN.
     """
     G, N, _ = batch.ids_GxNxS.shape
     if G * N > 1:
-        denoise, decode = split_loss(model, batch, draws, cfg, shares(N, cfg), key)
+        denoise, decode = losses(model, batch, draws, cfg, shares(N, cfg), key)
         loss = cfg.decoder_prob * decode + (1 - cfg.decoder_prob) * denoise
         return loss, {"denoise_loss": denoise, "decode_loss": decode}
     decodes = draws.decode_GxN[0, 0]
     loss = jax.lax.cond(
         decodes,
-        lambda: split_loss(model, batch, draws, cfg, (1, 0), key)[1],
-        lambda: split_loss(model, batch, draws, cfg, shares(1, cfg), key)[0],
+        lambda: losses(model, batch, draws, cfg, (1, 0), key)[1],
+        lambda: losses(model, batch, draws, cfg, shares(1, cfg), key)[0],
     )
     return loss, {"denoise_loss": jnp.where(decodes, jnp.nan, loss), "decode_loss": jnp.where(decodes, loss, jnp.nan)}

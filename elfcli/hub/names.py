@@ -16,8 +16,19 @@ PUBLISHED = {
     "ELF-L-owt": ("owt", "ELF-L"),
     "ELF-B-de-en": ("de-en", "ELF-B"),
     "ELF-B-xsum": ("xsum", "ELF-B"),
+    "ELF-B-PD-owt": ("owt", "ELF-B"),
 }
 """Task and model of each published checkpoint."""
+STUDENTS = ("ELF-B-PD-owt",)
+"""Those that were distilled, to be sampled as configs/sampling/student.toml says."""
+REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}
+"""Repositories whose name is another than the checkpoint's."""
+
+
+def published_name(name: str) -> str | None:
+    """The published checkpoint with this name, or in the repository of this name; None for no such."""
+    by_repository = {repository: known for known, repository in REPOSITORIES.items()}
+    return name if name in PUBLISHED else by_repository.get(name)
 
 
 def is_exported(folder: Path) -> bool:

@@ -1,11 +1,12 @@
 """Published figures, each with its split and way of sampling, and the networks' numbers of parameters.
 
-The figures are those of the ELF paper, arXiv 2605.10938.
+The figures are those of the ELF paper, arXiv 2605.10938; those of the student, which was distilled from ELF-B-owt, are
+the authors' (github.com/lillian039/ELF, branch `distillation`).
 """
 
 from dataclasses import dataclass
 
-from elfcli.hub.names import PUBLISHED
+from elfcli.hub.names import PUBLISHED, STUDENTS
 
 VOCABULARY = 32100
 """Tokens of T5-small's tokenizer, which every published model uses."""
@@ -45,6 +46,24 @@ FREE = "1,000 free samples"
 COND = "ODE 64 steps, CFG 2, w 1"
 FIGURES = (
     *_figures("ELF-B-owt", FREE, "SDE 32 steps, gamma 1.5, w 3", ppl=24.1, entropy=5.15),
+    *(
+        figure
+        for steps, ppl, entropy in (
+            (32, 21.32, 5.04),
+            (16, 22.12, 5.06),
+            (8, 23.18, 5.07),
+            (4, 34.33, 5.16),
+            (2, 68.25, 5.24),
+            (1, 136.10, 5.26),
+        )
+        for figure in _figures(
+            "ELF-B-PD-owt",
+            FREE,
+            f"SDE {steps} steps, {'gamma 1.5, w 2.5' if steps <= 8 else 'gamma 2, w 2'}",
+            ppl=ppl,
+            entropy=entropy,
+        )
+    ),
     *_figures("ELF-M-owt", FREE, "SDE 64 steps, gamma 1.0", ppl=21.7, entropy=5.18),
     *_figures("ELF-L-owt", FREE, "SDE 64 steps", ppl=23.3, entropy=5.28),
     *_figures("ELF-B-de-en", "test", COND, bleu=26.4),
@@ -54,9 +73,10 @@ FIGURES = (
 )
 
 
-def figures_of(task: str | None, model: str | None) -> list[Figure]:
-    """The published figures of a task and model preset."""
-    return [figure for figure in FIGURES if PUBLISHED[figure.checkpoint] == (task, model)]
+def figures_of(task: str | None, model: str | None, students: bool = False) -> list[Figure]:
+    """The published figures of a task and model preset, or of the student distilled from it."""
+    known = [figure for figure in FIGURES if PUBLISHED[figure.checkpoint] == (task, model)]
+    return [figure for figure in known if (figure.checkpoint in STUDENTS) == students]
 
 
 def summary(figures: list[Figure]) -> list[str]:

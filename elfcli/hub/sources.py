@@ -8,17 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from elfcli.config.resolve import model_names, presets_dir, resolve
+from elfcli.config.resolve import Resolved, model_names, presets_dir, resolve
 from elfcli.config.schema import Config
 from elfcli.data.download import looks_like_a_path
-from elfcli.errors import InputError, near_file
+from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub.huggingface import read_safetensors
-from elfcli.hub.names import CONFIG_FILE, PUBLISHED, WEIGHTS_FILE, checkpoints_in, is_exported, weights_info
+from elfcli.hub.names import (
+    CONFIG_FILE,
+    PUBLISHED,
+    REPOSITORIES,
+    STUDENTS,
+    WEIGHTS_FILE,
+    checkpoints_in,
+    is_exported,
+    published_name,
+    weights_info,
+)
 from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
 from elfcli.runs.folder import chosen_step
+from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.ui.progress import say
 
 HUB_ORGANISATION = "embedded-language-flows"
@@ -45,6 +56,7 @@ class Source:
     shape: ElfShape
     step: int
     ema: bool
+    from_hub: bool = False
     config: Config | None = None
     config_file: Path | None = None
     tokenizer: str | None = None
@@ -54,8 +66,9 @@ class Source:
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
     """The weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
 
-    spec: run folder, exported folder, file or folder `checkpoint_<step>` of the reference or a folder that holds
-    some, a state dict of the PyTorch port, or a Hub repository `org/name[@revision]` with any of these.
+    spec: run folder, exported folder, folder of `elf distill`, file or folder `checkpoint_<step>` of the reference or a
+    folder that holds some, a state dict of the PyTorch port, `FOLDER@NAME` (`named_in`), or a Hub repository
+    `org/name[@revision]` with any of these.
     InputError, in one line, where it is none of them.
     """
     name = str(spec)
@@ -64,13 +77,26 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     path = Path(name).expanduser()
     if path.exists():
         return open_local(path, name, ema, step)
-    if name.partition("@")[0] in PUBLISHED:
-        name = f"{HUB_ORGANISATION}/{name}"
+    folder, at, part = name.rpartition("@")
+    if at and Path(folder).expanduser().is_dir():  # wins over a Hub name with a revision
+        return open_local(named_in(Path(folder).expanduser(), part), name, ema, step)
+    published, at, revision = name.partition("@")
+    if published in PUBLISHED:
+        name = f"{HUB_ORGANISATION}/{REPOSITORIES.get(published, published)}{at}{revision}"
     if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
         near = near_file(path, PUBLISHED)
         raise InputError(f"{name}: no such checkpoint{near}; give a run folder, a checkpoint or a Hub name org/name")
     source = open_local(hub_checkpoint(name, step), name, ema, step)
-    return replace(source, name=name, description=f"{source.description}, from the Hub")
+    return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
+
+
+def named_in(folder: Path, name: str) -> Path:
+    """What `FOLDER@NAME` means: a round of a folder of `elf distill`. InputError for anything else."""
+    known = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
+    if name not in known:
+        there = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
+        raise InputError(f"{folder}@{name}: nothing of this name in {folder}{there}")
+    return known[name]
 
 
 def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
@@ -78,6 +104,8 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
     if path.is_file():
         read = _open_weights_file if path.suffix in WEIGHT_SUFFIXES else _open_reference
         return read(path, name, ema, step)
+    if is_distilled(path):
+        return _open_run(last_student(path), name, ema, step)
     if is_exported(path):
         return _open_exported(path, name, ema, step)
     if (path / CONFIG_FILE).is_file():
@@ -115,6 +143,8 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
 def _with_config(source: Source, folder: Path) -> Source:
     file = folder / CONFIG_FILE
     config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
+    if student_steps := config.distillation.student_steps:
+        source = replace(source, description=f"{source.description}, a student of {student_steps} steps")
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 
 
@@ -167,35 +197,43 @@ def _weights(ema: bool) -> str:
     return "EMA weights" if ema else "raw weights"
 
 
-def config_of(
+def config_of(source: Source, **settings) -> Config:
+    """The settings to use the weights with, checked against them; settings: as `resolved_of` takes them."""
+    config = resolved_of(source, **settings).config
+    network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
+    check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
+    return config
+
+
+def resolved_of(
     source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
     sets: Sequence[str] = (), style: str | None = None,
-) -> Config:  # fmt: skip
-    """The settings to use the weights with, checked against them.
+) -> Resolved:  # fmt: skip
+    """The settings to use the weights with, and where each comes from.
 
     Settings that come with the weights are kept (files and sets override them; `task` gives only its sampling and
     evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
     """
     if source.config_file is not None:
-        config = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={}).config
-        config = with_own_encoder(config, source.folder)
+        resolved = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={})
+        config = with_own_encoder(resolved.config, source.folder)
         if task is not None:
             preset = resolve(task=task, files=files, sets=sets, environ={}).config
             config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
-    else:
-        known = PUBLISHED.get(Path(source.name.partition("@")[0]).name)
-        if known and task is None and not files:
-            task, model = known[0], model or known[1]
-        if task is None and not files:
-            raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
-                             "or --config FILE")  # fmt: skip
-        resolved = resolve(task=task, model=model, files=files, sets=sets, style=style)
-        for line in resolved.notices:
-            say(line)
-        config = resolved.config
-    network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
-    check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
-    return config
+        return replace(resolved, config=config)
+    name = Path(source.name.partition("@")[0]).name
+    known = published_name(name)
+    if known and task is None and not files:
+        task, model = PUBLISHED[known][0], model or PUBLISHED[known][1]
+        if known in STUDENTS and not any("sampling" in text for text in sets):
+            sets = [f"sampling_configs_path={presets_dir() / 'sampling' / 'student.toml'}", *sets]
+    if task is None and not files:
+        raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
+                         "or --config FILE")  # fmt: skip
+    resolved = resolve(task=task, model=model, files=files, sets=sets, style=style)
+    for line in resolved.notices:
+        say(line)
+    return resolved
 
 
 def check_shape(source: Source, wanted: dict) -> None:
@@ -207,6 +245,8 @@ def check_shape(source: Source, wanted: dict) -> None:
         theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
         preset = preset_of(source.shape)
         hint = f"give --model {preset}" if preset else "give --model or --set that fit it"
+        if set(wrong) <= {"latent_dim", "vocab_size"}:
+            hint = "use the encoder and the tokenizer that it was trained with"
         raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}: {hint}")
 
 
@@ -236,9 +276,9 @@ def check_latents(source: Source, encoder: str, dim: int) -> None:
                          f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
 
 
-def initial_params(spec: str | Path, shape: ElfShape) -> dict:
-    """Weights (EMA where there is one) of any source to start a new run of a network of `shape` from."""
-    source = open_source(spec)
+def initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
+    """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
+    source = open_source(spec, step=step)
     fields = ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
               "num_model_mode_tokens", "self_cond", "latent_dim", "vocab_size")  # fmt: skip
     check_shape(source, {name: getattr(shape, name) for name in fields})

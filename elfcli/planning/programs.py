@@ -26,7 +26,7 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.training.inputs import tokenizer_of
-from elfcli.training.memory import abstract_batch
+from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import device_group, init_state, make_train_step
 
@@ -88,7 +88,8 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Ca
     if group_size := device_group(config, len(machine.devices)):
         config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
     step = make_train_step(config, shape, encoder, tx, mesh)
-    return partial(step.lower, state, encoder.params, abstract_batch(config)), fsdp
+    lower = partial(step.lower, state, encoder.params, abstract_batch(config), *abstract_teacher(config, state))
+    return lower, fsdp
 
 
 def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int):

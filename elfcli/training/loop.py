@@ -58,7 +58,9 @@ def train(
     schedule, tx = schedule_and_optimizer(config, length, shape)
     mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
     with checkpoint.opened(folder, config.training.keep) as manager:
-        state, start = starting_state(config, shape, tx, mesh, partial(checkpoint.restore_newest, manager, fallback))
+        teacher = teacher_weights(config, shape, mesh)
+        restore = partial(checkpoint.restore_newest, manager, fallback)
+        state, start = starting_state(config, (shape, tx, mesh), restore, *teacher)
         if is_first_process():
             record_start(folder, start, inputs.tokenizer, to_toml(resolved) if new_settings else None)
         say(
@@ -79,7 +81,7 @@ def train(
         with view as update, stop_requests(pace.notice) as requested:
             request = requested_anywhere(requested, every(config.training.save_every_minutes))
             for batch in pace.timed(optimizer_batches(config, inputs, mesh, start, stop)):
-                state = step(state, encoder.params, batch)
+                state = step(state, encoder.params, batch, *teacher)
                 log.done += 1
                 last, detail = log.done == length.total_steps, ""
                 if last or is_logged(log.done, config.training.log_freq):
@@ -160,23 +162,35 @@ def is_due(done: int, every: int) -> bool:
     return every > 0 and done % every == 0
 
 
-def starting_state(config: Config, shape, tx, mesh: Mesh, restore: Callable) -> tuple[TrainState, int]:
+def starting_state(config: Config, sizes: tuple, restore: Callable, teacher: dict | None = None):
     """(state, steps done) of the newest checkpoint, or the initial state where there is none.
 
-    restore(state) -> (state, steps done), or None: reads a checkpoint of any devices with the shardings of `state`.
+    sizes: network's shape, optimiser, mesh. restore(state) -> (state, steps done), or None: reads a checkpoint of any
+    devices with the shardings of `state`. teacher: weights that a student starts from.
     """
+    shape, tx, mesh = sizes
     init = partial(init_state, shape, tx, config.training.seed)
     where = state_shardings(jax.eval_shape(init), mesh)
     state = jax.jit(init, out_shardings=where)()
     found = restore(state)
     if found:
         return found
+    params = jax.tree.map(jnp.copy, teacher)
     if config.training.init_from:
+        params = jax.tree.map(put, initial_params(config.training.init_from, shape), where.params)
+    if params is not None:
         # The average starts from the given weights, too; the optimiser's state stays initial.
-        params = initial_params(config.training.init_from, shape)
-        params = jax.tree.map(put, params, where.params)
         state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
     return state, 0
+
+
+def teacher_weights(config: Config, shape: ElfShape, mesh: Mesh) -> tuple:
+    """(the teacher's EMA weights, sharded as the state's,) in distillation; () in ordinary training."""
+    settings = config.distillation
+    if settings.student_steps is None:
+        return ()
+    params = initial_params(settings.teacher or "", shape, settings.teacher_step)
+    return (jax.tree.map(put, params, state_shardings(abstract_params(shape), mesh)),)
 
 
 def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):

@@ -113,3 +113,8 @@ def abstract_batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
     masks = {name: jax.ShapeDtypeStruct(sizes, bool) for name in ("cond_mask", "valid_mask")}
     return {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)} | masks
+
+
+def abstract_teacher(config: Config, state: Any) -> tuple:
+    """The teacher's weights as shapes, as the step takes them; () in ordinary training."""
+    return (state.params,) if config.distillation.student_steps is not None else ()

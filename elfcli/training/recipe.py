@@ -33,9 +33,10 @@ EMA_SHARE = 20  # the average's horizon is the run's length divided by this
 
 
 def applies(resolved: Resolved) -> bool:
-    """Whether a run is on data of one's own: no task, and no file of the reference."""
+    """Whether a run is on data of one's own: no task, no file of the reference, and no teacher, whose settings stay."""
     theirs = any(origin.layer == DEFAULT_LAYER for origin in resolved.origins.values())
-    return resolved.config.data.task is None and not theirs
+    taught = resolved.config.distillation.student_steps is not None
+    return resolved.config.data.task is None and not theirs and not taught
 
 
 def is_set(resolved: Resolved, *names: str) -> bool:

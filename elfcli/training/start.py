@@ -100,10 +100,14 @@ def with_recipe(resolved: Resolved, examples: Examples, trains_encoder: bool) ->
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:
-    """The settings with what follows from the latents and from the devices. InputError where init_from does not fit."""
-    config = resolved.config
+    """The settings with what follows from the latents and from the devices. InputError where init_from or the teacher
+    does not fit."""
+    config, taught = resolved.config, resolved.config.distillation
+    shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     if config.training.init_from:  # refuses weights that do not fit; train reads them again
-        initial_params(config.training.init_from, elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer)))
+        initial_params(config.training.init_from, shape)
+    if taught.student_steps is not None:
+        initial_params(taught.teacher or "", shape, taught.teacher_step)
     latents = by_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
     if group_size := device_group(config, jax.device_count()):

@@ -7,6 +7,7 @@ Shapes: A batches per optimiser step, B examples in a batch, S sequence.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, Objective
-from elfcli.flow import objective
+from elfcli.flow import distill, objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
@@ -34,6 +35,13 @@ class Setup:
     encode: Callable
     tx: optax.GradientTransformation
     mesh: Mesh
+
+
+class Frozen(NamedTuple):
+    """Weights that are not trained. teacher: None in ordinary training."""
+
+    encoder: Any
+    teacher: Any = None
 
 
 def zero_totals() -> dict[str, jax.Array]:
@@ -75,23 +83,26 @@ def device_group(config: Config, num_devices: int) -> int | None:
 def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax.GradientTransformation, mesh: Mesh):
     """`step(state, encoder_params, batch) -> state`, jitted over the mesh; see `train_step`.
 
-    The state is sharded by `state_shardings` and donated; the batch is sharded over its examples.
+    The state is sharded by `state_shardings` and donated; the batch is sharded over its examples. With the settings of
+    a distillation `step(state, encoder_params, batch, teacher_params)`, the teacher sharded as the state's weights.
     """
     where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
     step = partial(train_step, Setup(config, shape, encoder.apply, tx, mesh))
     layout = where, NamedSharding(mesh, PartitionSpec()), by_example(mesh, axis=1)
+    if config.distillation.student_steps is not None:
+        layout = (*layout, where.params)
     return jax.jit(step, in_shardings=layout, out_shardings=where, donate_argnums=0)
 
 
-def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str, jax.Array]) -> TrainState:
-    """The state after one optimiser step.
+def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str, jax.Array], teacher=None):
+    """The TrainState after one optimiser step.
 
-    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S). Where loss or gradients are not finite
-    only the counts change.
+    batch: `input_ids` int32, `cond_mask` and `valid_mask` bool, each (A, B, S). teacher: its weights, in distillation.
+    Where loss or gradients are not finite only the counts change.
     """
-    key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    key, frozen = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step), Frozen(encoder_params, teacher)
     with jax.sharding.use_abstract_mesh(setup.mesh.abstract_mesh):  # for Muon and the attention kernels
-        grads, values = mean_gradients(setup, state.params, encoder_params, batch, key)
+        grads, values = mean_gradients(setup, state.params, frozen, batch, key)
         values["grad_norm"] = optax.global_norm(grads)[None]
         finite = jnp.isfinite(values["loss"]).all() & jnp.isfinite(values["grad_norm"]).all()
         values["skipped"] = 1.0 - finite[None]
@@ -113,12 +124,12 @@ def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str,
     )
 
 
-def mean_gradients(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key):
+def mean_gradients(setup: Setup, params, frozen: Frozen, batch: dict[str, jax.Array], key):
     """(mean gradients, {metric: (A,)}) of the A batches of a step."""
 
     def gradients(micro_batch, key):
         (value, parts), grads = jax.value_and_grad(loss, argnums=1, has_aux=True)(
-            setup, params, encoder_params, micro_batch, key
+            setup, params, frozen, micro_batch, key
         )
         return grads, {"loss": value, **parts}
 
@@ -136,7 +147,7 @@ def mean_gradients(setup: Setup, params, encoder_params, batch: dict[str, jax.Ar
     return jax.tree.map(lambda g: g / count, grads), values
 
 
-def loss(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key):
+def loss(setup: Setup, params, frozen: Frozen, batch: dict[str, jax.Array], key):
     """(loss to minimise, its parts) of one batch of arrays (B, S)."""
     cfg, shape = setup.config, setup.shape
     draw_key, dropout_key = jax.random.split(key)
@@ -146,12 +157,19 @@ def loss(setup: Setup, params, encoder_params, batch: dict[str, jax.Array], key)
     def grouped(array):
         return array.reshape(groups, -1, *array.shape[1:])
 
-    draws = objective.draw(draw_key, cfg.objective, (*grouped(ids).shape, shape.latent_dim))
-    x0 = clean_latents(setup, encoder_params, ids, cond, valid, draws.drop_GxN.reshape(-1))
+    sizes, teaching = (*grouped(ids).shape, shape.latent_dim), cfg.distillation
+    if teaching.student_steps is None:
+        draws, losses = objective.draw(draw_key, cfg.objective, sizes), objective.split_loss
+    else:
+        teacher = nnx.merge(graphdef_of(ELF, shape), frozen.teacher)
+        draws = distill.draw(draw_key, cfg.objective, teaching, sizes)
+        losses = distill.Teacher(teacher, teaching).losses
+    x0 = clean_latents(setup, frozen.encoder, ids, cond, valid, draws.drop_GxN.reshape(-1))
     counted = objective.loss_mask(cond, valid, cfg.data.pad_token)
     examples = objective.Batch(*map(grouped, (ids, cond, counted, x0)))
     model = nnx.merge(graphdef_of(ELF, shape), params)
-    return objective.branch_loss(model, examples, draws, cfg.objective, dropout_key if shape.proj_dropout else None)
+    dropout = dropout_key if shape.proj_dropout else None
+    return objective.branch_loss(model, examples, draws, cfg.objective, dropout, losses)
 
 
 def clean_latents(setup: Setup, encoder_params, ids_BxS, cond_BxS, valid_BxS, drop_B):

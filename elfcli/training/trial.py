@@ -20,7 +20,7 @@ from elfcli.training.budget import seconds_per_step, steps_within
 from elfcli.training.inputs import Inputs
 from elfcli.training.length import run_length
 from elfcli.training.loop import optimizer_batches, schedule_and_optimizer
-from elfcli.training.memory import abstract_batch, require_memory, step_bytes
+from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes
 from elfcli.training.recipe import SAVES, SHOWN
 from elfcli.training.step import init_state, make_train_step
 from elfcli.ui.progress import clock, say
@@ -46,7 +46,8 @@ def check_memory(resolved: Resolved, inputs: Inputs) -> None:
         plain = changed(resolved, "encoder", None, **latents)
         config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
         step, init, _, _ = trial_step(config, inputs)
-        return step_bytes(step, jax.eval_shape(init), inputs.encoder.params, abstract_batch(config))
+        state = jax.eval_shape(init)
+        return step_bytes(step, state, inputs.encoder.params, abstract_batch(config), *abstract_teacher(config, state))
 
     shape = elf_shape(resolved.config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     require_memory(resolved.config, shape, needed)

@@ -1,0 +1,123 @@
+"""The rounds of `elf distill`: from the teacher's settings to the runs of its students, one after another.
+
+Every round is an ordinary run whose settings name the teacher (config/schema.py: Distillation); training/step.py takes
+the loss of distillation for it (flow/distill.py). The first student starts from the teacher's weights, each later one
+from the average of the student before it; optimiser, schedule and average start anew.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from elfcli.config.entries import Origin
+from elfcli.config.resolve import Resolved, changed, resolve_run
+from elfcli.config.schema import Config, SamplingSetting
+from elfcli.errors import ElfError
+from elfcli.evaluation.ways import settings_of
+from elfcli.hub.sources import Source
+from elfcli.runs.folder import CONFIG_FILE
+from elfcli.runs.lock import locked
+from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
+from elfcli.training.length import run_length
+from elfcli.training.start import resume_run, start_run
+from elfcli.ui.progress import is_first_process, say
+
+LAYER = "elf distill"
+"""Origin of what is chosen here."""
+MOST_INITIAL = 0.25  # share of a student's average that may be the weights it started from
+
+
+def student_sampling(config: Config, student_steps: int) -> SamplingSetting:
+    """How a student is sampled: as the authors sample theirs, or, with sources, as was best on the demo's task."""
+    values = {"num_sampling_steps": (student_steps,), "time_schedule": config.objective.time_schedule}
+    if config.data.max_input_length:
+        return SamplingSetting(sampling_method="ode", **values)
+    few = student_steps <= 8
+    return SamplingSetting(
+        sampling_method="sde", self_cond_cfg_scales=(2.5 if few else 2.0,), sde_gamma=1.5 if few else 2.0, **values
+    )
+
+
+def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples: int) -> tuple[Rounds, Resolved]:
+    """The rounds, and the settings of the first; those that a user has set stay."""
+    config, asked = resolved.config, resolved.config.distillation
+    training = {"minutes": None, "epochs": 1.0, "steps": asked.round_steps}
+    steps = run_length(changed(resolved, "training", None, **training).config, num_examples).total_steps
+    decay = config.optimization.ema_decay1
+    if decay**steps > MOST_INITIAL:
+        decay = round(1 - 1 / max(steps / 10, 1.0), 6)
+    cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
+    chosen = {
+        "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
+        | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
+        "training": training
+        | {"steps": steps, "resume": None, "eval_freq": 0.0, "save_every_steps": max(steps // 5, 1)},
+        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay},
+        "evaluation": {"sampling_configs_path": None},
+        "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
+    }  # fmt: skip
+    for section, values in chosen.items():
+        free = {name: value for name, value in values.items() if resolved.origins[name].layer != "--set"}
+        resolved = changed(resolved, section, LAYER, **free)
+    return Rounds(where(teacher), asked.rounds, steps), of_round(resolved, folder, asked.rounds[0], None)
+
+
+def where(teacher: Source) -> str:
+    """The teacher, as a run elsewhere can open it: an absolute path, or its Hub name."""
+    local = teacher.folder if teacher.kind in ("run", "exported") else Path(teacher.name).expanduser()
+    return str(local.absolute()) if local and local.exists() and not teacher.from_hub else teacher.name
+
+
+def version(teacher: Source) -> int | None:
+    """The step of a teacher that has several, so that training it further changes nothing."""
+    return teacher.step if teacher.kind in ("run", "reference") else None
+
+
+def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path | None) -> Resolved:
+    """The settings of one round. before: the run whose student it starts from; None: the teacher."""
+    output, init_from = str(round_folder(folder, student_steps)), str(before.absolute()) if before else None
+    resolved = changed(resolved, "training", LAYER, output_dir=output, init_from=init_from)
+    resolved = changed(resolved, "distillation", LAYER, student_steps=student_steps)
+    if resolved.origins["sampling"].layer == "--set":
+        return resolved
+    config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
+    return replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(LAYER)})
+
+
+def train_rounds(
+    folder: Path, todo: Sequence[tuple[int, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming
+) -> Path:
+    """Trains the rounds of `remaining_rounds`, or of `first_round` from the start; returns the folder.
+
+    resuming: sets, fallback and other_data, as `resume_run` takes them; later rounds keep changed settings.
+    """
+    with locked(folder):
+        if start and is_first_process():
+            write_rounds(folder, start[0])
+        rounds = start[0].rounds if start else read_rounds(folder).rounds
+        for student_steps, begun in todo:
+            run = round_folder(folder, student_steps)
+            say(
+                f"\nround {rounds.index(student_steps) + 1} of {len(rounds)}: a student of {student_steps} steps, {run}"
+            )
+            with pointing_to(folder, run):
+                if begun:
+                    resume_run(run, **resuming)
+                elif start and student_steps == rounds[0]:
+                    start_run(start[1], run)
+                else:
+                    before = round_folder(folder, rounds[rounds.index(student_steps) - 1])
+                    settings = resolve_run(before / CONFIG_FILE, resuming.get("sets", ()))
+                    start_run(of_round(settings, folder, student_steps, before), run)
+    return folder
+
+
+@contextmanager
+def pointing_to(folder: Path, run: Path) -> Iterator[None]:
+    """Errors name the whole folder as what to resume, not one round's run."""
+    try:
+        yield
+    except ElfError as error:
+        error.args = (str(error).replace(f"elf resume {run}", f"elf resume {folder}"), *error.args[1:])
+        raise
