@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from elfcli.config.resolve import resolve
-from elfcli.evaluation.generate import Inputs, Program, passes, sample_batch, traced_inputs
+from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs
 from elfcli.evaluation.ways import Setting
 from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape

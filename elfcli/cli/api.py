@@ -65,6 +65,7 @@ class Model:
         cfg: float | None = None,
         sc_cfg: float | None = None,
         time_schedule: str | None = None,
+        time_shift: float | None = None,
         seed: int = 0,
         batch_size: int = 64,
     ) -> list[str]:
@@ -77,7 +78,8 @@ class Model:
           data: data folder whose sources are sampled where there are no inputs.
           steps: network steps. sampler: "ode" or "sde". gamma: noise put back by the SDE.
           cfg: guidance scale of the source, 1 is off. sc_cfg: self-conditioning guidance scale.
-          time_schedule: "logit_normal" or "uniform". What is None comes from the model's sampling preset.
+          time_schedule: "logit_normal", "uniform", "shifted" (by time_shift) or "fitted".
+            What is None comes from the model's sampling preset.
           seed: of the draws; text n depends on the seed and on n, not on the other texts.
           batch_size: texts sampled at once.
 
@@ -93,7 +95,7 @@ class Model:
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
-        values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule)
+        values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift)
         texts = {name: None if value is None else str(value) for name, value in zip(OPTIONS, values, strict=True)}
         setting = chosen_setting(self.config.sampling, one_value_each(texts))
         if inputs is None:

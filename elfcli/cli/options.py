@@ -54,12 +54,15 @@ ReferencesOption = Annotated[Path | None, option("--references", "FILE", REFEREN
 ReferenceKeyOption = Annotated[str | None, option("--reference-key", "KEY", REFERENCE_KEY)]
 
 # How to sample; `elf sweep` takes several values of each, with commas between.
-SamplerOption = Annotated[str | None, option("--sampler", "ode|sde", "Solver.")]
+SamplerOption = Annotated[str | None, option("--sampler", "ode|sde|multistep", "Solver.")]
 StepsOption = Annotated[str | None, option("--steps", "N", "Network steps.")]
 GammaOption = Annotated[str | None, option("--gamma", "G", "Noise put back (SDE).")]
 CfgOption = Annotated[str | None, option("--cfg", "C", "Guidance scale of the condition; 1: off.")]
 ScCfgOption = Annotated[str | None, option("--sc-cfg --w", "W", "Self-conditioning guidance scale.")]
-TimeScheduleOption = Annotated[str | None, option("--time-schedule", "logit_normal|uniform", "Time grid.")]
+TimeScheduleOption = Annotated[
+    str | None, option("--time-schedule", "logit_normal|uniform|shifted|fitted", "Time grid.")
+]
+TimeShiftOption = Annotated[str | None, option("--time-shift", "S", "Of a shifted grid; above 1: earlier steps.")]
 
 COORDINATOR = "Address of process 0; found out on SLURM and TPU slices."
 JOIN_TIMEOUT = "Time in which all have to come; 300."

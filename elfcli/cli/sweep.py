@@ -21,6 +21,7 @@ def sweep(
     cfg: o.CfgOption = None,
     w: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
+    time_shift: o.TimeShiftOption = None,
     configs: Annotated[Path | None, o.option("--configs", "FILE", "A list of sampling settings instead.")] = None,
     metrics: Annotated[
         str | None, o.option("--metrics", "bleu,rouge,ppl", "Scores; the first ranks. The task's by default.")
@@ -56,7 +57,7 @@ def sweep(
     if checkpoint is not None and named is not None:
         raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
     of_seeds = seeds_of(seed, seeds)
-    wanted = option_values(dict(zip(OPTIONS, (sampler, steps, gamma, cfg, w, time_schedule), strict=True)))
+    wanted = option_values(dict(zip(OPTIONS, (sampler, steps, gamma, cfg, w, time_schedule, time_shift), strict=True)))
     if configs is not None:
         if wanted:
             raise InputError("--configs and lists of values (--steps, --cfg, ...) exclude each other")

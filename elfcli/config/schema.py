@@ -167,15 +167,19 @@ class Distillation(Section):
 class SamplingSetting(Section):
     """One entry of a sampling preset, in the form of the reference's files; every combination of its lists is run."""
 
-    sampling_method: Literal["ode", "sde"] = setting("ode", "Solver")
+    sampling_method: Literal["ode", "sde", "multistep"] = setting("ode", "Solver; multistep: the ODE to second order")
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
-    time_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Time grid")
+    time_schedule: Literal["logit_normal", "uniform", "shifted", "fitted"] = setting("logit_normal", "Time grid")
+    time_shift: Positive = setting(1.0, "Of a `shifted` grid: times u/(u + shift (1 - u)) for even u; above 1 more "
+        "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise put back per unit of time (SDE only)")
 
 
 class Evaluation(Section):
+    time_grid: tuple[Probability, ...] = setting((), "Times of a `fitted` grid at even shares of the steps, which `elf "
+        "fit-grid` writes")  # fmt: skip
     sampling_configs_path: str | None = setting(None, "File with a list of sampling settings; replaces `sampling`")
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")

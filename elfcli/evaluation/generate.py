@@ -25,7 +25,7 @@ from elfcli.errors import InputError
 from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
-from elfcli.flow.schedules import time_grid
+from elfcli.flow.schedules import even_grid, time_grid
 from elfcli.hub.encoder import load_encoder
 from elfcli.hub.reference import check_tree
 from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
@@ -93,6 +93,7 @@ class Program:
     """The static arguments of `sample_batch`: each value is compiled for. encode: `Encoder.apply`.
 
     longest: the most steps of a setting that shares the compilation. use_cfg, use_w: as in `sampler.make_predict`.
+    multistep: the solver; else Euler steps.
     """
 
     shape: ElfShape
@@ -102,6 +103,7 @@ class Program:
     longest: int
     use_cfg: bool = False
     use_w: bool = False
+    multistep: bool = False
 
 
 class Inputs(NamedTuple):
@@ -116,7 +118,7 @@ class Inputs(NamedTuple):
     noise_key: jax.Array  # key data, uint32
     grid_key: jax.Array  # key data, uint32
     num_steps: jax.Array  # int32, at most the program's `longest`
-    uniform: jax.Array  # bool: even times instead of logit-normal draws
+    even_M: jax.Array  # times of a grid that draws nothing, as of `even_grid`; NaN: logit-normal draws
     gamma: jax.Array  # 0: the ODE
     guidance: sampler.Guidance
     latent_mean: jax.Array
@@ -158,7 +160,7 @@ def generate(
 
 def program_of(model: Model, setting: Setting, options: Options) -> Program:
     longest = options.longest or setting.num_sampling_steps
-    uses = passes(model.config, setting)
+    uses = ways(model.config, setting)
     return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
 
 
@@ -167,7 +169,7 @@ def parts(model: Model, conditions: Sequence, setting: Setting, options: Options
     config, tokenizer, mesh = model.config, model.tokenizer, make_mesh()
     pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
     batch_size = round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
-    shared = traced_inputs(config, setting, options.seed)
+    shared = traced_inputs(config, setting, options.seed, options.longest)
     for first in range(0, len(conditions), batch_size):
         chosen = conditions[first : first + batch_size]
         # A short last batch is padded, so that it needs no compilation of its own.
@@ -211,14 +213,23 @@ def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
     return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
 
 
-def traced_inputs(config: Config, setting: Setting, seed: int) -> dict[str, Any]:
-    """The fields of `Inputs` that all batches of a setting share, as numpy arrays."""
+def ways(config: Config, setting: Setting) -> tuple[bool, bool, bool]:
+    """(use_cfg, use_w, multistep) of the program."""
+    return (*passes(config, setting), setting.sampling_method == "multistep")
+
+
+def traced_inputs(config: Config, setting: Setting, seed: int, longest: int | None = None) -> dict[str, Any]:
+    """The fields of `Inputs` that all batches of a setting share, as numpy arrays. longest: as in `Options`."""
+    quantiles = config.evaluation.time_grid
+    if setting.time_schedule == "fitted" and len(quantiles) < 2:
+        raise InputError("--time-schedule fitted: no grid was fitted to this model yet: `elf fit-grid CHECKPOINT`")
+    longest = longest or setting.num_sampling_steps
     grid_key, noise_key = jax.random.split(jax.random.key(seed))
     fields = {
         "noise_key": jax.random.key_data(noise_key),
         "grid_key": jax.random.key_data(grid_key),
         "num_steps": jnp.int32(setting.num_sampling_steps),
-        "uniform": jnp.bool_(setting.time_schedule == "uniform"),
+        "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift, quantiles),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
         "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
         "latent_mean": jnp.float32(config.encoder.latent_mean),
@@ -259,12 +270,19 @@ def flow_of(program: Program, inputs: Inputs, condition: sampler.Condition) -> F
     def grid_of(number):
         key = jax.random.fold_in(grid_key, number)
         mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
-        return time_grid(key, inputs.num_steps, inputs.uniform, mean, std, program.longest)
+        return time_grid(key, inputs.num_steps, inputs.even_M, mean, std)
 
     predict = sampler.make_predict(
         model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
     )
     return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
+
+
+def step_of(program: Program, inputs: Inputs, condition: sampler.Condition, flow: Flow) -> Callable:
+    """The step of the program's solver."""
+    if program.multistep:
+        return sampler.multistep(flow.predict, condition, flow.grid_BxM)
+    return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
 def everywhere(program: Program, arrays):
@@ -277,9 +295,10 @@ def sample_batch(program: Program, inputs: Inputs):
     """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
         condition = encoded(program, inputs)
-        model, predict, noise_at, grid_BxM = flow_of(program, inputs, condition)
-        z_BxSxE, _ = sampler.solve(predict, noise_at(-1), condition, grid_BxM, noise_at, inputs.gamma)
-        tokens_BxS = sampler.decode(model, z_BxSxE, inputs.guidance)
+        flow = flow_of(program, inputs, condition)
+        step = step_of(program, inputs, condition, flow)
+        z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
+        tokens_BxS = sampler.decode(flow.model, z_BxSxE, inputs.guidance)
     return everywhere(program, tokens_BxS)
 
 

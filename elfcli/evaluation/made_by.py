@@ -25,7 +25,7 @@ def made_by(model: Model, setting: Setting, seed: int) -> dict:
         "weights": "EMA" if source.ema else "raw",
         "ema_horizon": round(1 / (1 - decay)) if known else None,
         "solver": setting.sampling_method,
-        "grid": setting.time_schedule,
+        "grid": setting.grid,
         "steps": setting.num_sampling_steps,
         "network_calls": network_calls(model.config, setting),
         "gamma": setting.sde_gamma if setting.sampling_method == "sde" else None,

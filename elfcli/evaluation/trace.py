@@ -26,6 +26,7 @@ from elfcli.evaluation.generate import (
     lengths,
     parts,
     program_of,
+    step_of,
     texts_of,
 )
 from elfcli.evaluation.ways import Setting
@@ -74,16 +75,16 @@ def begin(program: Program, inputs: Inputs):
 def advance(program: Program, inputs: Inputs, condition: sampler.Condition, state, steps):
     """(state, tokens read from it (B, S), their probabilities (B, S)) after the steps from `steps[0]` to `steps[1]`."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        model, predict, noise_at, grid_BxM = flow_of(program, inputs, condition)
-        step = sampler.make_step(predict, condition, grid_BxM, noise_at, inputs.gamma)
+        flow = flow_of(program, inputs, condition)
+        step = step_of(program, inputs, condition, flow)
         state = jax.lax.fori_loop(steps[0], steps[1], step, state)
 
         def read(features):
-            logits = model.logits(features)
+            logits = flow.model.logits(features)
             sure = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
             return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), sure], axis=-1)  # ids below 2^24
 
-        features = sampler.decode_features(model, state[0], inputs.guidance)
+        features = sampler.decode_features(flow.model, state.z_BxSxE, inputs.guidance)
         both = over_positions(read, program.shape.vocab_size, features)
         return state, *everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 

@@ -19,6 +19,7 @@ OPTIONS = {
     "cfg": "--cfg",
     "self_cond_cfg_scale": "--sc-cfg",
     "time_schedule": "--time-schedule",
+    "time_shift": "--time-shift",
 }
 """Fields of a Setting, and the option that sets each."""
 OPTION_NAMES = {"self_cond_cfg_scale": "--sc-cfg (or --w)"}
@@ -37,24 +38,32 @@ class Setting:
     self_cond_cfg_scale: float = 1.0
     time_schedule: str = "logit_normal"
     sde_gamma: float = 0.0
+    time_shift: float = 1.0
 
     @property
     def name(self) -> str:
         gamma = f"-gamma{self.sde_gamma:g}" if self.sampling_method == "sde" else ""
         steps = f"{self.sampling_method}{self.num_sampling_steps}"
-        return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_cfg_scale:g}-{self.time_schedule}"
+        return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_cfg_scale:g}-{self.grid}"
+
+    @property
+    def grid(self) -> str:
+        """The time schedule, with what else it depends on."""
+        return self.time_schedule + (f"{self.time_shift:g}" if self.time_schedule == "shifted" else "")
 
     @property
     def options(self) -> str:
         """The same setting as options of `elf sample`."""
-        names = [name for name in OPTIONS if name != "sde_gamma" or self.sampling_method == "sde"]
+        unused = {"sde_gamma"} if self.sampling_method != "sde" else set()
+        unused |= {"time_shift"} if self.time_schedule != "shifted" else set()
+        names = [name for name in OPTIONS if name not in unused]
         return " ".join(f"{OPTIONS[name]} {getattr(self, name)}" for name in names)
 
 
 def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
     """Every combination of every preset."""
     return [
-        Setting(preset.sampling_method, steps, cfg, w, preset.time_schedule, preset.sde_gamma)
+        Setting(preset.sampling_method, steps, cfg, w, preset.time_schedule, preset.sde_gamma, preset.time_shift)
         for preset in presets
         for steps, cfg, w in product(preset.num_sampling_steps, preset.cfgs, preset.self_cond_cfg_scales)
     ]
@@ -121,12 +130,13 @@ def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list])
     found = distinct(
         chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
     )
-    if "sde_gamma" in wanted and all(setting.sampling_method == "ode" for setting in found):
+    if "sde_gamma" in wanted and all(setting.sampling_method != "sde" for setting in found):
         raise InputError("--gamma: only the SDE has one; add --sampler sde")
     return found
 
 
 def distinct(settings: Iterable[Setting]) -> list[Setting]:
-    """The settings without duplicates, those of the ODE without gamma."""
-    found = [replace(s, sde_gamma=0.0) if s.sampling_method == "ode" else s for s in settings]
+    """The settings without duplicates, those of the ODE without gamma, and other grids than shifted without shift."""
+    found = [replace(s, sde_gamma=0.0) if s.sampling_method != "sde" else s for s in settings]
+    found = [replace(s, time_shift=1.0) if s.time_schedule != "shifted" else s for s in found]
     return list({setting.name: setting for setting in found}.values())

@@ -1,6 +1,6 @@
 """Sampling (paper, sampling): solve the flow from noise to latents, then decode the latents into tokens.
 
-`solve` knows no network: it takes a function (z, previous estimate, t) -> (estimate, velocity) and a grid of times.
+The solvers know no network: they take a function (z, previous estimate, t) -> (estimate, velocity) and a grid of times.
 Shapes: B batch, S sequence, E latent width, M times.
 """
 
@@ -31,14 +31,28 @@ class Condition(NamedTuple):
         return jnp.where(self.mask_BxS[..., None], 0.0, x_BxSxE)
 
 
+class State(NamedTuple):
+    """Between two steps. slope: change of the estimate per unit of time over the last step, and t: when it began; the
+    multistep solver alone uses them."""
+
+    z_BxSxE: jax.Array
+    estimate_BxSxE: jax.Array
+    slope_BxSxE: jax.Array
+    t_B: jax.Array
+
+
 def solve(predict, z_BxSxE, condition: Condition, grid_BxM, noise_at, gamma):
-    """(latents (B, S, E) at time 1, last estimate). gamma 0: Euler steps of the ODE; above: the SDE, whose steps first
-    go back in time by adding noise, except the last.
+    """(latents (B, S, E) at time 1, last estimate), by the steps of `euler`."""
+    state = integrate(euler(predict, condition, grid_BxM, noise_at, gamma), z_BxSxE, condition, grid_BxM)
+    return state.z_BxSxE, state.estimate_BxSxE
+
+
+def integrate(step, z_BxSxE, condition: Condition, grid_BxM) -> State:
+    """The state at time 1, by `step(i, state)` for all steps of the grid.
 
     grid: increasing times of each example, from 0; entries after the first 1 are ignored, so that grids of one length
-    share a compilation. noise_at(i): normal noise (B, S, E) of step i, already scaled.
+    share a compilation.
     """
-    step = make_step(predict, condition, grid_BxM, noise_at, gamma)
     return jax.lax.fori_loop(0, steps_of(grid_BxM), step, initial(z_BxSxE, condition))
 
 
@@ -47,24 +61,49 @@ def steps_of(grid_BxM):
     return jnp.max(jnp.argmax(grid_BxM >= 1.0, axis=1))
 
 
-def initial(z_BxSxE, condition: Condition):
-    """The state before the first step; the latents are the first part of every state."""
+def initial(z_BxSxE, condition: Condition) -> State:
     z = condition.keep(z_BxSxE)
-    return z, condition.keep(jnp.zeros_like(z))
+    return State(z, condition.keep(jnp.zeros_like(z)), jnp.zeros_like(z), jnp.zeros(len(z)))
 
 
-def make_step(predict, condition: Condition, grid_BxM, noise_at, gamma):
-    """Step i of `solve` as a function (i, state) -> state, for callers that look at states in between."""
+def euler(predict, condition: Condition, grid_BxM, noise_at, gamma):
+    """The step (i, state) -> state of first order. gamma 0: of the ODE; above: of the SDE, whose steps first go back in
+    time by adding noise, except the last. noise_at(i): normal noise (B, S, E) of step i, already scaled."""
     num_steps = steps_of(grid_BxM)
 
     def step(i, state):
-        z, estimate = state
         t_B, t_next_B = grid_BxM[:, i], grid_BxM[:, i + 1]
         keep_B = jnp.where(i == num_steps - 1, 1.0, jnp.clip(1 - gamma * (t_next_B - t_B), 0.0, 1.0))
         keep, step_B = keep_B[:, None, None], t_next_B - keep_B * t_B
-        noised = condition.keep(keep * z + (1 - keep) * noise_at(i))
-        estimate, v = predict(noised, estimate, keep_B * t_B)
-        return noised + step_B[:, None, None] * v, estimate
+        noised = condition.keep(keep * state.z_BxSxE + (1 - keep) * noise_at(i))
+        estimate, v = predict(noised, state.estimate_BxSxE, keep_B * t_B)
+        return state._replace(z_BxSxE=noised + step_B[:, None, None] * v, estimate_BxSxE=estimate)
+
+    return step
+
+
+def multistep(predict, condition: Condition, grid_BxM):
+    """The step (i, state) -> state of second order of the ODE, with one call of `predict` a step.
+
+    Over a step from t to t' the estimate x is taken to change with the slope between the last two estimates. Then
+    dz/dt = (x(t) - z) / (1 - t) has the solution: Euler's, which is exact for a constant x, plus
+    slope ((t' - t) + (1 - t') log((1 - t') / (1 - t))). A network that is given its last estimate would be given one of
+    time t - h, and its error would be of first order whatever the solver, so it is given x extrapolated to t. The first
+    two steps are Euler's: the first estimate is made without another, so that the slope after it says nothing.
+    """
+
+    def step(i, state):
+        t_B, t_next_B = grid_BxM[:, i], grid_BxM[:, i + 1]
+        passed_B, left_B = t_B - state.t_B, jnp.maximum(1 - t_next_B, 1e-6)
+        given = state.estimate_BxSxE + passed_B[:, None, None] * state.slope_BxSxE
+        x, v = predict(state.z_BxSxE, condition.keep(given), t_B)
+        known_B = (i > 1) & (passed_B > 1e-4)
+        per_time_B = jnp.where(known_B, 1 / jnp.where(known_B, passed_B, 1.0), 0.0)
+        slope = condition.zero(per_time_B[:, None, None] * (x - state.estimate_BxSxE))
+        h_B = t_next_B - t_B
+        more_B = h_B + left_B * jnp.log(left_B / jnp.maximum(1 - t_B, 1e-6))
+        z = state.z_BxSxE + h_B[:, None, None] * v + more_B[:, None, None] * slope
+        return State(z, x, slope, t_B)
 
     return step
 

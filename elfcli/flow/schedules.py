@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def logit_normal(key, shape, mean: float, std: float):
@@ -14,14 +15,30 @@ def draw_times(key, shape, schedule: str, mean: float, std: float):
     return logit_normal(key, shape, mean, std) if schedule == "logit_normal" else jax.random.uniform(key, shape)
 
 
-def time_grid(key, num_steps, uniform, mean: float, std: float, length: int):
-    """Sampling times (length + 1,): 0, then num_steps - 1 sorted logit-normal draws, then ones.
+def time_grid(key, num_steps, even_M, mean: float, std: float):
+    """Sampling times (M,): 0, then num_steps - 1 sorted logit-normal draws, then ones; `even_M` itself, which
+    `even_grid` makes, where it is not NaN.
 
-    uniform: evenly spaced instead. num_steps (at most `length`) and uniform may be traced, so that settings share a
-    compilation; the draws do not depend on `length`.
+    num_steps, at most M - 1, and even_M may be traced, so that settings share a compilation; the draws do not depend
+    on M.
     """
-    i = jnp.arange(length - 1)
+    i = jnp.arange(len(even_M) - 2)
     draws = jax.vmap(lambda i: logit_normal(jax.random.fold_in(key, i), (), mean, std))(i)
-    inner = jnp.sort(jnp.where(i < num_steps - 1, draws, 1.0))
-    inner = jnp.where(uniform, jnp.minimum((i + 1) / num_steps, 1.0), inner)
-    return jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
+    drawn = jnp.concatenate([jnp.zeros(1), jnp.sort(jnp.where(i < num_steps - 1, draws, 1.0)), jnp.ones(1)])
+    return jnp.where(jnp.isnan(even_M), drawn, even_M)
+
+
+def even_grid(schedule: str, num_steps: int, length: int, shift: float = 1.0, quantiles=()):
+    """Times (length + 1,), float32, of schedules that draw nothing: 0, ..., 1, then ones; NaN for `logit_normal`.
+
+    uniform: even shares u of the steps. shifted: u / (u + shift (1 - u)). fitted: `quantiles` are the times at even
+    shares from 0 to 1, and the others lie on straight lines between them.
+    """
+    if schedule == "logit_normal":
+        return np.full(length + 1, np.nan, np.float32)
+    u = np.minimum(np.arange(length + 1) / num_steps, 1.0)
+    if schedule == "shifted":
+        u = u / (u + shift * (1 - u))
+    elif schedule == "fitted":
+        u = np.interp(u, np.linspace(0, 1, len(quantiles)), quantiles)
+    return u.astype(np.float32)

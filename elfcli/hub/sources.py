@@ -28,7 +28,7 @@ from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, 
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import chosen_step
+from elfcli.runs.folder import best_of, chosen_step, is_run, settings_files
 from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.ui.progress import say
 
@@ -79,7 +79,10 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
         return open_local(path, name, ema, step)
     folder, at, part = name.rpartition("@")
     if at and Path(folder).expanduser().is_dir():  # wins over a Hub name with a revision
-        return open_local(named_in(Path(folder).expanduser(), part), name, ema, step)
+        found, own_step = named_in(Path(folder).expanduser(), part)
+        if own_step is not None and step not in (None, own_step):
+            raise InputError(f"{name}: this is step {own_step}, not {step}: leave out --at-step")
+        return open_local(found, name, ema, step if own_step is None else own_step)
     published, at, revision = name.partition("@")
     if published in PUBLISHED:
         name = f"{HUB_ORGANISATION}/{REPOSITORIES.get(published, published)}{at}{revision}"
@@ -90,13 +93,21 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
 
 
-def named_in(folder: Path, name: str) -> Path:
-    """What `FOLDER@NAME` means: a round of a folder of `elf distill`. InputError for anything else."""
-    known = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
-    if name not in known:
-        there = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
-        raise InputError(f"{folder}@{name}: nothing of this name in {folder}{there}")
-    return known[name]
+def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
+    """(run, step or None: the newest) that `FOLDER@NAME` means: `best` of a run or of the last student, or a round of a
+    folder of `elf distill`. InputError for anything else."""
+    rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
+    if name in rounds:
+        return rounds[name], None
+    run = last_student(folder) if rounds else folder
+    best = best_of(run) if is_run(run) else None
+    if name == "best" and best is not None:
+        return run, best["step"]
+    known = [*rounds, *(["best"] if best else [])]
+    there = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
+    if name == "best" and is_run(run):
+        there = ": no evaluation while training has chosen a best checkpoint yet"
+    raise InputError(f"{folder}@{name}: nothing of this name in {folder}{there}")
 
 
 def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
@@ -142,7 +153,7 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
 
 def _with_config(source: Source, folder: Path) -> Source:
     file = folder / CONFIG_FILE
-    config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
+    config = with_own_encoder(resolve(files=settings_files(folder), environ={}).config, folder)
     if student_steps := config.distillation.student_steps:
         source = replace(source, description=f"{source.description}, a student of {student_steps} steps")
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
@@ -215,7 +226,9 @@ def resolved_of(
     evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
     """
     if source.config_file is not None:
-        resolved = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={})
+        resolved = resolve(
+            model=model, files=[*settings_files(source.config_file.parent), *files], sets=sets, environ={}
+        )
         config = with_own_encoder(resolved.config, source.folder)
         if task is not None:
             preset = resolve(task=task, files=files, sets=sets, environ={}).config

@@ -14,7 +14,7 @@ from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import Inputs, Program, passes, sample_batch, traced_inputs
+from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs, ways
 from elfcli.evaluation.ways import Setting
 from elfcli.hub.huggingface import fetch, read_json, t5_shape
 from elfcli.hub.published import VOCABULARY
@@ -107,7 +107,7 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
 
     fields = traced_inputs(config, setting, 0)
     longest = setting.num_sampling_steps
-    program = Program(shape, encoder.apply, config.objective, mesh, longest, *passes(config, setting))
+    program = Program(shape, encoder.apply, config.objective, mesh, longest, *ways(config, setting))
     inputs = Inputs(
         whole(abstract_params(shape)),
         whole(encoder.params),

@@ -5,6 +5,7 @@ data.json          fingerprint and size of the training data (not in runs of 0.1
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
+grid.toml          times of `--time-schedule fitted`, where `elf fit-grid` wrote them; read with config.toml
 best.json          the checkpoint that scored best, which is kept: step, figure and value
 checkpoints/STEP/  Orbax checkpoints, each with a manifest of its files' sizes and hashes
 .lock              locked by the process that trains; names it
@@ -30,6 +31,7 @@ METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 DATA_FILE = "data.json"
 BEST_FILE = "best.json"
+GRID_FILE = "grid.toml"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
@@ -41,6 +43,11 @@ PACKAGES = (
 
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
+
+
+def settings_files(folder: Path) -> list[Path]:
+    """The files that say how a run is sampled: its settings, and its fitted grid where there is one."""
+    return [folder / CONFIG_FILE, *(path for path in [folder / GRID_FILE] if path.is_file())]
 
 
 def steps_of(run: Path) -> list[int]:

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from elfcli.flow.objective import velocity
-from elfcli.flow.sampler import Condition, solve
+from elfcli.flow.sampler import Condition, euler, integrate, multistep, solve
 
 B, S, E = 2, 3, 4
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(B, S, E)), jnp.float32)
@@ -43,6 +44,51 @@ def test_the_error_halves_as_the_steps_double():
         errors.append(np.abs(z - np.e * np.asarray(Z)).max())
     ratios = np.array(errors[:-1]) / np.array(errors[1:])
     assert errors[-1] < 0.02 * np.abs(Z).max() and np.all((ratios > 1.8) & (ratios < 2.2))
+
+
+def towards_a_moving_estimate(step_of, grid):
+    """Latents at time 1 where the network answers with a point that moves, half way from what it is given."""
+
+    def predict(z, given, t_B):
+        x = jnp.broadcast_to(jnp.sin(2 * t_B + 0.3)[:, None, None], z.shape)
+        x = x + 0.5 * (given - x)
+        return x, (x - z) / (1 - t_B)[:, None, None]
+
+    grids = jnp.tile(jnp.asarray(grid, jnp.float32), (B, 1))
+    return np.asarray(integrate(step_of(predict, NOTHING, grids), Z, NOTHING, grids).z_BxSxE)
+
+
+def test_the_multistep_solver_is_of_second_order_and_eulers_of_first():
+    """With an estimate that depends on the last one, and uneven steps. The end of the flow is where x is at time 1."""
+    errors = {}
+    for steps in (16, 32, 64):
+        u = np.linspace(0, 1, steps + 1)
+        grid = u + 0.1 * np.sin(2 * np.pi * u)
+        first = towards_a_moving_estimate(lambda *a: euler(*a, lambda i: jnp.zeros_like(Z), 0.0), grid)
+        second = towards_a_moving_estimate(multistep, grid)
+        errors[steps] = [np.abs(z - np.sin(2.3)).max() for z in (first, second)]
+    for few, more in ((16, 32), (32, 64)):
+        ratio = np.array(errors[few]) / np.array(errors[more])
+        assert 1.7 < ratio[0] < 2.4 and ratio[1] > 3.4, (errors, ratio)
+    assert errors[16][1] < errors[32][0]
+
+
+def test_the_multistep_solver_keeps_the_condition_and_takes_one_or_two_steps_as_eulers():
+    condition = Condition(jnp.zeros((B, S), bool).at[:, 0].set(True), jnp.full((B, S, E), 7.0))
+    goal = jnp.asarray(NOISE[-1])
+
+    def predict(z, given, t_B):
+        np.testing.assert_array_equal(given[:, 0], 7.0)
+        x = condition.keep(goal + t_B[:, None, None] + 0.0 * given)
+        return x, condition.zero((x - z) / (1 - t_B)[:, None, None])
+
+    for grid in ([0, 1.0], [0, 0.4, 1.0]):
+        grids = jnp.tile(jnp.asarray(grid, jnp.float32), (B, 1))
+        with jax.disable_jit():
+            z = integrate(multistep(predict, condition, grids), Z, condition, grids).z_BxSxE
+            plain, _ = solve(predict, Z, condition, grids, lambda i: jnp.zeros_like(Z), 0.0)
+        np.testing.assert_allclose(z, plain, rtol=1e-6)
+        np.testing.assert_array_equal(z[:, 0], 7.0)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5])

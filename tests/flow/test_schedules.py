@@ -1,16 +1,16 @@
 """Grids of times: one per sample, whatever shares the compilation."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from elfcli.flow.schedules import time_grid
+from elfcli.flow.schedules import even_grid, time_grid
 
 
-def grid(number, steps, length, uniform=False):
+def grid(number, steps, length, schedule="logit_normal"):
     key = jax.random.fold_in(jax.random.key(0), number)
-    return np.asarray(jax.jit(time_grid, static_argnums=5)(key, steps, uniform, -1.5, 0.8, length))
+    even = even_grid(schedule, steps, length, 3.0, (0.0, 0.6, 1.0))
+    return np.asarray(jax.jit(time_grid)(key, steps, even, -1.5, 0.8))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 32])
@@ -31,5 +31,8 @@ def test_samples_have_grids_of_their_own_of_the_asked_distribution():
 
 
 def test_even_times():
-    np.testing.assert_allclose(grid(0, 5, 8, uniform=True), [0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1], atol=1e-7)
-    assert jnp.isfinite(grid(0, 1, 1, uniform=True)).all()
+    np.testing.assert_array_equal(grid(0, 5, 8, "uniform"), np.float32([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1]))
+    np.testing.assert_allclose(grid(0, 4, 4, "shifted"), [0, 0.1, 0.25, 0.5, 1], rtol=1e-6)
+    np.testing.assert_allclose(grid(0, 4, 6, "fitted"), [0, 0.3, 0.6, 0.8, 1, 1, 1], rtol=1e-6)
+    for schedule in ("uniform", "shifted", "fitted", "logit_normal"):
+        np.testing.assert_array_equal(grid(0, 1, 1, schedule), [0, 1])

@@ -1,0 +1,81 @@
+"""What few steps cost: how near they come to 512 steps, and the score, against network calls, for solvers and grids.
+
+    python benchmarks/few_steps.py RUN --steps 1 2 4 8 16 32 64 --num-samples 256 --output results/few_steps.jsonl
+
+RUN: a conditional run with references, after `elf fit-grid RUN` if the fitted grid is to be tried, too. All settings
+start from the same noise. `tokens`: share of text tokens that equal those of the 512-step ODE (even grid), which says
+little about the SDE, whose texts differ by their noise; `bleu` with its bootstrap 95% interval; `entropy`: of words,
+mean over texts, nats. Prints a JSON line per setting, the cheapest first.
+"""
+
+import argparse
+import json
+from collections import Counter
+from itertools import product
+from math import log
+from pathlib import Path
+
+import numpy as np
+
+from elfcli.evaluation.bleu import corpus_bleu
+from elfcli.evaluation.evaluate import sources_of
+from elfcli.evaluation.generate import Options, load_model, parts, program_of, sample_batch, texts_of
+from elfcli.evaluation.made_by import network_calls
+from elfcli.evaluation.ways import Setting, settings_of
+
+
+def sampled(model, sources, setting, options):
+    """(tokens (R, S), texts) of all sources."""
+    program, rows, texts = program_of(model, setting, options), [], []
+    for part in parts(model, sources.conditions, setting, options):
+        tokens = np.asarray(sample_batch(program, part.inputs))
+        texts += texts_of(model, tokens, part)
+        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: part.wanted])
+    return np.concatenate(rows), texts
+
+
+def word_entropy(texts) -> float:
+    values = []
+    for words in map(str.split, texts):
+        counts = np.array(list(Counter(words).values())) / max(len(words), 1)
+        values.append(-sum(p * log(p) for p in counts))
+    return float(np.mean(values))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
+    parser.add_argument("--num-samples", type=int, default=256)
+    parser.add_argument("--reference-steps", type=int, default=512)
+    parser.add_argument("--output", type=Path)
+    o = parser.parse_args()
+    model = load_model(o.run)
+    sources, preset = sources_of(model, None, o.num_samples), settings_of(model.config.sampling)[0]
+    references = [row["reference"] for row in sources.rows]
+    guided = {"cfg": preset.cfg, "self_cond_cfg_scale": preset.self_cond_cfg_scale}
+    options = Options(batch_size=o.num_samples, longest=max(o.steps))
+    exact = Setting("ode", o.reference_steps, time_schedule="uniform", **guided)
+    target, _ = sampled(model, sources, exact, Options(batch_size=o.num_samples))
+    text = target >= 0
+    grids = ["uniform", "logit_normal", *(["fitted"] if model.config.evaluation.time_grid else [])]
+    ways = [*product(("ode", "multistep", "sde"), grids)]
+    rows = []
+    for steps, (solver, grid) in product(o.steps, ways):
+        if solver == "multistep" and grid == "logit_normal":
+            continue
+        setting = Setting(solver, steps, time_schedule=grid, sde_gamma=1.5 if solver == "sde" else 0.0, **guided)
+        tokens, texts = sampled(model, sources, setting, options)
+        found = corpus_bleu(texts, references)
+        rows.append({"solver": solver, "grid": grid, "steps": steps, "calls": network_calls(model.config, setting),
+                     "tokens": round(float((tokens == target)[text].mean()), 4), "bleu": round(found.bleu, 2),
+                     "interval": [round(end, 2) for end in found.interval],
+                     "entropy": round(word_entropy(texts), 3)})  # fmt: skip
+        print(json.dumps(rows[-1]), flush=True)
+    if o.output:
+        o.output.parent.mkdir(parents=True, exist_ok=True)
+        o.output.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+    main()
