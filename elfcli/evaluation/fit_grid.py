@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elfcli.evaluation.evaluate import sources_of
 from elfcli.evaluation.generate import Inputs, Model, Options, Program, encoded, everywhere, flow_of, parts, program_of
+from elfcli.evaluation.online import first_sources
 from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
 
@@ -23,7 +23,7 @@ def fitted_grid(model: Model, setting: Setting, options: Options, num_texts: int
     """Times at the even shares 0, 1/32, ..., 1 of the steps. setting: its guidance is used, its steps are not."""
     even = Setting("ode", STEPS, setting.cfg, setting.self_cond_cfg_scale, "uniform")
     program, changes = program_of(model, even, options), []
-    for part in parts(model, sources_of(model, None, num_texts).conditions, even, options):
+    for part in parts(model, first_sources(model, num_texts).conditions, even, options):
         changes.append(np.asarray(squared_changes(program, part.inputs))[: part.wanted])
     return quantiles(np.sqrt(np.concatenate(changes).mean(axis=0)))
 

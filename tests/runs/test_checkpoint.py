@@ -14,6 +14,7 @@ import pytest
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.errors import ElfError, InputError
+from elfcli.hub.sources import open_source
 from elfcli.runs import checkpoint, seal
 from elfcli.runs import folder as run
 from elfcli.runs.checkpoint import load_weights
@@ -197,11 +198,17 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
     assert run.steps_of(copy) == [5, 7] and run.best_of(copy)["step"] == 5
     assert f"best val_loss 0.4 at step 5: {copy}@best" in capsys.readouterr().err
     best = load_weights(copy, step=5)
+    assert open_source(f"{copy}@best").step == 5
+    for name, at_step, message in (("best", 7, "this is step 5, not 7"), ("bset", None, "did you mean 'best'")):
+        with pytest.raises(InputError, match=message):
+            open_source(f"{copy}@{name}", step=at_step)
     resume_run(copy, sets=["steps=9"])
     assert run.steps_of(copy) == [5, 9]
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), best[0], load_weights(copy, step=5)[0]))
     shutil.rmtree(copy / "checkpoints" / "5")
     assert run.best_of(copy) is None
+    with pytest.raises(InputError, match="no evaluation while training has chosen a best checkpoint yet"):
+        open_source(f"{copy}@best")
 
 
 def test_a_second_process_is_told_who_holds_the_run(copy):
