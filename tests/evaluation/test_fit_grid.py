@@ -32,6 +32,6 @@ def test_the_command_sampling_and_the_export(elf, tmp_path):
     assert code == 0 and "multistep3-cfg2-w1-fitted" in err, err
     code, _, err = elf("fit-grid", run)
     assert code == 2 and "grid.toml" in err and "--overwrite" in err
-    assert elf("export", "--checkpoint", run, "--output", tmp_path / "out")[0] == 0
+    assert elf("export", run, tmp_path / "out")[0] == 0
     exported = resolve(files=[tmp_path / "out" / "config.toml"], environ={}).config
     assert exported.evaluation.time_grid == times
