@@ -57,19 +57,8 @@ def test_the_check_sees_what_is_wrong():
 def test_the_site_builds_without_a_warning(tmp_path):
     """With the pages made from the code: every command and every setting."""
     pytest.importorskip("mkdocs")
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "-q",
-        "-f",
-        str(ROOT / "mkdocs.yml"),
-        "-d",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=None)
+    words = ("mkdocs", "build", "--strict", "-q", "-d", str(tmp_path))
+    done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     commands = (tmp_path / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
     settings = (tmp_path / "reference" / "settings" / "index.html").read_text(encoding="utf-8")
