@@ -63,12 +63,8 @@ def train(
         state, start = starting_state(config, (shape, tx, mesh), restore, *teacher)
         if is_first_process():
             record_start(folder, start, inputs.tokenizer, to_toml(resolved) if new_settings else None)
-        say(
-            f"{num_params(state.params) / 1e6:.2f}M parameters, {len(inputs.examples)} examples, "
-            f"step {start} of {length.total_steps}, {jax.device_count()} {jax.default_backend()} device(s)"
-        )
+        tell_start(state, len(inputs.examples), start, length.total_steps)
         if start >= length.total_steps:
-            say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
             return state
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
         encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
@@ -106,10 +102,23 @@ def train(
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
         checkpoint.finish(manager)
         mirror.finish(manager)
-        best = best_of(folder)
-        if best and best["step"] != log.done:
-            say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
+        tell_best(folder, log.done)
     return state
+
+
+def tell_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
+    say(
+        f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples, "
+        f"step {start} of {total}, {jax.device_count()} {jax.default_backend()} device(s)"
+    )
+    if start >= total:
+        say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
+
+
+def tell_best(folder: Path, done: int) -> None:
+    best = best_of(folder)
+    if best and best["step"] != done:
+        say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
 
 
 def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):

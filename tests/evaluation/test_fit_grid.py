@@ -29,7 +29,7 @@ def test_the_command_sampling_and_the_export(elf, tmp_path):
     times = resolve(files=[run / "grid.toml"], environ={}).config.evaluation.time_grid
     assert len(times) == QUANTILES and times[0] == 0 and times[-1] == 1 and all(np.diff(times) > 0)
     code, _, err = elf(*wanted, "--sampler", "multistep", "-n", "2")
-    assert code == 0 and "multistep3-cfg2-w1-fitted" in err, err
+    assert code == 0 and "multistep3-cfg1-w1-fitted" in err, err
     code, _, err = elf("fit-grid", run)
     assert code == 2 and "grid.toml" in err and "--overwrite" in err
     assert elf("export", run, tmp_path / "out")[0] == 0
