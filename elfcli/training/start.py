@@ -30,6 +30,7 @@ from elfcli.runs.folder import (
 )  # fmt: skip
 from elfcli.runs.lock import locked
 from elfcli.training import recipe
+from elfcli.training.debug import debug_step
 from elfcli.training.defaults import with_source_length
 from elfcli.training.inputs import Inputs, measured_latents, open_examples, open_inputs, tokenizer_of
 from elfcli.training.length import run_length
@@ -59,17 +60,9 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
     prepare()
     if is_first_process():  # the others may look after it has created the folder
         check_new(folder)
-    with first_goes_ahead():
-        examples = open_examples(resolved.config)
-    resolved, own = with_recipe(resolved, examples, jax.process_count() == 1), recipe.applies(resolved)
-    if own:
-        recipe.tell_data(resolved, examples)
-    inputs = open_alike(resolved.config, examples)
-    by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
-                     (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
-    everyone(partial(check_memory, resolved, inputs))
-    resolved = with_measurements(resolved, inputs)
-    training = resolved.config.training
+    own = recipe.applies(resolved)
+    resolved, inputs = prepared(resolved)
+    examples, training = inputs.examples, resolved.config.training
     steps = None
     if training.minutes is not None and training.steps is None:
         steps = by_first(partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began))
@@ -85,6 +78,27 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
         with memory_errors(resolved.config, folder):
             train(resolved, inputs, folder, stop_at=stop_at)
     return folder
+
+
+def prepared(resolved: Resolved) -> tuple[Resolved, Inputs]:
+    """The settings with what data, machine and latents decide, and the inputs, checked before anything is written."""
+    with first_goes_ahead():
+        examples = open_examples(resolved.config)
+    own = recipe.applies(resolved)
+    resolved = with_recipe(resolved, examples, jax.process_count() == 1)
+    if own:
+        recipe.tell_data(resolved, examples)
+    inputs = open_alike(resolved.config, examples)
+    by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
+                     (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
+    everyone(partial(check_memory, resolved, inputs))
+    return with_measurements(resolved, inputs), inputs
+
+
+def try_step(resolved: Resolved) -> list[str]:
+    """Lines about one step that is not compiled (`elf train --debug-step`); nothing is written."""
+    prepare()
+    return debug_step(*prepared(resolved))
 
 
 def with_recipe(resolved: Resolved, examples: Examples, trains_encoder: bool) -> Resolved:
