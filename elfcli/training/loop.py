@@ -96,7 +96,8 @@ def train(
                 mirror.look(manager)
                 figures, text = evaluated(sampled, slice_, state.ema, log.done, length)
                 log.evaluation(figures)
-                update(done, held_out=figures, sample=text)
+                if figures or text:
+                    update(done, held_out=figures, sample=text)
                 if asked not in (None, TIME) and not last:
                     checkpoint.finish(manager)
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
