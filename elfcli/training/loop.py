@@ -61,10 +61,7 @@ def train(
         state, start = starting_state(config, shape, tx, mesh, partial(checkpoint.restore_newest, manager, fallback))
         if is_first_process():
             record_start(folder, start, inputs.tokenizer, to_toml(resolved) if new_settings else None)
-        say(
-            f"{num_params(state.params) / 1e6:.2f}M parameters, {len(inputs.examples)} examples, "
-            f"step {start} of {length.total_steps}, {jax.device_count()} {jax.default_backend()} device(s)"
-        )
+        say(opening(state, len(inputs.examples), start, length))
         if start >= length.total_steps:
             say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
             return state
@@ -104,6 +101,13 @@ def train(
         checkpoint.finish(manager)
         mirror.finish(manager)
     return state
+
+
+def opening(state: TrainState, num_examples: int, start: int, length: RunLength) -> str:
+    """The line with which training starts."""
+    devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    size = f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples"
+    return f"{size}, step {start} of {length.total_steps}, {devices}"
 
 
 def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
