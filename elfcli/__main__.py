@@ -16,6 +16,12 @@ HELP = {"-h", "--help"}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    if arguments is None and "_ELF_COMPLETE" in os.environ:  # the shell asks what a word can become
+        import typer
+
+        from elfcli.cli.app import app
+
+        typer.main.get_command(app)(prog_name="elf")
     given = list(sys.argv[1:] if arguments is None else arguments)
     rest, debug = _without_debug(given)
     debug = debug or os.environ.get("ELF_DEBUG", "0").lower() not in ("", "0", "false")

@@ -188,9 +188,11 @@ def resume(run: Place, *, fallback: bool = False, other_data: bool = False, sets
       other_data: go on though the data is not what the run was trained on so far.
       sets: settings to change, such as {"steps": 2000}.
     """
-    from elfcli.training.start import resume_run
+    from elfcli.cli.resume import resume as command
 
-    return resume_run(Path(run), settings(None, None, sets)["sets"], fallback=fallback, other_data=other_data)
+    given = settings(None, None, sets)["sets"]
+    undecorated(command)(run=Path(run), fallback=fallback, other_data=other_data, sets=given)
+    return Path(run)
 
 
 @quietly

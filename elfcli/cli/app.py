@@ -35,7 +35,6 @@ app = typer.Typer(
     cls=Grouped,
     help="Train, sample and score continuous diffusion language models (Embedded Language Flows).",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # with Rich's panels `elf --help` takes three times as long
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

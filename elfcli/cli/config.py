@@ -1,4 +1,4 @@
-"""`elf config show` and `elf config check`."""
+"""`elf config show`, `elf config check` and `elf config copy`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from elfcli.cli import options as o
 
-app = typer.Typer(cls=o.Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show or check settings.")
+app = typer.Typer(cls=o.Grouped, no_args_is_help=True, rich_markup_mode=None, help="Show, check or copy settings.")
 
 
 class Format(StrEnum):
@@ -85,6 +85,27 @@ def check(
             typer.echo(f"{path}: ok")
     if problems:
         raise ConfigError(problems)
+
+
+@app.command()
+def copy(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="Task preset, e.g. de-en.", autocompletion=o.tasks)],
+    output: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write.")],
+    model: o.ModelOption = None,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the file that is there.")] = False,
+) -> None:
+    """Write a task's recipe as a file to edit, each setting with what it means; `elf train --config FILE` takes it."""
+    from elfcli.config.render import to_edit
+    from elfcli.config.resolve import resolve
+    from elfcli.errors import InputError
+    from elfcli.outputs import write_output
+
+    if output.suffix.lower() != ".toml":
+        raise InputError(f"{output}: settings are written as TOML: give FILE.toml")
+    text = to_edit(resolve(task=task, model=model, environ={}), f"The recipe of task {task}, to be edited: "
+                   f"elf train --config {output}")  # fmt: skip
+    write_output(output, text, overwrite, "FILE")
+    typer.echo(f"{output}: edit it, then `elf train --config {output}`")
 
 
 def _num_devices() -> int:

@@ -18,8 +18,42 @@ def option(names: str, metavar: str, text: str, **more: Any) -> Any:
     return typer.Option(*names.split(), metavar=metavar or None, help=text, **more)
 
 
-TaskOption = Annotated[str | None, option("--task", "TASK", "Task preset, e.g. toy-de-en.", **SETTINGS)]
-ModelOption = Annotated[str | None, option("--model", "MODEL", "Model preset, e.g. ELF-B.", **SETTINGS)]
+def tasks(incomplete: str) -> list[str]:
+    """Completion of task presets."""
+    from elfcli.config.presets import task_names
+
+    return [name for name in task_names() if name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[str]:
+    """Completion of model presets."""
+    from elfcli.config.presets import model_names
+
+    return [name for name in model_names() if name.startswith(incomplete)]
+
+
+def runs(incomplete: str) -> list[str]:
+    """Completion of runs here and in runs/, and of folders on the way to others."""
+    here = [path.as_posix() for pattern in ("*/config.toml", "runs/*/config.toml") for path in Path(".").glob(pattern)]
+    found = [str(Path(path).parent) for path in here]
+    start, _, name = incomplete.rpartition("/")
+    inside = Path(start or ("/" if incomplete.startswith("/") else ".")).expanduser()
+    for path in sorted(inside.glob(f"{name}*/")) if incomplete else ():
+        shown = f"{start}/{path.name}" if "/" in incomplete else path.name
+        found.append(shown if (path / "config.toml").is_file() else f"{shown}/")
+    return sorted({path for path in found if path.startswith(incomplete)})
+
+
+def checkpoints(incomplete: str) -> list[str]:
+    """Completion of runs and of published models."""
+    from elfcli.hub.names import PUBLISHED
+
+    return [*runs(incomplete), *(name for name in PUBLISHED if name.startswith(incomplete))]
+
+
+TASK, MODEL = SETTINGS | {"autocompletion": tasks}, SETTINGS | {"autocompletion": models}
+TaskOption = Annotated[str | None, option("--task", "TASK", "Task preset, e.g. toy-de-en.", **TASK)]
+ModelOption = Annotated[str | None, option("--model", "MODEL", "Model preset, e.g. ELF-B.", **MODEL)]
 ConfigOption = Annotated[
     list[Path] | None,
     option("--config -c", "FILE", "Settings file (TOML or YAML); may be given again, later ones win.", **SETTINGS),
@@ -34,7 +68,7 @@ CHECKPOINTS = (
     "Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the newest run "
     "here, else what is published."
 )
-CheckpointOption = Annotated[str | None, option("--checkpoint", "RUN", CHECKPOINTS)]
+CheckpointOption = Annotated[str | None, option("--checkpoint", "RUN", CHECKPOINTS, autocompletion=checkpoints)]
 RawOption = Annotated[bool, option("--raw-weights", "", "The weights themselves, not their EMA.")]
 StepOption = Annotated[int | None, option("--at-step", "N", "Checkpoint; by default the newest.")]
 DataOption = Annotated[str | None, option("--data", "DIR", "Evaluation data; by default the run's own.")]

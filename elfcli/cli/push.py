@@ -8,7 +8,9 @@ from elfcli.cli import options as o
 
 
 def push_to_hub(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or a folder of `elf export`.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run folder, or a folder of `elf export`.", autocompletion=o.runs)
+    ],
     repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; made where it does not exist.")],
     private: Annotated[bool, o.option("--private", "", "Make the repository private.")] = False,
     revision: Annotated[str | None, o.option("--revision", "NAME", "Branch; made where missing.")] = None,

@@ -9,7 +9,9 @@ from elfcli.cli import options as o
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs, or folders of runs.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs, or folders of runs.", autocompletion=o.runs)
+    ],
     output: Annotated[Path, o.option("--output -o", "F.html", "Page to write.")] = Path("report.html"),
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the page that is there.")] = False,
 ) -> None:

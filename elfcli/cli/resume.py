@@ -10,7 +10,12 @@ from elfcli.cli import options as o
 
 @o.several_processes
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of `elf train`, or folder of `elf distill`.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="Run folder of `elf train`, or folder of `elf distill`.", autocompletion=o.runs
+        ),
+    ],
     fallback: Annotated[
         bool, o.option("--fallback", "", "If the newest checkpoint is damaged, go on from the newest intact one.")
     ] = False,

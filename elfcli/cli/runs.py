@@ -11,7 +11,7 @@ PLACES = "Runs, or folders of runs; by default the working folder and its runs/.
 
 
 def runs(
-    places: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help=PLACES)] = None,
+    places: Annotated[list[Path] | None, typer.Argument(metavar="RUN...", help=PLACES, autocompletion=o.runs)] = None,
     as_json: Annotated[bool, o.option("--json", "", "The same as JSON.")] = False,
 ) -> None:
     """List runs: steps, losses, speed, age of the last line, the loss as a curve, and which settings differ."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.files import FileError, SettingsFile, read_settings_file
+from elfcli.config.presets import preset_name
 from elfcli.config.reference import is_flat
 from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
@@ -32,7 +33,10 @@ class Origin:
         return self.file if self.line is None else f"{self.file}:{self.line}"
 
     def __str__(self) -> str:
-        return self.layer if self.file is None else f"{self.layer} {self.place()}"
+        if self.file is None:
+            return self.layer
+        name = preset_name(Path(self.file)) if self.layer.endswith("preset") else None
+        return f"{self.layer} {self.place()}" if name is None else f"{self.layer} {name}:{self.line}"
 
 
 @dataclass(frozen=True)

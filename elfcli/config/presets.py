@@ -34,6 +34,15 @@ def pair_path(task: str, model: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def preset_name(path: Path) -> str | None:
+    """What a preset's file is called wherever it is installed, e.g. `toy-de-en` or `sampling/cond`; None for others."""
+    try:
+        inside = path.resolve().relative_to(presets_dir().resolve()).with_suffix("").as_posix()
+    except ValueError:
+        return None
+    return inside.removeprefix("tasks/").removeprefix("models/")
+
+
 def _names(kind: str) -> list[str]:
     """Names of the presets in the folder `kind`, sorted."""
     return sorted(path.stem for path in (presets_dir() / kind).glob("*.toml"))

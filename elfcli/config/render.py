@@ -26,6 +26,25 @@ def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
     return "\n".join(lines) + "\n"
 
 
+def to_edit(resolved: Resolved, heading: str) -> str:
+    """TOML of what the task's preset sets, each setting with what it means, as a file to edit and train with."""
+    lines = [f"# {heading}", *(f"{name} = {literal(getattr(part, name))}" for part, name in
+             ((resolved.config.data, "task"), (resolved.config.network, "model")))]  # fmt: skip
+    for section in SECTIONS:
+        part = getattr(resolved.config, section)
+        for name, field in type(part).model_fields.items():
+            value = getattr(part, name)
+            if resolved.origins[name].layer != "task preset" or name in ("model", "task", "sampling_configs_path"):
+                continue
+            if f"[{section}]" not in lines:
+                lines += ["", f"[{section}]"]
+            if value is not None:
+                lines += [f"# {field.description}", f"{name} = {literal(value)}"]
+    for item in resolved.config.sampling:
+        lines += ["", "[[sampling]]", *(f"{name} = {literal(value)}" for name, value in item)]
+    return "\n".join(lines) + "\n"
+
+
 def to_yaml(resolved: Resolved | Config, origins: bool = True) -> str:
     """The same as YAML; unset values are `null`."""
     config, came_from = _split(resolved, origins)

@@ -94,7 +94,8 @@ def train(
                 mirror.look(manager)
                 figures, text = evaluated(sampled, slice_, state.ema, log.done, length)
                 log.evaluation(figures)
-                update(done, held_out=figures, sample=text)
+                if figures or text:
+                    update(done, held_out=figures, sample=text)
                 if figures:
                     checkpoint.keep_best(manager, state, figure_of(config, figures))
                 if asked not in (None, TIME) and not last:

@@ -84,8 +84,16 @@ def running(
 ) -> Iterator[Callable[..., None]]:
     """Yields `update(done, detail, **news)`, as of `Run`; afterwards the last view stays, and how long it took."""
     if not (on_terminal() and is_first_process()):
+        last = start
         with progress(what, total, start) as plain:
-            yield lambda done, detail="", **news: plain(done, detail)
+
+            def update(done: int, detail: str = "", **news: Any) -> None:
+                nonlocal last
+                if done > last or detail:  # news alone is no line
+                    plain(done, detail)
+                last = done
+
+            yield update
         return
     run = Run(what, total, start, epoch_steps, history)
     try:

@@ -1,5 +1,7 @@
 """The denoising trace: it changes no sample, and its page shows what was recorded, in a browser too."""
 
+import importlib.util
+import io
 import json
 import re
 import shutil
@@ -54,7 +56,7 @@ def test_a_trace_changes_no_sample(model, setting):
         assert text == trace.row["generated"].strip() and all(0 <= sure <= 100 for row in trace.rows for _, sure in row)
 
 
-def hostile_page() -> str:
+def hostile_data() -> dict:
     rows = [[["x", 10]], [[HOSTILE, 90], [" two", 40]], [[HOSTILE, 99], [" three", 80]]]
     traces = [
         Trace({"id": 0, "input": HOSTILE, "generated": "g"}, [0.0, 0.5, 1.0], [[tuple(t) for t in row] for row in rows])
@@ -63,7 +65,11 @@ def hostile_page() -> str:
     class Named:
         name, step = HOSTILE, 7
 
-    return page("trace.html", page_data(Named, Setting(), traces))
+    return page_data(Named, Setting(), traces)
+
+
+def hostile_page() -> str:
+    return page("trace.html", hostile_data())
 
 
 def test_the_page_is_one_file_that_no_text_can_break():
@@ -103,6 +109,17 @@ def test_the_command_writes_the_page_and_refuses_other_endings(elf, tmp_path):
 
 
 def test_a_moving_picture_needs_the_extra(elf, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, _, err = elf("sample", "--checkpoint", tiny_run(), "--trace", tmp_path / "t.gif")
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "PIL" else find(name, *more))
+    code, _, err = elf("sample", "--checkpoint", "never opened", "--trace", tmp_path / "t.gif")
     assert code == 2 and "pip install 'elfcli[plots]'" in err
+
+
+def test_a_moving_picture_is_small_and_moves():
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("matplotlib")
+    from elfcli.ui.gif import FRAMES, gif
+
+    content = gif(hostile_data())
+    with image.open(io.BytesIO(content)) as picture:
+        assert picture.n_frames == FRAMES and picture.size[0] == 760 and len(content) < 1_000_000

@@ -88,6 +88,8 @@ def test_the_progress_line_names_its_times(terminal):
 def test_elsewhere_there_are_plain_lines(capsys):
     with live.running("train", 3, 0, 2.0, []) as update:
         update(1, "loss 1", row=ROWS[-1])
-        update(3, "loss 0.5", held_out={"val_denoise_loss": 0.4})
+        update(3, "loss 0.5", row=ROWS[-1])
+        update(3, saved=3)
+        update(3, held_out={"val_denoise_loss": 0.4}, sample="text")
     err = capsys.readouterr().err
     assert err == "train 3/3, 0:00 left  loss 0.5\n"
