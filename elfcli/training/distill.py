@@ -16,16 +16,30 @@ from elfcli.config.schema import Config, SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation.ways import settings_of
 from elfcli.hub.sources import Source
+from elfcli.parallel.agree import first_goes_ahead
 from elfcli.runs.folder import CONFIG_FILE
 from elfcli.runs.lock import locked
 from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
+from elfcli.training.defaults import with_data
+from elfcli.training.inputs import open_examples
 from elfcli.training.length import run_length
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
 
 LAYER = "elf distill"
 """Origin of what is chosen here."""
+GIVEN = ("--set", "command line")
+"""Origins of what the user has set."""
 MOST_INITIAL = 0.25  # share of a student's average that may be the weights it started from
+
+
+def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
+    """Trains all rounds in a new folder; returns it. resolved: the teacher's settings, with what a user has set."""
+    with first_goes_ahead():
+        resolved = with_data(resolved)
+        examples = open_examples(resolved.config)
+    start = first_round(resolved, teacher, folder, len(examples))
+    return train_rounds(folder, [(student_steps, False) for student_steps in start[0].rounds], start)
 
 
 def student_sampling(config: Config, student_steps: int) -> SamplingSetting:
@@ -58,7 +72,7 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
     for section, values in chosen.items():
-        free = {name: value for name, value in values.items() if resolved.origins[name].layer != "--set"}
+        free = {name: value for name, value in values.items() if resolved.origins[name].layer not in GIVEN}
         resolved = changed(resolved, section, LAYER, **free)
     return Rounds(where(teacher), asked.rounds, steps), of_round(resolved, folder, asked.rounds[0], None)
 
@@ -79,7 +93,7 @@ def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path 
     output, init_from = str(round_folder(folder, student_steps)), str(before.absolute()) if before else None
     resolved = changed(resolved, "training", LAYER, output_dir=output, init_from=init_from)
     resolved = changed(resolved, "distillation", LAYER, student_steps=student_steps)
-    if resolved.origins["sampling"].layer == "--set":
+    if resolved.origins["sampling"].layer in GIVEN:
         return resolved
     config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
     return replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(LAYER)})
