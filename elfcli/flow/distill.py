@@ -91,7 +91,7 @@ class Teacher:
         """Mean losses (distill, decode) of one shared pass; of each group the first examples, those not taught, decode.
 
         Distilling: the squared error of the estimate, mean over the numbers of a latent, then over an example's tokens.
-        Decoding examples see zeros beside their noisy latents, as in ordinary training and in sampling, or the condition.
+        Decoding examples see zeros beside their noisy latents, as in ordinary training and sampling, or the condition.
         """
         k = batch.ids_GxNxS.shape[1] - taught.z_GxMxSxE.shape[1]
         dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))

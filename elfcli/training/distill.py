@@ -6,7 +6,7 @@ from the average of the student before it; optimiser, schedule and average start
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,9 +106,15 @@ def train_rounds(
 
     resuming: sets, fallback and other_data, as `resume_run` takes them; later rounds keep changed settings.
     """
-    with locked(folder):
-        if start and is_first_process():
-            write_rounds(folder, start[0])
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(locked(folder))
+            if start and is_first_process():
+                write_rounds(folder, start[0])
+
+        if not start:
+            enter()
         rounds = start[0].rounds if start else read_rounds(folder).rounds
         for student_steps, begun in todo:
             run = round_folder(folder, student_steps)
@@ -119,7 +125,7 @@ def train_rounds(
                 if begun:
                     resume_run(run, **resuming)
                 elif start and student_steps == rounds[0]:
-                    start_run(start[1], run)
+                    start_run(start[1], run, before=enter)
                 else:
                     before = round_folder(folder, rounds[rounds.index(student_steps) - 1])
                     settings = resolve_run(before / CONFIG_FILE, resuming.get("sets", ()))
