@@ -8,7 +8,7 @@ import typer
 from elfcli.cli import options as o
 
 SENTENCES = 250
-ROUNDS, ROUND_STEPS = "8,4", 60
+ROUNDS, ROUND_STEPS = "2,1", 40
 
 
 def demo(
@@ -62,8 +62,8 @@ def demo(
     from elfcli.evaluation.bleu import corpus_bleu, exact_match
     from elfcli.outputs import write_result
 
-    pair = [row["generated"] for row in samples], [row["reference"] for row in samples]
-    bleu, exact, seconds = corpus_bleu(*pair).bleu, exact_match(*pair), time.monotonic() - start
+    pair, seconds = pair_of(samples), time.monotonic() - start
+    bleu, exact = corpus_bleu(*pair).bleu, exact_match(*pair)
     result = {"bleu": bleu, "exact_match": exact, "sentences": len(samples), "seconds": seconds, "seed": seed}
     write_result(output / "demo.json", result)
     show(samples, 3)
@@ -76,10 +76,9 @@ def demo(
         command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
         stage(6, "distil it: students of fewer and fewer steps", command)
         distil(run, students)
-        stage(
-            7, "translate the same sentences by teacher and students", f"elf sample --checkpoint {students} --steps N"
-        )
-        typer.echo("\n".join([*compare(run, students, data, seed), f"{clock(time.monotonic() - start)} in all."]))
+        stage(7, "translate the same sentences", f"elf sample --checkpoint {students} --steps N")
+        compare(run, students, data, seed)
+        say(f"{clock(time.monotonic() - start)} in all")
 
 
 def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None) -> list[dict]:
@@ -100,6 +99,10 @@ def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None)
         return sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
 
 
+def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
+    return [row["generated"] for row in rows], [row["reference"] for row in rows]
+
+
 def distil(run: Path, students: Path) -> None:
     from elfcli.hub.sources import open_source, resolved_of
     from elfcli.training.distill import start_rounds
@@ -108,8 +111,8 @@ def distil(run: Path, students: Path) -> None:
     start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
 
 
-def compare(run: Path, students: Path, data: Path, seed: int) -> list[str]:
-    """A table of the scores of teacher and students, as lines; also written to students/demo.json."""
+def compare(run: Path, students: Path, data: Path, seed: int) -> None:
+    """Prints the scores of teacher and students, and writes them to students/demo.json."""
     from elfcli.evaluation.bleu import corpus_bleu
     from elfcli.evaluation.bootstrap import interval
     from elfcli.outputs import write_result
@@ -120,14 +123,14 @@ def compare(run: Path, students: Path, data: Path, seed: int) -> list[str]:
     models += [("student", students / f"round-{steps}", steps) for steps in few]
     for name, folder, steps in models:
         rows = held_out_samples(folder, data, seed, steps)
-        score = corpus_bleu([row["generated"] for row in rows], [row["reference"] for row in rows])
+        score = corpus_bleu(*pair_of(rows))
         found.append({"model": name, "steps": steps, "bleu": score.bleu, "interval": interval(score.resampled)})
     write_result(students / "demo.json", found)
     lines = [["", "steps", "BLEU", "95% interval"]]
     for row in found:
         low, high = row["interval"] or (0.0, 0.0)
         lines.append([row["model"], str(row["steps"]), f"{row['bleu']:.1f}", f"{low:.1f} to {high:.1f}"])
-    return aligned(lines, numbers=(1, 2))
+    typer.echo("\n".join(aligned(lines, numbers=(1, 2))))
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:

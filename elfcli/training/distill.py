@@ -23,6 +23,7 @@ from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
 from elfcli.training.defaults import with_data
 from elfcli.training.inputs import open_examples
 from elfcli.training.length import run_length
+from elfcli.training.optimizer import peak_lr
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
 
@@ -30,6 +31,7 @@ LAYER = "elf distill"
 """Origin of what is chosen here."""
 GIVEN = ("--set", "command line")
 """Origins of what the user has set."""
+ANNEALED = 20  # by so much lower is the rate of students whose teacher was trained at a cosine schedule
 MOST_INITIAL = 0.25  # share of a student's average that may be the weights it started from
 
 
@@ -62,12 +64,14 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
     if decay**steps > MOST_INITIAL:
         decay = round(1 - 1 / max(steps / 10, 1.0), 6)
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
+    annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
+    rate = {"lr": peak_lr(config.optimization, config.global_batch) / ANNEALED} if annealed else {}
     chosen = {
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
         | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
         "training": training
         | {"steps": steps, "resume": None, "eval_freq": 0.0, "save_every_steps": max(steps // 5, 1)},
-        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay},
+        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay, **rate},
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
