@@ -1,5 +1,6 @@
 """`elf demo`: the whole pipeline on the built-in German-English task, on a laptop's CPU, with no network."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -72,12 +73,7 @@ def demo(
         f"{clock(seconds)} in all. Everything is in {output}."
     )
     if distill:
-        students = output / "students"
-        command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
-        stage(6, "distil it: students of fewer and fewer steps", command)
-        distil(run, students)
-        stage(7, "translate the same sentences", f"elf sample --checkpoint {students} --steps N")
-        compare(run, students, data, seed)
+        show_students(output, seed, stage)
         say(f"{clock(time.monotonic() - start)} in all")
 
 
@@ -103,12 +99,18 @@ def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
     return [row["generated"] for row in rows], [row["reference"] for row in rows]
 
 
-def distil(run: Path, students: Path) -> None:
+def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None]) -> None:
+    """Distils the run and compares teacher and students."""
     from elfcli.hub.sources import open_source, resolved_of
     from elfcli.training.distill import start_rounds
 
+    run, students = output / "run", output / "students"
+    command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
+    stage(6, "distil it into students of few steps", command)
     source = open_source(run)
     start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
+    stage(7, "translate the same sentences", f"elf sample --checkpoint {students}@round-2")
+    compare(run, students, output / "data", seed)
 
 
 def compare(run: Path, students: Path, data: Path, seed: int) -> None:

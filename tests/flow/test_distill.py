@@ -3,6 +3,7 @@
 That it is the reference's is shown by its goldens (tests/goldens.py), which know no guidance.
 """
 
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -39,7 +40,7 @@ def make_batch(drop_N) -> objective.Batch:
 def loss_of_one(teacher, student, one: objective.Batch, draws: objective.Draws, settings, decodes: bool):
     """The loss of one example, in the words of the definition."""
     cond, x0 = one.cond_GxNxS[:, None], one.x0_GxNxSxE
-    t, w, count = draws.t_GxN, draws.w_GxN, max(int(one.loss_GxNxS.sum()), 1)
+    t, w, count = draws.t_GxN, draws.w_GxN, jnp.maximum(one.loss_GxNxS.sum(), 1)
 
     def run(model, z, estimate, t, decode=0.0):
         arrays = jnp.concatenate([z, estimate], -1)[None], t[None], w[None], jnp.full(1, decode)
@@ -65,8 +66,7 @@ def loss_of_one(teacher, student, one: objective.Batch, draws: objective.Draws, 
 
     z = jnp.where(cond, x0, t * x0 + (1 - t) * draws.noise_GxNxSxE * CFG.denoiser_noise_scale)
     seen = jnp.where(cond, x0, 0.0)
-    if draws.self_cond_GxN:
-        seen = guided(z, seen, t)[0]
+    seen = jnp.where(draws.self_cond_GxN, guided(z, seen, t)[0], seen)
     at, estimate, times = z, seen, draws.sub_times_GxNxK
     for now, following in pairwise(times):
         estimate, v = guided(at, estimate, now)
@@ -84,15 +84,25 @@ def test_losses_are_the_means_over_examples(sub_steps):
     assert (np.diff(times) >= 0).all() and np.allclose(times[:, -1] - times[:, 0], 0.25) and times.max() <= 1
     draws = draws._replace(drop_GxN=jnp.array([[False, True, False, False, True, False]]))
     batch, (teacher, student) = make_batch(draws.drop_GxN[0]), (network(0), network(1))
-    k, num_first = counts = objective.shares(N, CFG)
+    k, num_first = objective.shares(N, CFG)
     grouped = jax.tree.map(lambda a: a[None], batch)
     assert 0 < k < N and num_first and bool(draws.self_cond_GxN[0, k])
-    found = distill.Teacher(teacher, settings).losses(student, grouped, draws, CFG, counts)
-    each = []
-    for index in range(N):
-        one, own = jax.tree.map(lambda a, i=index: a[i], batch), jax.tree.map(lambda a, i=index: a[0, i], draws)
-        each.append(float(loss_of_one(teacher, student, one, own, settings, decodes=index < k)))
-    np.testing.assert_allclose(found, [np.mean(each[k:]), np.mean(each[:k])], rtol=2e-5)
-    whole, parts = objective.branch_loss(student, grouped, draws, CFG, None, distill.Teacher(teacher, settings).losses)
+
+    @jax.jit
+    def both():
+        losses = distill.Teacher(teacher, settings).losses
+        return objective.branch_loss(student, grouped, draws, CFG, None, losses)
+
+    def alone():
+        """The mean losses (distill, decode) over examples that are computed one by one."""
+        examples = batch, jax.tree.map(lambda a: a[0], draws)
+        for part, decodes in ((slice(k, None), False), (slice(0, k), True)):
+            one = partial(loss_of_one, teacher, student, settings=settings, decodes=decodes)
+            yield jnp.mean(jax.vmap(one)(*jax.tree.map(lambda a, part=part: a[part], examples)))
+
+    whole, parts = both()
+    np.testing.assert_allclose(
+        (parts["denoise_loss"], parts["decode_loss"]), jax.jit(lambda: list(alone()))(), rtol=2e-5
+    )
     expected = 0.3 * parts["decode_loss"] + 0.7 * parts["denoise_loss"]
     np.testing.assert_allclose(whole, expected, rtol=1e-6)
