@@ -141,7 +141,7 @@ def distilled(shape, cfg: Objective, settings: Distillation, num_decode: int, ne
     taught = teacher.teach(*jax.tree.map(lambda a: a[:, num_decode:], (batch, draws)), cfg, num_distill)
 
     def loss(params):
-        pd, ce = distill.student_losses(nnx.merge(graphdef_of(ELF, shape), params), taught, batch, draws, cfg)
+        pd, ce = teacher.student_losses(nnx.merge(graphdef_of(ELF, shape), params), taught, batch, draws, cfg)
         whole = (num_distill * pd + num_decode * ce) / (num_decode + num_distill)
         return whole, {"pd_loss": pd, "ce_loss": ce}
 
@@ -316,7 +316,7 @@ class Goldens:
         )
         steps = round(1 / float(golden["setting_pd_step_size"]))
         sub_steps = int(golden["setting_pd_teacher_steps"])
-        settings = Distillation(student_steps=steps, teacher_steps=steps * sub_steps)
+        settings = Distillation(student_steps=steps, teacher_steps=steps * sub_steps, decode_with_condition=True)
         shares = golden.get("draw_teacher_u", np.zeros(0, np.float32)).reshape(len(order), sub_steps - 1)
         decoder_lambda = jax.nn.sigmoid(cfg.decoder_p_mean + cfg.decoder_p_std * golden["draw_decoder_lambda_normal"])
         draws = objective.Draws(

@@ -1,5 +1,6 @@
 """`elf demo`: the whole pipeline on the built-in German-English task, on a laptop's CPU, with no network."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,13 @@ import typer
 from elfcli.cli import options as o
 
 SENTENCES = 250
+ROUNDS, ROUND_STEPS = "2,1", 40
 
 
 def demo(
     output: Annotated[Path, o.option("--output -o", "DIR", "Folder to make.")] = Path("elf-demo"),
     seed: Annotated[int, o.option("--seed", "S", "Seed of data, training and sampling.", **o.SEEDS)] = 0,
+    distill: Annotated[bool, o.option("--distill", "", "Distil the model, too, for two minutes more.")] = False,
 ) -> None:
     """Tokenize, train, resume, sample and score a small translation model in a few minutes."""
     import time
@@ -27,7 +30,7 @@ def demo(
     start = time.monotonic()
 
     def stage(number: int, title: str, command: str) -> None:
-        say(f"\n[{number}/5] {title}, {clock(time.monotonic() - start)} so far\n      {command}")
+        say(f"\n[{number}/{7 if distill else 5}] {title}, {clock(time.monotonic() - start)} so far\n      {command}")
 
     run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
     stage(1, "make and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
@@ -60,8 +63,8 @@ def demo(
     from elfcli.evaluation.bleu import corpus_bleu, exact_match
     from elfcli.outputs import write_result
 
-    pair = [row["generated"] for row in samples], [row["reference"] for row in samples]
-    bleu, exact, seconds = corpus_bleu(*pair).bleu, exact_match(*pair), time.monotonic() - start
+    pair, seconds = pair_of(samples), time.monotonic() - start
+    bleu, exact = corpus_bleu(*pair).bleu, exact_match(*pair)
     result = {"bleu": bleu, "exact_match": exact, "sentences": len(samples), "seconds": seconds, "seed": seed}
     write_result(output / "demo.json", result)
     show(samples, 3)
@@ -69,10 +72,15 @@ def demo(
         f"BLEU {bleu:.1f}, {exact:.1%} exactly right of {len(samples)} sentences that occur nowhere in training; "
         f"{clock(seconds)} in all. Everything is in {output}."
     )
+    if distill:
+        show_students(output, seed, stage)
+        say(f"{clock(time.monotonic() - start)} in all")
 
 
-def held_out_samples(run: Path, data: Path, seed: int) -> list[dict]:
-    """The run's translations of held-out sentences, with the first sampling setting of its preset."""
+def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None) -> list[dict]:
+    """The run's translations of held-out sentences, with the first sampling setting of its preset, or other steps."""
+    from dataclasses import replace
+
     from elfcli.evaluation.evaluate import sample_rows, sources_of
     from elfcli.evaluation.generate import Options, load_model
     from elfcli.evaluation.ways import settings_of
@@ -82,8 +90,49 @@ def held_out_samples(run: Path, data: Path, seed: int) -> list[dict]:
     sources = sources_of(model, None, SENTENCES)
     refuse_seen(sources.rows, data)
     setting = settings_of(model.config.sampling)[0]
+    setting = replace(setting, num_sampling_steps=steps or setting.num_sampling_steps)
     with progress("sample", SENTENCES) as update:
         return sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
+
+
+def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
+    return [row["generated"] for row in rows], [row["reference"] for row in rows]
+
+
+def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None]) -> None:
+    """Distils the run and compares teacher and students."""
+    from elfcli.hub.sources import open_source, resolved_of
+    from elfcli.training.distill import start_rounds
+
+    run, students = output / "run", output / "students"
+    command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
+    stage(6, "distil it into students of few steps", command)
+    source = open_source(run)
+    start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
+    stage(7, "translate the same sentences", f"elf sample --checkpoint {students}@round-2")
+    compare(run, students, output / "data", seed)
+
+
+def compare(run: Path, students: Path, data: Path, seed: int) -> None:
+    """Prints the scores of teacher and students, and writes them to students/demo.json."""
+    from elfcli.evaluation.bleu import corpus_bleu
+    from elfcli.evaluation.bootstrap import interval
+    from elfcli.outputs import write_result
+    from elfcli.ui.table import aligned
+
+    few, found = [int(steps) for steps in ROUNDS.split(",")], []
+    models = [("teacher", run, steps) for steps in (64, *few)]
+    models += [("student", students / f"round-{steps}", steps) for steps in few]
+    for name, folder, steps in models:
+        rows = held_out_samples(folder, data, seed, steps)
+        score = corpus_bleu(*pair_of(rows))
+        found.append({"model": name, "steps": steps, "bleu": score.bleu, "interval": interval(score.resampled)})
+    write_result(students / "demo.json", found)
+    lines = [["", "steps", "BLEU", "95% interval"]]
+    for row in found:
+        low, high = row["interval"] or (0.0, 0.0)
+        lines.append([row["model"], str(row["steps"]), f"{row['bleu']:.1f}", f"{low:.1f} to {high:.1f}"])
+    typer.echo("\n".join(aligned(lines, numbers=(1, 2))))
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:

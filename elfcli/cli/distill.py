@@ -24,27 +24,24 @@ def distill(
     sets: o.SetOption = None,
 ) -> None:
     """Distil a trained model into students that take 16, 8, 4, 2, 1 steps, in rounds; continue with `elf resume`."""
+    from elfcli.errors import InputError
     from elfcli.hub.sources import open_source, resolved_of
     from elfcli.parallel.agree import by_first, first_goes_ahead
     from elfcli.runs.rounds import check_new_rounds
     from elfcli.ui.progress import say
 
     by_first(lambda: check_new_rounds(output))
-    given = {"rounds": f"[{rounds}]" if rounds else None, "round_steps": steps, "data_path": data, "seed": seed}
-    flags = [f"{name}={value}" for name, value in given.items() if value is not None]
+    wanted = None if rounds is None else [word.strip() for word in rounds.split(",")]
+    if wanted is not None and not all(word.isdecimal() and int(word) for word in wanted):
+        raise InputError(f"--rounds {rounds}: expected numbers of network steps with commas between, such as 8,4")
+    flags = {"rounds": wanted and [int(word) for word in wanted], "round_steps": steps, "data_path": data, "seed": seed}
     with first_goes_ahead():
         source = open_source(teacher)
         say(source.description)
-        settings = {"model": model, "files": config or (), "sets": [*(sets or ()), *flags], "style": config_style}
-        resolved = resolved_of(source, task=task, **settings)
+        settings = {"files": config or (), "sets": sets or (), "flags": flags, "style": config_style}
+        resolved = resolved_of(source, task=task, model=model, **settings)
 
-    from elfcli.training.defaults import with_data
-    from elfcli.training.distill import first_round, train_rounds
-    from elfcli.training.inputs import open_examples
+    from elfcli.training.distill import start_rounds
 
-    with first_goes_ahead():
-        resolved = with_data(resolved)
-        examples = open_examples(resolved.config)
-    start = first_round(resolved, source, output, len(examples))
-    train_rounds(output, [(student_steps, False) for student_steps in start[0].rounds], start)
+    start_rounds(source, resolved, output)
     say(f"done: {output} (sample with `elf sample --checkpoint {output}`, an earlier student with {output}@round-N)")

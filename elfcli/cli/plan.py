@@ -20,6 +20,9 @@ def plan(
         int | None, o.option("--batch-size", "N", "Examples per batch over all chips; texts with --sampling.", min=1)
     ] = None,
     sampling: Annotated[bool, o.option("--sampling", "", "Plan `elf sample` instead of `elf train`.")] = False,
+    distill: Annotated[
+        bool, o.option("--distill", "", "Plan the rounds of `elf distill` instead of `elf train`.")
+    ] = False,
     num_samples: Annotated[int | None, o.option("--num-samples", "N", "Texts, with --sampling.", min=1)] = None,
     json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the figures here.")] = None,
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace that file.")] = False,
@@ -38,6 +41,8 @@ def plan(
     check_output_file(json_file, overwrite, "--json")
     if num_samples is not None and not sampling:
         raise InputError("--num-samples is for --sampling; a run's length is set with --examples or -s steps=N")
+    if distill and sampling:
+        raise InputError("--distill and --sampling plan different things: give one of them")
     prepare_compiler(topology)
 
     from elfcli.config.resolve import resolve, with_devices
@@ -56,9 +61,15 @@ def plan(
         say(line)
 
     from elfcli.planning.chips import find_machine
-    from elfcli.planning.plan import plan_sampling, plan_training
+    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training
 
     say(f"compiling for {topology} (a minute or more for large models)")
+    if distill:
+        resolved = with_devices(resolved, len(find_machine(topology).devices))
+        rounds = plan_rounds(resolved.config, topology, examples)
+        write_result(json_file, [asdict(one) for one in rounds], overwrite)
+        typer.echo("\n\n".join([*map(described, rounds), in_all(rounds)]))
+        return
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
     else:
@@ -66,6 +77,14 @@ def plan(
         found = plan_training(resolved.config, topology, examples)
     write_result(json_file, asdict(found), overwrite)
     typer.echo(described(found))
+
+
+def in_all(rounds: list) -> str:
+    """What all rounds of a distillation cost together."""
+    costs = [one.chip_hours_estimate for one in rounds if one.chip_hours_estimate is not None]
+    if len(costs) < len(rounds):
+        return "all rounds      not known: a round does not fit, or its length is not known"
+    return f"all rounds      {sum(costs) / rounds[0].chips:,.3g} hours, {sum(costs):,.3g} chip-hours"
 
 
 def described(found) -> str:

@@ -155,6 +155,8 @@ class Distillation(Section):
     teacher_cfg: FiniteFloat | None = setting(None, "Guidance of the condition that the student learns from "
         "its teacher; 1: none; None: that of the teacher's sampling preset")  # fmt: skip
     student_steps: Size | None = setting(None, "Network steps that the student is made for; None: ordinary training")
+    decode_with_condition: bool = setting(False, "Show the decode branch the condition beside its noisy latents, as "
+        "the reference's distillation does; sampling and ordinary training show zeros")  # fmt: skip
     rounds: tuple[Size, ...] = setting((16, 8, 4, 2, 1), "student_steps of the rounds of `elf distill`, in their order")
     round_steps: Steps | None = setting(None, "Optimiser steps of a round of `elf distill`; None: one epoch")
 

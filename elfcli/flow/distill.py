@@ -54,7 +54,7 @@ class Teacher:
         """Mean losses (distill, decode) of the student `model`, with the arguments of `objective.split_loss`."""
         k, num_first = counts
         taught = self.teach(*jax.tree.map(lambda a: a[:, k:], (batch, draws)), cfg, num_first)
-        return student_losses(model, taught, batch, draws, cfg, key)
+        return self.student_losses(model, taught, batch, draws, cfg, key)
 
     def teach(self, batch: Batch, draws: Draws, cfg: Objective, num_first: int) -> Taught:
         """What the student learns of a batch of distilling examples.
@@ -87,6 +87,29 @@ class Teacher:
             target = z + ((1 - draws.t_GxN) / h)[..., None, None] * (end.reshape(z.shape) - z)
         return jax.lax.stop_gradient(Taught(z, seen, target))
 
+    def student_losses(self, model, taught: Taught, batch: Batch, draws: Draws, cfg: Objective, key=None):
+        """Mean losses (distill, decode) of one shared pass; of each group the first examples, those not taught, decode.
+
+        Distilling: the squared error of the estimate, mean over the numbers of a latent, then over an example's tokens.
+        Decoding examples see zeros beside their noisy latents, as in ordinary training and sampling, or the condition.
+        """
+        k = batch.ids_GxNxS.shape[1] - taught.z_GxMxSxE.shape[1]
+        dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))
+        shown = dec_batch.cond_GxNxS[..., None] & self.settings.decode_with_condition
+        shown = jnp.where(shown, dec_batch.x0_GxNxSxE, 0.0)
+        z = jnp.concatenate([objective.decode_input(dec_batch, dec_draws, cfg), taught.z_GxMxSxE], axis=1)
+        seen = jnp.concatenate([shown, taught.seen_GxMxSxE], axis=1)
+        features = objective.shared_pass(model, z, seen, draws, k, key)
+        distill_loss = decode_loss = jnp.zeros(())
+        if taught.z_GxMxSxE.shape[1]:
+            error_GxMxS = jnp.mean((model.denoise(features[:, k:]) - taught.target_GxMxSxE) ** 2, axis=-1)
+            distill_loss = mean_of_examples(error_GxMxS, batch.loss_GxNxS[:, k:])
+        if k:
+            logits = model.logits(features[:, :k])
+            entropy_GxNxS = optax.softmax_cross_entropy_with_integer_labels(logits, dec_batch.ids_GxNxS)
+            decode_loss = mean_of_examples(entropy_GxNxS, dec_batch.loss_GxNxS)
+        return distill_loss, decode_loss
+
     def predict(self, batch: Batch, draws: Draws, cfg: Objective):
         """The sampler's function (z, previous estimate, t) -> (estimate, velocity) of the teacher, for flat arrays.
 
@@ -97,29 +120,6 @@ class Teacher:
         cfg_scale = 1.0 if self.settings.teacher_cfg is None else self.settings.teacher_cfg
         guidance = sampler.Guidance(jnp.float32(cfg_scale), flat(draws.w_GxN))
         return sampler.make_predict(self.model, condition, guidance, cfg.t_eps, use_cfg=cfg_scale != 1, use_w=False)
-
-
-def student_losses(model, taught: Taught, batch: Batch, draws: Draws, cfg: Objective, key=None):
-    """Mean losses (distill, decode) of one shared pass; of each group the first examples, those not taught, decode.
-
-    Distilling: the squared error of the estimate, mean over the numbers of a latent, then over an example's tokens.
-    Decoding examples see the condition beside their noisy latents, where ordinary training shows them zeros.
-    """
-    k = batch.ids_GxNxS.shape[1] - taught.z_GxMxSxE.shape[1]
-    dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))
-    shown = jnp.where(dec_batch.cond_GxNxS[..., None], dec_batch.x0_GxNxSxE, 0.0)
-    z = jnp.concatenate([objective.decode_input(dec_batch, dec_draws, cfg), taught.z_GxMxSxE], axis=1)
-    seen = jnp.concatenate([shown, taught.seen_GxMxSxE], axis=1)
-    features = objective.shared_pass(model, z, seen, draws, k, key)
-    distill_loss = decode_loss = jnp.zeros(())
-    if taught.z_GxMxSxE.shape[1]:
-        error_GxMxS = jnp.mean((model.denoise(features[:, k:]) - taught.target_GxMxSxE) ** 2, axis=-1)
-        distill_loss = mean_of_examples(error_GxMxS, batch.loss_GxNxS[:, k:])
-    if k:
-        logits = model.logits(features[:, :k])
-        entropy_GxNxS = optax.softmax_cross_entropy_with_integer_labels(logits, dec_batch.ids_GxNxS)
-        decode_loss = mean_of_examples(entropy_GxNxS, dec_batch.loss_GxNxS)
-    return distill_loss, decode_loss
 
 
 def flat(array):

@@ -165,6 +165,11 @@ def recipe(config: Config) -> str:
         "condition dropped": f"{objective.label_drop_prob:g}",
         "seed": str(training.seed),
     }
+    made = config.distillation
+    if made.student_steps is not None:
+        rows["distilled"] = (
+            f"a student of {made.student_steps} steps of {made.teacher}, CFG {made.teacher_cfg:g} within"
+        )
     lines = ["## Training data and recipe", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join([*lines, "", "`config.toml` holds every setting, `sampling.yaml` the sampling presets."])

@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -216,26 +215,23 @@ def config_of(source: Source, **settings) -> Config:
     return config
 
 
-def resolved_of(
-    source: Source, *, task: str | None = None, model: str | None = None, files: Sequence[str | Path] = (),
-    sets: Sequence[str] = (), style: str | None = None,
-) -> Resolved:  # fmt: skip
-    """The settings to use the weights with, and where each comes from.
+def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers) -> Resolved:
+    """The settings to use the weights with, and where each comes from. layers: files, sets, flags, style of `resolve`.
 
-    Settings that come with the weights are kept (files and sets override them; `task` gives only its sampling and
-    evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
+    Settings that come with the weights are kept (files, sets and flags override them; `task` gives only its sampling
+    and evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
     """
+    files, sets = layers.pop("files", ()), layers.pop("sets", ())
     if source.config_file is not None:
-        resolved = resolve(
-            model=model, files=[*settings_files(source.config_file.parent), *files], sets=sets, environ={}
-        )
+        layers.pop("style", None)  # the weights' own file is ours
+        own = settings_files(source.config_file.parent)
+        resolved = resolve(model=model, files=[*own, *files], sets=sets, environ={}, **layers)
         config = with_own_encoder(resolved.config, source.folder)
         if task is not None:
             preset = resolve(task=task, files=files, sets=sets, environ={}).config
             config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
         return replace(resolved, config=config)
-    name = Path(source.name.partition("@")[0]).name
-    known = published_name(name)
+    known = published_name(Path(source.name.partition("@")[0]).name)
     if known and task is None and not files:
         task, model = PUBLISHED[known][0], model or PUBLISHED[known][1]
         if known in STUDENTS and not any("sampling" in text for text in sets):
@@ -243,7 +239,7 @@ def resolved_of(
     if task is None and not files:
         raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
                          "or --config FILE")  # fmt: skip
-    resolved = resolve(task=task, model=model, files=files, sets=sets, style=style)
+    resolved = resolve(task=task, model=model, files=files, sets=sets, **layers)
     for line in resolved.notices:
         say(line)
     return resolved

@@ -76,6 +76,26 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     return with_saved_traffic(found, config, machine, task.vocabulary)
 
 
+def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
+    """Plans every round of `elf distill` with a teacher of these settings: the teacher's passes count in each step.
+
+    A round is `round_steps` optimiser steps, else one epoch.
+    """
+    found, asked = [], config.distillation
+    training = config.training.model_copy(update={"steps": asked.round_steps, "epochs": 1.0})
+    guided = config.data.max_input_length > 0
+    cfg = asked.teacher_cfg if asked.teacher_cfg is not None else settings_of(config.sampling)[0].cfg if guided else 1.0
+    for steps in asked.rounds:
+        settings = asked.model_copy(update={"student_steps": steps, "teacher_cfg": cfg})
+        one = plan_training(
+            config.model_copy(update={"training": training, "distillation": settings}), topology, num_examples
+        )
+        calls = settings.sub_steps * (2 if cfg != 1 else 1)
+        name = f"round of a student of {steps} steps, {calls} passes of the teacher a step"
+        found.append(replace(one, program=name))
+    return found
+
+
 def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabulary: int) -> Estimate:
     """The estimate with a note where groups follow the devices' shares: what the usual groups would send."""
     size = device_group(config, len(machine.devices))

@@ -6,7 +6,7 @@ from the average of the student before it; optimiser, schedule and average start
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +16,32 @@ from elfcli.config.schema import Config, SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation.ways import settings_of
 from elfcli.hub.sources import Source
+from elfcli.parallel.agree import first_goes_ahead
 from elfcli.runs.folder import CONFIG_FILE
 from elfcli.runs.lock import locked
 from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
+from elfcli.training.defaults import with_data
+from elfcli.training.inputs import open_examples
 from elfcli.training.length import run_length
+from elfcli.training.optimizer import peak_lr
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
 
 LAYER = "elf distill"
 """Origin of what is chosen here."""
+GIVEN = ("--set", "command line")
+"""Origins of what the user has set."""
+ANNEALED = 20  # by so much lower is the rate of students whose teacher was trained at a cosine schedule
 MOST_INITIAL = 0.25  # share of a student's average that may be the weights it started from
+
+
+def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
+    """Trains all rounds in a new folder; returns it. resolved: the teacher's settings, with what a user has set."""
+    with first_goes_ahead():
+        resolved = with_data(resolved)
+        examples = open_examples(resolved.config)
+    start = first_round(resolved, teacher, folder, len(examples))
+    return train_rounds(folder, [(student_steps, False) for student_steps in start[0].rounds], start)
 
 
 def student_sampling(config: Config, student_steps: int) -> SamplingSetting:
@@ -48,17 +64,19 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
     if decay**steps > MOST_INITIAL:
         decay = round(1 - 1 / max(steps / 10, 1.0), 6)
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
+    annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
+    rate = {"lr": peak_lr(config.optimization, config.global_batch) / ANNEALED} if annealed else {}
     chosen = {
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
         | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
         "training": training
         | {"steps": steps, "resume": None, "eval_freq": 0.0, "save_every_steps": max(steps // 5, 1)},
-        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay},
+        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay, **rate},
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
     for section, values in chosen.items():
-        free = {name: value for name, value in values.items() if resolved.origins[name].layer != "--set"}
+        free = {name: value for name, value in values.items() if resolved.origins[name].layer not in GIVEN}
         resolved = changed(resolved, section, LAYER, **free)
     return Rounds(where(teacher), asked.rounds, steps), of_round(resolved, folder, asked.rounds[0], None)
 
@@ -79,7 +97,7 @@ def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path 
     output, init_from = str(round_folder(folder, student_steps)), str(before.absolute()) if before else None
     resolved = changed(resolved, "training", LAYER, output_dir=output, init_from=init_from)
     resolved = changed(resolved, "distillation", LAYER, student_steps=student_steps)
-    if resolved.origins["sampling"].layer == "--set":
+    if resolved.origins["sampling"].layer in GIVEN:
         return resolved
     config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
     return replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(LAYER)})
@@ -92,9 +110,15 @@ def train_rounds(
 
     resuming: sets, fallback and other_data, as `resume_run` takes them; later rounds keep changed settings.
     """
-    with locked(folder):
-        if start and is_first_process():
-            write_rounds(folder, start[0])
+    with ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(locked(folder))
+            if start and is_first_process():
+                write_rounds(folder, start[0])
+
+        if not start:
+            enter()
         rounds = start[0].rounds if start else read_rounds(folder).rounds
         for student_steps, begun in todo:
             run = round_folder(folder, student_steps)
@@ -105,7 +129,7 @@ def train_rounds(
                 if begun:
                     resume_run(run, **resuming)
                 elif start and student_steps == rounds[0]:
-                    start_run(start[1], run)
+                    start_run(start[1], run, before=enter)
                 else:
                     before = round_folder(folder, rounds[rounds.index(student_steps) - 1])
                     settings = resolve_run(before / CONFIG_FILE, resuming.get("sets", ()))

@@ -1,7 +1,7 @@
 """`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -50,11 +50,19 @@ FIXED = {
 """Settings that a run cannot change: the arrays of its checkpoints depend on them."""
 
 
-def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, began: float | None = None) -> Path:
+def start_run(
+    resolved: Resolved,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    began: float | None = None,
+    before: Callable[[], None] = lambda: None,
+) -> Path:
     """Trains a new run in `folder`; returns it. InputError, before anything is written, where the input is wrong.
 
-    stop_at: optimiser step at which to save and stop; `resume_run` continues there. began: time.monotonic() from which
-    the settings' minutes count, by default now.
+    before: called once all input is checked, just before the run is created. stop_at: optimiser step at which to save
+    and stop; `resume_run` continues there. began: time.monotonic() from which the settings' minutes count, by default
+    now.
     """
     began = time.monotonic() if began is None else began
     prepare()
@@ -70,6 +78,7 @@ def start_run(resolved: Resolved, folder: Path, *, stop_at: int | None = None, b
         resolved = recipe.from_length(resolved, len(examples), steps, own)
     recipe.tell_settings(resolved, len(examples))
     with locked(folder):
+        before()
         if is_first_process():
             create_run(folder, to_toml(resolved))
             record_data(folder, described(examples))

@@ -17,9 +17,11 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
     """Two steps of a tiny network, set through the environment like any setting."""
     for name, value in {"STEPS": 2, "WARMUP_STEPS": 0, "DEPTH": 1, "HIDDEN_SIZE": 16, "NUM_HEADS": 1}.items():
         monkeypatch.setenv(f"ELF_{name}", str(value))
-    assert demo(tmp_path / "demo", "--seed", "3") == 0
+    monkeypatch.setattr("elfcli.cli.demo.ROUNDS", "8")
+    monkeypatch.setattr("elfcli.cli.demo.ROUND_STEPS", 1)
+    assert demo(tmp_path / "demo", "--seed", "3", "--distill") == 0
     told = capsys.readouterr()
-    assert [f"[{number}/5]" in told.err for number in range(1, 6)] == [True] * 5
+    assert [f"[{number}/7]" in told.err for number in range(1, 8)] == [True] * 7
     assert "step 1 of 2" in told.err, "the second half is resumed from a checkpoint"
     result = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert result.keys() == {"bleu", "exact_match", "sentences", "seconds", "seed"}
@@ -28,6 +30,8 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
     assert len(samples) == result["sentences"]
     assert all({"id", "generated", "input", "reference"} <= sample.keys() for sample in samples)
 
+    rows = json.loads((tmp_path / "demo" / "students" / "demo.json").read_text())
+    assert [(row["model"], row["steps"]) for row in rows] == [("teacher", 64), ("teacher", 8), ("student", 8)]
     before = (tmp_path / "demo" / "demo.json").read_bytes()
     assert demo(tmp_path / "demo") == 2, "a folder that is there is refused"
     assert (tmp_path / "demo" / "demo.json").read_bytes() == before

@@ -18,7 +18,7 @@ from tiny_run import tiny_run
 
 from elfcli.errors import InputError
 from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.names import PUBLISHED, checkpoint_paths
+from elfcli.hub.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_paths
 from elfcli.hub.reference import elf_to_reference, shape_of
 from elfcli.hub.sources import config_of, initial_params, open_source
 from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
@@ -129,9 +129,14 @@ def test_published_names_bring_their_recipe(name, choice):
     task, model = choice
     network = {"ELF-B": (12, 768, 12), "ELF-M": (24, 1056, 16), "ELF-L": (32, 1280, 16)}[model]
     shape = ElfShape(512, 32100, *network)
-    source = types.SimpleNamespace(config_file=None, name=f"embedded-language-flows/{name}@main", shape=shape)
+    repository = REPOSITORIES.get(name, name)
+    source = types.SimpleNamespace(config_file=None, name=f"embedded-language-flows/{repository}@main", shape=shape)
     config = config_of(source)
     assert (config.data.task, config.network.model) == (task, model)
+    if name in STUDENTS:
+        first, more = config.sampling
+        assert (first.num_sampling_steps[0], first.sde_gamma, first.self_cond_cfg_scales) == (8, 1.5, (2.5,))
+        assert (more.num_sampling_steps, more.sde_gamma) == ((16, 32), 2.0)
 
 
 def test_published_parameter_counts():

@@ -1,0 +1,100 @@
+"""`elf distill`: rounds follow each other, stop and resume to the bit; students know what they were made for."""
+
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import tiny_run
+
+from elfcli.config.resolve import load_config
+from elfcli.errors import InputError, Stopped
+from elfcli.evaluation.generate import load_model
+from elfcli.evaluation.ways import settings_of
+from elfcli.hub.sources import open_source, resolved_of
+from elfcli.runs import checkpoint
+from elfcli.runs import folder as run
+from elfcli.runs.rounds import read_rounds, remaining_rounds
+from elfcli.training.distill import start_rounds, train_rounds
+
+SETS = ["rounds=[32,16]", "round_steps=3", "teacher_cfg=2", "log_freq=1"]
+
+
+def start(folder, *sets):
+    source = open_source(tiny_run())
+    return start_rounds(source, resolved_of(source, sets=[*SETS, *sets]), folder)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    return start(tmp_path_factory.mktemp("students") / "straight")
+
+
+def weights(folder, part_is_ema=True):
+    return jax.tree.leaves(checkpoint.load_weights(folder, ema=part_is_ema)[0])
+
+
+def same(ours, theirs) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_rounds_are_runs_of_one_teacher(straight):
+    first, second = (load_config(straight / f"round-{n}" / "config.toml") for n in (32, 16))
+    assert read_rounds(straight).rounds == (32, 16) and remaining_rounds(straight) == []
+    assert first.training.init_from is None and second.training.init_from == str(straight / "round-32")
+    for config, steps in ((first, 32), (second, 16)):
+        made = config.distillation
+        assert (made.student_steps, made.teacher, made.teacher_step) == (steps, str(tiny_run()), 3)
+        assert made.sub_steps == 64 // steps and config.optimization.ema_decay1 == 0.5
+        assert settings_of(config.sampling)[0].num_sampling_steps == steps
+        assert settings_of(config.sampling)[0].cfg == 1
+    assert [row["step"] for row in run.read_metrics(straight / "round-16")] == [1, 2, 3]
+
+
+def test_a_stopped_round_goes_on_and_the_next_follows(straight, tmp_path, monkeypatch):
+    append = run.append_metrics
+
+    def append_and_ask(folder, row):
+        append(folder, row)
+        if row["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(run, "append_metrics", append_and_ask)
+    with pytest.raises(Stopped, match=rf"SIGTERM: saved at step [12]; go on with `elf resume {tmp_path}/students`"):
+        start(tmp_path / "students")
+    monkeypatch.undo()
+    assert remaining_rounds(tmp_path / "students") == [(32, True), (16, False)]
+    with pytest.raises(InputError, match="already holds a distillation"):
+        from elfcli.runs.rounds import check_new_rounds
+
+        check_new_rounds(tmp_path / "students")
+    train_rounds(tmp_path / "students", remaining_rounds(tmp_path / "students"))
+    for part in (True, False):
+        for name in ("round-32", "round-16"):
+            assert same(weights(tmp_path / "students" / name, part), weights(straight / name, part)), name
+
+
+def test_students_are_found_by_folder_and_name(straight, tmp_path):
+    last, earlier = open_source(straight), open_source(f"{straight}@round-32")
+    assert "a student of 16 steps" in last.description and last.folder == straight / "round-16"
+    assert earlier.folder == straight / "round-32" and not same(*map(jax.tree.leaves, (last.params, earlier.params)))
+    with pytest.raises(InputError, match=r"round-33: nothing of this name .*did you mean 'round-32'"):
+        open_source(f"{straight}@round-33")
+    shutil.copytree(straight / "round-32", tmp_path / "students@round-16")
+    assert "32 steps" in open_source(tmp_path / "students@round-16").description, "a folder of this name wins"
+
+
+def test_a_student_takes_its_own_steps_and_no_more_guidance(elf, straight, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"input": "ein wort 1 und 2"}\n')
+    sample = ("sample", "--checkpoint", straight, "--input", tmp_path / "in.jsonl")
+    code, _, err = elf(*sample, "-o", tmp_path / "out.jsonl")
+    assert code == 0 and "ode16-cfg1-" in err, err
+    for options, said in (
+        (("--cfg", "2"), "its teacher's guidance, --cfg 2, is in its weights"),
+        (("--w", "9"), "at most 5"),
+    ):
+        code, _, err = elf(*sample, *options, "-o", tmp_path / "more.jsonl")
+        assert code == 2 and said in err and "made for" in err, err
+    assert load_model(f"{straight}@round-32").config.distillation.student_steps == 32
