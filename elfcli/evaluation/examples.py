@@ -10,7 +10,7 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, decoded, load_examples, read_metadata, split_names
 from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError, did_you_mean
-from elfcli.evaluation.generate import Model, encode_conditions
+from elfcli.evaluation.generate import Model
 from elfcli.evaluation.samples import REFERENCE_KEYS, check_text, has_columns, records_of
 
 SOURCE_KEYS = ("input", "source")
@@ -127,6 +127,13 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     metadata = read_metadata(folder) if config.data.data_path and folder.is_dir() else None
     keys = (metadata or {}).get("settings", {}).get("keys") or ()
     return (list(keys[:1]), list(keys[1:])) if len(keys) == 2 else ([], [])
+
+
+def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of source texts. InputError for an unconditional model."""
+    if not model.config.data.max_input_length:
+        raise InputError(f"{model.name}: an unconditional model takes no input; give --num-samples instead")
+    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
 
 def rows_of_file(model: Model, path: Path, source_key: str | None = None, count: int | None = None) -> Sources:

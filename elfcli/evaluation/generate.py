@@ -151,7 +151,6 @@ def generate(
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
-    check_guidance(model.config, setting)
     program = program_of(model, setting, options)
     for part in parts(model, conditions, setting, options):
         yield from texts_of(model, np.asarray(sample_batch(program, part.inputs)), part)
@@ -160,6 +159,7 @@ def generate(
 
 def program_of(model: Model, setting: Setting, options: Options) -> Program:
     longest = options.longest or setting.num_sampling_steps
+    check_guidance(model.config, setting)
     uses = ways(model.config, setting)
     return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
 
@@ -300,10 +300,3 @@ def sample_batch(program: Program, inputs: Inputs):
         z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
         tokens_BxS = sampler.decode(flow.model, z_BxSxE, inputs.guidance)
     return everywhere(program, tokens_BxS)
-
-
-def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of source texts. InputError for an unconditional model."""
-    if not model.config.data.max_input_length:
-        raise InputError(f"{model.name}: an unconditional model takes no input; give --num-samples instead")
-    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]

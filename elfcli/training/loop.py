@@ -84,8 +84,7 @@ def train(
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
-                asked = request()
-                saves = asked or log.done == stop or is_due(log.done, length.save_steps)
+                saves = (asked := request()) or log.done == stop or is_due(log.done, length.save_steps)
                 done = pace.finished(state.step, wait=bool(saves or detail))
                 update(done, detail, **(seen(log, pace) if detail else {}))
                 if saves:
