@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from elfcli.flow.objective import velocity, with_estimate
 
 
+MOST_GROWTH = 2.0
+
+
 class Guidance(NamedTuple):
     """Guidance scales, traced: all values share one compilation."""
 
@@ -89,7 +92,8 @@ def multistep(predict, condition: Condition, grid_BxM):
     dz/dt = (x(t) - z) / (1 - t) has the solution: Euler's, which is exact for a constant x, plus
     slope ((t' - t) + (1 - t') log((1 - t') / (1 - t))). A network that is given its last estimate would be given one of
     time t - h, and its error would be of first order whatever the solver, so it is given x extrapolated to t. The first
-    two steps are Euler's: the first estimate is made without another, so that the slope after it says nothing.
+    two steps are Euler's: the first estimate is made without another, so that the slope after it says nothing. A step
+    much longer than the one before goes on with at most MOST_GROWTH of the last change: drawn grids have such steps.
     """
 
     def step(i, state):
@@ -97,10 +101,9 @@ def multistep(predict, condition: Condition, grid_BxM):
         passed_B, left_B = t_B - state.t_B, jnp.maximum(1 - t_next_B, 1e-6)
         given = state.estimate_BxSxE + passed_B[:, None, None] * state.slope_BxSxE
         x, v = predict(state.z_BxSxE, condition.keep(given), t_B)
-        known_B = (i > 1) & (passed_B > 1e-4)
-        per_time_B = jnp.where(known_B, 1 / jnp.where(known_B, passed_B, 1.0), 0.0)
-        slope = condition.zero(per_time_B[:, None, None] * (x - state.estimate_BxSxE))
         h_B = t_next_B - t_B
+        per_time_B = jnp.where(i > 1, 1 / jnp.maximum(jnp.maximum(passed_B, h_B / MOST_GROWTH), 1e-6), 0.0)
+        slope = condition.zero(per_time_B[:, None, None] * (x - state.estimate_BxSxE))
         more_B = h_B + left_B * jnp.log(left_B / jnp.maximum(1 - t_B, 1e-6))
         z = state.z_BxSxE + h_B[:, None, None] * v + more_B[:, None, None] * slope
         return State(z, x, slope, t_B)

@@ -63,9 +63,9 @@ def one_step(setup: Setup, params, encoder_params, batch: dict, key):
     return x0[valid], grads, values
 
 
-def rows_of(params, grads) -> list[tuple[str, str, str, str]]:
+def rows_of(params, grads) -> list[tuple[str, ...]]:
     """A row per parameter; stacked blocks have a norm per layer."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     both = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(grads), strict=True)
     for (path, weight), gradient in both:
         name = "/".join(str(getattr(part, "key", part)) for part in path)
