@@ -390,7 +390,7 @@ CASES = [
     ("distill --teacher gone -o new", ["gone"]),
     ("distill --teacher no-checkpoint -o new", ["no-checkpoint"]),
     ("distill --teacher run -o full", ["full"]),
-    ("distill --teacher run -o new --data data --rounds 6", ["rounds 6 does not divide the teacher's 64 steps"]),
+    ("distill --teacher run -o new --data data --rounds 6", ["rounds 6 does not divide the teacher's"]),
     ("distill --teacher run -o new --data data --rounds 8,x", ["--rounds 8,x"]),
     ("distill --teacher run -o new --data data --rounds 4,4", ["twice"]),
     ("distill --teacher run -o new --data data --steps 0", ["--steps"]),

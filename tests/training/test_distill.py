@@ -19,7 +19,7 @@ from elfcli.runs import folder as run
 from elfcli.runs.rounds import read_rounds, remaining_rounds
 from elfcli.training.distill import start_rounds, train_rounds
 
-SETS = ["rounds=[32,16]", "round_steps=3", "teacher_cfg=2", "log_freq=1"]
+SETS = ["rounds=[16,8]", "round_steps=3", "teacher_cfg=2", "log_freq=1"]
 
 
 def start(folder, *sets):
@@ -41,16 +41,16 @@ def same(ours, theirs) -> bool:
 
 
 def test_rounds_are_runs_of_one_teacher(straight):
-    first, second = (load_config(straight / f"round-{n}" / "config.toml") for n in (32, 16))
-    assert read_rounds(straight).rounds == (32, 16) and remaining_rounds(straight) == []
-    assert first.training.init_from is None and second.training.init_from == str(straight / "round-32")
-    for config, steps in ((first, 32), (second, 16)):
+    first, second = (load_config(straight / f"round-{n}" / "config.toml") for n in (16, 8))
+    assert read_rounds(straight).rounds == (16, 8) and remaining_rounds(straight) == []
+    assert first.training.init_from is None and second.training.init_from == str(straight / "round-16")
+    for config, steps in ((first, 16), (second, 8)):
         made = config.distillation
         assert (made.student_steps, made.teacher, made.teacher_step) == (steps, str(tiny_run()), 3)
-        assert made.sub_steps == 64 // steps and config.optimization.ema_decay1 == 0.5
+        assert made.sub_steps == 16 // steps and config.optimization.ema_decay1 == 0.5
         assert settings_of(config.sampling)[0].num_sampling_steps == steps
         assert settings_of(config.sampling)[0].cfg == 1
-    assert [row["step"] for row in run.read_metrics(straight / "round-16")] == [1, 2, 3]
+    assert [row["step"] for row in run.read_metrics(straight / "round-8")] == [1, 2, 3]
 
 
 def test_a_stopped_round_goes_on_and_the_next_follows(straight, tmp_path, monkeypatch):
@@ -65,36 +65,36 @@ def test_a_stopped_round_goes_on_and_the_next_follows(straight, tmp_path, monkey
     with pytest.raises(Stopped, match=rf"SIGTERM: saved at step [12]; go on with `elf resume {tmp_path}/students`"):
         start(tmp_path / "students")
     monkeypatch.undo()
-    assert remaining_rounds(tmp_path / "students") == [(32, True), (16, False)]
+    assert remaining_rounds(tmp_path / "students") == [(16, True), (8, False)]
     with pytest.raises(InputError, match="already holds a distillation"):
         from elfcli.runs.rounds import check_new_rounds
 
         check_new_rounds(tmp_path / "students")
     train_rounds(tmp_path / "students", remaining_rounds(tmp_path / "students"))
     for part in (True, False):
-        for name in ("round-32", "round-16"):
+        for name in ("round-16", "round-8"):
             assert same(weights(tmp_path / "students" / name, part), weights(straight / name, part)), name
 
 
 def test_students_are_found_by_folder_and_name(straight, tmp_path):
-    last, earlier = open_source(straight), open_source(f"{straight}@round-32")
-    assert "a student of 16 steps" in last.description and last.folder == straight / "round-16"
-    assert earlier.folder == straight / "round-32" and not same(*map(jax.tree.leaves, (last.params, earlier.params)))
-    with pytest.raises(InputError, match=r"round-33: nothing of this name .*did you mean 'round-32'"):
-        open_source(f"{straight}@round-33")
-    shutil.copytree(straight / "round-32", tmp_path / "students@round-16")
-    assert "32 steps" in open_source(tmp_path / "students@round-16").description, "a folder of this name wins"
+    last, earlier = open_source(straight), open_source(f"{straight}@round-16")
+    assert "a student of 8 steps" in last.description and last.folder == straight / "round-8"
+    assert earlier.folder == straight / "round-16" and not same(*map(jax.tree.leaves, (last.params, earlier.params)))
+    with pytest.raises(InputError, match=r"round-17: nothing of this name .*did you mean 'round-16'"):
+        open_source(f"{straight}@round-17")
+    shutil.copytree(straight / "round-16", tmp_path / "students@round-8")
+    assert "16 steps" in open_source(tmp_path / "students@round-8").description, "a folder of this name wins"
 
 
 def test_a_student_takes_its_own_steps_and_no_more_guidance(elf, straight, tmp_path):
     (tmp_path / "in.jsonl").write_text('{"input": "ein wort 1 und 2"}\n')
     sample = ("sample", "--checkpoint", straight, "--input", tmp_path / "in.jsonl")
     code, _, err = elf(*sample, "-o", tmp_path / "out.jsonl")
-    assert code == 0 and "ode16-cfg1-" in err, err
+    assert code == 0 and "ode8-cfg1-" in err, err
     for options, said in (
         (("--cfg", "2"), "its teacher's guidance, --cfg 2, is in its weights"),
         (("--w", "9"), "at most 5"),
     ):
         code, _, err = elf(*sample, *options, "-o", tmp_path / "more.jsonl")
         assert code == 2 and said in err and "made for" in err, err
-    assert load_model(f"{straight}@round-32").config.distillation.student_steps == 32
+    assert load_model(f"{straight}@round-16").config.distillation.student_steps == 16
