@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from elfcli.flow.objective import velocity, with_estimate
 
-
 MOST_GROWTH = 2.0
 
 
