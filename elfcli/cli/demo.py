@@ -120,18 +120,16 @@ def compare(run: Path, students: Path, data: Path, seed: int) -> None:
     from elfcli.outputs import write_result
     from elfcli.ui.table import aligned
 
-    few, found = [int(steps) for steps in ROUNDS.split(",")], []
+    few = [int(steps) for steps in ROUNDS.split(",")]
     models = [("teacher", run, steps) for steps in (64, *few)]
     models += [("student", students / f"round-{steps}", steps) for steps in few]
+    found, lines = [], [["", "steps", "BLEU", "95% interval"]]
     for name, folder, steps in models:
-        rows = held_out_samples(folder, data, seed, steps)
-        score = corpus_bleu(*pair_of(rows))
-        found.append({"model": name, "steps": steps, "bleu": score.bleu, "interval": interval(score.resampled)})
+        score = corpus_bleu(*pair_of(held_out_samples(folder, data, seed, steps)))
+        low, high = interval(score.resampled) or (0.0, 0.0)
+        found.append({"model": name, "steps": steps, "bleu": score.bleu, "interval": [low, high]})
+        lines.append([name, str(steps), f"{score.bleu:.1f}", f"{low:.1f} to {high:.1f}"])
     write_result(students / "demo.json", found)
-    lines = [["", "steps", "BLEU", "95% interval"]]
-    for row in found:
-        low, high = row["interval"] or (0.0, 0.0)
-        lines.append([row["model"], str(row["steps"]), f"{row['bleu']:.1f}", f"{low:.1f} to {high:.1f}"])
     typer.echo("\n".join(aligned(lines, numbers=(1, 2))))
 
 

@@ -31,10 +31,10 @@ def distill(
     from elfcli.ui.progress import say
 
     by_first(lambda: check_new_rounds(output))
-    wanted = None if rounds is None else [word.strip() for word in rounds.split(",")]
-    if wanted is not None and not all(word.isdecimal() and int(word) for word in wanted):
+    words = [] if rounds is None else [word.strip() for word in rounds.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
         raise InputError(f"--rounds {rounds}: expected numbers of network steps with commas between, such as 8,4")
-    flags = {"rounds": wanted and [int(word) for word in wanted], "round_steps": steps, "data_path": data, "seed": seed}
+    flags = {"rounds": [int(word) for word in words] or None, "round_steps": steps, "data_path": data, "seed": seed}
     with first_goes_ahead():
         source = open_source(teacher)
         say(source.description)

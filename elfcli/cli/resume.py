@@ -1,7 +1,7 @@
 """`elf resume`: continue a run exactly."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -29,7 +29,7 @@ def resume(
     from elfcli.runs.rounds import is_distilled, remaining_rounds
     from elfcli.ui.progress import say
 
-    resuming = {"sets": sets or (), "fallback": fallback, "other_data": other_data}
+    resuming: dict[str, Any] = {"sets": sets or (), "fallback": fallback, "other_data": other_data}
     if by_first(lambda: is_distilled(run)):
         from elfcli.training.distill import train_rounds
 

@@ -53,7 +53,8 @@ class Teacher:
     def losses(self, model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[int, int], key=None):
         """Mean losses (distill, decode) of the student `model`, with the arguments of `objective.split_loss`."""
         k, num_first = counts
-        taught = self.teach(*jax.tree.map(lambda a: a[:, k:], (batch, draws)), cfg, num_first)
+        den_batch, den_draws = jax.tree.map(lambda a: a[:, k:], (batch, draws))
+        taught = self.teach(den_batch, den_draws, cfg, num_first)
         return self.student_losses(model, taught, batch, draws, cfg, key)
 
     def teach(self, batch: Batch, draws: Draws, cfg: Objective, num_first: int) -> Taught:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from elfcli.config.entries import Origin
 from elfcli.config.resolve import Resolved, changed, resolve_run
@@ -46,19 +47,17 @@ def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
 
 def student_sampling(config: Config, student_steps: int) -> SamplingSetting:
     """How a student is sampled: as the authors sample theirs, or, with sources, as was best on the demo's task."""
-    values = {"num_sampling_steps": (student_steps,), "time_schedule": config.objective.time_schedule}
+    steps = (student_steps,)
     if config.data.max_input_length:
-        return SamplingSetting(sampling_method="ode", **values)
-    few = student_steps <= 8
-    return SamplingSetting(
-        sampling_method="sde", self_cond_cfg_scales=(2.5 if few else 2.0,), sde_gamma=1.5 if few else 2.0, **values
-    )
+        return SamplingSetting(sampling_method="ode", num_sampling_steps=steps)
+    gamma, w = (1.5, 2.5) if student_steps <= 8 else (2.0, 2.0)
+    return SamplingSetting(sampling_method="sde", num_sampling_steps=steps, self_cond_cfg_scales=(w,), sde_gamma=gamma)
 
 
 def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples: int) -> tuple[Rounds, Resolved]:
     """The rounds, and the settings of the first; those that a user has set stay."""
     config, asked = resolved.config, resolved.config.distillation
-    training = {"minutes": None, "epochs": 1.0, "steps": asked.round_steps}
+    training: dict[str, Any] = {"minutes": None, "epochs": 1.0, "steps": asked.round_steps}
     steps = run_length(changed(resolved, "training", None, **training).config, num_examples).total_steps
     decay = config.optimization.ema_decay1
     if decay**steps > MOST_INITIAL:
@@ -66,7 +65,7 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
     annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
     rate = {"lr": peak_lr(config.optimization, config.global_batch) / ANNEALED} if annealed else {}
-    chosen = {
+    chosen: dict[str, dict[str, Any]] = {
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
         | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
         "training": training

@@ -88,7 +88,7 @@ def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, tx: optax
     """
     where = state_shardings(jax.eval_shape(lambda: init_state(shape, tx, 0)), mesh)
     step = partial(train_step, Setup(config, shape, encoder.apply, tx, mesh))
-    layout = where, NamedSharding(mesh, PartitionSpec()), by_example(mesh, axis=1)
+    layout: tuple = where, NamedSharding(mesh, PartitionSpec()), by_example(mesh, axis=1)
     if config.distillation.student_steps is not None:
         layout = (*layout, where.params)
     return jax.jit(step, in_shardings=layout, out_shardings=where, donate_argnums=0)

@@ -99,13 +99,13 @@ def test_plan_prints_and_writes_the_figures(elf, tmp_path):
 
 
 def test_rounds_count_the_teachers_passes(elf, tmp_path):
-    """From 16 to 32 steps of the teacher: as much again as the forward passes of its examples."""
+    """Twice as many steps of the teacher, and the same student: counted once, the loop would not show."""
     sets = [word for setting in [*TINY, "rounds=[4,2]", "round_steps=30"] for word in ("-s", setting)]
     code, out, err = elf("plan", "--distill", *sets, "--json", tmp_path / "plan.json")
     assert code == 0, err
     four, two = json.loads((tmp_path / "plan.json").read_text())
     assert (four["total_steps"], two["total_steps"]) == (30, 30)
-    assert 1.6 < two["flops_per_chip"] / four["flops_per_chip"] < 2
+    assert 1.4 < two["flops_per_chip"] / four["flops_per_chip"] < 1.8
     assert "student of 2 steps, 32 passes of the teacher" in out and "all rounds" in out
 
 
