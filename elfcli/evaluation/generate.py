@@ -22,7 +22,7 @@ from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
 from elfcli.data.folder import decoded, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.ways import Setting
+from elfcli.evaluation.ways import Setting, check_guidance
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
@@ -192,19 +192,6 @@ def texts_of(model: Model, tokens_BxS: np.ndarray, part: Part) -> list[str]:
     ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
     rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
     return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
-
-
-def check_guidance(config: Config, setting: Setting) -> None:
-    """InputError where a student is asked for more guidance than it was made for."""
-    made, most = config.distillation, config.objective.self_cond_cfg_max
-    if made.student_steps is None:
-        return
-    if setting.cfg > 1 and (made.teacher_cfg != 1 or config.objective.label_drop_prob == 0):
-        has = "it never saw a text without its source" if made.teacher_cfg == 1 else (
-            f"its teacher's guidance, --cfg {made.teacher_cfg:g}, is in its weights")  # fmt: skip
-        raise InputError(f"--cfg {setting.cfg:g}: more guidance than this student was made for, {has}: give --cfg 1")
-    if (w := setting.self_cond_cfg_scale) > most:
-        raise InputError(f"--sc-cfg {w:g}: more guidance than this student was made for: give at most {most:g}")
 
 
 def passes(config: Config, setting: Setting) -> tuple[bool, bool]:

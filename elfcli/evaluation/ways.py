@@ -8,7 +8,7 @@ from typing import Any
 
 from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import SamplingSetting
+from elfcli.config.schema import Config, SamplingSetting
 from elfcli.config.values import BadValue, check_sampling_field, check_sampling_item, parse_toml_value
 from elfcli.errors import InputError
 
@@ -140,3 +140,16 @@ def distinct(settings: Iterable[Setting]) -> list[Setting]:
     found = [replace(s, sde_gamma=0.0) if s.sampling_method != "sde" else s for s in settings]
     found = [replace(s, time_shift=1.0) if s.time_schedule != "shifted" else s for s in found]
     return list({setting.name: setting for setting in found}.values())
+
+
+def check_guidance(config: Config, setting: Setting) -> None:
+    """InputError where a student is asked for more guidance than it was made for."""
+    made, most = config.distillation, config.objective.self_cond_cfg_max
+    if made.student_steps is None:
+        return
+    if setting.cfg > 1 and (made.teacher_cfg != 1 or config.objective.label_drop_prob == 0):
+        has = "it never saw a text without its source" if made.teacher_cfg == 1 else (
+            f"its teacher's guidance, --cfg {made.teacher_cfg:g}, is in its weights")  # fmt: skip
+        raise InputError(f"--cfg {setting.cfg:g}: more guidance than this student was made for, {has}: give --cfg 1")
+    if (w := setting.self_cond_cfg_scale) > most:
+        raise InputError(f"--sc-cfg {w:g}: more guidance than this student was made for: give at most {most:g}")
