@@ -21,12 +21,12 @@ import xxhash
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.examples import Sources, real_texts, rows_to_sample, seen_texts
-from elfcli.evaluation.generate import Model, Options, check_guidance, generate
+from elfcli.evaluation.generate import Model, Options, generate
 from elfcli.evaluation.made_by import origin_of, split_of
 from elfcli.evaluation.quality import shortcomings
 from elfcli.evaluation.report import Texts, low_entropy, reports
 from elfcli.evaluation.samples import read_jsonl, write_samples
-from elfcli.evaluation.ways import Setting
+from elfcli.evaluation.ways import Setting, check_guidance
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
 from elfcli.parallel.mesh import digest, tree_hash
