@@ -69,7 +69,7 @@ def main() -> None:
         found = corpus_bleu(texts, references)
         rows.append({"solver": solver, "grid": grid, "steps": steps, "calls": network_calls(model.config, setting),
                      "tokens": round(float((tokens == target)[text].mean()), 4), "bleu": round(found.bleu, 2),
-                     "interval": [round(end, 2) for end in found.interval],
+                     "interval": [round(end, 2) for end in found.as_dict()["interval"]],
                      "entropy": round(word_entropy(texts), 3)})  # fmt: skip
         print(json.dumps(rows[-1]), flush=True)
     if o.output:
