@@ -9,7 +9,7 @@ import typer
 from elfcli.cli import options as o
 
 SENTENCES = 250
-ROUNDS, ROUND_STEPS = "2,1", 40
+ROUNDS, ROUND_STEPS, MOST_STEPS = "2,1", 40, 64
 
 
 def demo(
@@ -92,7 +92,8 @@ def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None)
     setting = settings_of(model.config.sampling)[0]
     setting = replace(setting, num_sampling_steps=steps or setting.num_sampling_steps)
     with progress("sample", SENTENCES) as update:
-        return sample_rows(model, sources, setting, Options(seed, batch_size=125), update)
+        options = Options(seed, batch_size=125, longest=MOST_STEPS if steps else None)  # one compilation for all
+        return sample_rows(model, sources, setting, options, update)
 
 
 def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
@@ -121,7 +122,7 @@ def compare(run: Path, students: Path, data: Path, seed: int) -> None:
     from elfcli.ui.table import aligned
 
     few = [int(steps) for steps in ROUNDS.split(",")]
-    models = [("teacher", run, steps) for steps in (64, *few)]
+    models = [("teacher", run, steps) for steps in (MOST_STEPS, *few)]
     models += [("student", students / f"round-{steps}", steps) for steps in few]
     found, lines = [], [["", "steps", "BLEU", "95% interval"]]
     for name, folder, steps in models:

@@ -167,9 +167,7 @@ def recipe(config: Config) -> str:
     }
     made = config.distillation
     if made.student_steps is not None:
-        rows["distilled"] = (
-            f"a student of {made.student_steps} steps of {made.teacher}, CFG {made.teacher_cfg:g} within"
-        )
+        rows["distilled"] = f"{made.student_steps}-step student of {made.teacher}, CFG {made.teacher_cfg:g} within"
     lines = ["## Training data and recipe", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join([*lines, "", "`config.toml` holds every setting, `sampling.yaml` the sampling presets."])

@@ -154,7 +154,7 @@ def _with_config(source: Source, folder: Path) -> Source:
     file = folder / CONFIG_FILE
     config = with_own_encoder(resolve(files=settings_files(folder), environ={}).config, folder)
     if student_steps := config.distillation.student_steps:
-        source = replace(source, description=f"{source.description}, a student of {student_steps} steps")
+        source = replace(source, description=f"{source.description}, {student_steps}-step student")
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 
 

@@ -91,7 +91,7 @@ def plan_rounds(config: Config, topology: str, num_examples: int | None = None) 
             config.model_copy(update={"training": training, "distillation": settings}), topology, num_examples
         )
         calls = settings.sub_steps * (2 if cfg != 1 else 1)
-        name = f"round of a student of {steps} steps, {calls} passes of the teacher a step"
+        name = f"round of the {steps}-step student, {calls} passes of the teacher a step"
         found.append(replace(one, program=name))
     return found
 

@@ -121,9 +121,7 @@ def train_rounds(
         rounds = start[0].rounds if start else read_rounds(folder).rounds
         for student_steps, begun in todo:
             run = round_folder(folder, student_steps)
-            say(
-                f"\nround {rounds.index(student_steps) + 1} of {len(rounds)}: a student of {student_steps} steps, {run}"
-            )
+            say(f"\nround {rounds.index(student_steps) + 1} of {len(rounds)}: {student_steps}-step student, {run}")
             with pointing_to(folder, run):
                 if begun:
                     resume_run(run, **resuming)

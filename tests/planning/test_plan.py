@@ -106,7 +106,7 @@ def test_rounds_count_the_teachers_passes(elf, tmp_path):
     four, two = json.loads((tmp_path / "plan.json").read_text())
     assert (four["total_steps"], two["total_steps"]) == (30, 30)
     assert 1.4 < two["flops_per_chip"] / four["flops_per_chip"] < 1.8
-    assert "student of 2 steps, 32 passes of the teacher" in out and "all rounds" in out
+    assert "2-step student, 32 passes of the teacher" in out and "all rounds" in out
 
 
 def test_unknown_slices_are_refused_with_the_nearest(elf):

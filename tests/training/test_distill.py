@@ -78,12 +78,12 @@ def test_a_stopped_round_goes_on_and_the_next_follows(straight, tmp_path, monkey
 
 def test_students_are_found_by_folder_and_name(straight, tmp_path):
     last, earlier = open_source(straight), open_source(f"{straight}@round-16")
-    assert "a student of 8 steps" in last.description and last.folder == straight / "round-8"
+    assert "8-step student" in last.description and last.folder == straight / "round-8"
     assert earlier.folder == straight / "round-16" and not same(*map(jax.tree.leaves, (last.params, earlier.params)))
     with pytest.raises(InputError, match=r"round-17: nothing of this name .*did you mean 'round-16'"):
         open_source(f"{straight}@round-17")
     shutil.copytree(straight / "round-16", tmp_path / "students@round-8")
-    assert "16 steps" in open_source(tmp_path / "students@round-8").description, "a folder of this name wins"
+    assert "16-step student" in open_source(tmp_path / "students@round-8").description, "a folder of this name wins"
 
 
 def test_a_student_takes_its_own_steps_and_no_more_guidance(elf, straight, tmp_path):
