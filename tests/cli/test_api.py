@@ -81,11 +81,11 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
 @pytest.mark.parametrize(
     ("function", "command", "left_out"),
     [
-        (api.train, train.train, set()),
+        (api.train, train.train, {"debug_step"}),
         (api.resume, resume.resume, set()),
         (api.evaluate, evaluate.evaluate, {"json"}),
         (api.tokenize, tokenize.tokenize, {"max_length", "max_input_length"}),
-        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "sc_cfg", "time_schedule", "num_samples",
+        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "sc_cfg", "time_schedule", "time_shift", "num_samples",
                                    "input", "source_key", "trace", "watch", "data", "seed", "batch_size", "output",
                                    "overwrite"}),
     ],

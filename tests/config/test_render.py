@@ -45,7 +45,7 @@ def test_every_value_names_its_layer(tmp_path):
     assert "seed = 5  # --set\n" in toml
     assert "keep = 2  # environment\n" in toml
     assert "# weight_decay" not in toml and "# data_path is not set  # default\n" in toml
-    assert any(line.startswith("max_length = ") and "toy-de-en.toml:" in line for line in toml.splitlines())
+    assert any(line.startswith("max_length = ") and "task preset toy-de-en:" in line for line in toml.splitlines())
     assert "# default" not in to_toml(resolved, origins=False)
     for name in SECTION_OF:
         assert f"{name} = " in toml or f"# {name} is not set" in toml

@@ -106,7 +106,7 @@ def test_a_zero_that_was_set_is_refused(tmp_path, how):
 
 
 def test_a_file_of_the_reference_is_recorded_with_what_follows_from_data_and_devices(tmp_path):
-    data = pairs(tmp_path / "pairs", [3] * 999 + [40])
+    data = pairs(tmp_path / "pairs", [40] + [3] * 999)
     (tmp_path / "r.yml").write_text("batch_size: 4\nmax_input_length: null\nmax_length: 64\nonline_eval: false\n")
     keep = [setting for setting in SETTINGS if not setting.startswith(("batch_size", "max_"))]
     given = [*keep, "encoder_model_name=embedding", f"tokenizer_name={tiny_run() / 'tokenizer'}"]
