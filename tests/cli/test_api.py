@@ -85,9 +85,9 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
         (api.resume, resume.resume, set()),
         (api.evaluate, evaluate.evaluate, {"json"}),
         (api.tokenize, tokenize.tokenize, {"max_length", "max_input_length"}),
-        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "sc_cfg", "time_schedule", "time_shift", "num_samples",
-                                   "input", "source_key", "trace", "watch", "data", "seed", "batch_size", "output",
-                                   "overwrite"}),
+        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "sc_cfg", "time_schedule", "time_shift",
+                                   "num_samples", "input", "source_key", "trace", "watch", "data", "seed",
+                                   "batch_size", "output", "overwrite"}),
     ],
 )  # fmt: skip
 def test_functions_take_the_options_of_the_commands(function, command, left_out):
