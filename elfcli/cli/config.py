@@ -1,5 +1,6 @@
 """`elf config show`, `elf config check` and `elf config copy`."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +20,35 @@ class Format(StrEnum):
 
 @app.command()
 def show(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="RUN", help="A run folder: what it was trained with.", autocompletion=o.runs),
+    ] = None,
     task: o.TaskOption = None,
     model: o.ModelOption = None,
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
     set_: o.SetOption = None,
     data: Annotated[str | None, o.option("--data", "DIR", "Show what `elf train --data DIR` would choose.")] = None,
+    describe: Annotated[bool, o.option("--describe", "", "Say above each setting what it means.")] = False,
     format_: Annotated[Format, o.option("--format", "", "Output format.")] = Format.toml,
 ) -> None:
     """Print every setting's value and the layer, file and line that set it.
 
     Later layers win: built-in defaults, task preset, model preset, --config files, ELF_... in the environment, --set.
+    What was set by hand, and the learning rate that follows, stand first, as comments; then every setting.
     """
     from elfcli.config import render
     from elfcli.config.resolve import resolve
+    from elfcli.errors import InputError
 
-    flags = {"data_path": data}
-    resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
+    if run is not None:
+        if task or model or config or config_style or data:
+            raise InputError(f"{run}: a run has all its settings: give RUN, or --task, --model, --config and --data")
+        resolved = _of_run(run, set_ or ())
+    else:
+        flags = {"data_path": data}
+        resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
     if data is not None:
         from elfcli.training import recipe
@@ -46,8 +59,13 @@ def show(
         resolved = with_recipe(resolved, examples, trains_encoder=False)
         if recipe.applies(resolved):
             resolved = recipe.from_length(resolved, len(examples), None, own=True)
-    write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml, Format.json: render.to_json}[format_]
-    typer.echo(write(resolved), nl=False)
+    if format_ is Format.json:
+        if describe:
+            raise InputError("--describe writes comments, which JSON does not have: use --format toml or yaml")
+        typer.echo(render.to_json(resolved), nl=False)
+        return
+    write = {Format.toml: render.to_toml, Format.yaml: render.to_yaml}[format_]
+    typer.echo(render.by_hand(resolved) + write(resolved, describe=describe), nl=False)
 
 
 @app.command()
@@ -106,6 +124,19 @@ def copy(
                    f"elf train --config {output}")  # fmt: skip
     write_output(output, text, overwrite, "FILE")
     typer.echo(f"{output}: edit it, then `elf train --config {output}`")
+
+
+def _of_run(run: Path, sets: Sequence[str]):
+    """The settings of a run folder, each with the layer that set it when the run started."""
+    from elfcli.config import render
+    from elfcli.config.resolve import resolve_run
+    from elfcli.errors import InputError
+    from elfcli.runs.folder import CONFIG_FILE, is_run
+
+    if not is_run(run):
+        raise InputError(f"{run}: not a run folder (it has no {CONFIG_FILE}); `elf runs` lists the runs here")
+    path = run / CONFIG_FILE
+    return render.as_recorded(resolve_run(path, sets), path)
 
 
 def _num_devices() -> int:

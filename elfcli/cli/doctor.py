@@ -75,13 +75,12 @@ def history_of(model, examples: int):
     from elfcli.evaluation.checks import History
     from elfcli.runs.folder import read_metrics
     from elfcli.training.length import run_length
-    from elfcli.training.optimizer import peak_lr
 
     if model.source.kind != "run":
         return None
     config = model.config
     rows = [row for row in read_metrics(model.source.folder) if row["step"] <= model.step and "loss" in row]
-    lr = peak_lr(config.optimization, config.global_batch)
+    lr = config.peak_lr
     return History(
         lr=lr,
         update=lr * (1 if config.optimization.optimizer == "muon" else config.network.hidden_size**0.5),

@@ -65,9 +65,8 @@ def _of_optimization(config: Config) -> Iterator[Contradiction]:
     lr, min_lr = optimization.lr, optimization.min_lr
     if lr is not None and min_lr > lr:
         yield Contradiction(("min_lr", "lr"), f"min_lr {min_lr:g} is above lr {lr:g}, where the schedule starts")
-    derived = optimization.blr * config.global_batch * optimization.grad_accum_steps / 256
-    if lr is None and optimization.lr_schedule == "cosine" and min_lr > derived:
-        message = f"min_lr {min_lr:g} is above the peak learning rate {derived:g} that follows from blr"
+    if lr is None and optimization.lr_schedule == "cosine" and min_lr > config.peak_lr:
+        message = f"min_lr {min_lr:g} is above the peak learning rate {config.peak_lr:g} that follows from blr"
         yield Contradiction(("min_lr", "blr", "lr", "batch_size", "global_batch_size"), message)
     if steps is not None and optimization.warmup_steps > steps:
         message = f"warmup_steps {optimization.warmup_steps} is more than the {steps} steps of the whole run"

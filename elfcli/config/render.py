@@ -1,29 +1,64 @@
 """Writes a configuration as TOML, YAML or JSON, with the layer that set each value."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from elfcli.config.entries import COMPLETE, Origin
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import SECTIONS, Config
 
+BY_HAND = ("--set", "environment", "command line", "config file")
+"""How the layers begin that a person writes; the others are defaults, presets, and what a start chooses."""
 _COMPLETE_NOTE = "every value is given below, so no preset applies below this file"
 
 
-def to_toml(resolved: Resolved | Config, origins: bool = True) -> str:
-    """TOML that `load_config` reads back to the equal Config; unset values are comments."""
+def to_toml(resolved: Resolved | Config, origins: bool = True, describe: bool = False) -> str:
+    """TOML that `load_config` reads back to the equal Config; unset values are comments.
+
+    describe: a comment above each setting says what it means.
+    """
     config, came_from = _split(resolved, origins)
     lines = [f"{COMPLETE} = true  # {_COMPLETE_NOTE}"]
     for section in SECTIONS:
         lines += ["", f"[{section}]"]
         for name, value in getattr(config, section):
+            lines += _meaning(section, name) if describe else []
             text = f"# {name} is not set" if value is None else f"{name} = {literal(value)}"
             lines.append(text + _comment(came_from, name))
     for item in config.sampling:
         lines += ["", "[[sampling]]" + _comment(came_from, "sampling")]
         lines += [f"{name} = {literal(value)}" for name, value in item]
     return "\n".join(lines) + "\n"
+
+
+def as_recorded(resolved: Resolved, path: Path) -> Resolved:
+    """The settings read from a run's `path` with the layers that `to_toml` wrote there, where it wrote them."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    origins = dict(resolved.origins)
+    for name, origin in origins.items():
+        if origin.layer == "config file" and origin.line is not None:
+            _, mark, said = lines[origin.line - 1].rpartition("  # ")
+            origins[name] = Origin(said) if mark else origin
+    return replace(resolved, origins=origins)
+
+
+def by_hand(resolved: Resolved) -> str:
+    """Comments for the top of TOML or YAML: the settings that a person chose, and the learning rate that follows."""
+    config = resolved.config
+    values = {name: value for section in SECTIONS for name, value in getattr(config, section)}
+    values["sampling"] = f"{len(config.sampling)} given below"
+    chosen = [name for name, origin in resolved.origins.items() if origin.layer.startswith(BY_HAND)]
+    lines = ["set by hand:" if chosen else "set by hand: nothing"]
+    for name in chosen:
+        value = values[name] if name == "sampling" or values[name] is None else literal(values[name])
+        lines.append(f"  {name} = {value}{_comment(resolved.origins, name)}")
+    part = config.optimization
+    follows = f"blr {part.blr:g} * {config.global_batch} examples * {part.grad_accum_steps} / 256"
+    how = "lr" if part.lr is not None else follows
+    lines.append(f"learning rate: peak {config.peak_lr:g} ({how}), {part.lr_schedule} after the warm-up")
+    return "".join(f"# {line}\n" for line in lines) + "\n"
 
 
 def to_edit(resolved: Resolved, heading: str) -> str:
@@ -45,13 +80,15 @@ def to_edit(resolved: Resolved, heading: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_yaml(resolved: Resolved | Config, origins: bool = True) -> str:
+def to_yaml(resolved: Resolved | Config, origins: bool = True, describe: bool = False) -> str:
     """The same as YAML; unset values are `null`."""
     config, came_from = _split(resolved, origins)
     lines = [f"{COMPLETE}: true  # {_COMPLETE_NOTE}"]
     for section in SECTIONS:
         lines.append(f"{section}:")
-        lines += [f"  {name}: {literal(value)}{_comment(came_from, name)}" for name, value in getattr(config, section)]
+        for name, value in getattr(config, section):
+            lines += [f"  {line}" for line in _meaning(section, name)] if describe else []
+            lines.append(f"  {name}: {literal(value)}{_comment(came_from, name)}")
     lines.append(f"sampling:{_comment(came_from, 'sampling')}")
     for item in config.sampling:
         fields = [f"{name}: {literal(value)}" for name, value in item]
@@ -78,6 +115,10 @@ def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str
     if isinstance(resolved, Config):
         return resolved, None
     return resolved.config, resolved.origins if origins else None
+
+
+def _meaning(section: str, name: str) -> list[str]:
+    return [f"# {SECTIONS[section].model_fields[name].description}"]
 
 
 def _comment(origins: dict[str, Origin] | None, name: str) -> str:

@@ -232,6 +232,12 @@ class Config(Section):
         """Examples per batch over all devices and processes."""
         return self.training.global_batch_size or self.training.batch_size
 
+    @property
+    def peak_lr(self) -> float:
+        """`lr`, or `blr` times the examples of an optimiser step / 256."""
+        part = self.optimization
+        return part.lr if part.lr is not None else part.blr * self.global_batch * part.grad_accum_steps / 256
+
 
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Config() if name != "sampling"}
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}

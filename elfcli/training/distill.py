@@ -24,7 +24,6 @@ from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
 from elfcli.training.defaults import with_data
 from elfcli.training.inputs import open_examples
 from elfcli.training.length import run_length
-from elfcli.training.optimizer import peak_lr
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
 
@@ -64,7 +63,7 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
         decay = round(1 - 1 / max(steps / 10, 1.0), 6)
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
     annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
-    rate = {"lr": peak_lr(config.optimization, config.global_batch) / ANNEALED} if annealed else {}
+    rate = {"lr": config.peak_lr / ANNEALED} if annealed else {}
     chosen: dict[str, dict[str, Any]] = {
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
         | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),

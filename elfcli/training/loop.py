@@ -35,7 +35,7 @@ from elfcli.training.inputs import Inputs
 from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log
 from elfcli.training.memory import used_memory
-from elfcli.training.optimizer import lr_schedule, make_optimizer, peak_lr
+from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.live import running
@@ -122,7 +122,7 @@ def tell_best(folder: Path, done: int) -> None:
 
 
 def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
-    peak = peak_lr(config.optimization, config.global_batch)
+    peak = config.peak_lr
     schedule = lr_schedule(config.optimization, peak, length.warmup_steps, length.total_steps)
     return schedule, make_optimizer(config.optimization, schedule, shape.dtype)
 

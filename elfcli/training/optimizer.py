@@ -19,11 +19,6 @@ NEWTON_SCHULZ_STEPS = 5
 MUON_MOMENTUM = 0.95
 
 
-def peak_lr(cfg: Optimization, global_batch: int) -> float:
-    """`lr`, or `blr` times the examples of an optimiser step / 256."""
-    return cfg.lr if cfg.lr is not None else cfg.blr * global_batch * cfg.grad_accum_steps / 256
-
-
 def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Learning rate at a 0-based optimiser step: linear from 0, then constant or cosine down to min_lr."""
     after = optax.constant_schedule(peak)

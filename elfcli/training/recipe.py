@@ -18,7 +18,6 @@ from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.data.folder import Examples
 from elfcli.data.lengths import cut_counts, fitting_lengths
 from elfcli.training.length import run_length
-from elfcli.training.optimizer import peak_lr
 from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
@@ -153,7 +152,7 @@ def tell_settings(resolved: Resolved, num_examples: int) -> None:
     """One line: the length and rates of the run, and a warning where its average would mostly be initial weights."""
     config = resolved.config
     length, decay = run_length(config, num_examples), config.optimization.ema_decay1
-    peak, horizon = peak_lr(config.optimization, config.global_batch), 1 / (1 - decay)
+    peak, horizon = config.peak_lr, 1 / (1 - decay)
     say(f"{length.total_steps:,} steps of {config.global_batch} examples, warm-up {length.warmup_steps}, learning rate "
         f"{number(peak)} {config.optimization.lr_schedule}, EMA over {horizon:,.0f} steps")  # fmt: skip
     if horizon > length.total_steps / 5:

@@ -10,7 +10,6 @@ from elfcli.config.reference import KEYS
 from elfcli.config.resolve import ConfigError, resolve, with_devices
 from elfcli.config.schema import SECTION_OF, Config
 from elfcli.training.length import run_length
-from elfcli.training.optimizer import peak_lr
 
 DEFAULTS = {
     "max_length": 128, "max_input_length": None, "pad_token": "pad", "latent_mean": 0.0, "latent_std": 1.0,
@@ -84,7 +83,7 @@ def our_meaning(config: Config) -> dict:
     length = run_length(config, EXAMPLES)
     network = config.network
     rest = {"batch": config.global_batch, "shape": (network.depth, network.hidden_size, network.num_heads),
-            "rate": peak_lr(config.optimization, config.global_batch), "warmup": length.warmup_steps,
+            "rate": config.peak_lr, "warmup": length.warmup_steps,
             "steps": length.total_steps}  # fmt: skip
     return {name: value for name, value in found.items() if name not in ("model", "lr", "warmup_steps", "blr")} | rest
 

@@ -5,8 +5,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.config.render import to_json, to_toml, to_yaml
-from elfcli.config.resolve import load_config, resolve
+from elfcli.config.render import as_recorded, by_hand, to_json, to_toml, to_yaml
+from elfcli.config.resolve import load_config, resolve, resolve_run
 from elfcli.config.schema import SECTION_OF, Config
 
 configs = st.builds(
@@ -63,3 +63,21 @@ def test_other_readers_agree():
     assert from_json["optimization"]["lr"] == {"value": 1e-5, "layer": "--set", "file": None, "line": None}
     assert from_json["data"]["max_length"]["line"] > 1
     assert json.loads(to_json(config.config)) == plain
+
+
+def test_what_was_set_by_hand_stands_first_and_survives_in_a_run(tmp_path):
+    resolved = resolve(task="toy-de-en", sets=["lr=none", "blr=2e-3"], environ={"ELF_KEEP": "2"})
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(resolved))
+    again = as_recorded(resolve_run(path, ["seed=5"]), path)
+    head = by_hand(again)
+    assert "#   blr = 0.002  # --set\n" in head and "#   keep = 2  # environment\n" in head
+    assert "#   seed = 5  # --set\n" in head and "max_length" not in head
+    assert "peak 0.0005 (blr 0.002 * 64 examples * 1 / 256)" in head
+    assert str(again.origins["max_length"]) == str(resolved.origins["max_length"])
+    described = head + to_toml(again, describe=True)
+    path.write_text(described)
+    assert load_config(path) == again.config
+    assert "# Seed of weights, data order and every draw\nseed = 5  # --set\n" in described
+    assert yaml.safe_load(head + to_yaml(again, describe=True))["training"]["seed"] == 5
+    assert "set by hand: nothing" in by_hand(resolve(environ={}))
