@@ -17,6 +17,7 @@ from elfcli.ui.table import aligned
 SUFFIXES = (".png", ".svg", ".html")
 STYLES = tuple(zip("osD^vPX*", ("-", "--", "-.", ":") * 2, strict=True))
 WIDTH = 40
+APART = 0.03
 
 
 def check_plot(path: Path | None) -> None:
@@ -87,7 +88,10 @@ def series(axes: Any, results: Sequence[dict], without: str, x_of) -> None:
         ends = [score.get("interval") or [score["value"]] * 2 for score in scores]
         bars = [[value - low for value, (low, _) in zip(values, ends, strict=True)],
                 [high - value for value, (_, high) in zip(values, ends, strict=True)]]  # fmt: skip
-        axes.errorbar([x_of(m) for m in members], values, bars, marker=marker, linestyle=dashes, capsize=3, label=name)
+        beside = 1 + APART * number  # so that no bar hides another
+        axes.errorbar(
+            [x_of(m) * beside for m in members], values, bars, marker=marker, linestyle=dashes, capsize=3, label=name
+        )
     axes.set_ylabel(f"{results[0]['scores'][0]['metric']} (95% interval)")
     axes.legend(fontsize=7)
 
