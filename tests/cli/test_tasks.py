@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from hub_server import Handler, point_at
 
+from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import model_names, resolve
 from elfcli.data import public
 from elfcli.data.folder import load_examples
@@ -172,3 +173,12 @@ def test_a_task_without_public_data_is_no_surprise():
     assert set(public.SOURCES) <= {task for task, _ in PUBLISHED.values()}
     with pytest.raises(InputError, match="no Parquet"):
         public.find_files(public.SOURCES["owt"], lambda *_, **__: ["a.txt"], lambda action: action())
+
+
+@pytest.mark.parametrize("preset", sorted((presets_dir() / "tasks").glob("*.toml")), ids=lambda path: path.stem)
+def test_the_head_of_a_task_says_command_machine_and_score(preset):
+    head = "".join(line for line in preset.read_text(encoding="utf-8").splitlines(True) if line.startswith("#"))
+    assert f"elf train --task {preset.stem} " in head and ("TPU" in head or "CPU" in head)
+    assert any(
+        origin in head for origin in ("(measured)", "(the paper's; not measured here)", "Score: not measured here")
+    )
