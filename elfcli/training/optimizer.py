@@ -16,6 +16,7 @@ NEWTON_SCHULZ = (
     2.0315,
 )  # coefficients of the quintic iteration: Jordan et al. 2024, optax.contrib.muon
 NEWTON_SCHULZ_STEPS = 5
+GRAM_STEPS = (2, 3)  # of them computed from one product x x^T
 MUON_MOMENTUM = 0.95
 
 
@@ -63,13 +64,36 @@ def orthogonalize(matrices, dtype=jnp.float32):
     x = matrices / (jnp.linalg.norm(matrices, axis=(-2, -1), keepdims=True) + 1e-8)
     x = constrain_layout(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False)
     x = constrain_layout(x.astype(dtype), shared=True)
-    c0, c1, c2 = NEWTON_SCHULZ
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        a = x @ jnp.swapaxes(x, -1, -2)
-        x = c0 * x + (c1 * a + c2 * (a @ a)) @ x
+    # Products of polynomials need float32, and pay where the matrix is not nearly square.
+    together = dtype == jnp.float32 and max(m, n) > 1.6 * min(m, n)
+    for steps in GRAM_STEPS if together else (1,) * NEWTON_SCHULZ_STEPS:
+        x = newton_schulz(x, steps)
     x = constrain_layout(x, shared=False)
     x = jnp.swapaxes(x, -1, -2) if m > n else x
     return x.astype(matrices.dtype) * max(1.0, n / m) ** 0.5
+
+
+def newton_schulz(x, steps: int):
+    """x (..., m, n), m <= n, after so many steps x <- p(x x^T) x, with two products of the size of x.
+
+    Every factor is a polynomial in a = x x^T, so the next step's matrix is p(a) a p(a), and the factors are multiplied
+    before x is. That squares the singular values: five steps at once lose 4e-4 in float32, two and three lose 4e-5.
+    """
+    c0, c1, c2 = NEWTON_SCHULZ
+
+    def without_c0(a):
+        return c1 * a + c2 * (a @ a)
+
+    a = x @ jnp.swapaxes(x, -1, -2)
+    if steps == 1:
+        return c0 * x + without_c0(a) @ x
+    identity = c0 * jnp.eye(x.shape[-2], dtype=x.dtype)
+    factors = p = identity + without_c0(a)
+    for _ in range(steps - 1):
+        a = p @ a @ p
+        p = identity + without_c0(a)
+        factors = p @ factors
+    return factors @ x
 
 
 def constrain_layout(x, *, shared: bool):
