@@ -66,6 +66,7 @@ class Model:
         sc_cfg: float | None = None,
         time_schedule: str | None = None,
         time_shift: float | None = None,
+        candidates: int | None = None,
         seed: int = 0,
         batch_size: int = 64,
     ) -> list[str]:
@@ -79,6 +80,7 @@ class Model:
           steps: network steps. sampler: "ode" or "sde". gamma: noise put back by the SDE.
           cfg: guidance scale of the source, 1 is off. sc_cfg: self-conditioning guidance scale.
           time_schedule: "logit_normal", "uniform", "shifted" (by time_shift) or "fitted".
+          candidates: texts drawn per source, of which the one most like the others is kept.
             What is None comes from the model's sampling preset.
           seed: of the draws; text n depends on the seed and on n, not on the other texts.
           batch_size: texts sampled at once.
@@ -95,7 +97,7 @@ class Model:
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
-        values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift)
+        values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
         texts = {name: None if value is None else str(value) for name, value in zip(OPTIONS, values, strict=True)}
         setting = chosen_setting(self.config.sampling, one_value_each(texts))
         if inputs is None:

@@ -97,6 +97,9 @@ TimeScheduleOption = Annotated[
     str | None, option("--time-schedule", "logit_normal|uniform|shifted|fitted", "Time grid.")
 ]
 TimeShiftOption = Annotated[str | None, option("--time-shift", "S", "Of a shifted grid; above 1: earlier steps.")]
+CandidatesOption = Annotated[
+    str | None, option("--candidates", "N", "Texts drawn per source; the one most like the others is kept.")
+]
 
 COORDINATOR = "Address of process 0; found out on SLURM and TPU slices."
 JOIN_TIMEOUT = "Time in which all have to come; 300."

@@ -24,6 +24,7 @@ def sample(
     sc_cfg: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
     time_shift: o.TimeShiftOption = None,
+    candidates: o.CandidatesOption = None,
     num_samples: o.NumSamplesOption = None,
     input_: Annotated[Path | None, o.option("--input -i", "FILE", INPUT)] = None,
     source_key: Annotated[str | None, o.option("--source-key", "KEY", SOURCE_KEY)] = None,
@@ -50,9 +51,8 @@ def sample(
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import is_first_process, progress, say
 
-    given = one_value_each(
-        dict(zip(OPTIONS, (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift), strict=True))
-    )
+    values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
+    given = one_value_each(dict(zip(OPTIONS, values, strict=True)))
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: give --input too")
     by_first(lambda: check_output_file(output, overwrite))

@@ -22,6 +22,7 @@ def sweep(
     w: o.ScCfgOption = None,
     time_schedule: o.TimeScheduleOption = None,
     time_shift: o.TimeShiftOption = None,
+    candidates: o.CandidatesOption = None,
     configs: Annotated[Path | None, o.option("--configs", "FILE", "A list of sampling settings instead.")] = None,
     metrics: Annotated[
         str | None, o.option("--metrics", "bleu,rouge,ppl", "Scores; the first ranks. The task's by default.")
@@ -46,8 +47,8 @@ def sweep(
 ) -> None:
     """Sample and score every combination of sampling settings, listed by cost; a stopped sweep goes on.
 
-    --steps, --sampler, --gamma, --cfg, --w and --time-schedule take several values with commas between, e.g.
-    --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
+    --steps, --sampler, --gamma, --cfg, --w, --time-schedule and --candidates take several values with commas between,
+    e.g. --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
     """
     from elfcli.errors import InputError
     from elfcli.evaluation.plots import check_plot, draw
@@ -57,7 +58,8 @@ def sweep(
     if checkpoint is not None and named is not None:
         raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
     of_seeds = seeds_of(seed, seeds)
-    wanted = option_values(dict(zip(OPTIONS, (sampler, steps, gamma, cfg, w, time_schedule, time_shift), strict=True)))
+    values = (sampler, steps, gamma, cfg, w, time_schedule, time_shift, candidates)
+    wanted = option_values(dict(zip(OPTIONS, values, strict=True)))
     if configs is not None:
         if wanted:
             raise InputError("--configs and lists of values (--steps, --cfg, ...) exclude each other")

@@ -177,6 +177,7 @@ class SamplingSetting(Section):
     time_shift: Positive = setting(1.0, "Of a `shifted` grid: times u/(u + shift (1 - u)) for even u; above 1 more "
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise put back per unit of time (SDE only)")
+    candidates: Size = setting(1, "Texts drawn for each source, of which the one most like the others is kept")
 
 
 class Evaluation(Section):

@@ -26,7 +26,7 @@ from elfcli.evaluation.made_by import origin_of, split_of
 from elfcli.evaluation.quality import shortcomings
 from elfcli.evaluation.report import Texts, low_entropy, reports
 from elfcli.evaluation.samples import read_jsonl, write_samples
-from elfcli.evaluation.ways import Setting, check_guidance
+from elfcli.evaluation.ways import Setting, check_setting
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
 from elfcli.parallel.mesh import digest, tree_hash
@@ -165,7 +165,7 @@ def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dic
     evaluation.
     """
     for setting in evaluation.settings:
-        check_guidance(evaluation.model.config, setting)
+        check_setting(evaluation.model.config, setting)
     by_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
     by_first(lambda: check_folder(evaluation.folder))
     everyone(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))

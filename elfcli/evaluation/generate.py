@@ -22,7 +22,8 @@ from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
 from elfcli.data.folder import decoded, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.ways import Setting, check_guidance
+from elfcli.evaluation.candidates import draw_keys, most_alike
+from elfcli.evaluation.ways import Setting, check_setting
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
@@ -153,13 +154,15 @@ def generate(
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
     program = program_of(model, setting, options)
     for part in parts(model, conditions, setting, options):
-        yield from texts_of(model, np.asarray(sample_batch(program, part.inputs)), part)
+        tries = [drawn_anew(part, options.seed, candidate) for candidate in range(setting.candidates)]
+        drawn = [texts_of(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
+        yield from (texts[most_alike(texts)] for texts in zip(*drawn, strict=True))
         update(part.first + part.wanted)
 
 
 def program_of(model: Model, setting: Setting, options: Options) -> Program:
     longest = options.longest or setting.num_sampling_steps
-    check_guidance(model.config, setting)
+    check_setting(model.config, setting)
     uses = ways(model.config, setting)
     return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
 
@@ -181,6 +184,14 @@ def parts(model: Model, conditions: Sequence, setting: Setting, options: Options
         ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
         inputs = Inputs(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
         yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
+
+
+def drawn_anew(part: Part, seed: int, candidate: int) -> Part:
+    """The batch with the draws of a candidate; those of candidate 0 are its own."""
+    if candidate == 0:
+        return part
+    noise_key, grid_key = draw_keys(seed, candidate)
+    return part._replace(inputs=part.inputs._replace(noise_key=noise_key, grid_key=grid_key))
 
 
 def lengths(config: Config) -> dict[str, int]:
@@ -211,10 +222,10 @@ def traced_inputs(config: Config, setting: Setting, seed: int, longest: int | No
     if setting.time_schedule == "fitted" and len(quantiles) < 2:
         raise InputError("--time-schedule fitted: no grid was fitted to this model yet: `elf fit-grid CHECKPOINT`")
     longest = longest or setting.num_sampling_steps
-    grid_key, noise_key = jax.random.split(jax.random.key(seed))
+    noise_key, grid_key = draw_keys(seed)
     fields = {
-        "noise_key": jax.random.key_data(noise_key),
-        "grid_key": jax.random.key_data(grid_key),
+        "noise_key": noise_key,
+        "grid_key": grid_key,
         "num_steps": jnp.int32(setting.num_sampling_steps),
         "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift, quantiles),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),

@@ -10,9 +10,10 @@ from elfcli.evaluation.ways import Setting
 
 
 def network_calls(config: Config, setting: Setting) -> int:
-    """Passes of the network for one text: guidance doubles those of a step, and decoding takes one more."""
+    """Passes of the network for one text and all of its candidates: guidance doubles those of a step, and decoding
+    takes one more."""
     use_cfg, use_w = passes(config, setting)
-    return setting.num_sampling_steps * 2 ** (use_cfg + use_w) + 1
+    return setting.candidates * (setting.num_sampling_steps * 2 ** (use_cfg + use_w) + 1)
 
 
 def made_by(model: Model, setting: Setting, seed: int) -> dict:
@@ -31,6 +32,7 @@ def made_by(model: Model, setting: Setting, seed: int) -> dict:
         "gamma": setting.sde_gamma if setting.sampling_method == "sde" else None,
         "w": setting.self_cond_cfg_scale,
         "cfg": setting.cfg,
+        "candidates": setting.candidates,
         "seed": seed,
     }
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from elfcli.data.folder import eos_id, pad_id
+from elfcli.evaluation.candidates import most_alike
 from elfcli.evaluation.examples import Sources
 from elfcli.evaluation.generate import (
     Inputs,
@@ -20,6 +21,7 @@ from elfcli.evaluation.generate import (
     Options,
     Part,
     Program,
+    drawn_anew,
     encoded,
     everywhere,
     flow_of,
@@ -101,20 +103,28 @@ def traced(
     update(traces of the batch so far, texts done) after each record.
     """
     program, found = program_of(model, setting, options), []
-    marks = recorded_steps(setting.num_sampling_steps)
     for part in parts(model, sources.conditions, setting, options):
-        traces = [Trace(dict(row)) for row in sources.rows[part.first : part.first + part.wanted]]
-        condition, state, grid_BxM = begin(program, part.inputs)
-        for before, mark in zip([0, *marks], marks, strict=False):
-            state, *read = advance(program, part.inputs, condition, state, np.asarray([before, mark], np.int32))
-            tokens_BxS, sure_BxS = map(np.asarray, read)
-            record(model, part, traces, np.asarray(grid_BxM)[:, mark], (tokens_BxS, sure_BxS))
-            update(traces, part.first)
-        for trace, text in zip(traces, texts_of(model, tokens_BxS, part), strict=True):
-            trace.row = {"id": trace.row["id"], "generated": text} | trace.row
-        found += traces
-        update(traces, part.first + part.wanted)
+        rows = sources.rows[part.first : part.first + part.wanted]
+        tries = [drawn_anew(part, options.seed, candidate) for candidate in range(setting.candidates)]
+        drawn = [traced_batch(model, program, rows, one, update) for one in tries]
+        kept = [of_one[most_alike([trace.row["generated"] for trace in of_one])] for of_one in zip(*drawn, strict=True)]
+        found += kept
+        update(kept, part.first + part.wanted)
     return found
+
+
+def traced_batch(model: Model, program: Program, rows: Sequence[dict], part: Part, update: Callable) -> list[Trace]:
+    """The traces of one batch. update(traces so far, texts done) after each record."""
+    traces, marks = [Trace(dict(row)) for row in rows], recorded_steps(int(part.inputs.num_steps))
+    condition, state, grid_BxM = begin(program, part.inputs)
+    for before, mark in zip([0, *marks], marks, strict=False):
+        state, *read = advance(program, part.inputs, condition, state, np.asarray([before, mark], np.int32))
+        tokens_BxS, sure_BxS = map(np.asarray, read)
+        record(model, part, traces, np.asarray(grid_BxM)[:, mark], (tokens_BxS, sure_BxS))
+        update(traces, part.first)
+    for trace, text in zip(traces, texts_of(model, tokens_BxS, part), strict=True):
+        trace.row = {"id": trace.row["id"], "generated": text} | trace.row
+    return traces
 
 
 def record(model: Model, part: Part, traces: list[Trace], times_B: np.ndarray, read: tuple) -> None:

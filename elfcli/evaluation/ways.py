@@ -20,6 +20,7 @@ OPTIONS = {
     "self_cond_cfg_scale": "--sc-cfg",
     "time_schedule": "--time-schedule",
     "time_shift": "--time-shift",
+    "candidates": "--candidates",
 }
 """Fields of a Setting, and the option that sets each."""
 OPTION_NAMES = {"self_cond_cfg_scale": "--sc-cfg (or --w)"}
@@ -39,12 +40,14 @@ class Setting:
     time_schedule: str = "logit_normal"
     sde_gamma: float = 0.0
     time_shift: float = 1.0
+    candidates: int = 1
 
     @property
     def name(self) -> str:
         gamma = f"-gamma{self.sde_gamma:g}" if self.sampling_method == "sde" else ""
         steps = f"{self.sampling_method}{self.num_sampling_steps}"
-        return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_cfg_scale:g}-{self.grid}"
+        best_of = f"-of{self.candidates}" if self.candidates > 1 else ""
+        return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_cfg_scale:g}-{self.grid}{best_of}"
 
     @property
     def grid(self) -> str:
@@ -56,6 +59,7 @@ class Setting:
         """The same setting as options of `elf sample`."""
         unused = {"sde_gamma"} if self.sampling_method != "sde" else set()
         unused |= {"time_shift"} if self.time_schedule != "shifted" else set()
+        unused |= {"candidates"} if self.candidates == 1 else set()
         names = [name for name in OPTIONS if name not in unused]
         return " ".join(f"{OPTIONS[name]} {getattr(self, name)}" for name in names)
 
@@ -63,9 +67,9 @@ class Setting:
 def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
     """Every combination of every preset."""
     return [
-        Setting(preset.sampling_method, steps, cfg, w, preset.time_schedule, preset.sde_gamma, preset.time_shift)
-        for preset in presets
-        for steps, cfg, w in product(preset.num_sampling_steps, preset.cfgs, preset.self_cond_cfg_scales)
+        Setting(one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates)
+        for one in presets
+        for steps, cfg, w in product(one.num_sampling_steps, one.cfgs, one.self_cond_cfg_scales)
     ]
 
 
@@ -142,8 +146,11 @@ def distinct(settings: Iterable[Setting]) -> list[Setting]:
     return list({setting.name: setting for setting in found}.values())
 
 
-def check_guidance(config: Config, setting: Setting) -> None:
-    """InputError where a student is asked for more guidance than it was made for."""
+def check_setting(config: Config, setting: Setting) -> None:
+    """InputError for candidates of texts without a source, and for more guidance than a student was made for."""
+    if setting.candidates > 1 and not config.data.max_input_length:
+        raise InputError(f"--candidates {setting.candidates}: the one most like the others is kept, which is for texts "
+                         "with sources; this model writes free texts")  # fmt: skip
     made, most = config.distillation, config.objective.self_cond_cfg_max
     if made.student_steps is None:
         return
