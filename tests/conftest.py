@@ -56,3 +56,21 @@ def hub(tmp_path, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         monkeypatch.setattr(time, "sleep", lambda seconds: None)
         yield served
+
+
+@pytest.fixture
+def evaluate(tmp_path_factory, tmp_path, monkeypatch):
+    """The package, with its caches in folders of the tests and every connection refused. What was loaded stays in
+    sys.modules, so the folder of modules is one for all."""
+    import evaluate
+    from evaluate import config, loading, module
+    from evaluate.utils import file_utils
+
+    def refuse(*_, **__):
+        raise AssertionError("a metric on disk needs no network")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    for place in (config, loading.config, file_utils.config):
+        monkeypatch.setattr(place, "HF_MODULES_CACHE", str(tmp_path_factory.getbasetemp() / "modules"), raising=False)
+    monkeypatch.setattr(module.config, "HF_EVALUATE_CACHE", str(tmp_path / "cache"), raising=False)
+    return evaluate

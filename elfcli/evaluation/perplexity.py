@@ -3,7 +3,7 @@
 Texts are scored longest first, padded to a few lengths, so that short ones cost little and few programs are compiled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -204,6 +204,18 @@ def row_totals(
     score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
     """
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
+    done = 0
+    for part, ids_BxT, mask_BxT in row_batches(rows, eos_id=eos_id, window=window, batch_size=batch_size):
+        nll, scored = score(ids_BxT, mask_BxT, eos_id)
+        nll_R[part] = np.where(scored, nll, 0.0).sum(axis=1)[: len(part)]
+        counts_R[part] = scored.sum(axis=1)[: len(part)]
+        done += len(part)
+        update(done)
+    return nll_R, counts_R
+
+
+def row_batches(rows: Sequence[Sequence[int]], *, eos_id: int, window: int, batch_size: int) -> Iterator[tuple]:
+    """(places of its rows, ids (B, T) padded with eos, mask (B, T)) of each batch, longest rows first."""
     longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
     require_same("texts", {"texts": len(rows), "hash": digest(rows)})
     batch_size = round_up_to_devices(min(batch_size, len(rows)))
@@ -216,11 +228,7 @@ def row_totals(
         for place, row in enumerate(part):
             ids_BxT[place, : len(rows[row])] = rows[row]
             mask_BxT[place, : len(rows[row])] = True
-        nll, scored = score(ids_BxT, mask_BxT, eos_id)
-        nll_R[part] = np.where(scored, nll, 0.0).sum(axis=1)[: len(part)]
-        counts_R[part] = scored.sum(axis=1)[: len(part)]
-        update(first + len(part))
-    return nll_R, counts_R
+        yield part, ids_BxT, mask_BxT
 
 
 def padded_length(length: int, window: int) -> int:

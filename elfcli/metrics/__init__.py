@@ -5,7 +5,7 @@ from typing import Any
 
 from elfcli.evaluation.samples import Score
 
-NAMES = ("bleu", "rouge", "gen_ppl", "entropy", "degeneracy")
+NAMES = ("bleu", "rouge", "gen_ppl", "entropy", "degeneracy", "mauve")
 
 
 def folder(name: str) -> str:

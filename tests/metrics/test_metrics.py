@@ -13,27 +13,11 @@ TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no n
 REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]
 
 
-@pytest.fixture
-def evaluate(tmp_path, monkeypatch):
-    """The package, with its caches in a folder of the test and every connection refused."""
-    import evaluate
-    from evaluate import config, loading, module
-    from evaluate.utils import file_utils
-
-    def refuse(*_, **__):
-        raise AssertionError("a metric on disk needs no network")
-
-    monkeypatch.setattr("socket.socket.connect", refuse)
-    for place in (config, loading.config, file_utils.config):
-        monkeypatch.setattr(place, "HF_MODULES_CACHE", str(tmp_path / "modules"), raising=False)
-    monkeypatch.setattr(module.config, "HF_EVALUATE_CACHE", str(tmp_path / "cache"), raising=False)
-    return evaluate
-
-
 def test_they_are_loaded_combined_and_equal_what_the_commands_compute(evaluate, tmp_path):
     judge = str(write_judge(tmp_path / "judge"))
     load = {"gen_ppl": {"model": judge, "batch_size": 2}, "entropy": {"tokenizer": judge}}
-    found = {name: evaluate.load(metrics.folder(name), **load.get(name, {})) for name in metrics.NAMES}
+    names = [name for name in metrics.NAMES if name != "mauve"]  # tests/evaluation/test_mauve.py
+    found = {name: evaluate.load(metrics.folder(name), **load.get(name, {})) for name in names}
     bleu, ppl = corpus_bleu(TEXTS, REAL), perplexity(TEXTS, Judge(model=judge, batch_size=2))
     assert found["bleu"].compute(predictions=TEXTS, references=REAL)["bleu"] == bleu.bleu
     alone = found["gen_ppl"].compute(predictions=TEXTS)
