@@ -52,7 +52,7 @@ def found_encoder(examples: Examples) -> tuple[str, str]:
     if (own / "config.json").is_file():
         return str(own), "trained on the data"
     return "embedding", ("a table of random vectors; `elf encoder --data DIR` or `--minutes` of "
-                         f"{LEAST_MINUTES} or more trains one, which is better")  # fmt: skip
+                         f"{LEAST_MINUTES} or more trains one")  # fmt: skip
 
 
 def holds_t5(name: str) -> bool:
