@@ -22,10 +22,8 @@ class BleuResult(Score, metric="bleu", value="bleu"):
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResult:
     """BLEU of all texts together, one reference each. InputError if the numbers of texts differ or are 0."""
-    from sacrebleu.metrics import BLEU
-
     check_paired(generated, references)
-    metric = BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
+    metric = bleu_metric()
     # What `corpus_score` does, whose counts per text are needed for the interval.
     counts = metric._extract_corpus_statistics(list(generated), [list(references)])
     score = metric._aggregate_and_compute(counts)
@@ -35,6 +33,13 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResu
 
     values = resampled(counts, formula)
     return BleuResult(score.score, len(generated), score.bp, str(metric.get_signature()), values)
+
+
+def bleu_metric():
+    """sacrebleu's metric with the reference's choices."""
+    from sacrebleu.metrics import BLEU
+
+    return BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:

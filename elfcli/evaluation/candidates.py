@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from elfcli.evaluation.bleu import bleu_metric
+
 
 def draw_keys(seed: int, candidate: int = 0) -> tuple[Any, Any]:
     """Data of the keys of a candidate's (noise, grids)."""
@@ -23,9 +25,7 @@ def most_alike(texts: Sequence[str]) -> int:
     """The place of the text whose mean sentence BLEU against the others is highest; the first where several are."""
     if len(set(texts)) == 1:
         return 0
-    from sacrebleu.metrics import BLEU
-
-    metric = BLEU(lowercase=True, effective_order=True, force=True)
+    metric = bleu_metric()
 
     def agreement(place: int) -> float:
         others = [text for other, text in enumerate(texts) if other != place]

@@ -149,7 +149,7 @@ def sampling_rows(model: Model, data: Data, options: Options, count: int) -> lis
     paired, sources = model.config.data.max_input_length > 0, rows_of(model, data.held_out, count)
     references = [row["reference"] for row in sources.rows]
     usual = settings_of(model.config.sampling)[0]
-    plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0)
+    plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0, candidates=1)
     others = [replace(plain, num_sampling_steps=steps) for steps in (8, 32, 64)]
     others += [replace(plain, cfg=cfg) for cfg in (1.5, 2.0)] if paired else []
     settings = distinct([usual, *others])

@@ -154,7 +154,7 @@ def generate(
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
     program = program_of(model, setting, options)
     for part in parts(model, conditions, setting, options):
-        tries = [drawn_anew(part, options.seed, candidate) for candidate in range(setting.candidates)]
+        tries = candidates_of(part, setting, options)
         drawn = [texts_of(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
         yield from (texts[most_alike(texts)] for texts in zip(*drawn, strict=True))
         update(part.first + part.wanted)
@@ -186,12 +186,12 @@ def parts(model: Model, conditions: Sequence, setting: Setting, options: Options
         yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
 
 
-def drawn_anew(part: Part, seed: int, candidate: int) -> Part:
-    """The batch with the draws of a candidate; those of candidate 0 are its own."""
-    if candidate == 0:
-        return part
-    noise_key, grid_key = draw_keys(seed, candidate)
-    return part._replace(inputs=part.inputs._replace(noise_key=noise_key, grid_key=grid_key))
+def candidates_of(part: Part, setting: Setting, options: Options) -> Iterator[Part]:
+    """The batch, and again with the draws of each further candidate."""
+    yield part
+    for candidate in range(1, setting.candidates):
+        noise_key, grid_key = draw_keys(options.seed, candidate)
+        yield part._replace(inputs=part.inputs._replace(noise_key=noise_key, grid_key=grid_key))
 
 
 def lengths(config: Config) -> dict[str, int]:

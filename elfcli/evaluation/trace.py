@@ -21,7 +21,7 @@ from elfcli.evaluation.generate import (
     Options,
     Part,
     Program,
-    drawn_anew,
+    candidates_of,
     encoded,
     everywhere,
     flow_of,
@@ -105,7 +105,7 @@ def traced(
     program, found = program_of(model, setting, options), []
     for part in parts(model, sources.conditions, setting, options):
         rows = sources.rows[part.first : part.first + part.wanted]
-        tries = [drawn_anew(part, options.seed, candidate) for candidate in range(setting.candidates)]
+        tries = candidates_of(part, setting, options)
         drawn = [traced_batch(model, program, rows, one, update) for one in tries]
         kept = [of_one[most_alike([trace.row["generated"] for trace in of_one])] for of_one in zip(*drawn, strict=True)]
         found += kept
