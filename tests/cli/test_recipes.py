@@ -40,7 +40,7 @@ def test_a_recipe_is_not_written_over_a_file(elf, tmp_path):
 def test_presets_are_named_and_files_are_shown_with_their_path(elf, tmp_path):
     (tmp_path / "own.toml").write_text("lr = 0.5\n")
     code, out, _ = elf("config", "show", "--task", "owt", "--model", "ELF-M", "-c", tmp_path / "own.toml")
-    assert code == 0 and "# task preset owt:6\n" in out and "# model preset ELF-M:" in out
+    assert code == 0 and "max_length = 1024  # task preset owt:8\n" in out and "# model preset ELF-M:" in out
     assert "# task preset owt/ELF-M:" in out and "[[sampling]]  # task preset sampling/uncond:" in out
     assert f"lr = 0.5  # config file {tmp_path / 'own.toml'}:1" in out
 
