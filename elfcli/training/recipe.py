@@ -155,7 +155,7 @@ def tell_settings(resolved: Resolved, num_examples: int) -> None:
     peak, horizon = config.peak_lr, 1 / (1 - decay)
     say(f"{length.total_steps:,} steps of {config.global_batch} examples, warm-up {length.warmup_steps}, learning rate "
         f"{number(peak)} {config.optimization.lr_schedule}, EMA over {horizon:,.0f} steps")  # fmt: skip
-    if horizon > length.total_steps / 5:
+    if decay and horizon > length.total_steps / 5:
         share, better = decay**length.total_steps, 1 - 1 / max(length.total_steps / EMA_SHARE, 1)
         say(f"warning: ema_decay1 {decay:g} averages over {horizon:,.0f} steps of a run of {length.total_steps:,}: "
             f"{share:.0%} of what is sampled will be initial weights; set ema_decay1={better:.4g}")  # fmt: skip
