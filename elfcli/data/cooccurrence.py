@@ -1,0 +1,68 @@
+"""Token vectors from what occurs together in the data, in seconds and without a network.
+
+Latent semantic analysis (Deerwester et al. 1990) of positive pointwise mutual information (Levy and Goldberg 2014).
+A source and its target count as one text, so that a word and its translation get similar vectors (Dumais et al. 1997).
+Half of each vector is random, so that the decoder can tell apart tokens that always occur together.
+Shapes: V tokens of the vocabulary, P parts of texts, E latent width.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import svds
+
+from elfcli.data.batches import TokenTable
+
+WIDTH = 64  # of the half that comes from the data, and of the random one
+PART = 32  # tokens of a text that count as near each other
+MOST_TOKENS = 4_000_000  # of the data that are looked at: seconds
+SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens from looking alike (Levy et al. 2015)
+
+
+def token_vectors(tokens: TokenTable, vocab_size: int, seed: int) -> np.ndarray:
+    """The table, float32 (V, 2 WIDTH), each row with a mean square of 1 as T5's last norm leaves it."""
+    from_data_VxE = factors(information(parts(tokens), vocab_size), WIDTH)
+    random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, WIDTH))
+    unseen_V = ~from_data_VxE.any(axis=1)
+    from_data_VxE[unseen_V] = np.random.default_rng(seed + 1).standard_normal((unseen_V.sum(), WIDTH))
+    halves = [half / np.sqrt(np.mean(half**2, axis=1, keepdims=True)) for half in (from_data_VxE, random_VxE)]
+    return np.concatenate(halves, axis=1).astype(np.float32)
+
+
+def parts(tokens: TokenTable) -> Iterator[np.ndarray]:
+    """The different tokens of each part of a text; of pairs, of a source's part and the target's that stands beside it."""
+    seen = 0
+    for row in range(len(tokens)):
+        sides = list(tokens[row].values())
+        count = max(-(-max(map(len, sides)) // PART), 1)
+        for beside in zip(*(np.array_split(side, count) for side in sides), strict=True):
+            yield np.unique(np.concatenate(beside))
+        seen += sum(map(len, sides))
+        if seen >= MOST_TOKENS:
+            return
+
+
+def information(found: Iterator[np.ndarray], vocab_size: int) -> csr_array:
+    """Positive pointwise mutual information of two tokens in one part, symmetric, (V, V)."""
+    rows = list(found)
+    ends_P = np.cumsum([0, *map(len, rows)])
+    ids = np.concatenate([np.zeros(0, np.int64), *rows])
+    in_part_PxV = csr_array((np.ones(len(ids)), ids, ends_P), shape=(len(rows), vocab_size))
+    together_VxV = (in_part_PxV.T @ in_part_PxV).tocoo()
+    apart = together_VxV.row != together_VxV.col
+    one, other, count = (array[apart] for array in (together_VxV.row, together_VxV.col, together_VxV.data))
+    total_V = np.bincount(one, count, minlength=vocab_size)
+    smooth_V = total_V**SMOOTHING
+    value = np.log(count * smooth_V.sum() / (total_V[one] * smooth_V[other]))
+    likely = value > 0
+    found_VxV = csr_array((value[likely], (one[likely], other[likely])), shape=(vocab_size, vocab_size))
+    return (found_VxV + found_VxV.T) / 2
+
+
+def factors(matrix_VxV: csr_array, width: int) -> np.ndarray:
+    """(V, width): the largest singular vectors, times the roots of their values; zeros where there are fewer."""
+    size = matrix_VxV.shape[0]
+    rank = min(width, size - 1)
+    left_VxR, values_R, _ = svds(matrix_VxV, k=rank, v0=np.ones(size))
+    return np.pad(left_VxR * np.sqrt(values_R), ((0, 0), (0, width - rank)))
