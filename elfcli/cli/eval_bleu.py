@@ -7,6 +7,7 @@ def eval_bleu(
     samples: o.SamplesArgument,
     references: o.ReferencesOption = None,
     reference_key: o.ReferenceKeyOption = None,
+    protocol: o.BleuProtocolOption = "paper",
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
@@ -14,13 +15,15 @@ def eval_bleu(
     from elfcli.cli.evaluate import show_report
     from elfcli.evaluation.bleu import corpus_bleu
     from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.protocol import check_protocol
     from elfcli.evaluation.report import Texts, reports
     from elfcli.evaluation.samples import read_pairs
     from elfcli.outputs import check_output_file, write_result
 
+    check_protocol(protocol, "bleu")
     check_output_file(json_file, overwrite, "--json")
     generated, real = read_pairs(samples, references, reference_key)
-    found = corpus_bleu(generated, real).as_dict()
+    found = corpus_bleu(generated, real, protocol).as_dict()
     (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
     write_result(json_file, score, overwrite)
     show_report([("generated", [score])])

@@ -22,18 +22,21 @@ def eval_ppl(
     ] = "float32",
     references: Annotated[Path | None, o.option("--references", "FILE", "Real text, to stand beside.")] = None,
     reference_key: o.ReferenceKeyOption = None,
+    protocol: o.ProtocolOption = "paper",
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
     from elfcli.cli.evaluate import show_report
     from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.protocol import check_protocol
     from elfcli.evaluation.report import Texts, low_entropy, reports
     from elfcli.evaluation.samples import read_real, read_samples
     from elfcli.outputs import check_output_file, write_result
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import is_first_process, progress, say
 
+    check_protocol(protocol, "ppl")
     by_first(lambda: check_output_file(json_file, overwrite, "--json"))
     rows = read_samples(samples)
     texts = [row["generated"] for row in rows]

@@ -77,6 +77,10 @@ SeedOption = Annotated[int, option("--seed", "S", "Seed of the draws.", **SEEDS)
 SeedsOption = Annotated[str | None, option("--seeds", "0,1,2", "Several seeds: mean and spread.")]
 BatchSizeOption = Annotated[int, option("--batch-size", "N", "Texts sampled at once.", min=1)]
 FolderOption = Annotated[Path | None, option("--output -o", "DIR", "Folder for samples and results.")]
+PROTOCOL = "The paper's scoring; where an option departs from it, the signature says custom."
+ProtocolOption = Annotated[str, option("--protocol", "paper", PROTOCOL)]
+BLEU_PROTOCOL = "The paper's scoring, or sacrebleu's defaults: mixed case, no effective order."
+BleuProtocolOption = Annotated[str, option("--protocol", "paper|sacrebleu", BLEU_PROTOCOL)]
 JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results here.")]
 OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace results that are there.")]
 LicenseOption = Annotated[str, option("--license", "ID", "Licence named in the model card.")]

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from elfcli.evaluation.bootstrap import Draws, resampled
+from elfcli.evaluation.protocol import PAPER, check_protocol
 from elfcli.evaluation.samples import Score, check_paired
 
 
 @dataclass(frozen=True)
 class BleuResult(Score, metric="bleu", value="bleu"):
-    """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version."""
+    """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version, and the protocol."""
 
     bleu: float
     num_samples: int
@@ -20,10 +21,13 @@ class BleuResult(Score, metric="bleu", value="bleu"):
     resampled: Draws = field(default=(), repr=False, compare=False)
 
 
-def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResult:
-    """BLEU of all texts together, one reference each. InputError if the numbers of texts differ or are 0."""
+def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
+    """BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults.
+
+    InputError if the numbers of texts differ or are 0, and for another protocol.
+    """
     check_paired(generated, references)
-    metric = bleu_metric()
+    metric = bleu_metric(check_protocol(protocol, "bleu"))
     # What `corpus_score` does, whose counts per text are needed for the interval.
     counts = metric._extract_corpus_statistics(list(generated), [list(references)])
     score = metric._aggregate_and_compute(counts)
@@ -32,14 +36,15 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str]) -> BleuResu
         return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
 
     values = resampled(counts, formula)
-    return BleuResult(score.score, len(generated), score.bp, str(metric.get_signature()), values)
+    return BleuResult(score.score, len(generated), score.bp, f"{metric.get_signature()}|protocol:{protocol}", values)
 
 
-def bleu_metric():
-    """sacrebleu's metric with the reference's choices."""
+def bleu_metric(protocol: str = PAPER):
+    """sacrebleu's metric with the choices of a protocol."""
     from sacrebleu.metrics import BLEU
 
-    return BLEU(lowercase=True, effective_order=True, force=True)  # force: no warning about tokenized-looking text
+    paper = protocol == PAPER
+    return BLEU(lowercase=paper, effective_order=paper, force=True)  # force: no warning about tokenized-looking text
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:

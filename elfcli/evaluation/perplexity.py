@@ -20,6 +20,7 @@ from elfcli.data.download import hub_reachable, looks_like_a_path
 from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.bootstrap import Draws, interval, resampled
+from elfcli.evaluation.protocol import is_gpt2_large, protocol_part
 from elfcli.evaluation.samples import Score
 from elfcli.hub.huggingface import fetch
 from elfcli.hub.judges import load_judge_network
@@ -30,6 +31,8 @@ from elfcli.parallel.agree import everyone, require_same
 from elfcli.parallel.mesh import by_row, digest, make_mesh, on_devices, round_up_to_devices, tree_hash
 
 Shape = Gpt2Shape | LlamaShape
+GPT2_VOCABULARY = "7fc3f1df6887d8d0"
+"""`digest` of GPT-2's tokens in the order of their ids."""
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
 
@@ -55,9 +58,9 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
 
 @dataclass(frozen=True)
 class Judge:
-    """model: a GPT-2, Llama or Qwen in a folder or on the Hub. tokenizer: by default the one beside it. Texts are cut
-    at `max_length` tokens, or at the model's own window where that is shorter. dtype: of the matrix products, float32
-    or bfloat16."""
+    """The defaults are the paper's. model: a GPT-2, Llama or Qwen in a folder or on the Hub. tokenizer: by default the
+    one beside it. Texts are cut at `max_length` tokens, or at the model's own window where that is shorter. dtype: of
+    the matrix products, float32 or bfloat16."""
 
     model: str = "gpt2-large"
     tokenizer: str | None = None
@@ -91,12 +94,25 @@ def perplexity(
     values, entropy_draws = spread(texts, nll, counts, entropies)
     name, vocabulary = (Path(n.rstrip("/")).name for n in (judge.model, judge.tokenizer or judge.model))
     signature = (
-        f"metric:ppl|protocol:paper|version:transformers {version('transformers')}|judge:{name}|weights:{weights[:16]}"
+        f"metric:ppl|{protocol_part(departures(judge, judge_tokenizer, shape))}"
+        f"|version:transformers {version('transformers')}|judge:{name}|weights:{weights[:16]}"
         f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
     return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), judge.model,
                             window,
                             signature, {"entropy": interval(entropy_draws)}, values)  # fmt: skip
+
+
+def departures(judge: Judge, tokenizer, shape: Shape) -> list[str]:
+    """The parts of the signature in which a judge is not the paper's. shape: of the network."""
+    tokens = tokenizer.get_vocab()
+    same = {
+        "judge": is_gpt2_large(judge.model, shape),
+        "dtype": judge.dtype == Judge.dtype,
+        "window": min(judge.max_length, shape.n_positions) == Judge.max_length,
+        "retokenised": digest(sorted(tokens, key=tokens.__getitem__)) == GPT2_VOCABULARY,
+    }
+    return [part for part, holds in same.items() if not holds]
 
 
 def not_empty(texts: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 import xxhash
 
 from elfcli.evaluation.meta import UNKNOWN, Origin
+from elfcli.evaluation.protocol import departing
 from elfcli.evaluation.quality import distinct, shares
 from elfcli.ui.table import aligned
 
@@ -46,17 +47,20 @@ def reports(scores: list[dict], texts: Texts) -> list[dict]:
     clean_up = {None: "unknown", True: "yes", False: "no"}[given.clean_up]
     data = "none" if texts.references is None else hash_of(texts.references)
     of_texts = f"clean_up:{clean_up}|split:{given.split or 'unknown'}|data:{data}|samples:{len(texts.generated)}"
+    signatures = [score.get("signature") or "" for score in scores]
+    if given.clean_up is False:  # where it is not known, `clean_up:unknown` says so
+        signatures = [departing(signature, "clean_up") for signature in signatures]
     return [
         {"metric": score["metric"], "value": score["value"], "interval": None}
         | score
         | {
-            "signature": "|".join(filter(None, (score.get("signature"), of_texts))),
+            "signature": "|".join(filter(None, (signature, of_texts))),
             "made_by": given.made_by or "unknown",
             "details": details
             | {name: found for name, found in score.items() if name not in COMMON}
             | {"memorised": seen, "real": real and real | (score.get("real") or {})},
         }
-        for score in scores
+        for score, signature in zip(scores, signatures, strict=True)
     ]
 
 
@@ -75,9 +79,13 @@ def counted(texts: tuple[str, ...]) -> dict[str, float | None]:
 
 
 def differences(signatures: Sequence[str]) -> list[str]:
-    """What does not agree among signatures, one line each: `version: 2.5.1, 2.6.0`."""
+    """What does not agree among signatures, one line each: `version: 2.5.1, 2.6.0`.
+
+    The protocol only sums up other parts, and earlier versions did not name it, or called every perplexity the paper's.
+    So it is not compared, and their results stay comparable.
+    """
     parts = [dict(part.partition(":")[::2] for part in signature.split("|")) for signature in signatures]
-    names = list(dict.fromkeys(name for part in parts for name in part))
+    names = [name for name in dict.fromkeys(name for part in parts for name in part) if name != "protocol"]
     values = {name: list(dict.fromkeys(part.get(name) or "not said" for part in parts)) for name in names}
     return [f"{name}: {', '.join(found)}" for name, found in values.items() if len(found) > 1]
 

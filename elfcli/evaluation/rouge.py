@@ -6,6 +6,7 @@ from importlib.metadata import version
 from statistics import fmean
 
 from elfcli.evaluation.bootstrap import Draws, interval, means
+from elfcli.evaluation.protocol import protocol_part
 from elfcli.evaluation.samples import Score, check_paired
 
 KINDS = ("rouge1", "rouge2", "rougeL")
@@ -34,7 +35,7 @@ def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
     parts = [[100 * score[kind].fmeasure for kind in KINDS] for score in scores]
     values = dict(zip(KINDS, map(fmean, zip(*parts, strict=True)), strict=True))
     draws = dict(zip(KINDS, means(parts), strict=True))
-    signature = f"metric:rouge|version:rouge_score {version('rouge-score')}|stemmer:yes|mean:F1"
+    signature = f"metric:rouge|{protocol_part()}|version:rouge_score {version('rouge-score')}|stemmer:yes|mean:F1"
     intervals = {kind: interval(draws[kind]) for kind in KINDS[:2]}
     return RougeResult(**values, num_samples=len(generated), signature=signature, intervals=intervals,
                        resampled=draws["rougeL"])  # fmt: skip

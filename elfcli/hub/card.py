@@ -14,7 +14,7 @@ METRICS = {"bleu": "BLEU", "rouge": "ROUGE-L", "ppl": "Generative perplexity"}
 PROTOCOLS = {
     "bleu": "sacrebleu corpus BLEU, lowercase, effective order",
     "rouge": "rouge_score with stemmer, mean F1 x 100",
-    "ppl": "texts re-tokenised for GPT-2, next-token NLL pooled over samples, empty samples skipped",
+    "ppl": "texts re-tokenised for the judge, next-token NLL pooled over samples, empty samples skipped",
 }
 DETAILS = ("signature", "rouge1", "rouge2", "entropy", "model", "max_length", "num_skipped_empty")
 """Entries of a score that describe how it was measured."""

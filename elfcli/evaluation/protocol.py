@@ -1,0 +1,46 @@
+"""Which protocol a score follows, as its signature says: the paper's (arXiv 2605.10938) if nothing departs from it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from elfcli.data.download import looks_like_a_path
+from elfcli.errors import InputError, did_you_mean
+
+PAPER, SACREBLEU = "paper", "sacrebleu"
+PROTOCOLS = {"bleu": (PAPER, SACREBLEU), "rouge": (PAPER,), "ppl": (PAPER,)}
+"""sacrebleu: its own defaults, which most papers on translation report."""
+GPT2_LARGE = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1280, "n_layer": 36, "n_head": 20}
+GPT2_LARGE_NAMES = ("gpt2-large", "openai-community/gpt2-large")
+
+
+def check_protocol(name: str, metric: str) -> str:
+    """The name; InputError for one that the metric does not know."""
+    known = PROTOCOLS[metric]
+    if name not in known:
+        raise InputError(f"--protocol {name}: {metric} is scored by {' or '.join(known)}{did_you_mean(name, known)}")
+    return name
+
+
+def protocol_part(departures: Sequence[str] = ()) -> str:
+    """The signature's part: `protocol:paper`, or `protocol:custom (judge, window)` where these are not the paper's."""
+    return f"protocol:custom ({', '.join(departures)})" if departures else f"protocol:{PAPER}"
+
+
+def departing(signature: str, what: str) -> str:
+    """The signature of a score that departs from the paper in one more thing; of another protocol it stays the same."""
+    return re.sub(
+        rf"protocol:(?:{PAPER}|custom \((.*?)\))",
+        lambda found: protocol_part([*filter(None, [found[1]]), what]),
+        signature,
+    )
+
+
+def is_gpt2_large(model: str, shape: Any) -> bool:
+    """Whether a judge has the name and the shape of GPT-2 Large. A folder has to be called gpt2-large.
+
+    Other weights of that shape under that name cannot be told from it, except by their hash in the signature.
+    """
+    name = Path(model).name if looks_like_a_path(model) else model.partition("@")[0]
+    return name in GPT2_LARGE_NAMES and all(getattr(shape, size, None) == n for size, n in GPT2_LARGE.items())
