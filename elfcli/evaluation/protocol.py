@@ -1,4 +1,4 @@
-"""Which protocol a score follows, as its signature says: the paper's (arXiv 2605.10938) if nothing departs from it."""
+"""Which protocol a score follows, as its signature says it: the paper's (arXiv 2605.10938) if nothing departs."""
 
 import re
 from collections.abc import Sequence
