@@ -11,18 +11,24 @@ from elfcli.hub.names import WEIGHTS_FILE
 from elfcli.hub.reference import t5_from_reference, t5_to_reference
 from elfcli.models.t5 import T5Shape
 
+INDEX_FILE = "model.safetensors.index.json"
+
+
+class NoSuchFile(InputError):
+    """A folder, a repository or the cache does not have a file."""
+
 
 def fetch(name: str, filename: str, what: str) -> Path:
     """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`; InputError without it."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():
-            raise InputError(f"{folder}: no {filename}, which the {what} needs")
+            raise NoSuchFile(f"{folder}: no {filename}, which the {what} needs")
         return folder / filename
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError(f"{name}: no such folder, wanted as the {what}")
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     from elfcli.data.download import from_hub, hub_reachable
 
@@ -32,8 +38,10 @@ def fetch(name: str, filename: str, what: str) -> Path:
         try:
             return Path(hf_hub_download(repo, filename, revision=revision or None, local_files_only=local))
         except LocalEntryNotFoundError:
-            raise InputError(f"{name}: no such folder here, and the Hub cannot be reached for the {what}; "
-                             "give a local folder") from None  # fmt: skip
+            raise NoSuchFile(f"{name}: no such folder here, no {filename} in the cache, and the Hub cannot be "
+                             f"reached for the {what}; give a local folder") from None  # fmt: skip
+        except EntryNotFoundError:
+            raise NoSuchFile(f"{name}: no {filename} in this repository, which the {what} needs") from None
 
 
 def read_json(path: Path) -> dict:
@@ -58,19 +66,28 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def weights(name: str, what: str) -> dict[str, np.ndarray]:
-    """All arrays of `model.safetensors`, or of the files that its index names."""
-    folder = Path(name)
-    if folder.is_dir() and (folder / "model.safetensors.index.json").is_file():
-        index = folder / "model.safetensors.index.json"
-        named = read_json(index).get("weight_map")
-        parts = set(map(str, named.values())) if isinstance(named, dict) else set()
-        if not parts:
-            raise InputError(f"{index}: no weight_map in it")
-        for part in parts:
-            if Path(part).name != part or part.startswith("."):
-                raise InputError(f"{index}: {part!r} leaves its folder; only files beside the index are read")
-        return {k: v for part in sorted(parts) for k, v in read_safetensors(fetch(name, part, what)).items()}
-    return read_safetensors(fetch(name, "model.safetensors", what))
+    """All arrays, as float32, of the weights of a folder or Hub name: of one file, or of several, read one by one."""
+    return {array: value for path in weight_files(name, what) for array, value in read_safetensors(path).items()}
+
+
+def weight_files(name: str, what: str) -> list[Path]:
+    """`model.safetensors`, or where there is none the files that its index names. InputError where one is missing,
+    before any of them is read."""
+    try:
+        return [fetch(name, WEIGHTS_FILE, what)]
+    except NoSuchFile as missing:
+        try:
+            index = fetch(name, INDEX_FILE, what)
+        except NoSuchFile:
+            raise missing from None
+    named = read_json(index).get("weight_map")
+    parts = set(map(str, named.values())) if isinstance(named, dict) else set()
+    if not parts:
+        raise InputError(f"{index}: no weight_map in it")
+    for part in parts:
+        if Path(part).name != part or part.startswith("."):
+            raise InputError(f"{index}: {part!r} leaves its folder; only files beside the index are read")
+    return [fetch(name, part, what) for part in sorted(parts)]
 
 
 def t5_shape(config: dict, where) -> T5Shape:

@@ -71,7 +71,8 @@ def llama_shape(config: dict, where) -> LlamaShape:
 
 
 def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) -> dict:
-    """Hugging Face's arrays (kernels transposed) as our parameters."""
+    """Hugging Face's arrays (kernels transposed) as our parameters. `tensors` is emptied on the way, so that the blocks
+    are in memory once and not twice."""
     ours = {"embedding": tensors["model.embed_tokens.weight"], "norm/weight": tensors["model.norm.weight"]}
     if not shape.tied:
         ours["head"] = tensors["lm_head.weight"]
@@ -82,7 +83,7 @@ def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) ->
         names |= {"self_attn.q_norm": "q_norm", "self_attn.k_norm": "k_norm"}
 
     def stacked(theirs: str, kind: str):
-        return np.stack([tensors[f"model.layers.{i}.{theirs}.{kind}"] for i in range(shape.n_layer)])
+        return np.stack([tensors.pop(f"model.layers.{i}.{theirs}.{kind}") for i in range(shape.n_layer)])
 
     for theirs, mine in names.items():
         if mine.endswith("norm"):
@@ -95,8 +96,10 @@ def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) ->
 
 
 def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> dict:
-    """Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters."""
-    tensors = {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    """Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters. `tensors` is emptied on
+    the way, as in `llama_from_huggingface`."""
+    for name in list(tensors):
+        tensors[name.removeprefix("transformer.")] = tensors.pop(name)
     ours = {"wte": tensors["wte.weight"], "wpe": tensors["wpe.weight"]}
     ours |= {"ln_f/scale": tensors["ln_f.weight"], "ln_f/bias": tensors["ln_f.bias"]}
     names = {"ln_1": "ln_1", "attn.c_attn": "c_attn", "attn.c_proj": "c_proj", "ln_2": "ln_2", "mlp.c_fc": "c_fc",
@@ -104,5 +107,5 @@ def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> di
     for theirs, mine in names.items():
         for kind in ("weight", "bias"):
             leaf = {"bias": "bias", "weight": "scale" if mine.startswith("ln") else "kernel"}[kind]
-            ours[f"blocks/{mine}/{leaf}"] = np.stack([tensors[f"h.{i}.{theirs}.{kind}"] for i in range(num_layers)])
+            ours[f"blocks/{mine}/{leaf}"] = np.stack([tensors.pop(f"h.{i}.{theirs}.{kind}") for i in range(num_layers)])
     return unflatten(ours)

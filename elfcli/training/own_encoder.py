@@ -7,7 +7,7 @@ from pathlib import Path
 from elfcli.config.resolve import Resolved
 from elfcli.data.folder import Examples, load_tokenizer
 from elfcli.errors import InputError
-from elfcli.hub.huggingface import fetch, read_json, t5_shape
+from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
 
@@ -60,7 +60,7 @@ def holds_t5(name: str) -> bool:
     with suppress(InputError):
         path = fetch(name, "config.json", "T5 encoder")
         t5_shape(read_json(path), path)
-        fetch(name, "model.safetensors", "T5 encoder")
+        weight_files(name, "T5 encoder")
         return True
     return False
 

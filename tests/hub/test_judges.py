@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from elfcli.errors import InputError
 from elfcli.evaluation.perplexity import score_tokens
+from elfcli.hub import huggingface, judges
 from elfcli.hub.judges import load_judge_network
+from elfcli.parallel.mesh import tree_hash
 
 JUDGES = Path(__file__).parent.parent / "goldens" / "judges"
 
@@ -42,3 +45,51 @@ def test_what_the_network_does_not_have_is_refused(tmp_path, change, message):
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(InputError, match=message):
         load_judge_network(str(folder))
+
+
+SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+
+
+@pytest.fixture
+def sharded(tmp_path) -> Path:
+    """The Llama of the goldens, its arrays shared out over two files as transformers does."""
+    folder = Path(shutil.copytree(JUDGES / "llama", tmp_path / "sharded", ignore=shutil.ignore_patterns("model.*")))
+    arrays = load_file(JUDGES / "llama" / "model.safetensors")
+    place = {name: SHARDS[number % 2] for number, name in enumerate(sorted(arrays))}
+    for shard in SHARDS:
+        save_file({name: arrays[name] for name in arrays if place[name] == shard}, folder / shard)
+    index = {"metadata": {"total_size": 0}, "weight_map": place}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_a_judge_in_shards_equals_the_one_in_a_single_file(sharded, hub):
+    shape, params = load_judge_network(str(JUDGES / "llama"))
+    hub.add("org/judge", {path.name: path.read_bytes() for path in sharded.iterdir()})
+    for name in (str(sharded), "org/judge"):
+        own_shape, own = load_judge_network(name)
+        assert own_shape == shape and tree_hash(own) == tree_hash(params)
+    hub.server.shutdown()  # and from the cache, where the Hub answers no more
+    hub.server.server_close()
+    assert tree_hash(load_judge_network("org/judge")[1]) == tree_hash(params)
+
+
+def test_a_missing_shard_is_named_before_anything_is_read(sharded, hub, monkeypatch):
+    hub.add("org/judge", {path.name: path.read_bytes() for path in sharded.iterdir() if path.name != SHARDS[1]})
+    (sharded / SHARDS[1]).unlink()
+    monkeypatch.setattr(huggingface, "read_safetensors", lambda path: pytest.fail("read before all were there"))
+    for name in (str(sharded), "org/judge"):
+        with pytest.raises(InputError, match=rf"no {SHARDS[1]}.*, which the judge needs"):
+            load_judge_network(name)
+    (sharded / "model.safetensors.index.json").unlink()
+    with pytest.raises(InputError, match=r"no model\.safetensors, which the judge needs"):
+        load_judge_network(str(sharded))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_the_arrays_of_the_blocks_are_let_go_while_they_are_stacked(kind, monkeypatch):
+    """Otherwise a judge takes twice its size in memory to load."""
+    read = []
+    monkeypatch.setattr(judges, "weights", lambda *given: read.append(huggingface.weights(*given)) or read[0])
+    load_judge_network(str(JUDGES / kind if kind == "llama" else JUDGES.parent / "gpt2"))
+    assert read[0] and not [name for name in read[0] if ".0." in name]
