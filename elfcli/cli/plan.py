@@ -30,7 +30,10 @@ def plan(
     config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
 ) -> None:
-    """Compile a run's step for a machine that need not be here: memory, work, time, and what to change."""
+    """Compile a run's step for a machine that need not be here: memory, work, time, and what to change.
+
+    On this machine (--topology local) the step is run a few times, and its time is measured.
+    """
     from dataclasses import asdict
 
     from elfcli.errors import InputError
@@ -79,6 +82,9 @@ def plan(
     typer.echo(described(found))
 
 
+MODELLED = " by the compiler's estimate, communication not counted"
+
+
 def in_all(rounds: list) -> str:
     """What all rounds of a distillation cost together."""
     costs = [one.chip_hours_estimate for one in rounds if one.chip_hours_estimate is not None]
@@ -97,6 +103,7 @@ def described(found) -> str:
         ("memory", f"{share}: {'fits' if found.fits else 'DOES NOT FIT'}"),
     ]
     step = found.step_seconds_estimate
+    how = ", measured on this machine" if found.time_measured else MODELLED
     if step:
         sent = f"{found.collective_bytes_per_chip / 1e9:.3g} GB sent per device and step"
         if found.collective_seconds_estimate is not None:
@@ -105,10 +112,11 @@ def described(found) -> str:
             ("arithmetic", f"{found.flops_per_chip / 1e12:.3g} TFLOP per device and step"),
             ("memory traffic", f"{found.bytes_accessed_per_chip / 1e9:.3g} GB per device and step"),
             ("collectives", sent),
-            ("step", f"{step:.3g} s by the compiler's estimate, communication not counted"),
+            ("step", f"{step:.3g} s{how}"),
         ]
     if found.total_steps and found.chip_hours_estimate is not None:
         hours = f"{found.total_steps * step / 3600:,.3g} hours, {found.chip_hours_estimate:,.3g} chip-hours"
+        hours += " at the measured pace" if found.time_measured else ""
         rows.append(("whole run", f"{found.total_steps:,} steps, {hours}"))
     rows.append(("compilation", f"{found.compile_seconds:.1f} s"))
     rows += [("note", note) for note in found.notes] + [("to make it fit", advice) for advice in found.advice]

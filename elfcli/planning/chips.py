@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from elfcli.errors import ElfError
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import KINDS, LOCAL
+from elfcli.training.memory import memory_of_device
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,9 @@ def find_machine(name: str) -> Machine:
 
 
 def local_memory(devices) -> int:
-    """Bytes of memory per device of this machine; CPU devices share the main memory."""
-    stats = devices[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+    """Bytes that a step may use on a device of this machine, as `elf train` counts them; where the device does not say,
+    a share of the main memory."""
+    return memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
 
 
 def rates_of_compiler(device) -> Rates:
@@ -67,6 +67,7 @@ def rates_of_compiler(device) -> Rates:
     return Rates(product["flops"] / product["optimal_seconds"], sweep["bytes accessed"] / sweep["optimal_seconds"])
 
 
+@cache
 def measured_rates() -> Rates:
     """Rates of this machine's device, measured on a matrix product and an addition (takes about a second)."""
     x, big = jnp.ones((2048, 2048), jnp.float32), jnp.ones(2**25, jnp.float32)

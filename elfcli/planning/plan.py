@@ -1,10 +1,14 @@
-"""Estimates what a run will cost: compiles its real program for a machine, which need not be at hand."""
+"""Estimates what a run will cost: compiles its real program for a machine, which need not be at hand.
+
+On this machine (`local`) the compiled program is executed a few times, and the time of a step is measured.
+"""
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.schema import Config
@@ -12,13 +16,25 @@ from elfcli.errors import InputError
 from elfcli.evaluation.ways import settings_of
 from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
-from elfcli.planning.programs import look_at_data, sampling_batch, training_step
+from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
+from elfcli.planning.slices import LOCAL
+from elfcli.training.budget import seconds_per_step
+from elfcli.training.memory import EXHAUSTED
 from elfcli.training.step import device_group, num_groups
+from elfcli.ui.progress import say
+
+LONGEST = 300
+"""Seconds by XLA's analysis above which a step is not timed. The analysis was up to five times too high on a CPU."""
+MEASURING = 20.0
+"""Seconds after which no further execution is begun."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of one optimiser step, or of one batch of samples. Bytes and seconds; chips are devices."""
+    """Of one optimiser step, or of one batch of samples. Bytes and seconds; chips are devices.
+
+    time_measured: step_seconds_estimate and chip_hours_estimate are of real executions; else of XLA's analysis.
+    """
 
     topology: str
     chips: int
@@ -34,6 +50,7 @@ class Estimate:
     fits: bool
     compile_seconds: float
     step_seconds_estimate: float = 0.0
+    time_measured: bool = False
     collective_seconds_estimate: float | None = None
     fsdp: int
     total_steps: int | None
@@ -47,11 +64,10 @@ class Work:
     """A program to compile. steps: how often the run executes it. trips: see hlo.program_cost."""
 
     program: str
-    lower: Callable[[], Any]
+    planned: Planned
     batch_size: int
     steps: int | None
     notes: tuple[str, ...]
-    fsdp: int = 1
     trips: int | None = None
 
 
@@ -65,14 +81,14 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     if problems:
         raise InputError("\n".join(problems))
     task = look_at_data(config)
-    lower, fsdp = training_step(config, machine, task.vocabulary)
+    planned = training_step(config, machine, task.vocabulary)
     count, steps, notes = num_examples or task.num_examples, config.training.steps, task.notes
     if steps is None and count:
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
     if steps is None:
         notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
-    found = estimate(config, machine, Work("training step", lower, config.global_batch, steps, notes, fsdp))
+    found = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
     return with_saved_traffic(found, config, machine, task.vocabulary)
 
 
@@ -103,8 +119,8 @@ def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabu
         return found
     usual = config.global_batch // num_groups(config.global_batch, config.objective)
     objective = config.objective.model_copy(update={"group_size": usual})
-    lower, _ = training_step(config.model_copy(update={"objective": objective}), machine, vocabulary)
-    sent = program_cost(lower().compile(), machine.rates).collective_bytes
+    planned = training_step(config.model_copy(update={"objective": objective}), machine, vocabulary)
+    sent = program_cost(planned.lower().compile(), machine.rates).collective_bytes
     note = (f"group_size {size}, a device's share of the batch: groups of {usual} would cross devices and send "
             f"{sent / 1e9:.3g} GB instead of {found.collective_bytes_per_chip / 1e9:.3g}")  # fmt: skip
     return replace(found, notes=(*found.notes, note))
@@ -116,16 +132,17 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
     devices = len(machine.devices)
     batch_size = -(-batch_size // devices) * devices
     task, setting = look_at_data(config), settings_of(config.sampling)[0]
-    lower = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
+    planned = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
     batches = -(-(num_samples or config.evaluation.num_samples) // batch_size)
     steps = setting.num_sampling_steps
-    work = Work(f"sampling {setting.name}", lower, batch_size, batches, task.notes, trips=steps)
+    work = Work(f"sampling {setting.name}", planned, batch_size, batches, task.notes, trips=steps)
     return estimate(config, machine, work)
 
 
 def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
-    """Compiles the program; where it needs more memory than the machine has, the estimate is that memory alone."""
-    lowered, notes = work.lower(), work.notes
+    """Compiles the program, and on this machine times it; where it needs more memory than the machine has, the estimate
+    is that memory alone."""
+    lowered, notes, figures = work.planned.lower(), work.notes, dict[str, Any]()
     start, needed = time.monotonic(), None
     try:
         compiled = lowered.compile()
@@ -139,10 +156,15 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
     if needed is None:
         figures = figures_of(compiled, machine, work)
         fits = figures["peak_bytes_per_chip"] <= machine.memory
+        if fits and machine.name == LOCAL:
+            measured, why_not = timed(compiled, work, figures["step_seconds_estimate"])
+            figures, notes = figures | measured, (*notes, *why_not)
+    each, devices = figures.get("step_seconds_estimate"), len(machine.devices)
     return Estimate(
-        topology=machine.name, chips=len(machine.devices), chip_memory_bytes=machine.memory,
-        program=work.program, batch_size=work.batch_size, fsdp=work.fsdp, total_steps=work.steps,
+        topology=machine.name, chips=devices, chip_memory_bytes=machine.memory,
+        program=work.program, batch_size=work.batch_size, fsdp=work.planned.fsdp, total_steps=work.steps,
         fits=fits, compile_seconds=seconds, notes=notes,
+        chip_hours_estimate=work.steps * each * devices / 3600 if work.steps and each else None,
         advice=() if fits else tuple(ways_to_fit(config, machine, work)), **figures,
     )  # fmt: skip
 
@@ -160,8 +182,21 @@ def figures_of(compiled, machine: Machine, work: Work) -> dict[str, Any]:
         "temporary_bytes_per_chip": temporary,
         "step_seconds_estimate": cost.seconds,
         "collective_seconds_estimate": cost.collective_bytes / machine.links if machine.links else None,
-        "chip_hours_estimate": work.steps * cost.seconds * len(machine.devices) / 3600 if work.steps else None,
     }
+
+
+def timed(compiled, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(fields of Estimate with the time of real executions, ()), or ({}, a note that says why there is none)."""
+    if guess > LONGEST:
+        return {}, (f"not timed: a step may take {guess:,.0f} s here; up to {LONGEST} s it would be",)
+    say("timing the compiled program on this machine")
+    try:
+        seconds = seconds_per_step(work.planned.executions(compiled), at_most=MEASURING)
+    except jax.errors.JaxRuntimeError as error:
+        if EXHAUSTED not in str(error):
+            raise
+        return {}, ("not timed: other programs leave too little of the device's memory",)
+    return {"step_seconds_estimate": seconds, "time_measured": True}, ()
 
 
 def over_memory(message: str) -> int | None:
@@ -182,7 +217,7 @@ def ways_to_fit(config: Config, machine: Machine, work: Work) -> list[str]:
     if config.training.remat != "full":
         kept = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
         ways.append(f"-s {kept}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
-    if work.fsdp < devices:
+    if work.planned.fsdp < devices:
         ways.append(f"-s fsdp={devices} (weights, average and optimiser state cut over all devices)")
     half = config.global_batch // 2
     if half and half % devices == 0:

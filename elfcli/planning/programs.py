@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -29,9 +30,20 @@ from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import device_group, init_state, make_train_step
+from elfcli.training.trial import StepRunner
 
 T5_SMALL = T5Shape(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
 KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A program to compile. lower(): its lowered form. executions(compiled): draws arguments on the devices, which must
+    be here, and returns a function that executes the compiled program once and returns an array of its result."""
+
+    lower: Callable[[], Any]
+    executions: Callable[[Any], Callable[[], Any]]
+    fsdp: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,24 +88,48 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     return Encoder(params, partial(apply_t5, shape), shape.d_model, shape.vocab_size)
 
 
-def training_step(config: Config, machine: Machine, vocabulary: int) -> tuple[Callable[[], Any], int]:
-    """(`lower()` of one optimiser step as `elf train` runs it, number of devices that share a copy of the state)."""
+def drawn(shapes: Any, shardings: Any, vocabulary: int) -> Any:
+    """Arrays of these shapes: small random numbers, random token ids, and masks that leave nothing out.
+
+    shardings: those of a compiled program, None for an argument that it does not use.
+    """
+    draw, made = np.random.default_rng(0), []
+    layouts = jax.tree.leaves(shardings, is_leaf=lambda one: one is None)
+    for shape, sharding in zip(jax.tree.leaves(shapes), layouts, strict=True):
+        if shape.dtype == bool:
+            values = np.ones(shape.shape, bool)
+        elif jnp.issubdtype(shape.dtype, jnp.integer):
+            values = draw.integers(0, vocabulary, shape.shape)
+        else:
+            values = 0.02 * draw.standard_normal(shape.shape, np.float32)
+        made.append(jax.device_put(values.astype(shape.dtype), sharding))
+    return jax.tree.unflatten(jax.tree.structure(shapes), made)
+
+
+def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
+    """One optimiser step as `elf train` runs it. fsdp: number of devices that share a copy of the state."""
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
     tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-3, 10, 1000), shape.dtype)
-    state = jax.eval_shape(partial(init_state, shape, tx, 0))
+    init = partial(init_state, shape, tx, 0)
+    state = jax.eval_shape(init)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     fsdp = config.training.fsdp or needed_fsdp(count, len(machine.devices), machine.memory)
     mesh = make_mesh(fsdp, devices=machine.devices)
     if group_size := device_group(config, len(machine.devices)):
         config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
     step = make_train_step(config, shape, encoder, tx, mesh)
-    lower = partial(step.lower, state, encoder.params, abstract_batch(config), *abstract_teacher(config, state))
-    return lower, fsdp
+    rest = (encoder.params, abstract_batch(config), *abstract_teacher(config, state))
+
+    def executions(compiled) -> StepRunner:
+        where, *others = compiled.input_shardings[0]
+        return StepRunner(compiled, jax.jit(init, out_shardings=where)(), *drawn(rest, tuple(others), vocabulary))
+
+    return Planned(partial(step.lower, state, *rest), executions, fsdp)
 
 
-def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int):
-    """`lower()` of the program that samples one batch of texts, as `elf sample` runs it."""
+def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int) -> Planned:
+    """The program that samples one batch of texts, as `elf sample` runs it."""
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
     mesh, S = make_mesh(devices=machine.devices), config.data.max_length
@@ -117,4 +153,10 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
         row(jnp.int32),
         **whole(fields),
     )
-    return partial(sample_batch.lower, program, inputs)
+
+    def executions(compiled) -> Callable[[], Any]:
+        (where,) = compiled.input_shardings[0]
+        # The number of steps and the grid are the setting's own: how long the program runs depends on them.
+        return partial(compiled, drawn(inputs, where, vocabulary)._replace(**fields))
+
+    return Planned(partial(sample_batch.lower, program, inputs), executions)

@@ -1,9 +1,10 @@
 """Before a run: whether its step fits into memory, and how many steps fit into its minutes."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -16,6 +17,7 @@ from elfcli.evaluation.online import model_in_training, shown_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, replicate, state_shardings
+from elfcli.runs.state import TrainState
 from elfcli.training.budget import seconds_per_step, steps_within
 from elfcli.training.inputs import Inputs
 from elfcli.training.length import run_length
@@ -53,6 +55,20 @@ def check_memory(resolved: Resolved, inputs: Inputs) -> None:
     require_memory(resolved.config, shape, needed)
 
 
+class StepRunner:
+    """Runs one step more at each call. A step donates its state, so it is given the state that the last one returned.
+
+    step(state, *rest): the jitted or compiled step.
+    """
+
+    def __init__(self, step: Callable, state: TrainState, *rest: Any):
+        self.step, self.state, self.rest = step, state, rest
+
+    def __call__(self) -> jax.Array:
+        self.state = self.step(self.state, *self.rest)
+        return self.state.step
+
+
 class Pace(NamedTuple):
     """Seconds of a step, and of all else that a run does."""
 
@@ -66,12 +82,7 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
     state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
     encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
     batch = next(iter(optimizer_batches(config, inputs, mesh, 0, 1)))
-
-    def run_step():
-        nonlocal state
-        state = step(state, encoder.params, batch)
-        return state.step
-
+    run_step = StepRunner(step, state, encoder.params, batch)
     start = time.monotonic()
     jax.block_until_ready(run_step())
     compiling = time.monotonic() - start
@@ -81,9 +92,9 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
     for _ in range(2):  # the first time compiles what the run will find compiled
         start = time.monotonic()
         if slice_ is not None:
-            held_out_figures(slice_, state.ema)
+            held_out_figures(slice_, run_step.state.ema)
         if config.evaluation.num_shown:
-            shown_samples(model, state.ema, 0)
+            shown_samples(model, run_step.state.ema, 0)
         showing = time.monotonic() - start
     # The length of the schedules is part of the program, which is therefore compiled again.
     return Pace(each, compiling + SHOWN * showing + SAVES * SAVE_SECONDS)

@@ -1,17 +1,21 @@
 """`elf plan`: loops counted by their trips, kernels by their work, and what a user is told."""
 
 import json
+from functools import partial
 from importlib.util import find_spec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
+from elfcli.cli.plan import described
+from elfcli.config.resolve import resolve
 from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
-from elfcli.planning.plan import over_memory
+from elfcli.planning.plan import over_memory, plan_sampling, plan_training, timed
 from elfcli.planning.slices import names
 
 RATES = Rates(1e12, 1e11)
@@ -94,8 +98,60 @@ def test_plan_prints_and_writes_the_figures(elf, tmp_path):
     assert found.keys() >= FIELDS
     assert found["fits"] and found["total_steps"] == 100 and found["flops_per_chip"] > 1e6
     assert "fits" in out and "100 steps" in out
+    assert found["time_measured"] and "measured on this machine" in out
+    assert found["chip_hours_estimate"] == pytest.approx(100 * found["step_seconds_estimate"] / 3600)
     code, _, err = elf("plan", *sets, "--json", tmp_path / "plan.json")
     assert code == 2 and "--overwrite" in err
+
+
+def tiny_config():
+    return resolve(sets=TINY, environ={}).config
+
+
+def test_on_this_machine_the_compiled_step_itself_is_timed(monkeypatch):
+    """The step donates its state: were it given the same one twice, the second execution would fail."""
+    monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
+    found = plan_training(tiny_config(), "local")
+    assert found.time_measured and found.step_seconds_estimate == 0.25 and not found.notes[1:]
+    assert runs == [1, 2, 3], "three optimiser steps, each on the state of the last one"
+
+
+def counted(runs: list, run_step, **_) -> float:
+    runs += [np.asarray(run_step()) for _ in range(3)]
+    return 0.25
+
+
+def test_sampling_is_timed_with_the_steps_of_its_setting(monkeypatch):
+    """With other numbers in place of the count of steps the loop would end at once, or run for ever."""
+    monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
+    config = tiny_config()
+    found = plan_sampling(config, "local", batch_size=4, num_samples=8)
+    assert (found.step_seconds_estimate, found.total_steps) == (0.25, 2)
+    assert found.chip_hours_estimate == pytest.approx(2 * 0.25 / 3600)
+    assert runs[0].shape == (4, 16) and (runs[0] == runs[1]).all()
+
+
+def test_what_would_take_too_long_is_not_timed():
+    fields, (note,) = timed(None, None, guess=3600.0)
+    assert fields == {} and note == "not timed: a step may take 3,600 s here; up to 300 s it would be"
+
+
+def test_what_does_not_fit_is_not_run(monkeypatch):
+    monkeypatch.setattr("elfcli.planning.chips.memory_of_device", lambda: 1000)
+    monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", None)
+    found = plan_training(tiny_config(), "local")
+    assert not found.fits and not found.time_measured and found.advice
+    assert "s by the compiler's estimate" in described(found)
+
+
+def test_where_memory_runs_out_the_estimate_stays(monkeypatch):
+    def exhausted(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", exhausted)
+    found = plan_training(tiny_config(), "local")
+    assert not found.time_measured and found.step_seconds_estimate > 0
+    assert found.notes[-1].startswith("not timed: other programs")
 
 
 def test_rounds_count_the_teachers_passes(elf, tmp_path):

@@ -12,3 +12,12 @@ def test_the_median_of_the_timed_steps_counts():
 def test_whole_steps_that_fit_beside_the_reserve():
     assert steps_within(10.0, 2.0, reserve=1.0) == 4
     assert steps_within(1.0, 2.0, reserve=0.0) == steps_within(1.0, 0.5, reserve=3.0) == 0
+
+
+def test_slow_steps_are_few(monkeypatch):
+    """One to warm up and one that is timed, though five are asked for."""
+    clock = iter(range(0, 1000, 30))
+    monkeypatch.setattr("elfcli.training.budget.time.monotonic", lambda: next(clock))
+    ran = []
+    assert seconds_per_step(lambda: ran.append(0), at_most=20.0) == 30
+    assert len(ran) == 2
