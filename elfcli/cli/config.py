@@ -130,11 +130,9 @@ def _of_run(run: Path, sets: Sequence[str]):
     """The settings of a run folder, each with the layer that set it when the run started."""
     from elfcli.config import render
     from elfcli.config.resolve import resolve_run
-    from elfcli.errors import InputError
-    from elfcli.runs.folder import CONFIG_FILE, is_run
+    from elfcli.runs.folder import CONFIG_FILE, require_run
 
-    if not is_run(run):
-        raise InputError(f"{run}: not a run folder (it has no {CONFIG_FILE}); `elf runs` lists the runs here")
+    require_run(run)
     path = run / CONFIG_FILE
     return render.as_recorded(resolve_run(path, sets), path)
 

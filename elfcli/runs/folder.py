@@ -94,9 +94,12 @@ def create_run(folder: Path, config_text: str) -> None:
 
 
 def require_run(folder: Path) -> None:
+    """InputError where `folder` holds no run."""
+    if folder.is_file():
+        raise InputError(f"{folder}: a file, not a run's folder")
     if not is_run(folder):
         why = "no such folder" if not folder.exists() else f"no {CONFIG_FILE} in it, so it is no run of `elf train`"
-        raise InputError(f"{folder}: {why}")
+        raise InputError(f"{folder}: {why}; `elf runs` lists the runs here")
 
 
 def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None = None) -> None:

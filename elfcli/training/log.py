@@ -61,7 +61,8 @@ class Log:
         if is_first_process():
             self.history.append(row)
             run.append_metrics(self.folder, row)
-            self.track(self.done, {key: value for key, value in row.items() if value is not None})
+            # Trackers have the step as their axis; trackio would rename a figure of that name.
+            self.track(self.done, {key: value for key, value in row.items() if value is not None and key != "step"})
         loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
         rate, speed = number(row["learning_rate"]), row["tokens_per_second"]
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"

@@ -30,7 +30,8 @@ def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
         if kind == "trackio":
             import trackio
 
-            board = trackio.init(project=project, name=name, config=settings)
+            # By its name a resumed run continues the same record; trackio's default begins another one.
+            board = trackio.init(project=project, name=name, config=settings, resume="allow")
         else:
             import wandb
 

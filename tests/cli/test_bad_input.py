@@ -368,6 +368,9 @@ CASES = [
     ),
     ("config show -c twice.yaml", ["twice.yaml:2"]),
     ("config show --format xml", ["--format"]),
+    ("config show gone", ["gone: no such folder", "elf runs"]),
+    ("config show folder", ["folder: no config.toml in it", "elf runs"]),
+    ("config show good.toml", ["good.toml: a file, not a run's folder"]),
     ("config check good.toml --devices 0", ["--devices"]),
     # export, push-to-hub
     ("export gone new", ["gone"]),

@@ -108,6 +108,19 @@ def test_the_command_writes_the_page_and_refuses_other_endings(elf, tmp_path):
         assert code == 2 and why in err and len(err.splitlines()) == 1
 
 
+def test_free_texts_have_a_trace_and_no_source(elf, tmp_path):
+    samples, trace = tmp_path / "s.jsonl", tmp_path / "t.html"
+    asked = ["--checkpoint", tiny_run(), "-s", "max_input_length=0", "-n", 2, "--steps", 2]
+    code, _, err = elf("sample", *asked, "-o", samples, "--trace", trace)
+    assert code == 0, err
+    data = json.loads(re.search(r'id="data">(.*?)</script>', trace.read_text(encoding="utf-8"), re.S)[1])
+    generated = [json.loads(line)["generated"] for line in samples.read_text(encoding="utf-8").splitlines()]
+    assert [sample["generated"] for sample in data["samples"]] == generated
+    for sample in data["samples"]:
+        assert not {"input", "reference"} & sample.keys() and len(sample["rows"]) == len(sample["times"]) == 3
+        assert len(sample["rows"][0]) == 16, "every position of the text is open"
+
+
 def test_a_moving_picture_needs_the_extra(elf, tmp_path, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if name == "PIL" else find(name, *more))
