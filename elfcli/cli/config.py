@@ -53,10 +53,11 @@ def show(
     if data is not None:
         from elfcli.training import recipe
         from elfcli.training.inputs import open_examples
+        from elfcli.training.own_encoder import vectors_folder
         from elfcli.training.start import with_recipe
 
         examples = open_examples(resolved.config)
-        resolved = with_recipe(resolved, examples, trains_encoder=False)
+        resolved = with_recipe(resolved, examples, vectors_folder)  # which training will make
         if recipe.applies(resolved):
             resolved = recipe.from_length(resolved, len(examples), None, own=True)
     if format_ is Format.json:

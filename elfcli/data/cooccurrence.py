@@ -2,7 +2,8 @@
 
 Latent semantic analysis (Deerwester et al. 1990) of positive pointwise mutual information (Levy and Goldberg 2014).
 A source and its target count as one text, so that a word and its translation get similar vectors (Dumais et al. 1997).
-Half of each vector is random, so that the decoder can tell apart tokens that always occur together.
+Most of each vector is random: means of purely semantic vectors repeat words, and the decoder could not tell apart
+tokens that always occur together (docs/experiments.md).
 Shapes: V tokens of the vocabulary, P parts of texts, E latent width.
 """
 
@@ -14,24 +15,28 @@ from scipy.sparse.linalg import svds
 
 from elfcli.data.batches import TokenTable
 
-WIDTH = 64  # of the half that comes from the data, and of the random one
+WIDTH = 64
+SHARE = 0.3  # of a vector's mean square that comes from the data
 PART = 32  # tokens of a text that count as near each other
 MOST_TOKENS = 4_000_000  # of the data that are looked at: seconds
+SMALL = 1000  # vocabulary whose matrix is factored whole; the iteration draws at random where there are few factors
 SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens from looking alike (Levy et al. 2015)
 
 
 def token_vectors(tokens: TokenTable, vocab_size: int, seed: int) -> np.ndarray:
-    """The table, float32 (V, 2 WIDTH), each row with a mean square of 1 as T5's last norm leaves it."""
-    from_data_VxE = factors(information(parts(tokens), vocab_size), WIDTH)
+    """The table, float32 (V, WIDTH), each row with a mean square of 1, as T5's last norm leaves it."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, WIDTH))
-    unseen_V = ~from_data_VxE.any(axis=1)
-    from_data_VxE[unseen_V] = np.random.default_rng(seed + 1).standard_normal((unseen_V.sum(), WIDTH))
-    halves = [half / np.sqrt(np.mean(half**2, axis=1, keepdims=True)) for half in (from_data_VxE, random_VxE)]
-    return np.concatenate(halves, axis=1).astype(np.float32)
+    found_VxE = scaled(factors(information(parts(tokens), vocab_size), WIDTH))
+    return scaled(SHARE**0.5 * found_VxE + (1 - SHARE) ** 0.5 * random_VxE).astype(np.float32)
+
+
+def scaled(table_VxE: np.ndarray) -> np.ndarray:
+    """Each row with a mean square of 1; rows of zeros, as of tokens that never occur, stay."""
+    return table_VxE / np.maximum(np.sqrt(np.mean(table_VxE**2, axis=1, keepdims=True)), 1e-9)
 
 
 def parts(tokens: TokenTable) -> Iterator[np.ndarray]:
-    """The different tokens of each part of a text; of pairs, of a source's part and the target's that stands beside it."""
+    """The different tokens of each part of a text; of pairs, those of a source's part and the target's beside it."""
     seen = 0
     for row in range(len(tokens)):
         sides = list(tokens[row].values())
@@ -64,5 +69,9 @@ def factors(matrix_VxV: csr_array, width: int) -> np.ndarray:
     """(V, width): the largest singular vectors, times the roots of their values; zeros where there are fewer."""
     size = matrix_VxV.shape[0]
     rank = min(width, size - 1)
-    left_VxR, values_R, _ = svds(matrix_VxV, k=rank, v0=np.ones(size))
+    if size <= SMALL:
+        left_VxR, values_R, _ = np.linalg.svd(matrix_VxV.toarray())
+        left_VxR, values_R = left_VxR[:, :rank], values_R[:rank]
+    else:
+        left_VxR, values_R, _ = svds(matrix_VxV, k=rank, v0=np.ones(size))
     return np.pad(left_VxR * np.sqrt(values_R), ((0, 0), (0, width - rank)))

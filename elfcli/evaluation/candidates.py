@@ -1,6 +1,7 @@
 """Several texts for one source: their draws, and which one is kept.
 
-That is minimum Bayes risk (Kumar and Byrne 2004) with sentence BLEU as the gain.
+That is minimum Bayes risk (Kumar and Byrne 2004) with sentence BLEU as the gain. Empty and degenerate texts are kept
+only where there is nothing else: words that are repeated agree with many texts.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from elfcli.evaluation.bleu import bleu_metric
+from elfcli.evaluation.quality import degenerate
 
 
 def draw_keys(seed: int, candidate: int = 0) -> tuple[Any, Any]:
@@ -22,7 +24,10 @@ def draw_keys(seed: int, candidate: int = 0) -> tuple[Any, Any]:
 
 
 def most_alike(texts: Sequence[str]) -> int:
-    """The place of the text whose mean sentence BLEU against the others is highest; the first where several are."""
+    """The place of the text whose mean sentence BLEU against the others is highest; the first where several are.
+
+    Empty and degenerate texts are compared with, but kept only where all are.
+    """
     if len(set(texts)) == 1:
         return 0
     metric = bleu_metric()
@@ -31,4 +36,5 @@ def most_alike(texts: Sequence[str]) -> int:
         others = [text for other, text in enumerate(texts) if other != place]
         return sum(metric.sentence_score(texts[place], [other]).score for other in others)
 
-    return max(range(len(texts)), key=agreement)
+    sound = [place for place, text in enumerate(texts) if text.strip() and not degenerate(text)]
+    return max(sound or range(len(texts)), key=agreement)

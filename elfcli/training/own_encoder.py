@@ -1,43 +1,39 @@
 """The encoder of a run on data of one's own: the one that fits the vocabulary and is at hand."""
 
-import time
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import jax
+import numpy as np
+
 from elfcli.config.resolve import Resolved
-from elfcli.data.folder import Examples, load_tokenizer
+from elfcli.data.cooccurrence import WIDTH, token_vectors
+from elfcli.data.folder import Examples, load_tokenizer, recorded_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
+from elfcli.models.t5 import T5Shape, init_params
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
 
-ENCODER_FOLDER = "encoder"
-"""Folder in the data folder that `elf encoder` writes."""
-LEAST_MINUTES, SHARE = 20, 0.2
-"""Length from which a run trains an encoder of its own first, and the share of the time that this takes."""
+ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
+"""Folders in the data folder: what `elf encoder` writes, and what `elf train` makes where there is nothing else."""
+TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
+"""Who sets one of these asks for the random table, or for a vocabulary that the data does not know."""
 
 
-def with_encoder(resolved: Resolved, examples: Examples, trains: bool) -> Resolved:
-    """The settings with the encoder that the data's tokenizer belongs to; else one trained on the data, where
-    there is one or (`trains`) time for it; else the token table."""
+def with_encoder(resolved: Resolved, examples: Examples, make: Callable[[Examples], Path] | None) -> Resolved:
+    """The settings with the encoder that the data's tokenizer belongs to; else one trained on the data, where there is
+    one; else the table of token vectors that `make` makes of the data and whose folder it returns; without `make` the
+    table of random vectors, which is also what a setting of it asks for."""
     names = ("encoder_model_name", "encoder_checkpoint")
     if is_set(resolved, *names) or resolved.config.training.init_from is not None:
         return resolved
     name, why = found_encoder(examples)
-    minutes, seed = resolved.config.training.minutes, resolved.config.training.seed
-    if (
-        trains
-        and name == "embedding"
-        and minutes is not None
-        and minutes >= LEAST_MINUTES
-        and Path(examples.path).is_dir()
-    ):
-        from elfcli.training.encoder import train_encoder
-
-        say(f"no encoder for this vocabulary: training one in {SHARE * minutes:.3g} of the {minutes:g} minutes")
-        folder = Path(examples.path).absolute() / ENCODER_FOLDER
-        deadline = time.monotonic() + 60 * SHARE * minutes
-        name, why = str(train_encoder(examples.path, folder, deadline=deadline, seed=seed)), "just trained"
+    writable = os.access(Path(examples.path).expanduser(), os.W_OK)
+    if name == "embedding" and make and writable and not is_set(resolved, *TABLE_SETTINGS):
+        name, why = str(make(examples)), "token vectors from what occurs together in the data"
     say(f"encoder: {name}, {why}")
     return chosen(resolved, DATA, encoder_model_name=name)
 
@@ -51,8 +47,33 @@ def found_encoder(examples: Examples) -> tuple[str, str]:
     own = Path(examples.path).absolute() / ENCODER_FOLDER
     if (own / "config.json").is_file():
         return str(own), "trained on the data"
-    return "embedding", ("a table of random vectors; `elf encoder --data DIR` or `--minutes` of "
-                         f"{LEAST_MINUTES} or more trains one")  # fmt: skip
+    return "embedding", "a table of random vectors"
+
+
+def vectors_folder(examples: Examples) -> Path:
+    return Path(examples.path).absolute() / VECTORS_FOLDER
+
+
+def make_vectors(examples: Examples) -> Path:
+    """The folder of the data's token vectors, which is written where it is missing: seconds.
+
+    It is a T5 encoder whose only block adds nothing, so that transformers and exports know it. InputError where
+    the folder cannot be written.
+    """
+    folder = vectors_folder(examples)
+    if (folder / "config.json").is_file():
+        return folder
+    from elfcli.training.encoder import write_encoder
+
+    tokenizer = load_tokenizer(recorded_tokenizer(examples))
+    shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
+    params = jax.tree.map(np.zeros_like, jax.device_get(init_params(shape, jax.random.key(0))))
+    for norm in (params["final_norm"], params["blocks"]["attn_norm"], params["blocks"]["mlp_norm"]):
+        norm["weight"] += 1
+    params["embedding"] = token_vectors(examples.tokens, shape.vocab_size, seed=0)
+    report = {"vocab_size": shape.vocab_size, "made_of": "co-occurrence", "data_fingerprint": examples.fingerprint}
+    write_encoder(folder, shape, params, tokenizer, report)
+    return folder
 
 
 def holds_t5(name: str) -> bool:

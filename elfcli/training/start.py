@@ -36,7 +36,7 @@ from elfcli.training.inputs import Inputs, measured_latents, open_examples, open
 from elfcli.training.length import run_length
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
-from elfcli.training.own_encoder import require_same_vocabulary, with_encoder
+from elfcli.training.own_encoder import make_vectors, require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
 from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
@@ -94,7 +94,7 @@ def prepared(resolved: Resolved) -> tuple[Resolved, Inputs]:
     with first_goes_ahead():
         examples = open_examples(resolved.config)
     own = recipe.applies(resolved)
-    resolved = with_recipe(resolved, examples, jax.process_count() == 1)
+    resolved = with_recipe(resolved, examples, make_vectors if jax.process_count() == 1 else None)
     if own:
         recipe.tell_data(resolved, examples)
     inputs = open_alike(resolved.config, examples)
@@ -110,15 +110,14 @@ def try_step(resolved: Resolved) -> list[str]:
     return debug_step(*prepared(resolved))
 
 
-def with_recipe(resolved: Resolved, examples: Examples, trains_encoder: bool) -> Resolved:
-    """The settings with what the data and the machine decide. trains_encoder: also by training one, where there is
-    time; else with what is there."""
+def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples], Path] | None) -> Resolved:
+    """The settings with what the data and the machine decide. make: see with_encoder."""
     resolved = with_devices(resolved, jax.device_count())
     if not recipe.applies(resolved):
         return with_source_length(resolved, examples)
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
     with first_goes_ahead():
-        resolved = with_encoder(resolved, examples, trains_encoder)
+        resolved = with_encoder(resolved, examples, make)
     return recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
 
 

@@ -16,7 +16,7 @@ def test_own_text_in_three_lines(elf, tmp_path, monkeypatch):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.csv").write_text("de,en\n" + rows)
     monkeypatch.chdir(tmp_path)
-    for name, value in {"hidden_size": 16, "depth": 1, "num_heads": 2, "bottleneck_dim": 8, "embedding_dim": 8}.items():
+    for name, value in {"hidden_size": 16, "depth": 1, "num_heads": 2, "bottleneck_dim": 8}.items():
         monkeypatch.setenv(f"ELF_{name.upper()}", str(value))
     said = ""
     for command in commands:
@@ -27,7 +27,7 @@ def test_own_text_in_three_lines(elf, tmp_path, monkeypatch):
         code, out, err = elf(*arguments[1:])
         assert code == 0, err
         said += out + err
-    assert "validation: 32 of 32 documents are in train, too" in said and "encoder: embedding" in said
+    assert "validation: 32 of 32 documents are in train, too" in said and "data/my/vectors, token vectors" in said
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 32 and lines[0]["input"] == "ein wort 0 und 0"
     assert lines[0]["reference"] == "one word 0 and 0"

@@ -20,7 +20,9 @@ from elfcli.evaluation.ways import Setting
     [
         (["a b c d e", "x y z", "a b c d f"], 0),
         (["x y z", "a b c d e", "a b c d f"], 1),
-        (["", "", "a b"], 0),
+        (["", "", "a b"], 2),
+        (["go go go go go go", "go go go go go go x", "a b"], 2),
+        (["", ""], 0),
         (["same", "same"], 0),
         (["one of one"], 0),
     ],

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -12,12 +13,20 @@ from helpers import SHARED
 
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SECTION_OF
-from elfcli.data.folder import load_examples
+from elfcli.data.cooccurrence import token_vectors
+from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
+from elfcli.hub.encoder import load_encoder
 from elfcli.training import memory, recipe
-from elfcli.training.own_encoder import found_encoder, require_same_vocabulary, with_encoder
+from elfcli.training.own_encoder import (
+    found_encoder,
+    make_vectors,
+    require_same_vocabulary,
+    vectors_folder,
+    with_encoder,
+)
 from elfcli.training.trial import Pace, steps_that_fit
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
@@ -157,22 +166,24 @@ def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path):
     assert found_encoder(load_examples(own))[0] == str(mini)
 
 
-def test_a_long_run_trains_an_encoder_first(folders, monkeypatch):
-    """Of 20 minutes or more a fifth; not in shorter ones, nor where the user has chosen an encoder."""
-    asked = []
-
-    def trained(data, output, *, deadline, seed):
-        asked.append((data, deadline - time.monotonic(), seed))
-        return output
-
-    monkeypatch.setattr("elfcli.training.encoder.train_encoder", trained)
-    data, examples = folders / "pairs", load_examples(folders / "pairs")
-    found = with_encoder(settings(data, "minutes=25", "seed=7"), examples, True)
-    assert found.config.encoder.encoder_model_name == str(data / "encoder")
-    assert asked == [(str(data), pytest.approx(300, abs=1), 7)]
-    for given in (["minutes=19"], ["steps=5"], ["minutes=25", "encoder_model_name=embedding"]):
-        found = with_encoder(settings(data, *given), examples, True)
-        assert found.config.encoder.encoder_model_name == "embedding" and len(asked) == 1
+def test_a_run_makes_token_vectors_where_there_is_no_encoder(folders, tmp_path):
+    """Not where the user has chosen an encoder, or something about the random table."""
+    data = shutil.copytree(folders / "pairs", tmp_path / "data")
+    examples, unset = load_examples(data), resolve(flags={"data_path": str(data)}, environ={})
+    chosen = [with_encoder(unset, examples, make).config.encoder for make in (vectors_folder, make_vectors)]
+    assert [Path(encoder.encoder_model_name) for encoder in chosen] == [data / "vectors"] * 2
+    tokenizer = load_tokenizer(data / "tokenizer")
+    encoder = load_encoder(chosen[1], vocab_size(tokenizer))
+    ids = np.arange(encoder.vocab_size)[None]
+    latents = encoder.apply(encoder.params, ids, np.ones((1, ids.size, ids.size), bool))[0]
+    np.testing.assert_allclose(latents, token_vectors(examples.tokens, encoder.vocab_size, 0), atol=1e-5)
+    written = (data / "vectors" / "model.safetensors").stat()
+    assert make_vectors(examples) == data / "vectors"
+    assert (data / "vectors" / "model.safetensors").stat().st_mtime_ns == written.st_mtime_ns, "it is made once"
+    for given in (["encoder_model_name=embedding"], ["embedding_dim=8"]):
+        found = with_encoder(settings(data, *given), examples, make_vectors)
+        assert found.config.encoder.encoder_model_name == "embedding"
+    assert with_encoder(unset, examples, None).config.encoder.encoder_model_name == "embedding"
 
 
 def test_an_encoder_of_another_vocabulary_is_refused(folders):
@@ -197,7 +208,7 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     assert "ema_decay1 = 0.0  # from the run's length" in (run / "config.toml").read_text()
     assert len((run / "samples" / "training-step10.jsonl").read_text().splitlines()) == 1
     code, out, _ = elf("config", "show", "--data", folders / "pairs", "--model", "ELF-S")
-    assert code == 0 and "# from the data" in out and 'encoder_model_name = "embedding"  # from the data' in out
+    assert code == 0 and "# from the data" in out and 'vectors"  # from the data' in out
     code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--minutes", "3")
     assert code == 2 and "give one of them" in err
 
