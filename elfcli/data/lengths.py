@@ -18,15 +18,15 @@ def rounded(lengths: np.ndarray, percentile: int) -> int:
     return max(-(-int(np.percentile(lengths, percentile, method="inverted_cdf")) // 8) * 8, 8)
 
 
-def fitting_lengths(lengths: dict[str, np.ndarray], max_input_length: int = 0) -> tuple[int, int]:
+def fitting_lengths(lengths: dict[str, np.ndarray], max_input_length: int = 0, percent: int = 99) -> tuple[int, int]:
     """(max_length, max_input_length) with room for 99% of the sources and of the targets or texts, within LONGEST.
 
-    max_input_length: of pairs, where it is given already.
+    max_input_length: of pairs, where it is given already. percent: instead of 99.
     """
-    condition, text = lengths.get("condition_input_ids"), rounded(lengths["input_ids"], 99)
+    condition, text = lengths.get("condition_input_ids"), rounded(lengths["input_ids"], percent)
     if condition is None:
         return min(text, LONGEST), 0
-    source = max_input_length or min(rounded(condition, 99), LONGEST // 2)
+    source = max_input_length or min(rounded(condition, percent), LONGEST // 2)
     return source + min(text, LONGEST // 2), source
 
 

@@ -26,6 +26,7 @@ PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
 LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run where nothing says it: so many passes over the data, within these steps."""
+MOSTLY_PADDING = 0.4  # share of filled positions under which shorter lengths are proposed
 SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
 LEARNING_RATE = 8e-3  # peak, of Muon at width 128
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
@@ -84,14 +85,27 @@ def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
 
 
 def tell_data(resolved: Resolved, examples: Examples) -> None:
-    """One line: what was found in the data, and how much of it the lengths cut."""
-    data, tokens, lengths = resolved.config.data, examples.tokens, lengths_of(examples)
-    cut = cut_counts(lengths, data.max_length, data.max_input_length)
-    names = {"condition_input_ids": "sources", "input_ids": "targets" if len(lengths) == 2 else "texts"}
-    shares = ", ".join(f"{count / len(tokens):.1%} of {names[name]}" for name, count in sorted(cut.items()))
-    kind = "pairs" if len(lengths) == 2 else "texts"
+    """What was found in the data, and how much of it the lengths cut; where most positions would be padding, lengths
+    that train faster."""
+    data, lengths = resolved.config.data, lengths_of(examples)
     source = f", max_input_length {data.max_input_length}" if len(lengths) == 2 else ""
-    say(f"from the data: {len(tokens):,} {kind}, max_length {data.max_length}{source}; cut are {shares}")
+    say(f"from the data: {len(examples):,} {'pairs' if len(lengths) == 2 else 'texts'}, max_length {data.max_length}"
+        f"{source}; cut are {shares_cut(lengths, data.max_length, data.max_input_length)}")  # fmt: skip
+    filled = np.minimum(sum(lengths.values()), data.max_length).mean() / data.max_length
+    short, short_source = fitting_lengths(lengths, percent=90)
+    chosen_here = resolved.origins["max_length"].layer == DATA
+    if chosen_here and filled < MOSTLY_PADDING and short <= 0.8 * data.max_length:
+        given = f"max_length={short}" + (f" -s max_input_length={short_source}" if source else "")
+        say(f"{1 - filled:.0%} of the positions are padding, since a few are long: with -s {given} training sees "
+            f"about {data.max_length / short:.1f} times as many in the same time; cut are then "
+            f"{shares_cut(lengths, short, short_source)}")  # fmt: skip
+
+
+def shares_cut(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> str:
+    """How many of the sources and of the targets or texts these lengths cut, in words."""
+    names = {"condition_input_ids": "sources", "input_ids": "targets" if len(lengths) == 2 else "texts"}
+    cut = sorted(cut_counts(lengths, max_length, max_input_length).items())
+    return ", ".join(f"{count / len(lengths[name]):.1%} of {names[name]}" for name, count in cut)
 
 
 def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:

@@ -223,3 +223,15 @@ def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tm
     assert code == 0 and "from the data: 8 pairs" in err
     assert "0 of 8 examples learnt by heart" in err and "steps: train longer" in err
     assert json.loads((run / "data.json").read_text())["examples"] == 8
+
+
+def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monkeypatch, capsys):
+    examples = load_examples(folders / "texts")
+    for few, told in ((7, True), (60, False)):  # of 100, long ones
+        lengths = {"input_ids": np.repeat([10, 100], [100 - few, few])}
+        monkeypatch.setattr(recipe, "lengths_of", lambda examples, lengths=lengths: lengths)
+        recipe.tell_data(recipe.from_data(settings(folders / "texts"), examples), examples)
+        said = capsys.readouterr().err
+        assert ("-s max_length=16 training sees" in said) == told, said
+    recipe.tell_data(settings(folders / "texts", "max_length=104"), examples)
+    assert "padding" not in capsys.readouterr().err, "who chose the length needs no advice"
