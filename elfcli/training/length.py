@@ -13,7 +13,7 @@ class RunLength:
     total_steps: int
     warmup_steps: int
     save_steps: int  # between checkpoints; 0: only at the end
-    eval_steps: int  # between online evaluations; 0: only at the end
+    eval_steps: int  # between evaluations, of which another one comes at the end; 0: online ones at the end alone
 
 
 def run_length(config: Config, num_examples: int) -> RunLength:

@@ -157,12 +157,13 @@ def evaluated(
     model: Model, slice_: HeldOut | None, ema: dict, done: int, length: RunLength
 ) -> tuple[dict[str, float], str | None]:
     """(figures on held-out text and of an online evaluation where they are due, the first sample that is shown)."""
-    due, settings, figures, text = is_due(done, length.eval_steps), model.config.evaluation, {}, None
+    last, settings, figures, text = done == length.total_steps, model.config.evaluation, {}, None
+    due = is_due(done, length.eval_steps) or (last and length.eval_steps > 0)
     if due and slice_ is not None:
         figures = held_out_figures(slice_, ema)
     if due and settings.num_shown:
         text = show_samples(model, ema, done)
-    if settings.online_eval and (due or done == length.total_steps):
+    if settings.online_eval and (due or last):
         figures |= online_evaluation(model, ema, done)
     return figures, text
 

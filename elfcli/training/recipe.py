@@ -6,6 +6,7 @@ numbers are in docs/experiments.md.
 """
 
 from dataclasses import replace
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def from_length(resolved: Resolved, num_examples: int, measured_steps: int | Non
         values["lr"] = float(f"{LEARNING_RATE * (128 / config.network.hidden_size) ** 0.5:.2g}")
     if not is_set(resolved, "save_freq", "save_every_steps"):
         values["save_every_steps"] = max(total // SAVES, 1)
-    values["eval_freq"] = float(f"{max(total / SHOWN / per_epoch, 1e-6):.4g}")
+    values["eval_freq"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
     return chosen(resolved, LENGTH, **values)
 
 
