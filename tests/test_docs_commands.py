@@ -40,7 +40,7 @@ SMALLER = {
     r"--train-tokenizer 4000": "--train-tokenizer 26",
     r"--minutes \d+": "--steps 2",
     r"--overfit 32": "--overfit 32 --steps 2",
-    r"--rounds 16,8,4,2,1": "--rounds 16,8",
+    r"--rounds 16,8,4,2,1": "--rounds 16,8,4",
 }
 """What of a command is made smaller."""
 TINY = {"HIDDEN_SIZE": 16, "DEPTH": 1, "NUM_HEADS": 2, "BOTTLENECK_DIM": 8, "EMBEDDING_DIM": 8, "ROUND_STEPS": 1}
@@ -94,12 +94,18 @@ def blocks(fast: bool) -> list:
     return [pytest.param(block, id=block.name) for block in found]
 
 
-def furnish(folder: Path, commands: list[str]) -> None:
-    """Puts into the folder what the commands read and no earlier one of them writes."""
-    rows = [(f"ein wort {i % 7} und {i % 5}", f"one word {i % 7} and {i % 5}") for i in range(32)]
+ROWS = [(f"ein wort {i % 7} und {i % 5}", f"one word {i % 7} and {i % 5}") for i in range(32)]
+
+
+def write_texts(folder: Path) -> None:
     for name in ("train", "valid", "test"):
-        (folder / f"{name}.csv").write_text("de,en\n" + "".join(f"{de},{en}\n" for de, en in rows))
-    (folder / "test.jsonl").write_text("".join(json.dumps({"de": de, "en": en}) + "\n" for de, en in rows))
+        (folder / f"{name}.csv").write_text("de,en\n" + "".join(f"{de},{en}\n" for de, en in ROWS))
+    (folder / "test.jsonl").write_text("".join(json.dumps({"de": de, "en": en}) + "\n" for de, en in ROWS))
+
+
+def furnish(folder: Path, commands: list[str], run: Path, data: Path) -> None:
+    """Puts into the folder what the commands read and no earlier one of them writes."""
+    write_texts(folder)
     written = set()
     for command in commands:
         for name in set(re.findall(r"\b(?:runs|data|elf-demo)/[\w-]+|\b[\w-]+\.jsonl", command)) - written:
@@ -107,10 +113,10 @@ def furnish(folder: Path, commands: list[str]) -> None:
             if name in re.findall(MADE, command) or place.exists():
                 continue
             if name.endswith(".jsonl"):
-                lines = [json.dumps({"id": i, "generated": en, "input": de}) for i, (de, en) in enumerate(rows)]
+                lines = [json.dumps({"id": i, "generated": en, "input": de}) for i, (de, en) in enumerate(ROWS)]
                 place.write_text("\n".join(lines) + "\n")
             else:
-                shutil.copytree(tiny_run().parent / "data" if name.startswith("data/") else tiny_run(), place)
+                shutil.copytree(data if name.startswith("data/") else run, place)
         written |= set(re.findall(MADE, command))
 
 
@@ -138,15 +144,35 @@ def tiny(elf, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("block", blocks(fast=True))
 def test_commands_that_compile_nothing(tiny, tmp_path, block):
-    furnish(tmp_path, runs(block, fast=True))
+    furnish(tmp_path, runs(block, fast=True), tiny_run(), tiny_run().parent / "data")
     run_block(tiny, runs(block, fast=True))
+
+
+OWN: dict[str, Path] = {}
+"""A run and its data, which are made once."""
+
+
+@pytest.fixture
+def own(tiny, tmp_path_factory):
+    """(run, data) of one's own pairs, as the README makes them."""
+    if not OWN:
+        folder = tmp_path_factory.mktemp("own")
+        write_texts(folder)
+        given = ["--input", folder / "train.csv", "--validation", folder / "valid.csv"]
+        keys = ["--source-key", "de", "--target-key", "en", "--train-tokenizer", 26]
+        for command in (["tokenize", *given, *keys, "-o", folder / "data"],
+                        ["train", "--data", folder / "data", "--steps", 2, "--output", folder / "run"]):  # fmt: skip
+            code, _, err = tiny(*command)
+            assert code == 0, err
+        OWN.update(run=folder / "run", data=folder / "data")
+    return OWN["run"], OWN["data"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks(fast=False))
-def test_commands_that_compile(tiny, tmp_path, block):
+def test_commands_that_compile(tiny, own, tmp_path, block):
     """With the block's other commands, as a reader would enter them."""
-    furnish(tmp_path, runs(block, fast=False))
+    furnish(tmp_path, runs(block, fast=False), *own)
     run_block(tiny, runs(block, fast=False))
 
 
