@@ -131,6 +131,14 @@ def test_sampling_is_timed_with_the_steps_of_its_setting(monkeypatch):
     assert runs[0].shape == (4, 16) and (runs[0] == runs[1]).all()
 
 
+@pytest.mark.parametrize("plan", [plan_training, partial(plan_sampling, batch_size=4)], ids=["training", "sampling"])
+def test_latents_that_are_still_to_be_measured_are_planned_for(monkeypatch, plan):
+    """The machine is said to be too small, so that the program is compiled and not run."""
+    monkeypatch.setattr("elfcli.planning.chips.memory_of_device", lambda: 1000)
+    measured = resolve(sets=[*TINY, "latent_mean=measure", "latent_std=measure"], environ={}).config
+    assert plan(measured, "local").peak_bytes_per_chip > 1000
+
+
 def test_what_would_take_too_long_is_not_timed():
     fields, (note,) = timed(None, None, guess=3600.0)
     assert fields == {} and note == "not timed: a step may take 3,600 s here; up to 300 s it would be"
