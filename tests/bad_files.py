@@ -10,6 +10,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+from helpers import GOLDENS
 from tiny_run import tiny_run
 
 PAIRS = '{"input": "ein wort 1", "output": "one word 1"}\n'
@@ -37,6 +38,9 @@ def write_texts(folder: Path) -> None:
     texts = {
         "good.jsonl": PAIRS,
         "samples.jsonl": SAMPLES,
+        "bare.jsonl": '{"id": 0, "input": "ein wort", "generated": "one word"}\n',
+        "split.jsonl": '{"id": 0, "source": "drei sätze und mehr", "output": "three sentences"}\n',
+        "mixed.jsonl": SAMPLES + SAMPLES.replace('"reference": "one', '"reference": "another'),
         "good.txt": "one word\n",
         "empty.txt": "",
         "blank.txt": "\n \n\n",
@@ -133,8 +137,18 @@ def write_weights(folder: Path) -> None:
     (folder / "t5" / "config.json").write_text('{"model_type": "bert"}')
     (folder / "gpt").mkdir()
     (folder / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
-    from safetensors.numpy import save_file
+    from safetensors.numpy import load_file, save_file
 
+    llama = GOLDENS / "judges" / "llama"  # 50 tokens; the tokenizer of the data has 26
+    config = json.loads((llama / "config.json").read_text())
+    for name, size in (("small", 20), ("shards", 50)):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+    arrays = load_file(llama / "model.safetensors")
+    cut = {name: array[:20].copy() if len(array) == 50 else array for name, array in arrays.items()}
+    save_file(cut, folder / "small" / "model.safetensors")
+    places = {name: f"model-0000{1 + n % 2}-of-00002.safetensors" for n, name in enumerate(arrays)}
+    (folder / "shards" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     save_file({"other": np.zeros(3, np.float32)}, folder / "other.safetensors")
 
 

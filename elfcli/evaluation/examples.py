@@ -11,9 +11,8 @@ from elfcli.data.folder import Examples, decoded, load_examples, read_metadata, 
 from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model
-from elfcli.evaluation.samples import REFERENCE_KEYS, check_text, has_columns, records_of
+from elfcli.evaluation.samples import REFERENCE_KEYS, SOURCE_KEYS, check_text, first, has_columns, records_of
 
-SOURCE_KEYS = ("input", "source")
 MOST_TEXTS = 20_000
 """Training texts that a sample may equal."""
 
@@ -48,11 +47,6 @@ def evaluation_examples(config: Config, data: str | None = None) -> Examples:
         return load_examples(where, "validation")
     except InputError:  # a Hub data set with a single split, whatever its name
         return load_examples(where, None)
-
-
-def first(row: dict, keys: Sequence[str]) -> str | None:
-    """The row's value under the first of the keys that it has."""
-    return next((row[key] for key in keys if key in row), None)
 
 
 def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:

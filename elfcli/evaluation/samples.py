@@ -4,15 +4,20 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from elfcli.data.corpus import FORMATS, Reading, Record, json_records, records, text_lines
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.evaluation.bootstrap import Draws, interval
 from elfcli.outputs import write_output
+from elfcli.ui.progress import say
 
-REFERENCE_KEYS = ("reference", "output", "target")
+SOURCE_KEYS, REFERENCE_KEYS = ("input", "source"), ("reference", "output", "target")
+MOST_UNLIKE, SAME_START = 0.1, 20
+"""The share of samples whose source may be unlike that of their reference; letters after which two sources that begin
+alike count as one."""
 STDIN = Path("/dev/stdin")
+T = TypeVar("T")
 Numbered = list[tuple[int, Record]]
 
 
@@ -98,7 +103,25 @@ def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
     for number, row in rows:
         for key in need:
             check_text(row, key, f"{path}:{number}")
+    check_ids(rows, path)
     return rows
+
+
+def check_ids(rows: Numbered, path: Path) -> None:
+    """InputError where one id stands for two sources or references: samples of two files or splits in one."""
+    known: dict[str, tuple[int, Record]] = {}
+    for number, row in rows:
+        before, other = known.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
+        for keys in (SOURCE_KEYS, ("reference",)):
+            ours, theirs = first(row, keys), first(other, keys)
+            if ours is not None and theirs is not None and ours != theirs:
+                raise InputError(f"{path}:{number}: id {row['id']!r} is that of line {before}, which has another "
+                                 f"{keys[0]}: samples of two splits or files; score each alone")  # fmt: skip
+
+
+def first(row: dict, keys: Sequence[str]) -> Any:
+    """The row's value under the first of the keys that it has."""
+    return next((row[key] for key in keys if key in row), None)
 
 
 def check_text(row: dict, key: str, where: str) -> None:
@@ -132,15 +155,41 @@ def read_pairs(path: Path, references: Path | None = None, key: str | None = Non
         return generated, by_order([row["text"] for _, row in rows], len(samples), path, references)
     if not rows:
         raise InputError(f"{references}: no references in it")
-    texts = [reference_text(row, f"{references}:{number}", key) for number, row in rows]
-    by_id = texts_by_id(rows, texts, references)
+    for number, row in rows:
+        reference_text(row, f"{references}:{number}", key)
+    by_id = rows_by_id(rows, references)
     known = ["id" in row and str(row["id"]) in by_id for _, row in samples]
     if not any(known):
-        return generated, by_order(texts, len(samples), path, references)
-    if not all(known):
+        matched = by_order(rows, len(samples), path, references)
+        if by_id and any("id" in row for _, row in samples):
+            say(f"warning: {references} has none of the ids of {path}; matched by line order")
+    elif not all(known):
         number, row = samples[known.index(False)]
         raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
-    return generated, [by_id[str(row["id"])] for _, row in samples]
+    else:
+        matched = [by_id[str(row["id"])] for _, row in samples]
+    check_sources(samples, matched, path, references)
+    return generated, [reference_text(row, f"{references}:{number}", key) for number, row in matched]
+
+
+def check_sources(samples: Numbered, matched: Numbered, path: Path, references: Path) -> None:
+    """InputError where samples and the references that they were matched with are of other sources."""
+    pairs = [(number, there, first(row, SOURCE_KEYS), first(other, SOURCE_KEYS))
+             for (number, row), (there, other) in zip(samples, matched, strict=True)]  # fmt: skip
+    pairs = [pair for pair in pairs if isinstance(pair[2], str) and isinstance(pair[3], str)]
+    unlike = [(number, there) for number, there, ours, theirs in pairs if not alike(ours, theirs)]
+    if len(unlike) > MOST_UNLIKE * len(pairs):
+        number, there = unlike[0]
+        raise InputError(f"{path}:{number}: its source is not that of {references}:{there}, and so for {len(unlike)} "
+                         f"of {len(pairs)} samples: are the references of another split?")  # fmt: skip
+
+
+def alike(ours: str, theirs: str) -> bool:
+    """Whether two texts may be one source. Samples may hold it as decoded from tokens: cut, with other spaces, without
+    rare words."""
+    start, other = ("".join(text.lower().split())[:SAME_START] for text in (ours, theirs))
+    words = set(ours.lower().split())
+    return start == other or len(words & set(theirs.lower().split())) >= max(len(words) / 2, 1)
 
 
 def read_real(path: Path, count: int, key: str | None = None) -> list[str]:
@@ -163,23 +212,24 @@ def reference_text(row: dict, where: str, key: str | None = None) -> str:
     return row[key]
 
 
-def texts_by_id(rows: Numbered, texts: list[str], path: Path) -> dict[str, str]:
-    """References by id; empty where no row has one."""
-    found: dict[str, str] = {}
-    for (number, row), text in zip(rows, texts, strict=True):
+def rows_by_id(rows: Numbered, path: Path) -> dict[str, tuple[int, Record]]:
+    """Numbered references by id; empty where no row has one."""
+    found: dict[str, tuple[int, Record]] = {}
+    for number, row in rows:
         if "id" not in row and not found:
             continue
         if "id" not in row:
             raise InputError(f"{path}:{number}: no 'id', but lines before it have one")
         if str(row["id"]) in found:
             raise InputError(f"{path}:{number}: id {row['id']!r} is there twice")
-        found[str(row["id"])] = text
+        found[str(row["id"])] = number, row
     if found and len(found) < len(rows):
         raise InputError(f"{path}:{rows[0][0]}: no 'id', but other lines have one")
     return found
 
 
-def by_order(texts: list[str], wanted: int, path: Path, references: Path) -> list[str]:
+def by_order(texts: list[T], wanted: int, path: Path, references: Path) -> list[T]:
+    """The references as they stand; InputError where they are not as many as the samples."""
     if len(texts) != wanted:
         raise InputError(
             f"{references}: {len(texts)} references for the {wanted} samples of {path}; without common ids they are "

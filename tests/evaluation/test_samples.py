@@ -189,7 +189,7 @@ def test_references_in_every_format_by_key(tmp_path):
         read_pairs(path, write(tmp_path / "r.csv", "en\n"), "en")
 
 
-def test_references_by_id(tmp_path):
+def test_references_by_id(tmp_path, capsys):
     path = samples(tmp_path)
     more = jsonl(tmp_path / "r.jsonl", [{"id": str(i), "output": f"r{i}"} for i in (3, 2, 0, 1)])
     assert read_pairs(path, more)[1] == ["r0", "r1", "r2"]
@@ -198,6 +198,38 @@ def test_references_by_id(tmp_path):
         read_pairs(path, fewer)
     foreign = jsonl(tmp_path / "r.jsonl", [{"id": f"doc-{i}", "output": f"r{i}"} for i in range(3)])
     assert read_pairs(path, foreign)[1] == ["r0", "r1", "r2"]
+    assert "none of the ids" in capsys.readouterr().err  # ids of two kinds, or of two splits
+
+
+SOURCES = ("Der alte Mann schläft.", "Ein Hund läuft nach Hause", "Sie sieht es")
+
+
+def with_sources(path: Path, key: str, sources, **more) -> Path:
+    return jsonl(path, [{"id": i, key: text, "reference": f"r{i}"} | more for i, text in enumerate(sources)])
+
+
+def test_references_of_another_split_are_refused(tmp_path):
+    path = with_sources(tmp_path / "s.jsonl", "input", SOURCES, generated="a")
+    for written in (SOURCES, [text.replace("Hund", "Dackel") + " , und mehr" for text in SOURCES]):
+        assert len(read_pairs(path, with_sources(tmp_path / "r.jsonl", "source", written))[1]) == 3
+    read_pairs(path, with_sources(tmp_path / "r.jsonl", "de", SOURCES[::-1]))  # whose column is no known source
+    other = with_sources(tmp_path / "r.jsonl", "source", SOURCES[::-1])
+    with pytest.raises(InputError, match=r"s.jsonl:1: its source is not that of .*r.jsonl:1, and so for 2 of 3"):
+        read_pairs(path, other)
+    for row in (lines := read_jsonl(other)):
+        del row["id"]
+    with pytest.raises(InputError, match="another split"):
+        read_pairs(path, jsonl(tmp_path / "no-ids.jsonl", lines))
+
+
+def test_samples_of_two_splits_in_one_file_are_refused(tmp_path):
+    twice = [{"id": 0, "generated": text, "input": "a", "reference": "b"} for text in ("of seed 0", "of seed 1")]
+    assert len(read_samples(jsonl(tmp_path / "s.jsonl", [*twice, {"id": 0, "generated": "more"}]))) == 3
+    for key in ("input", "reference"):
+        path = jsonl(tmp_path / "s.jsonl", [*twice, twice[0] | {key: "other"}])
+        for read in (read_samples, read_pairs):
+            with pytest.raises(InputError, match=rf"s.jsonl:3: id 0 is that of line 1, which has another {key}"):
+                read(path)
 
 
 def test_ids_of_references_are_not_matched_with_places(tmp_path):
