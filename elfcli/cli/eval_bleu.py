@@ -12,18 +12,11 @@ def eval_bleu(
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
-    from elfcli.cli.evaluate import show_report
+    from functools import partial
+
+    from elfcli.cli.evaluate import score_pairs
     from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.evaluation.meta import read_meta
     from elfcli.evaluation.protocol import check_protocol
-    from elfcli.evaluation.report import Texts, reports
-    from elfcli.evaluation.samples import read_pairs
-    from elfcli.outputs import check_output_file, write_result
 
     check_protocol(protocol, "bleu")
-    check_output_file(json_file, overwrite, "--json")
-    generated, real = read_pairs(samples, references, reference_key)
-    found = corpus_bleu(generated, real, protocol).as_dict()
-    (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
-    write_result(json_file, score, overwrite)
-    show_report([("generated", [score])])
+    score_pairs(partial(corpus_bleu, protocol=protocol), samples, references, reference_key, json_file, overwrite)

@@ -71,6 +71,26 @@ def evaluated(
     return run_seeds("eval", evaluation, seeds, overwrite, what_is_sampled(loaded.config, data))
 
 
+def score_pairs(
+    compute, samples: Path, references: Path | None, reference_key: str | None, json_file: Path | None, overwrite: bool
+) -> None:
+    """Scores samples against one reference each; writes the report and shows it.
+
+    compute(generated, references): their `Score`. Errors as of `read_pairs` and `check_output_file`.
+    """
+    from elfcli.evaluation.meta import read_meta
+    from elfcli.evaluation.report import Texts, reports
+    from elfcli.evaluation.samples import read_pairs
+    from elfcli.outputs import check_output_file, write_result
+
+    check_output_file(json_file, overwrite, "--json")
+    generated, real = read_pairs(samples, references, reference_key)
+    found = compute(generated, real).as_dict()
+    (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
+    write_result(json_file, score, overwrite)
+    show_report([("generated", [score])])
+
+
 def show_report(rows: list[tuple[str, list[dict]]]) -> None:
     """The table of scores by (name, scores), and below it what they are and what made the texts."""
     from elfcli.evaluation.report import provenance, table

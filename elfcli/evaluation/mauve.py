@@ -5,23 +5,18 @@ The package `mauve-text` compares the two sets of features; ours is the network 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.data.folder import eos_id
 from elfcli.errors import InputError
 from elfcli.evaluation.bootstrap import Draws
-from elfcli.evaluation.perplexity import Judge, Shape, load_judge, not_empty, row_batches, token_rows
+from elfcli.evaluation.perplexity import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
 from elfcli.evaluation.samples import Score
-from elfcli.models.layers import graphdef_of
-from elfcli.parallel.mesh import by_row, make_mesh, on_devices
+from elfcli.parallel.mesh import on_devices
 
 SEED = 25
 """Of the clustering: the package's own default."""
@@ -71,22 +66,16 @@ def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> 
 def features(texts: Sequence[str], judge: Judge) -> np.ndarray:
     """The judge's last hidden state at each text's last token, float32 (texts, width)."""
     tokenizer, shape, params, _ = load_judge(judge.model, judge.tokenizer)
-    window, eos, mesh = min(judge.max_length, shape.n_positions), eos_id(tokenizer), make_mesh()
+    window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
     rows, weights = token_rows(tokenizer, list(texts), window), on_devices(params)
     shape, found = replace(shape, dtype=jnp.dtype(judge.dtype)), dict[int, np.ndarray]()
     for part, ids_BxT, mask_BxT in row_batches(rows, eos_id=eos, window=window, batch_size=judge.batch_size):
-        with jax.default_matmul_precision("highest"):
-            states_BxE = last_states(shape, mesh, weights, by_row(ids_BxT, mesh), by_row(mask_BxT, mesh))
+        states_BxE = apply_judge(last_states, shape, weights, ids_BxT, mask_BxT)
         found |= dict(zip(part, np.asarray(states_BxE, np.float32), strict=False))
     return np.stack([found[row] for row in range(len(rows))])
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def last_states(shape: Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
-    """The final hidden states (B, E) at the last position of each row's mask, on every device."""
-    model = nnx.merge(graphdef_of(shape.network, shape), params)
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        states_BxTxE = model(ids_BxT, mask_BxT)
+def last_states(model, ids_BxT, mask_BxT):
+    """The final hidden states (B, E) at the last position of each row's mask."""
     last_B = jnp.maximum(mask_BxT.sum(axis=1) - 1, 0)
-    states_BxE = jnp.take_along_axis(states_BxTxE, last_B[:, None, None], axis=1)[:, 0]
-    return jax.lax.with_sharding_constraint(states_BxE, NamedSharding(mesh, PartitionSpec()))
+    return jnp.take_along_axis(model(ids_BxT, mask_BxT), last_B[:, None, None], axis=1)[:, 0]

@@ -185,7 +185,7 @@ def load_judge_tokenizer(model: str, tokenizer: str | None):
             f"{model}: neither a folder nor in the cache, and the Hugging Face Hub cannot be reached; "
             "give a local GPT-2 folder with --model"
         )
-    fetch(model, "config.json", "GPT-2 model")
+    fetch(model, "config.json", "judge")
     name = tokenizer or (model if looks_like_a_path(model) else model.partition("@")[0])
     found = load_tokenizer(name)
     # From a folder with a config but no vocabulary, transformers makes a tokenizer that knows only its end token.
@@ -252,13 +252,28 @@ def padded_length(length: int, window: int) -> int:
     return next((padded for padded in PADDED_LENGTHS if length < padded < window), window)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _nll(shape: Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
-    """Negative log-likelihood (B, T-1) of each next token, on every device."""
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _applied(head: Callable, shape: Shape, mesh: Mesh, params, ids_BxT, mask_BxT):
     model = nnx.merge(graphdef_of(shape.network, shape), params)
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        nll_BxT = model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))
-    return jax.lax.with_sharding_constraint(nll_BxT[:, :-1], NamedSharding(mesh, PartitionSpec()))
+        found = head(model, ids_BxT, mask_BxT)
+    return jax.lax.with_sharding_constraint(found, NamedSharding(mesh, PartitionSpec()))
+
+
+def apply_judge(head: Callable, shape: Shape, params, ids_BxT, mask_BxT) -> jax.Array:
+    """head(network, ids (B, T) int32, mask (B, T) bool) of a batch, computed by all devices and whole on each of them.
+
+    head: a function of a module, which is compiled once for each shape. B must be a multiple of the devices.
+    """
+    mesh = make_mesh()
+    ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
+    with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise
+        return _applied(head, shape, mesh, params, ids, mask)
+
+
+def next_nll(model, ids_BxT, mask_BxT):
+    """Negative log-likelihood (B, T-1) of each next token."""
+    return model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))[:, :-1]
 
 
 def score_tokens(shape: Shape, params, ids_BxT, mask_BxT, eos_id: int):
@@ -266,10 +281,7 @@ def score_tokens(shape: Shape, params, ids_BxT, mask_BxT, eos_id: int):
 
     B must be a multiple of the devices.
     """
-    mesh = make_mesh()
-    ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
-    with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise
-        nll = _nll(shape, mesh, params, ids, mask)
+    nll = apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)
     return np.asarray(nll, np.float64), (~is_eos | first_eos)[:, 1:]

@@ -8,6 +8,25 @@ from elfcli.evaluation.samples import Score
 NAMES = ("bleu", "rouge", "gen_ppl", "entropy", "degeneracy", "mauve")
 
 
+class Judged:
+    """Options of a metric that takes a judge, to stand before `evaluate.Metric`, which would be loaded as a metric."""
+
+    def __init__(self, *args, model="gpt2-large", tokenizer=None, batch_size=8, max_length=1024, **more):
+        from elfcli.evaluation.perplexity import Judge  # here, for the other metrics need no JAX
+
+        self.judge = Judge(model, tokenizer, batch_size, max_length)
+        super().__init__(*args, **more)
+
+
+def info(description: str, *columns: str) -> Any:
+    """What `evaluate` asks of a metric whose input is texts in these columns."""
+    import datasets
+    import evaluate
+
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    return evaluate.MetricInfo(description=description, citation="", inputs_description="", features=features)
+
+
 def folder(name: str) -> str:
     """Where the metric lies, as `evaluate.load` and `evaluate.combine` take it; KeyError for another name."""
     if name not in NAMES:

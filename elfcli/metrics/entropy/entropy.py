@@ -1,9 +1,9 @@
 """Unigram entropy as `elf eval-ppl` computes it: `evaluate.load(folder, tokenizer="gpt2-large")`."""
 
-import datasets
 import evaluate
 
 from elfcli.evaluation.perplexity import entropy
+from elfcli.metrics import info
 
 DESCRIPTION = "Mean entropy (nats) of the unigram distribution of the tokens of a text."
 
@@ -14,8 +14,7 @@ class Entropy(evaluate.Metric):
         super().__init__(*args, **more)
 
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("string")})
-        return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description="", features=features)
+        return info(DESCRIPTION, "predictions")
 
     def _compute(self, predictions) -> dict:
         return {"entropy": entropy(predictions, self.tokenizer, self.max_length)}

@@ -1,18 +1,16 @@
 """ROUGE as `elf eval-rouge` computes it."""
 
-import datasets
 import evaluate
 
 from elfcli.evaluation.rouge import rouge
-from elfcli.metrics import named
+from elfcli.metrics import info, named
 
 DESCRIPTION = "ROUGE-1, 2 and L: rouge_score with stemmer, mean F1 x 100, with a bootstrap 95% interval."
 
 
 class Rouge(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
-        return evaluate.MetricInfo(description=DESCRIPTION, citation="", inputs_description="", features=features)
+        return info(DESCRIPTION, "predictions", "references")
 
     def _compute(self, predictions, references) -> dict:
         return named(rouge(predictions, references))
