@@ -27,7 +27,7 @@ from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, 
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import best_of, chosen_step, is_run, settings_files
+from elfcli.runs.folder import VECTORS_FOLDER, best_of, chosen_step, is_run, settings_files
 from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.ui.progress import say
 
@@ -159,10 +159,14 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings, with the exported folder's own encoder if it has one."""
-    if folder is None or config.encoder.encoder_model_name != EXPORTED_ENCODER or not is_exported(folder):
+    """The settings, with the exported folder's own encoder or the run's own token vectors if it has them."""
+    if folder is None:
         return config
-    encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / EXPORTED_ENCODER)})
+    given, name = config.encoder.encoder_model_name, Path(config.encoder.encoder_model_name).name
+    kept = name == VECTORS_FOLDER and (folder / VECTORS_FOLDER / "config.json").is_file()
+    if not kept and not (given == EXPORTED_ENCODER and is_exported(folder)):
+        return config
+    encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / name)})
     return config.model_copy(update={"encoder": encoder})
 
 

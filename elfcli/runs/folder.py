@@ -35,6 +35,7 @@ GRID_FILE = "grid.toml"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
+VECTORS_FOLDER = "vectors"  # token vectors, in the folder of the data that they were made of and in its runs
 PACKAGES = (
     *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("grain", "datasets", "transformers", "numpy"),
@@ -119,6 +120,15 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)  # a killed start leaves one
     tokenizer.save_pretrained(str(part))
     part.rename(place)
+
+
+def keep_vectors(encoder: str, folder: Path) -> None:
+    """Copies the data's token vectors into the run, whole or not at all, so that it can do without the data's folder.
+    encoder: name of the run's encoder, whatever its kind."""
+    source, part = Path(encoder), folder / f".{VECTORS_FOLDER}.part"
+    if source.name == VECTORS_FOLDER and source.is_dir():
+        shutil.copytree(source, part)
+        part.rename(folder / VECTORS_FOLDER)
 
 
 def record_data(folder: Path, data: dict) -> None:

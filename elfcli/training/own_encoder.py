@@ -14,11 +14,12 @@ from elfcli.data.folder import Examples, load_tokenizer, recorded_tokenizer, voc
 from elfcli.errors import InputError
 from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
 from elfcli.models.t5 import T5Shape, init_params
+from elfcli.runs.folder import VECTORS_FOLDER
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
 
-ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
-"""Folders in the data folder: what `elf encoder` writes, and what `elf train` makes where there is nothing else."""
+ENCODER_FOLDER = "encoder"
+"""Folder in the data folder that `elf encoder` writes. VECTORS_FOLDER is what `elf train` makes for want of it."""
 TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
 """Who sets one of these asks for the random table, or for a vocabulary that the data does not know."""
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, load_tokenizer, vocab_size
 from elfcli.data.ids import check_ids
 from elfcli.errors import InputError
-from elfcli.hub.sources import initial_params
+from elfcli.hub.sources import initial_params, with_own_encoder
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
@@ -22,6 +23,7 @@ from elfcli.runs.folder import (
     CONFIG_FILE,
     check_new,
     create_run,
+    keep_vectors,
     read_metrics,
     record_data,
     recorded_starts,
@@ -82,6 +84,7 @@ def start_run(
         if is_first_process():
             create_run(folder, to_toml(resolved))
             record_data(folder, described(examples))
+            keep_vectors(resolved.config.encoder.encoder_model_name, folder)
         barrier()
         everyone(partial(require_shared_run, folder))
         with memory_errors(resolved.config, folder):
@@ -147,6 +150,7 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     prepare()
     everyone(partial(require_shared_run, folder))
     resolved = resolve_run(folder / CONFIG_FILE, sets)
+    resolved = replace(resolved, config=with_own_encoder(resolved.config, folder))
     refuse_other_network(resolve_run(folder / CONFIG_FILE).config, resolved.config)
     with first_goes_ahead():
         examples = open_examples(resolved.config)

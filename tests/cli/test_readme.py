@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 README = Path(__file__).parents[2] / "README.md"
@@ -27,6 +28,8 @@ def test_own_text_in_three_lines(elf, tmp_path, monkeypatch):
         code, out, err = elf(*arguments[1:])
         assert code == 0, err
         said += out + err
+        if arguments[1] == "train":
+            shutil.rmtree("data/my/vectors")  # the run has its own
     assert "validation: 32 of 32 documents are in train, too" in said and "data/my/vectors, token vectors" in said
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 32 and lines[0]["input"] == "ein wort 0 und 0"
