@@ -44,6 +44,10 @@ TALKS = (
 """Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""
 EXCHANGES = {"by_first", "everyone", "require_same"}
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 6
+PATH_LINES = 2000
+PATH = ("models/", "flow/", "training/loop.py", "training/step.py", "training/optimizer.py", "data/batches.py")
+"""What a reader follows to understand ELF; beside it, students and other judges than GPT-2 are read by themselves."""
+BESIDE_IT = ("models/llama.py", "flow/distill.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -166,6 +170,13 @@ def test_processes_exchange_their_decisions_in_few_places():
 def test_modules_are_short():
     lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files()}
     assert_none([f"{name}: {length} lines" for name, length in lengths.items() if length > MODULE_LINES])
+
+
+def test_the_way_to_understand_elf_is_short():
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files()}
+    on_it = {name: count for name, count in lengths.items() if name.startswith(PATH) and name not in BESIDE_IT}
+    assert len(on_it) > len(PATH) and sum(on_it.values()) <= PATH_LINES
+    assert lengths["flow/objective.py"] < 200
 
 
 def test_functions_are_short():

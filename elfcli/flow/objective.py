@@ -84,9 +84,7 @@ def shares(group_size: int, cfg: Objective) -> tuple[int, int]:
     A group of one example has no share to decode: `branch_loss` chooses its branch by `decode_GxN`.
     """
     num_decode = round(group_size * cfg.decoder_prob)
-    if group_size == 1:
-        num_decode = 0
-    elif 0 < cfg.decoder_prob < 1:
+    if group_size == 1 or 0 < cfg.decoder_prob < 1:
         num_decode = min(max(num_decode, 1), group_size - 1)
     return num_decode, math.ceil((group_size - num_decode) * cfg.self_cond_prob)
 
@@ -129,11 +127,9 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     counts: (k, num_first) of `shares`. Of each group the first k examples decode and the others denoise; num_first of
     these take the gradient-free first pass. key: dropout key of the pass with gradients.
     """
-    k, num_first = counts
-    N = batch.ids_GxNxS.shape[1]
+    (k, num_first), N = counts, batch.ids_GxNxS.shape[1]
     dec_batch, dec_draws = jax.tree.map(lambda a: a[:, :k], (batch, draws))
     den_batch, den_draws = jax.tree.map(lambda a: a[:, k:], (batch, draws))
-
     z_den, target = denoise_input(den_batch, den_draws, cfg)
     estimate = jnp.where(den_batch.cond_GxNxS[..., None], den_batch.x0_GxNxSxE, 0.0)
     if model.shape.self_cond and num_first:
@@ -144,7 +140,6 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     z = jnp.concatenate([decode_input(dec_batch, dec_draws, cfg), z_den], axis=1)
     seen = jnp.concatenate([jnp.zeros_like(dec_batch.x0_GxNxSxE), estimate], axis=1)
     features = shared_pass(model, z, seen, draws, k, key)
-
     counted = jnp.maximum(batch.loss_GxNxS.sum(), 1)
     denoise_loss = decode_loss = jnp.zeros(())
     if k < N:
@@ -175,8 +170,7 @@ def first_pass(model, examples, t_eps: float):
     """Gradient-free pass over (batch, draws, z, estimate): (next estimate where self-conditioned, velocity)."""
     batch, draws, z, estimate = examples
     features = features_of(model, z, estimate, (draws.t_GxN, draws.w_GxN, jnp.zeros_like(draws.t_GxN)))
-    x = jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, model.denoise(features))
-    x = jax.lax.stop_gradient(x)
+    x = jax.lax.stop_gradient(jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, model.denoise(features)))
     return jnp.where(draws.self_cond_GxN[..., None, None], x, estimate), velocity(x, z, draws.t_GxN, t_eps)
 
 

@@ -7,12 +7,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from elfcli.models.layers import RMSNorm, abstract, attention, scan_blocks, stack_blocks
+from elfcli.models.layers import RMSNorm, attention, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
@@ -81,23 +80,6 @@ class T5Encoder(nnx.Module):
         x_BxSxE = self.embedding[ids_BxS].astype(shape.dtype)
         x_BxSxE = scan_blocks(lambda block, x: block(x, bias_1xNxSxS, mask), x_BxSxE, self.blocks)
         return self.final_norm(x_BxSxE).astype(jnp.float32)
-
-
-def init_params(shape: T5Shape, key) -> dict:
-    """Parameters drawn as T5 draws them, float32 as a nested dict: normal, with q's smaller by the square root of the
-    head size, since T5 does not scale the logits of its attention; the norms' weights are ones."""
-    width, inner = shape.d_model**-0.5, (shape.num_heads * shape.d_kv) ** -0.5
-    std = {"embedding": 1.0, "rel_embedding": width, "q": width * shape.d_kv**-0.5, "o": inner, "wo": shape.d_ff**-0.5}
-    leaves, tree = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape))))
-    keys, drawn = jax.random.split(key, len(leaves)), []
-    for own_key, (path, leaf) in zip(keys, leaves, strict=True):
-        *_, module, name = ("", *(part.key for part in path))
-        if name == "weight":  # of a norm
-            drawn.append(jnp.ones(leaf.shape))
-        else:
-            scale = std.get(module if name == "kernel" else name, width)
-            drawn.append(scale * jax.random.normal(own_key, leaf.shape))
-    return jax.tree.unflatten(tree, drawn)
 
 
 def relative_bucket(relative, num_buckets: int, max_distance: int) -> np.ndarray:

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
 
 from elfcli.config.schema import Optimization
 from elfcli.data.batches import Batch, collate
 from elfcli.models.encoder import apply_t5, encoder_mask
-from elfcli.models.t5 import T5Shape, init_params
+from elfcli.models.layers import abstract
+from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.training.optimizer import make_optimizer
 
 MASKED = 0.2  # share of each row's tokens that is masked
@@ -43,7 +45,24 @@ def initial_params(task: Task, seed: int, counts_V) -> dict:
     """
     counts_V = np.asarray(counts_V) + 1.0
     bias = jnp.asarray(np.log(counts_V / counts_V.sum()), jnp.float32)
-    return {**init_params(task.shape, jax.random.key(seed)), "bias": bias}
+    return {**t5_params(task.shape, jax.random.key(seed)), "bias": bias}
+
+
+def t5_params(shape: T5Shape, key) -> dict:
+    """Parameters drawn as T5 draws them, float32 as a nested dict: normal, with q's smaller by the square root of the
+    head size, since T5 does not scale the logits of its attention; the norms' weights are ones."""
+    width, inner = shape.d_model**-0.5, (shape.num_heads * shape.d_kv) ** -0.5
+    std = {"embedding": 1.0, "rel_embedding": width, "q": width * shape.d_kv**-0.5, "o": inner, "wo": shape.d_ff**-0.5}
+    leaves, tree = jax.tree_util.tree_flatten_with_path(nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape))))
+    keys, drawn = jax.random.split(key, len(leaves)), []
+    for own_key, (path, leaf) in zip(keys, leaves, strict=True):
+        *_, module, name = ("", *(part.key for part in path))
+        if name == "weight":  # of a norm
+            drawn.append(jnp.ones(leaf.shape))
+        else:
+            scale = std.get(module if name == "kernel" else name, width)
+            drawn.append(scale * jax.random.normal(own_key, leaf.shape))
+    return jax.tree.unflatten(tree, drawn)
 
 
 def encoder_params(params: dict) -> dict:

@@ -13,8 +13,9 @@ from elfcli.data.cooccurrence import WIDTH, token_vectors
 from elfcli.data.folder import Examples, load_tokenizer, recorded_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
-from elfcli.models.t5 import T5Shape, init_params
+from elfcli.models.t5 import T5Shape
 from elfcli.runs.folder import VECTORS_FOLDER
+from elfcli.training.masked import t5_params
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
 
@@ -68,7 +69,7 @@ def make_vectors(examples: Examples) -> Path:
 
     tokenizer = load_tokenizer(recorded_tokenizer(examples))
     shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
-    params = jax.tree.map(np.zeros_like, jax.device_get(init_params(shape, jax.random.key(0))))
+    params = jax.tree.map(np.zeros_like, jax.device_get(t5_params(shape, jax.random.key(0))))
     for norm in (params["final_norm"], params["blocks"]["attn_norm"], params["blocks"]["mlp_norm"]):
         norm["weight"] += 1
     params["embedding"] = token_vectors(examples.tokens, shape.vocab_size, seed=0)
