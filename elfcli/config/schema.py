@@ -42,6 +42,8 @@ class Data(Section):
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; where nothing sets it, it follows from "
         "the data: 0 without sources")  # fmt: skip
+    frames: tuple[Size, ...] = setting((), "Lengths of batches, below max_length, of examples that fit them; a run's "
+        "last quarter has max_length alone")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
     tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")

@@ -69,6 +69,8 @@ def look_at_data(config: Config) -> Task:
         tokens = vocab_size(load_tokenizer(config.data.tokenizer_name))
     if tokens is None:
         notes.append(f"vocabulary taken as T5's {VOCABULARY:,}")
+    if config.data.frames:
+        notes.append("the step of max_length is planned; with frames most are shorter")
     return Task(tokens or VOCABULARY, count, tuple(notes))
 
 

@@ -9,24 +9,37 @@ import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
-from elfcli.data.batches import TokenTable, collate, column_from_rows
+from elfcli.data.batches import TokenTable, batch_indices, collate, column_from_rows
+from elfcli.data.frames import WHOLE_SHARE, Frames, make_frames, rooms
 from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError
 from elfcli.evaluation.examples import evaluation_examples
 from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import arithmetic
 from elfcli.models.encoder import Encoder, encoder_mask
+from elfcli.training.length import run_length
 from elfcli.ui.progress import say
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """collate: from a list of examples to the arrays of a batch."""
+    """collate: from a list of examples to the arrays of a batch. frames: None where all batches have max_length."""
 
     examples: data.Examples
     tokenizer: Any
     encoder: Encoder
     collate: partial
+    frames: Frames | None = None
+
+
+def batch_rows(config: Config, inputs: Inputs, number: int) -> tuple[int, np.ndarray]:
+    """(length S, rows of the examples (B,)) of a batch of the run, over all processes; number: 0-based."""
+    count, size, seed = len(inputs.examples), config.global_batch, config.training.seed
+    step, part = divmod(number, config.optimization.grad_accum_steps)
+    if inputs.frames and step < (1 - WHOLE_SHARE) * run_length(config, count).total_steps:
+        length, rows = inputs.frames.batch(step, seed)
+        return length, rows[part * size : (part + 1) * size]
+    return config.data.max_length, batch_indices(number, num_examples=count, batch_size=size, seed=seed)
 
 
 def open_examples(config: Config) -> data.Examples:
@@ -69,7 +82,10 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
         max_input_length=config.data.max_input_length,
         pad_id=data.pad_id(tokenizer) if config.data.pad_token == "pad" else data.eos_id(tokenizer),
     )
-    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together)
+    settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
+    needed = rooms(examples.tokens, settings.max_length, settings.max_input_length) if settings.frames else np.zeros(0)
+    frames = make_frames(needed, settings.frames, settings.max_length, step_size)
+    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together, frames)
 
 
 def tokenizer_of(config: Config, examples: data.Examples) -> str:

@@ -10,8 +10,13 @@ from statistics import median
 import jax
 
 from elfcli.config.schema import Config
+from elfcli.errors import ElfError
 from elfcli.evaluation.online import FAILED
+from elfcli.models.elf import num_params
 from elfcli.runs import folder as run
+from elfcli.runs.state import TrainState
+from elfcli.training.inputs import Inputs, batch_rows
+from elfcli.training.memory import used_memory
 from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import is_first_process, number, say
 
@@ -26,11 +31,16 @@ class Log:
     def __init__(self, config: Config, epoch_steps: float, folder: Path, schedule, start: int):
         self.config, self.epoch_steps, self.folder, self.schedule = config, epoch_steps, folder, schedule
         self.track = open_tracker(config, folder)
-        self.done = self.last = start
+        self.done, self.positions = start, 0
         self.clock = time.monotonic()
         # Read from the file, so that a resumed run marks the same spikes as one that was never stopped.
         self.history = run.read_metrics(folder) if is_first_process() else []
         self.losses = deque((row["loss"] for row in self.history if "loss" in row), SPIKE_LINES)
+
+    def count(self, batch: dict[str, jax.Array]) -> None:
+        """A step on a batch (A, B, S) is done, or on its way."""
+        self.done += 1
+        self.positions += batch["input_ids"].size
 
     def write(self, totals) -> str:
         """Writes a line and returns it as text for the terminal.
@@ -41,18 +51,16 @@ class Log:
         totals = jax.device_get(totals)
         skipped = totals.pop("skipped")
         means = {name: float(total) / float(count) if count else None for name, (total, count) in totals.items()}
-        now, steps = time.monotonic(), self.done - self.last
-        config = self.config
-        tokens = steps * config.optimization.grad_accum_steps * config.global_batch * config.data.max_length
+        now = time.monotonic()
         row = {
             "step": self.done,
             "epoch": self.done / self.epoch_steps,
             **means,
             "skipped": int(skipped[0]),
             "learning_rate": float(self.schedule(self.done - 1)),
-            "tokens_per_second": tokens / (now - self.clock),
+            "tokens_per_second": self.positions / (now - self.clock),
         }
-        self.clock, self.last = now, self.done
+        self.clock, self.positions = now, 0
         usual = usual_loss(self.losses)
         if usual is not None and row["loss"] is not None and row["loss"] > usual:
             row["spike"] = True
@@ -81,6 +89,10 @@ class Log:
                 f"{kept['val_clean_token_accuracy']:.1%} of clean latents read right")  # fmt: skip
         self.track(self.done, figures)
 
+    def seen(self, waiting: float) -> dict:
+        """What the live view shows beside the losses. waiting: share of the time spent waiting for data."""
+        return {"row": self.history[-1] if self.history else None, "waiting": waiting, "memory": used_memory()}
+
 
 def usual_loss(losses: Sequence[float | None]) -> float | None:
     """The largest next loss that is no spike: the median of these plus SPIKE_FACTOR times their spread.
@@ -94,3 +106,32 @@ def usual_loss(losses: Sequence[float | None]) -> float | None:
     middle = median(known)
     spread = median(abs(loss - middle) for loss in known)
     return middle + SPIKE_FACTOR * max(spread, abs(middle) / 100)
+
+
+def tell_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
+    say(
+        f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples, "
+        f"step {start} of {total}, {jax.device_count()} {jax.default_backend()} device(s)"
+    )
+    if start >= total:
+        say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
+
+
+def tell_best(folder: Path, done: int) -> None:
+    best = run.best_of(folder)
+    if best and best["step"] != done:
+        say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
+
+
+def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, inputs: Inputs) -> None:
+    """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
+    lost = int(state.skipped_in_a_row)
+    if lost < config.training.max_skipped_steps:
+        return
+    micro = (step - 1) * config.optimization.grad_accum_steps
+    rows = batch_rows(config, inputs, micro)[1].tolist()
+    good = f"the last checkpoint is step {saved}" if saved else "nothing was saved yet"
+    raise ElfError(
+        f"loss or gradients were not finite for {lost} steps in a row, up to step {step} (its first batch holds the "
+        f"examples {rows}); {good}; lower lr, or look at those examples"
+    )

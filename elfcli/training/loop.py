@@ -16,9 +16,9 @@ from jax.sharding import Mesh
 from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
-from elfcli.data.batches import batch_indices, batches, load_batch
+from elfcli.data.batches import batches
 from elfcli.data.folder import vocab_size
-from elfcli.errors import ElfError, Stopped
+from elfcli.errors import Stopped
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
 from elfcli.evaluation.online import figure_of, model_in_training, online_evaluation, show_samples
@@ -29,17 +29,16 @@ from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.parallel.stop import TIME, requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
-from elfcli.runs.folder import best_of, record_start
+from elfcli.runs.folder import record_start
 from elfcli.runs.state import TrainState
-from elfcli.training.inputs import Inputs
+from elfcli.training.inputs import Inputs, batch_rows
 from elfcli.training.length import RunLength, run_length
-from elfcli.training.log import Log
-from elfcli.training.memory import used_memory
+from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
 from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.live import running
-from elfcli.ui.progress import is_first_process, say
+from elfcli.ui.progress import is_first_process
 
 FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 
@@ -78,15 +77,15 @@ def train(
             request = requested_anywhere(requested, every(config.training.save_every_minutes))
             for batch in pace.timed(optimizer_batches(config, inputs, mesh, start, stop)):
                 state = step(state, encoder.params, batch, *teacher)
-                log.done += 1
+                log.count(batch)
                 last, detail = log.done == length.total_steps, ""
                 if last or is_logged(log.done, config.training.log_freq):
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
-                    stop_if_lost(config, state, log.done, manager.latest_step(), len(inputs.examples))
+                    stop_if_lost(config, state, log.done, manager.latest_step(), inputs)
                 saves = (asked := request()) or log.done == stop or is_due(log.done, length.save_steps)
                 done = pace.finished(state.step, wait=bool(saves or detail))
-                update(done, detail, **(seen(log, pace) if detail else {}))
+                update(done, detail, **(log.seen(pace.waiting()) if detail else {}))
                 if saves:
                     checkpoint.save(manager, state)
                     update(done, saved=log.done)
@@ -106,51 +105,15 @@ def train(
     return state
 
 
-def tell_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
-    say(
-        f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples, "
-        f"step {start} of {total}, {jax.device_count()} {jax.default_backend()} device(s)"
-    )
-    if start >= total:
-        say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
-
-
-def tell_best(folder: Path, done: int) -> None:
-    best = best_of(folder)
-    if best and best["step"] != done:
-        say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
-
-
 def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
     peak = config.peak_lr
     schedule = lr_schedule(config.optimization, peak, length.warmup_steps, length.total_steps)
     return schedule, make_optimizer(config.optimization, schedule, shape.dtype)
 
 
-def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, num_examples: int) -> None:
-    """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
-    lost = int(state.skipped_in_a_row)
-    if lost < config.training.max_skipped_steps:
-        return
-    micro = (step - 1) * config.optimization.grad_accum_steps
-    rows = batch_indices(
-        micro, num_examples=num_examples, batch_size=config.global_batch, seed=config.training.seed
-    ).tolist()
-    good = f"the last checkpoint is step {saved}" if saved else "nothing was saved yet"
-    raise ElfError(
-        f"loss or gradients were not finite for {lost} steps in a row, up to step {step} (its first batch holds the "
-        f"examples {rows}); {good}; lower lr, or look at those examples"
-    )
-
-
 def is_logged(done: int, log_freq: int) -> bool:
     """A few early steps, then every `log_freq`; never by the clock, so that a resumed run logs the same."""
     return done in FIRST_LOGGED or done % log_freq == 0
-
-
-def seen(log: Log, pace: Pace) -> dict:
-    """What the live view shows beside the losses."""
-    return {"row": log.history[-1] if log.history else None, "waiting": pace.waiting(), "memory": used_memory()}
 
 
 def evaluated(
@@ -204,10 +167,14 @@ def teacher_weights(config: Config, shape: ElfShape, mesh: Mesh) -> tuple:
 
 
 def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):
-    """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps."""
+    """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps; S is the batch's frame."""
     accumulate = config.optimization.grad_accum_steps
-    size, seed, rows = config.global_batch, config.training.seed, process_rows(config.global_batch)
-    load = partial(load_batch, inputs.examples.tokens, batch_size=size, seed=seed, collate_fn=inputs.collate, rows=rows)
+    tokens, mine = inputs.examples.tokens, process_rows(config.global_batch)
+
+    def load(number: int):
+        length, rows = batch_rows(config, inputs, number)
+        return inputs.collate([tokens[int(row)] for row in rows[mine]], max_length=length)
+
     stream = batches(load, range(start * accumulate, stop * accumulate), config.data.num_workers)
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):

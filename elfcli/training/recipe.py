@@ -6,7 +6,7 @@ numbers are in docs/experiments.md.
 """
 
 from dataclasses import replace
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.data.folder import Examples
+from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
 from elfcli.data.lengths import cut_counts, fitting_lengths
 from elfcli.training.length import run_length
 from elfcli.ui.progress import number, say
@@ -27,6 +28,7 @@ PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
 LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run where nothing says it: so many passes over the data, within these steps."""
+FRAMED_STEPS, FRAMED_MINUTES = 500, 10.0  # least run that gains from frames what their compilations cost
 MOSTLY_PADDING = 0.4  # share of filled positions under which shorter lengths are proposed
 SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
 LEARNING_RATE = 8e-3  # peak, of Muon at width 128
@@ -92,6 +94,10 @@ def tell_data(resolved: Resolved, examples: Examples) -> None:
     source = f", max_input_length {data.max_input_length}" if len(lengths) == 2 else ""
     say(f"from the data: {len(examples):,} {'pairs' if len(lengths) == 2 else 'texts'}, max_length {data.max_length}"
         f"{source}; cut are {shares_cut(lengths, data.max_length, data.max_input_length)}")  # fmt: skip
+    if data.frames:
+        say(f"batches of {', '.join(map(str, data.frames))} or {data.max_length} positions, of examples that fit them; "
+            f"in the last {WHOLE_SHARE:.0%} of the run of {data.max_length} alone")  # fmt: skip
+        return
     filled = np.minimum(sum(lengths.values()), data.max_length).mean() / data.max_length
     short, short_source = fitting_lengths(lengths, percent=90)
     chosen_here = resolved.origins["max_length"].layer == DATA
@@ -123,6 +129,11 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
         if backend == "cpu":  # of 60 positions, 12 would be prefix
             prefix = ("num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens")
             resolved = chosen(resolved, RECIPE, **dict.fromkeys(prefix, 1))
+    data, training = resolved.config.data, resolved.config.training
+    long = (training.steps or LEAST_STEPS) >= FRAMED_STEPS and (training.minutes or inf) >= FRAMED_MINUTES
+    if backend == "cpu" and training.overfit is None and long:
+        needed = rooms(examples.tokens, data.max_length, data.max_input_length)
+        resolved = chosen(resolved, DATA, frames=fitting_frames(needed, data.max_length))
     if not is_set(resolved, "batch_size", "global_batch_size"):
         room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
         least = 1 if resolved.config.training.overfit else 2  # batches of an epoch

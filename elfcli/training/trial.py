@@ -7,21 +7,23 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
+from elfcli.data.frames import WHOLE_SHARE, Frames
 from elfcli.errors import InputError
 from elfcli.evaluation.held_out import held_out, held_out_figures
 from elfcli.evaluation.online import model_in_training, shown_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
-from elfcli.parallel.mesh import make_mesh, replicate, state_shardings
+from elfcli.parallel.mesh import make_mesh, process_rows, put_batch, replicate, state_shardings
 from elfcli.runs.state import TrainState
 from elfcli.training.budget import seconds_per_step, steps_within
 from elfcli.training.inputs import Inputs
 from elfcli.training.length import run_length
-from elfcli.training.loop import optimizer_batches, schedule_and_optimizer
+from elfcli.training.loop import schedule_and_optimizer
 from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes
 from elfcli.training.recipe import SAVES, SHOWN
 from elfcli.training.step import init_state, make_train_step
@@ -81,12 +83,15 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
     step, init, mesh, shape = trial_step(config, inputs)
     state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
     encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
-    batch = next(iter(optimizer_batches(config, inputs, mesh, 0, 1)))
-    run_step = StepRunner(step, state, encoder.params, batch)
-    start = time.monotonic()
-    jax.block_until_ready(run_step())
-    compiling = time.monotonic() - start
-    each = seconds_per_step(run_step)
+    compiling, times = 0.0, dict[int, float]()
+    whole, frames = config.data.max_length, inputs.frames
+    for length in sorted({whole, frames.lengths[0] if frames else whole}):
+        run_step = StepRunner(step, state, encoder.params, put_batch(first_batch(config, inputs, length), mesh))
+        start = time.monotonic()
+        jax.block_until_ready(run_step())
+        compiling = (time.monotonic() - start) * (len(frames.lengths) if frames else 1)
+        times[length] = seconds_per_step(run_step)
+        state = run_step.state
     model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
     slice_ = held_out(model)
     for _ in range(2):  # the first time compiles what the run will find compiled
@@ -97,7 +102,25 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
             shown_samples(model, run_step.state.ema, 0)
         showing = time.monotonic() - start
     # The length of the schedules is part of the program, which is therefore compiled again.
-    return Pace(each, compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
+    return Pace(mean_time(times, frames), compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
+
+
+def first_batch(config: Config, inputs: Inputs, length: int) -> dict[str, np.ndarray]:
+    """The first examples as this process's part of an optimiser step, arrays (A, B / processes, length)."""
+    mine = range(config.global_batch)[process_rows(config.global_batch)]
+    batch = inputs.collate([inputs.examples.tokens[row] for row in mine], max_length=length)
+    return {name: np.stack([array] * config.optimization.grad_accum_steps) for name, array in batch.items()}
+
+
+def mean_time(times: dict[int, float], frames: Frames | None) -> float:
+    """The mean over a run's steps; times: of the shortest and of the longest, by length. A step's time grows with its
+    length in a straight line."""
+    lengths = sorted(times)
+    whole = times[lengths[-1]]
+    if frames is None:
+        return whole
+    framed = frames.shares() @ np.interp(frames.lengths, lengths, [times[length] for length in lengths])
+    return float(WHOLE_SHARE * whole + (1 - WHOLE_SHARE) * framed)
 
 
 def steps_that_fit(config: Config, pace: Pace, began: float) -> int:

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from elfcli.config.resolve import load_config, resolve
+from elfcli.data.folder import load_tokenizer
 from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run
+from elfcli.training.inputs import batch_rows, open_examples, open_inputs, tokenizer_of
 from elfcli.training.start import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
@@ -69,6 +71,18 @@ def assert_same_run(ours, theirs):
 def test_stopping_and_resuming_changes_nothing(data, straight, tmp_path, stop):
     folder = start_run(settings(data), tmp_path / "run", stop_at=stop)
     assert_same_run(resume_run(folder), straight)
+
+
+def test_resuming_a_run_with_frames_changes_nothing(data, tmp_path):
+    """Of 12 steps the first 9 have frames; the two batches of a step share one."""
+    framed = settings(data, "frames=[16, 20]", "grad_accum_steps=2", "num_workers=2")
+    whole, stopped = start_run(framed, tmp_path / "whole"), start_run(framed, tmp_path / "stopped", stop_at=4)
+    assert_same_run(resume_run(stopped), whole)
+    examples = open_examples(framed.config)
+    inputs = open_inputs(framed.config, examples, load_tokenizer(tokenizer_of(framed.config, examples)))
+    lengths = [batch_rows(framed.config, inputs, number)[0] for number in range(24)]
+    assert set(lengths[:18]) <= {16, 20, 24} and len(set(lengths[:18])) > 1 and lengths[18:] == [24] * 6
+    assert lengths[::2] == lengths[1::2]
 
 
 def test_kill_and_resume_is_bit_identical(data, straight, tmp_path):
