@@ -23,6 +23,7 @@ from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.examples import Sources, real_texts, rows_to_sample, seen_texts
 from elfcli.evaluation.generate import Model, Options, generate
 from elfcli.evaluation.made_by import origin_of, split_of
+from elfcli.evaluation.meta import Origin, write_meta
 from elfcli.evaluation.quality import shortcomings
 from elfcli.evaluation.report import Texts, low_entropy, reports
 from elfcli.evaluation.samples import read_jsonl, write_samples
@@ -140,16 +141,21 @@ def known_texts(evaluation: Evaluation) -> Known:
     return Known(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
 
 
+def origin_in(evaluation: Evaluation, setting: Setting) -> Origin:
+    """What made the samples of a setting."""
+    split = split_of(evaluation.model.config, evaluation.data)
+    return origin_of(evaluation.model, setting, evaluation.options.seed, split)
+
+
 def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], known: Known) -> dict:
     """{"scores", "resampled"} of one setting's samples; the latter by metric."""
-    model = evaluation.model
-    found = [score(samples, metric, model.config, known.real) for metric in evaluation.metrics]
+    config, origin = evaluation.model.config, origin_in(evaluation, setting)
+    found = [score(samples, metric, config, known.real) for metric in evaluation.metrics]
     draws = {one["metric"]: one.pop("resampled", []) for one in found}
     for one in found:
         if line := low_entropy(one):
             say(f"{setting.name}: {line}")
     references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
-    origin = origin_of(model, setting, evaluation.options.seed, split_of(model.config, evaluation.data))
     texts = Texts([row["generated"] for row in samples], references, known.real, origin, known.seen)
     return {"scores": reports(found, texts), "resampled": draws}
 
@@ -263,7 +269,9 @@ def evaluate(
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         result |= scores_of(evaluation, setting, samples, known)
-        write_rows(evaluation.folder / f"{setting.name}.jsonl", samples)
+        file = evaluation.folder / f"{setting.name}.jsonl"
+        write_rows(file, samples)
+        by_first(partial(write_meta, file, origin_in(evaluation, setting), overwrite=True))
         results.append(result)
         by_first(partial(write_results, path, results))
     return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]

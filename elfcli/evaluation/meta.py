@@ -1,4 +1,5 @@
-"""What made a samples file: `F.jsonl.meta.json` beside F.jsonl, written by `elf sample` and read by the scorers."""
+"""What made a samples file: `F.jsonl.meta.json` beside F.jsonl, written by `elf sample`, `elf eval` and `elf sweep`,
+and read by the scorers."""
 
 import json
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def read_meta(samples: Path) -> Origin:
         if not isinstance(made_by, dict):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
-        say(f"warning: {path}: not written by `elf sample`; made by: unknown")
+        say(f"warning: {path}: not written by elf; made by: unknown")
         return UNKNOWN
     if found.get("xxh3_128") != file_hash(samples):
         say(f"warning: {path} is of other samples than {samples} holds now; made by: unknown")

@@ -27,7 +27,7 @@ from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, 
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
 from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import VECTORS_FOLDER, best_of, chosen_step, is_run, settings_files
+from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER, best_of, chosen_step, is_run, settings_files
 from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.ui.progress import say
 
@@ -35,7 +35,7 @@ HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-EXPORTED_ENCODER = "encoder"
+EXPORTED_ENCODER = ENCODER_FOLDER
 """Value of encoder_model_name in an exported folder that holds its own encoder."""
 
 
@@ -159,11 +159,11 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings, with the exported folder's own encoder or the run's own token vectors if it has them."""
+    """The settings, with the own encoder of an exported folder or of a run if it has one."""
     if folder is None:
         return config
     given, name = config.encoder.encoder_model_name, Path(config.encoder.encoder_model_name).name
-    kept = name == VECTORS_FOLDER and (folder / VECTORS_FOLDER / "config.json").is_file()
+    kept = name in (ENCODER_FOLDER, VECTORS_FOLDER) and (folder / name / "config.json").is_file()
     if not kept and not (given == EXPORTED_ENCODER and is_exported(folder)):
         return config
     encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / name)})

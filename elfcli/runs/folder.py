@@ -35,7 +35,9 @@ GRID_FILE = "grid.toml"
 LOCK_FILE = ".lock"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
-VECTORS_FOLDER = "vectors"  # token vectors, in the folder of the data that they were made of and in its runs
+ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
+"""What `elf encoder` writes into a folder of data, and the token vectors that `elf train` makes for want of it; both
+are copied into the runs."""
 PACKAGES = (
     *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("grain", "datasets", "transformers", "numpy"),
@@ -122,13 +124,14 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     part.rename(place)
 
 
-def keep_vectors(encoder: str, folder: Path) -> None:
-    """Copies the data's token vectors into the run, whole or not at all, so that it can do without the data's folder.
-    encoder: name of the run's encoder, whatever its kind."""
-    source, part = Path(encoder), folder / f".{VECTORS_FOLDER}.part"
-    if source.name == VECTORS_FOLDER and source.is_dir():
+def keep_encoder(encoder: str, folder: Path) -> None:
+    """Copies the data's own encoder into the run, whole or not at all: the run can do without the data's folder, and
+    another encoder there does not change it. encoder: name of the run's encoder, whatever its kind."""
+    source = Path(encoder)
+    if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and source.is_dir():
+        part = folder / f".{source.name}.part"
         shutil.copytree(source, part)
-        part.rename(folder / VECTORS_FOLDER)
+        part.rename(folder / source.name)
 
 
 def record_data(folder: Path, data: dict) -> None:

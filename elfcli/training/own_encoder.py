@@ -14,13 +14,11 @@ from elfcli.data.folder import Examples, load_tokenizer, recorded_tokenizer, voc
 from elfcli.errors import InputError
 from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
 from elfcli.models.t5 import T5Shape
-from elfcli.runs.folder import VECTORS_FOLDER
+from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER
 from elfcli.training.masked import t5_params
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
 
-ENCODER_FOLDER = "encoder"
-"""Folder in the data folder that `elf encoder` writes. VECTORS_FOLDER is what `elf train` makes for want of it."""
 TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
 """Who sets one of these asks for the random table, or for a vocabulary that the data does not know."""
 
@@ -67,6 +65,7 @@ def make_vectors(examples: Examples) -> Path:
         return folder
     from elfcli.training.encoder import write_encoder
 
+    say(f"making token vectors from what occurs together in {examples.path}")
     tokenizer = load_tokenizer(recorded_tokenizer(examples))
     shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
     params = jax.tree.map(np.zeros_like, jax.device_get(t5_params(shape, jax.random.key(0))))

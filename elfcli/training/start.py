@@ -23,7 +23,7 @@ from elfcli.runs.folder import (
     CONFIG_FILE,
     check_new,
     create_run,
-    keep_vectors,
+    keep_encoder,
     read_metrics,
     record_data,
     recorded_starts,
@@ -84,7 +84,7 @@ def start_run(
         if is_first_process():
             create_run(folder, to_toml(resolved))
             record_data(folder, described(examples))
-            keep_vectors(resolved.config.encoder.encoder_model_name, folder)
+            keep_encoder(resolved.config.encoder.encoder_model_name, folder)
         barrier()
         everyone(partial(require_shared_run, folder))
         with memory_errors(resolved.config, folder):

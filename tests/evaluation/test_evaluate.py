@@ -15,6 +15,7 @@ from tiny_run import tiny_run
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.evaluation import evaluate, generate
+from elfcli.evaluation.meta import UNKNOWN, read_meta
 from elfcli.evaluation.perplexity import Judge, perplexity
 from elfcli.evaluation.ways import Setting, combinations, distinct
 
@@ -79,6 +80,7 @@ def test_a_sweep_samples_what_elf_sample_samples(elf, sweep, copy):
     assert elf(*command, "--data", tiny_run().parent / "data")[0] == 0
     name = NAMES[0]
     assert Path(f"swept/{name}.jsonl").read_text() == Path("one.jsonl").read_text()
+    assert read_meta(Path(f"swept/{name}.jsonl")) == read_meta(Path("one.jsonl")) != UNKNOWN
     scored = elf("eval-bleu", "one.jsonl", "--json", "bleu.json")
     assert scored[0] == 0
     row = next(
@@ -102,7 +104,7 @@ def test_a_stopped_sweep_goes_on_and_ends_the_same(sweep, sampled, monkeypatch):
 
     monkeypatch.setattr(evaluate, "write_samples", full)
     assert sweep(*GRID, "-o", "stopped")[0] == 1
-    assert len(content(Path("stopped"))) == 4  # two settings: samples and a line of each
+    assert len(content(Path("stopped"))) == 6  # two settings: samples, what made them, and a line of each
     monkeypatch.setattr(evaluate, "write_samples", real)
     sampled.clear()
     code, out, err = sweep(*GRID, "-o", "stopped")

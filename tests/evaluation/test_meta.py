@@ -22,4 +22,4 @@ def test_it_is_read_only_where_it_is_of_these_samples(tmp_path, capsys):
     assert "is of other samples" in warned and "made by: unknown" in warned and warned.count("\n") == 1
     for damaged in ("{", "[]", '{"made_by": 3, "clean_up": null, "split": null}'):
         meta_file(samples).write_text(damaged)
-        assert read_meta(samples) == UNKNOWN and "not written by `elf sample`" in capsys.readouterr().err
+        assert read_meta(samples) == UNKNOWN and "not written by elf" in capsys.readouterr().err

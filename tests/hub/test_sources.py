@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tiny_run import tiny_run
 
+from elfcli.config.resolve import resolve
 from elfcli.errors import InputError
 from elfcli.hub.encoder_pickle import read_encoder_pickle
 from elfcli.hub.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_paths
 from elfcli.hub.reference import elf_to_reference, shape_of
-from elfcli.hub.sources import config_of, initial_params, open_source
+from elfcli.hub.sources import config_of, initial_params, open_source, with_own_encoder
 from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
 from elfcli.models.elf import ElfShape, abstract_params, num_params
+from elfcli.runs.folder import keep_encoder
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +206,19 @@ def test_a_jax_array_in_the_pickle_is_an_array(tmp_path):
     array = jax.numpy.arange(6.0).reshape(2, 3)
     (tmp_path / "encoder.pkl").write_bytes(pickle.dumps({"params": {"a": {"b": array}}}))
     assert np.array_equal(read_encoder_pickle(tmp_path / "encoder.pkl")["a/b"], array)
+
+
+@pytest.mark.parametrize("name", ["encoder", "vectors"])
+def test_a_run_has_its_own_copy_of_the_datas_encoder(tmp_path, name):
+    (tmp_path / "data" / name).mkdir(parents=True)
+    (tmp_path / "data" / name / "config.json").write_text("first")
+    (tmp_path / "run").mkdir()
+    settings = resolve(sets=[f"encoder_model_name={tmp_path / 'data' / name}"], environ={}).config
+    assert with_own_encoder(settings, tmp_path / "run") == settings, "nothing is kept yet"
+    keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
+    (tmp_path / "data" / name / "config.json").write_text("another")
+    kept = with_own_encoder(settings, tmp_path / "run").encoder.encoder_model_name
+    assert kept == str(tmp_path / "run" / name) and (tmp_path / "run" / name / "config.json").read_text() == "first"
+    keep_encoder("google-t5/t5-small", tmp_path / "run")
+    other = resolve(sets=["encoder_model_name=google-t5/t5-small"], environ={}).config
+    assert with_own_encoder(other, tmp_path / "run") == other
