@@ -70,6 +70,7 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
         "training": training
         | {"steps": steps, "resume": None, "eval_freq": 0.0, "save_every_steps": max(steps // 5, 1)},
         "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay, **rate},
+        "data": {"frames": ()},  # each is another program, and rounds are short
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
