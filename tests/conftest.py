@@ -15,6 +15,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
+SAVING = ("save_freq", "save_every_steps", "save_every_minutes", "keep", "log_freq", "max_skipped_steps")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of goldens and corpora, which are no part of the product."""
@@ -39,6 +42,24 @@ def elf(capsys, monkeypatch):
         return caught.value.code, out, err
 
     return run
+
+
+@pytest.fixture(scope="module")
+def shared_step():
+    """Runs of a module whose steps are the same program trace it once, as a process that trains twice could."""
+    from elfcli.training import loop
+
+    made, make = {}, loop.make_train_step
+
+    def once(config, shape, *rest):
+        told = config.model_dump_json(
+            exclude={"training": {"output_dir", *SAVING}, "evaluation": True, "sampling": True}
+        )
+        return made.setdefault((told, shape), make(config, shape, *rest))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", once)
+        yield
 
 
 @pytest.fixture

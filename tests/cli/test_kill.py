@@ -46,10 +46,11 @@ def test_sample(elf, run):
 
 
 def test_sweep(elf, run):
-    """Its renames: the empty results; samples and results of each setting. The second setting's line is missing."""
+    """Its renames: the empty results; samples, their origin and results of each setting. The second setting's line is
+    missing."""
     command = ["sweep", run, "--data", run.parent / "data", "-n", 6, "--steps", "2,5", "-o"]
     assert elf(*command, "whole")[0] == 0
-    killed(4, *command, "output")
+    killed(6, *command, "output")
     found, whole = content(Path("output")), content(Path("whole"))
     assert found.items() <= whole.items() and len(whole) - len(found) == 1
     code, _, err = elf(*command, "output")

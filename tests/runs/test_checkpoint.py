@@ -22,6 +22,8 @@ from elfcli.runs.lock import locked
 from elfcli.training import loop
 from elfcli.training.start import resume_run
 
+pytestmark = pytest.mark.usefixtures("shared_step")
+
 
 @pytest.fixture
 def copy(tmp_path):

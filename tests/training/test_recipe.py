@@ -91,8 +91,8 @@ def test_a_task_and_a_file_of_the_reference_keep_their_recipes(tmp_path):
 )
 def test_the_machine_decides_the_network(backend, tokens, model):
     column = SimpleNamespace(lengths=lambda: np.array([tokens]))
-    tokens = SimpleNamespace(input_ids=column, condition_input_ids=None)
-    examples = type("Examples", (), {"tokens": tokens, "__len__": lambda self: 10**6})()
+    table = SimpleNamespace(input_ids=column, condition_input_ids=None)
+    examples = type("Examples", (), {"tokens": table, "__len__": lambda self: 10**6})()
     found = recipe.from_machine(resolve(environ={}, sets=["max_length=64"]), examples, backend, 8)
     assert found.config.network.model == model and found.origins["hidden_size"].layer == "from the machine"
     assert found.config.training.batch_size % 8 == 0

@@ -24,7 +24,9 @@ from elfcli.training.start import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
         "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12",
-        "lr_schedule=constant", "frames=[16,20]"]  # fmt: skip
+        "lr_schedule=constant"]  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("shared_step")
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +75,15 @@ def test_stopping_and_resuming_changes_nothing(data, straight, tmp_path, stop):
     assert_same_run(resume_run(folder), straight)
 
 
+def test_resuming_a_run_with_frames_changes_nothing(data, tmp_path):
+    framed = settings(data, "frames=[16]")
+    whole, stopped = start_run(framed, tmp_path / "whole"), start_run(framed, tmp_path / "run", stop_at=7)
+    assert_same_run(resume_run(stopped), whole)
+
+
 def test_the_batches_of_a_step_share_a_frame(data):
     """Of 12 steps the first 9 have frames."""
-    framed = settings(data, "grad_accum_steps=2")
+    framed = settings(data, "grad_accum_steps=2", "frames=[16,20]")
     examples = open_examples(framed.config)
     inputs = open_inputs(framed.config, examples, load_tokenizer(tokenizer_of(framed.config, examples)))
     lengths = [batch_rows(framed.config, inputs, number)[0] for number in range(24)]
