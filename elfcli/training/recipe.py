@@ -24,7 +24,7 @@ from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
 """Origins of what is chosen here."""
-PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=4)
+PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
 LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run where nothing says it: so many passes over the data, within these steps."""
