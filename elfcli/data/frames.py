@@ -78,7 +78,7 @@ def make_frames(needed: np.ndarray, lengths: Sequence[int], max_length: int, bat
         rows = left[needed[left] <= length]
         if len(rows) >= batch_size:
             found.append((length, rows))
-            left = np.setdiff1d(left, rows, assume_unique=True)
+            left = left[needed[left] > length]
     if not lengths or not found:
         return None
     return Frames(tuple(length for length, _ in found), tuple(rows for _, rows in found), batch_size)

@@ -141,16 +141,9 @@ def known_texts(evaluation: Evaluation) -> Known:
     return Known(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
 
 
-def origin_in(evaluation: Evaluation, setting: Setting) -> Origin:
-    """What made the samples of a setting."""
-    split = split_of(evaluation.model.config, evaluation.data)
-    return origin_of(evaluation.model, setting, evaluation.options.seed, split)
-
-
-def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], known: Known) -> dict:
-    """{"scores", "resampled"} of one setting's samples; the latter by metric."""
-    config, origin = evaluation.model.config, origin_in(evaluation, setting)
-    found = [score(samples, metric, config, known.real) for metric in evaluation.metrics]
+def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], known: Known, origin: Origin) -> dict:
+    """{"scores", "resampled"} of one setting's samples; the latter by metric. origin: what made the samples."""
+    found = [score(samples, metric, evaluation.model.config, known.real) for metric in evaluation.metrics]
     draws = {one["metric"]: one.pop("resampled", []) for one in found}
     for one in found:
         if line := low_entropy(one):
@@ -268,10 +261,11 @@ def evaluate(
         if line := shortcomings([row["generated"] for row in samples]):
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
-        result |= scores_of(evaluation, setting, samples, known)
+        origin = origin_of(model, setting, options.seed, split_of(model.config, evaluation.data))
+        result |= scores_of(evaluation, setting, samples, known, origin)
         file = evaluation.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)
-        by_first(partial(write_meta, file, origin_in(evaluation, setting), overwrite=True))
+        by_first(partial(write_meta, file, origin, overwrite=True))
         results.append(result)
         by_first(partial(write_results, path, results))
     return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]

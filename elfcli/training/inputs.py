@@ -83,8 +83,10 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
         pad_id=data.pad_id(tokenizer) if config.data.pad_token == "pad" else data.eos_id(tokenizer),
     )
     settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
-    needed = rooms(examples.tokens, settings.max_length, settings.max_input_length) if settings.frames else np.zeros(0)
-    frames = make_frames(needed, settings.frames, settings.max_length, step_size)
+    frames = None
+    if settings.frames:
+        needed = rooms(examples.tokens, settings.max_length, settings.max_input_length)
+        frames = make_frames(needed, settings.frames, settings.max_length, step_size)
     return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together, frames)
 
 
