@@ -6,6 +6,7 @@ Parameter names are the reference's; its blocks_0, blocks_1, ... are stacked her
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -231,6 +232,7 @@ class ELF(nnx.Module):
         )
 
 
+@partial(jax.jit, static_argnums=0)
 def init_params(shape: ElfShape, key) -> dict:
     """Randomly initialised float32 parameters as a nested dict."""
     return nnx.to_pure_dict(nnx.state(ELF(shape, rngs=nnx.Rngs(params=key))))

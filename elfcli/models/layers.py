@@ -191,8 +191,9 @@ def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
     return jax.lax.scan(step, x, (blocks, *xs))[0]
 
 
+@cache
 def abstract(network, shape):
-    """`network(shape)` with shapes and dtypes instead of arrays."""
+    """`network(shape)` with shapes and dtypes instead of arrays: one object for all callers, who only read it."""
     return nnx.eval_shape(lambda: network(shape, rngs=nnx.Rngs(0)))
 
 
