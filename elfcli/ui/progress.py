@@ -6,6 +6,7 @@ Within `logged`, which the Python functions use, all of it goes to the logger `e
 import logging
 import sys
 import time
+from collections import deque
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -68,22 +69,37 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0):
         yield _PlainProgress(what, total, done, every_seconds)
 
 
+class _Left:
+    """The time that is left, by the last updates alone: compilations on the way are soon forgotten."""
+
+    def __init__(self, total: int):
+        self.total, self.seen = total, deque[tuple[float, int]](maxlen=64)
+
+    def update(self, done: int) -> None:
+        self.seen.append((time.monotonic(), done))
+
+    def __str__(self) -> str:
+        if not self.seen:
+            return "-"
+        (start, first), done = self.seen[0], self.seen[-1][1]
+        if done == first < self.total:  # the time before the first update is compilation
+            return "-"
+        return clock((time.monotonic() - start) / max(done - first, 1) * (self.total - done))
+
+
 class _Bar:
     """One line: `what ━━━━──── 120/1000, 0:15 gone, 2:10 left  detail`."""
 
     def __init__(self, what: str, total: int, done: int):
-        self.what, self.total, self.done, self.first, self.detail = what, total, done, done, ""
-        self.opened, self.began = time.monotonic(), 0.0
+        self.what, self.total, self.done, self.detail = what, total, done, ""
+        self.opened, self.left = time.monotonic(), _Left(total)
 
     def update(self, done: int, detail: str = "") -> None:
-        if not self.began:  # the time before the first call is compilation
-            self.began, self.first = time.monotonic(), done
+        self.left.update(done)
         self.done, self.detail = done, detail or self.detail
 
     def lines(self, width: int) -> list[str]:
-        now, steps = time.monotonic(), self.done - self.first
-        remaining = clock((now - self.began) / steps * (self.total - self.done)) if steps > 0 else "-"
-        times = f"{clock(now - self.opened)} gone, {remaining} left"
+        times = f"{clock(time.monotonic() - self.opened)} gone, {self.left} left"
         share = bar(self.done / max(self.total, 1), 16)
         return [f"{self.what} {share} {self.done}/{self.total}, {times}  {self.detail}".rstrip()]
 
@@ -92,19 +108,16 @@ class _PlainProgress:
     """Prints `what 120/1000, 2:10 left  detail`, and always the last step."""
 
     def __init__(self, what: str, total: int, done: int, every_seconds: float):
-        self.what, self.total, self.first, self.every = what, total, done, every_seconds
-        self.start = self.last = time.monotonic()
-        self.started, self.detail = False, ""
+        self.what, self.total, self.every, self.left = what, total, every_seconds, _Left(total)
+        self.last, self.detail = 0.0, ""
 
     def __call__(self, done: int, detail: str = "") -> None:
         now = time.monotonic()
-        self.detail = detail or self.detail
-        if not self.started:  # the time before the first call is compilation
-            self.started, self.start, self.last, self.first = True, now, now, done
-        if (now - self.last < self.every and done < self.total) or done == self.first < self.total:
+        self.left.update(done)
+        self.detail, self.last = detail or self.detail, self.last or now
+        if done < self.total and (now - self.last < self.every or str(self.left) == "-"):
             return
-        remaining = (now - self.start) / max(done - self.first, 1) * (self.total - done)
-        say(f"{self.what} {done}/{self.total}, {clock(remaining)} left  {self.detail}".rstrip())
+        say(f"{self.what} {done}/{self.total}, {self.left} left  {self.detail}".rstrip())
         self.last, self.detail = now, ""
 
 
