@@ -64,7 +64,8 @@ def evaluated(
 
     metrics = loaded.config.evaluation.metrics
     if not metrics:
-        raise InputError("no metrics to score by: give --task, or --set 'metrics=[\"bleu\"]'")
+        wanted = "bleu" if loaded.config.data.max_input_length else "ppl"
+        raise InputError(f"no metrics to score by: give --task, or --set 'metrics=[\"{wanted}\"]'")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
     settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
     evaluation = Evaluation(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)

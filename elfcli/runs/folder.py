@@ -38,6 +38,7 @@ TOKENIZER_FOLDER = "tokenizer"
 ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
 """What `elf encoder` writes into a folder of data, and the token vectors that `elf train` makes for want of it; both
 are copied into the runs."""
+LATENTS_FILE = "latents.json"  # in both of them: what they were made from
 PACKAGES = (
     *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("grain", "datasets", "transformers", "numpy"),
@@ -128,7 +129,7 @@ def keep_encoder(encoder: str, folder: Path) -> None:
     """Copies the data's own encoder into the run, whole or not at all: the run can do without the data's folder, and
     another encoder there does not change it. encoder: name of the run's encoder, whatever its kind."""
     source = Path(encoder)
-    if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and source.is_dir():
+    if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (source / LATENTS_FILE).is_file():
         part = folder / f".{source.name}.part"
         shutil.copytree(source, part)
         part.rename(folder / source.name)

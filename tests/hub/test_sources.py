@@ -24,7 +24,7 @@ from elfcli.hub.reference import elf_to_reference, shape_of
 from elfcli.hub.sources import config_of, initial_params, open_source, with_own_encoder
 from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
 from elfcli.models.elf import ElfShape, abstract_params, num_params
-from elfcli.runs.folder import keep_encoder
+from elfcli.runs.folder import LATENTS_FILE, keep_encoder
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +215,9 @@ def test_a_run_has_its_own_copy_of_the_datas_encoder(tmp_path, name):
     (tmp_path / "run").mkdir()
     settings = resolve(sets=[f"encoder_model_name={tmp_path / 'data' / name}"], environ={}).config
     assert with_own_encoder(settings, tmp_path / "run") == settings, "nothing is kept yet"
+    keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir()), "an encoder from elsewhere may be large, and stays where it is"
+    (tmp_path / "data" / name / LATENTS_FILE).touch()
     keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
     (tmp_path / "data" / name / "config.json").write_text("another")
     kept = with_own_encoder(settings, tmp_path / "run").encoder.encoder_model_name
