@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from elfcli import __version__
 from elfcli.config.schema import Config
 from elfcli.data.batches import TokenTable, batches, load_batch
+from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import (
     TOKENIZER_FOLDER,
     Examples,
@@ -38,6 +39,7 @@ from elfcli.outputs import check_writable
 from elfcli.parallel.backend import prepare
 from elfcli.parallel.mesh import by_example, make_mesh, replicate, round_up_to_devices
 from elfcli.parallel.stop import stop_requests
+from elfcli.runs.folder import LATENTS_FILE
 from elfcli.training.budget import seconds_per_step, steps_within
 from elfcli.training.masked import (
     OPTIMIZATION,
@@ -53,10 +55,10 @@ from elfcli.training.masked import (
 from elfcli.training.optimizer import lr_schedule
 from elfcli.ui.progress import clock, number, progress, say
 
-LATENTS_FILE = "latents.json"
 BATCH_TOKENS = 2048
 LONGEST = 512  # tokens of an example; longer ones are cut
 FEWEST_STEPS = 20
+FROM_DATA = 0.9  # of the first embeddings' mean square; the random rest tells tokens apart that always occur together
 MEASURED = 512  # examples over which accuracies and latents are measured
 
 
@@ -101,7 +103,7 @@ def train_encoder(
     check_target(output, overwrite)
     corpus = open_corpus(folder)
     task, mesh = make_task(corpus), make_mesh()
-    params = replicate(initial_params(task, seed, token_counts(corpus.train.tokens, task.shape.vocab_size)), mesh)
+    params = replicate(first_params(task, corpus, seed), mesh)
     shape, longest = task.shape, corpus.pack.keywords["max_length"]
     say(f"encoder of {num_params(params) / 1e6:.2f}M parameters: {shape.num_layers} layers of width {shape.d_model}; "
         f"{len(corpus.train)} examples, {corpus.batch_size} of up to {longest} tokens a step")  # fmt: skip
@@ -171,6 +173,14 @@ def make_task(corpus: Corpus) -> Task:
     others = (known.get("<extra_id_0>"), tokenizer.mask_token_id, tokenizer.unk_token_id, eos_id(tokenizer))
     mask_id = next(token for token in others if token is not None)
     return Task(shape, mask_id)
+
+
+def first_params(task: Task, corpus: Corpus, seed: int) -> dict:
+    """Parameters before training. Tokens start near those that they occur together with: a quarter of the steps then
+    gives the loss that random embeddings come to (docs/experiments.md)."""
+    tokens, shape = corpus.train.tokens, task.shape
+    params = initial_params(task, seed, token_counts(tokens, shape.vocab_size))
+    return params | {"embedding": token_vectors(tokens, shape.vocab_size, seed, shape.d_model, FROM_DATA)}
 
 
 def token_counts(tokens: TokenTable, vocab_size: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_transformers_reads_the_same_encoder(folder, corpus):
 
 def test_training_lowers_the_loss_and_what_is_written_is_what_was_trained(folder, corpus):
     task = make_task(corpus)
-    before = replicate(masked.initial_params(task, 3, token_counts(corpus.train.tokens, 26)), make_mesh())
+    before = replicate(encoder.first_params(task, corpus, 3), make_mesh())
     after = encoder.trained(task, corpus, before, STEPS, 3)
     assert same(jax.device_get(masked.encoder_params(after)), load_t5(str(folder))[1])
     rows = [row for i in range(32) for row in corpus.train.tokens[i].values()]
