@@ -23,16 +23,11 @@ SMALL = 1000  # vocabulary whose matrix is factored whole; the iteration draws a
 SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens from looking alike (Levy et al. 2015)
 
 
-def token_vectors(
-    tokens: TokenTable, vocab_size: int, seed: int, width: int = WIDTH, share: float = SHARE
-) -> np.ndarray:
-    """The table, float32 (V, width), each row with a mean square of 1, as T5's last norm leaves it.
-
-    share: of the mean square that comes from the data; the rest is random.
-    """
+def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = WIDTH) -> np.ndarray:
+    """The table, float32 (V, width), each row with a mean square of 1, as T5's last norm leaves it."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, width))
     found_VxE = scaled(factors(information(parts(tokens), vocab_size), width))
-    return scaled(share**0.5 * found_VxE + (1 - share) ** 0.5 * random_VxE).astype(np.float32)
+    return scaled(SHARE**0.5 * found_VxE + (1 - SHARE) ** 0.5 * random_VxE).astype(np.float32)
 
 
 def scaled(table_VxE: np.ndarray) -> np.ndarray:

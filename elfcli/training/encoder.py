@@ -58,7 +58,6 @@ from elfcli.ui.progress import clock, number, progress, say
 BATCH_TOKENS = 2048
 LONGEST = 512  # tokens of an example; longer ones are cut
 FEWEST_STEPS = 20
-FROM_DATA = 0.9  # of the first embeddings' mean square; the random rest tells tokens apart that always occur together
 MEASURED = 512  # examples over which accuracies and latents are measured
 
 
@@ -176,11 +175,11 @@ def make_task(corpus: Corpus) -> Task:
 
 
 def first_params(task: Task, corpus: Corpus, seed: int) -> dict:
-    """Parameters before training. Tokens start near those that they occur together with: a quarter of the steps then
-    gives the loss that random embeddings come to (docs/experiments.md)."""
+    """Parameters before training. Tokens start near those that they occur together with, which a short training would
+    spend its time on finding out (docs/experiments.md)."""
     tokens, shape = corpus.train.tokens, task.shape
     params = initial_params(task, seed, token_counts(tokens, shape.vocab_size))
-    return params | {"embedding": token_vectors(tokens, shape.vocab_size, seed, shape.d_model, FROM_DATA)}
+    return params | {"embedding": token_vectors(tokens, shape.vocab_size, seed, shape.d_model)}
 
 
 def token_counts(tokens: TokenTable, vocab_size: int) -> np.ndarray:
