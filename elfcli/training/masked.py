@@ -1,7 +1,7 @@
 """Masked tokens (Devlin et al. 2019), by which an encoder is trained: which are masked, the loss, a step, accuracies.
 
 Tokens see each other as in ELF's training (models/encoder.py: encoder_mask), so the latents are trained as they are
-used. A smaller loss on tokens that stay keeps each latent's own token readable, which ELF's decoder needs.
+used. A smaller loss on tokens that stay, read from noised latents, keeps tokens apart, which ELF's decoder needs.
 Shapes: B rows, S tokens of a row, K predicted positions of a row, E latent width, V vocabulary.
 """
 
@@ -24,7 +24,8 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.training.optimizer import make_optimizer
 
 MASKED = 0.2  # share of each row's tokens that is masked
-STAYING_LOSS = 0.1  # weight of the loss on tokens that stay, against that on masked ones
+STAYING_LOSS = 0.3  # weight of the loss on tokens that stay, against that on masked ones
+STAYING_NOISE = 1.0  # on the latents that these are read from, in units of their root mean square
 DROPPED = 0.1  # share of rows whose texts do not see their conditions, as in ELF's training for guidance
 OPTIMIZATION = Optimization(optimizer="adamw", lr=3e-3, lr_schedule="cosine", weight_decay=0.01, adam_b2=0.98)
 OPTIMIZER = make_optimizer(OPTIMIZATION, 1.0)  # the rate is an argument of each step
@@ -131,14 +132,21 @@ def corrupt(key, task: Task, ids_BxS, valid_BxS):
 def predicted(task: Task, params: dict, batch: Batch, key, drop_rate: float):
     """(logits_BxKxV, ids_BxK, masked_BxK) of corrupted examples at the positions to predict."""
     ids = batch["input_ids"]
-    drop_key, key = jax.random.split(key)
+    drop_key, noise_key, key = jax.random.split(key, 3)
     corrupted_BxS, positions_BxK, masked_BxK = corrupt(key, task, ids, batch["valid_mask"])
     drop_B = jax.random.bernoulli(drop_key, drop_rate, (len(ids),))
     latents_BxSxE = latents(task, params, corrupted_BxS, mask_of(batch, drop_B))
     latents_BxKxE = jnp.take_along_axis(latents_BxSxE, positions_BxK[..., None], axis=1)
+    latents_BxKxE = jnp.where(masked_BxK[..., None], latents_BxKxE, noised(noise_key, latents_BxKxE))
     ids_BxK = jnp.take_along_axis(ids, positions_BxK, axis=1)
     logits_BxKxV = read_tokens(params, latents_BxKxE) + masked_BxK[..., None] * params["bias"]
     return logits_BxKxV, ids_BxK, masked_BxK
+
+
+def noised(key, latents_BxKxE):
+    rms_BxKx1 = jnp.sqrt(jnp.mean(latents_BxKxE**2, axis=-1, keepdims=True))
+    scale_BxKx1 = STAYING_NOISE * jax.lax.stop_gradient(rms_BxKx1)
+    return latents_BxKxE + scale_BxKx1 * jax.random.normal(key, latents_BxKxE.shape)
 
 
 def latents(task: Task, params: dict, ids_BxS, mask_BxSxS):
