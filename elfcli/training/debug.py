@@ -44,6 +44,8 @@ def debug_step(resolved: Resolved, inputs: Inputs) -> list[str]:
             x0, grads, values = run()
         except FloatingPointError as error:
             raise ElfError(f"not finite: {first_line(error)[:200]}, made in {place_of(error)}") from error
+    if lost := infinite({"latents x0": x0, **values}) + infinite(grads):
+        raise ElfError(f"infinite: {', '.join(lost[:5])}, and no NaN that says where")
     return [
         f"{count} examples: " + ", ".join(f"{name} {array.shape}" for name, array in batch.items()),
         f"latents x0 {x0.shape}: mean {x0.mean():.3f}, standard deviation {x0.std():.3f}, largest {abs(x0).max():.3g}",
@@ -68,10 +70,20 @@ def rows_of(params, grads) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     both = zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(grads), strict=True)
     for (path, weight), gradient in both:
-        name = "/".join(str(getattr(part, "key", part)) for part in path)
+        name = name_of(path)
         cells = [norms(np.asarray(array), stacked="blocks" in name) for array in (weight, gradient)]
         rows.append((name, str(weight.shape), *cells))
     return rows
+
+
+def infinite(tree) -> list[str]:
+    """Names of the arrays that hold an infinity. The masks of attention do on purpose, so JAX is not asked for them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [name_of(path) for path, array in leaves if np.isinf(np.asarray(array)).any()]
+
+
+def name_of(path) -> str:
+    return "/".join(str(getattr(part, "key", part)) for part in path)
 
 
 def norms(array: np.ndarray, stacked: bool) -> str:

@@ -7,7 +7,7 @@ from tiny_run import SETTINGS, tiny_run
 
 from elfcli.config.resolve import resolve
 from elfcli.errors import ElfError
-from elfcli.training.debug import rows_of
+from elfcli.training.debug import infinite, rows_of
 from elfcli.training.start import try_step
 
 
@@ -17,6 +17,13 @@ def test_stacked_blocks_have_a_norm_per_layer():
     assert rows_of(params, grads) == [
         ("blocks/w", "(3, 2, 2)", "2.00e+00 2.00e+00 2.00e+00", "0.00e+00 2.00e+00 4.00e+00"),
         ("head", "(4, 4)", "4.00e+00", "0.00e+00"),
+    ]
+
+
+def test_infinities_are_named():
+    assert infinite({"loss": np.inf, "blocks": {"w": np.array([1.0, -np.inf])}, "ok": np.ones(2)}) == [
+        "blocks/w",
+        "loss",
     ]
 
 
