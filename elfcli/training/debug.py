@@ -83,7 +83,7 @@ def infinite(tree) -> list[str]:
 
 
 def name_of(path) -> str:
-    return "/".join(str(getattr(part, "key", part)) for part in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def norms(array: np.ndarray, stacked: bool) -> str:

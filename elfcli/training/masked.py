@@ -144,6 +144,7 @@ def predicted(task: Task, params: dict, batch: Batch, key, drop_rate: float):
 
 
 def noised(key, latents_BxKxE):
+    """The latents with noise, whose size follows theirs without a gradient: larger latents would not escape it."""
     rms_BxKx1 = jnp.sqrt(jnp.mean(latents_BxKxE**2, axis=-1, keepdims=True))
     scale_BxKx1 = STAYING_NOISE * jax.lax.stop_gradient(rms_BxKx1)
     return latents_BxKxE + scale_BxKx1 * jax.random.normal(key, latents_BxKxE.shape)
