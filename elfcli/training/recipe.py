@@ -15,7 +15,7 @@ from elfcli.config.entries import Origin, Problems, file_entries
 from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
-from elfcli.config.schema import SECTION_OF, SECTIONS, SamplingSetting
+from elfcli.config.schema import SECTION_OF, SamplingSetting
 from elfcli.data.folder import Examples
 from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
 from elfcli.data.lengths import cut_counts, fitting_lengths
@@ -118,11 +118,10 @@ def shares_cut(lengths: dict[str, np.ndarray], max_length: int, max_input_length
 def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
     """Network and batch: what a CPU learns in an hour, or an accelerator in a day.
 
-    The network stays as it is where any of its settings is set, or weights are given to start from.
+    The network stays as it is where its model or heads are named, or weights are given to start from.
     """
     tokens = int(examples.tokens.input_ids.lengths().sum())
-    network = SECTIONS["network"].model_fields
-    if resolved.config.training.init_from is None and not is_set(resolved, *network):
+    if resolved.config.training.init_from is None and not is_set(resolved, "model", "num_heads"):
         name = "ELF-XS" if backend == "cpu" else "ELF-B" if tokens > 100_000_000 else "ELF-S"
         entries = file_entries(preset_path("model", name), "model preset", Problems()).entries
         resolved = chosen(resolved, MACHINE, model=name, **{entry.name: entry.value for entry in entries})

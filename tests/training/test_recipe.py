@@ -98,6 +98,8 @@ def test_the_machine_decides_the_network(backend, tokens, model):
     assert found.config.training.batch_size % 8 == 0
     kept = recipe.from_machine(resolve(environ={}, model="ELF-M"), examples, backend, 8)
     assert kept.config.network.model == "ELF-M"
+    deeper = recipe.from_machine(resolve(environ={}, sets=["depth=6"]), examples, backend, 8)
+    assert values(deeper, "depth", "model") == {"depth": 6, "model": model}
 
 
 def test_the_length_decides_the_average(folders, capsys):
