@@ -231,7 +231,7 @@ class Goldens:
 
             @jax.jit
             def run(model, x, t, w, decode, mask=None):
-                features = model(x, t, w, decode, mask)
+                features = model.transform(*model.embed(x, t, w, decode), mask_BxS=mask)
                 return model.denoise(features), model.logits(features)
 
             x, t, w = golden["x"], golden["t"], golden["self_cond_cfg_scale"]
@@ -373,7 +373,7 @@ class Goldens:
             predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=use_cfg)
             grid, gamma = jnp.tile(golden["t_steps"], (len(z0), 1)), float(golden["sde_gamma"])
             z, _ = sampler.solve(predict, jnp.asarray(z0), condition, grid, lambda i: noise[i], gamma)
-            return z, sampler.decode(model, z, guidance)
+            return z, sampler.decode(model, z, condition, guidance)
 
         return run(params)
 

@@ -40,6 +40,8 @@ def export(
     settings = config_of(source, task=task, files=config or (), sets=sets or (), style=config_style)
     options = ExportOptions(torch_names=format_ == "torch", license=license_, overwrite=overwrite)
     write(source, settings, folder, options)
+    if settings.network.text_position is not None:
+        say("the reference's code puts texts at other positions (it has no text_position): sample this model with elf")
     say(f"sample with `elf sample --checkpoint {folder}`, publish a run with `elf push-to-hub RUN ORG/NAME`")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         typer.echo(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}")

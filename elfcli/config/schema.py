@@ -69,6 +69,9 @@ class Network(Section):
     num_time_tokens: Size = setting(4, "Prefix tokens that carry the time t")
     num_self_cond_cfg_tokens: SizeOrZero = setting(4, "Prefix tokens that carry the guidance scale w; 0: no w anywhere")
     num_model_mode_tokens: SizeOrZero = setting(4, "Tokens that switch between denoising and decoding")
+    text_position: SizeOrZero | None = setting(
+        None, "Rotary position of the text's first token, for every condition; None: the one after its condition's last"
+    )
     attn_dropout: Probability = setting(
         0.0, "Dropout of attention weights, which the reference accepts and never applies; neither do we"
     )

@@ -296,5 +296,5 @@ def sample_batch(program: Program, inputs: Inputs):
         flow = flow_of(program, inputs, condition)
         step = step_of(program, inputs, condition, flow)
         z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
-        tokens_BxS = sampler.decode(flow.model, z_BxSxE, inputs.guidance)
+        tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
     return everywhere(program, tokens_BxS)

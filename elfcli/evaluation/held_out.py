@@ -75,7 +75,7 @@ def losses(program: Program, params, tried: Probe):
             return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
 
         def decode(z):
-            features = sampler.decode_features(model, z, tried.guidance)
+            features = sampler.decode_features(model, z, condition, tried.guidance)
             both = over_positions(partial(read, model), program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
             return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
 

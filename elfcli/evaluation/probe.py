@@ -77,17 +77,17 @@ def recovered(program: Program, params, probe: Probe, t):
         grid_M = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
         grid_BxM = jnp.broadcast_to(grid_M, (len(z), len(grid_M)))
         z, _ = sampler.solve(predict, z, condition, grid_BxM, lambda i: jnp.zeros_like(z), 0.0)
-        return everywhere(program, sampler.decode(model, z, probe.guidance))
+        return everywhere(program, sampler.decode(model, z, condition, probe.guidance))
 
 
 @partial(jax.jit, static_argnums=0)
 def reconstructed(program: Program, params, probe: Probe):
     """Tokens (B, S) of clean latents and of those noised as in training; the latter (B, S, E), their clean share."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        model, _, _ = flow(program, params, probe)
+        model, condition, _ = flow(program, params, probe)
         batch, draws = drawn(program, probe)
         z = objective.decode_input(batch, draws, program.objective)[0]
-        clean, noised = (sampler.decode(model, x, probe.guidance) for x in (probe.x0_BxSxE, z))
+        clean, noised = (sampler.decode(model, x, condition, probe.guidance) for x in (probe.x0_BxSxE, z))
         return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
 
 

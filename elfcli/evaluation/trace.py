@@ -86,7 +86,7 @@ def advance(program: Program, inputs: Inputs, condition: sampler.Condition, stat
             sure = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
             return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), sure], axis=-1)  # ids below 2^24
 
-        features = sampler.decode_features(flow.model, state.z_BxSxE, inputs.guidance)
+        features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
         both = over_positions(read, program.shape.vocab_size, features)
         return state, *everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 

@@ -100,7 +100,7 @@ class Teacher:
         shown = jnp.where(shown, dec_batch.x0_GxNxSxE, 0.0)
         z = jnp.concatenate([objective.decode_input(dec_batch, dec_draws, cfg), taught.z_GxMxSxE], axis=1)
         seen = jnp.concatenate([shown, taught.seen_GxMxSxE], axis=1)
-        features = objective.shared_pass(model, z, seen, draws, k, key)
+        features = objective.shared_pass(model, (z, seen), batch, draws, k, key)
         distill_loss = decode_loss = jnp.zeros(())
         if taught.z_GxMxSxE.shape[1]:
             error_GxMxS = jnp.mean((model.denoise(features[:, k:]) - taught.target_GxMxSxE) ** 2, axis=-1)

@@ -113,12 +113,12 @@ def with_estimate(model, z, estimate):
     return jnp.concatenate([z, estimate], axis=-1) if model.shape.self_cond else z
 
 
-def features_of(model, z, estimate, scalars, key=None):
-    """Features (G, N, S, H) of latents and estimates (G, N, S, E); scalars: t, w and decode, each (G, N)."""
-    inputs = with_estimate(model, z, estimate), *scalars
-    x_BxSxC, t_B, w_B, decode_B = (a.reshape(-1, *a.shape[2:]) for a in inputs)
-    features = model(x_BxSxC, t_B, w_B if model.shape.num_self_cond_cfg_tokens else None, decode_B, key=key)
-    return features.reshape(*z.shape[:3], -1)
+def features_of(model, inputs, batch: Batch, scalars, key=None):
+    """Features (G, N, S, H); inputs: latents and estimates (G, N, S, E), scalars: t, w and decode (G, N)."""
+    arrays = with_estimate(model, *inputs), *scalars, batch.cond_GxNxS.sum(axis=-1)
+    x_BxSxC, t_B, w_B, decode_B, start_B = (a.reshape(-1, *a.shape[2:]) for a in arrays)
+    features = model(x_BxSxC, t_B, w_B if model.shape.num_self_cond_cfg_tokens else None, decode_B, start_B, key=key)
+    return features.reshape(*batch.ids_GxNxS.shape, -1)
 
 
 def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[int, int], key=None):
@@ -139,7 +139,7 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
 
     z = jnp.concatenate([decode_input(dec_batch, dec_draws, cfg), z_den], axis=1)
     seen = jnp.concatenate([jnp.zeros_like(dec_batch.x0_GxNxSxE), estimate], axis=1)
-    features = shared_pass(model, z, seen, draws, k, key)
+    features = shared_pass(model, (z, seen), batch, draws, k, key)
     counted = jnp.maximum(batch.loss_GxNxS.sum(), 1)
     denoise_loss = decode_loss = jnp.zeros(())
     if k < N:
@@ -159,17 +159,17 @@ def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[
     return denoise_loss, decode_loss
 
 
-def shared_pass(model, z, seen, draws: Draws, num_decode: int, key=None):
-    """Features (G, N, S, H) of latents and estimates; the first num_decode of a group decode, at time 1."""
-    decode = jnp.broadcast_to(jnp.where(jnp.arange(z.shape[1]) < num_decode, 1.0, 0.0), z.shape[:2])
+def shared_pass(model, inputs, batch: Batch, draws: Draws, num_decode: int, key=None):
+    """Features (G, N, S, H); the first num_decode of a group decode, at time 1. inputs: latents and estimates."""
+    decode = jnp.broadcast_to(jnp.arange(draws.t_GxN.shape[1]) < num_decode, draws.t_GxN.shape).astype(jnp.float32)
     t = jnp.where(decode == 1.0, 1.0, draws.t_GxN)
-    return features_of(model, z, seen, (t, draws.w_GxN, decode), key)
+    return features_of(model, inputs, batch, (t, draws.w_GxN, decode), key)
 
 
 def first_pass(model, examples, t_eps: float):
     """Gradient-free pass over (batch, draws, z, estimate): (next estimate where self-conditioned, velocity)."""
     batch, draws, z, estimate = examples
-    features = features_of(model, z, estimate, (draws.t_GxN, draws.w_GxN, jnp.zeros_like(draws.t_GxN)))
+    features = features_of(model, (z, estimate), batch, (draws.t_GxN, draws.w_GxN, jnp.zeros_like(draws.t_GxN)))
     x = jax.lax.stop_gradient(jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, model.denoise(features)))
     return jnp.where(draws.self_cond_GxN[..., None, None], x, estimate), velocity(x, z, draws.t_GxN, t_eps)
 

@@ -25,6 +25,11 @@ class Condition(NamedTuple):
     mask_BxS: jax.Array  # bool: position lies in the condition
     latents_BxSxE: jax.Array  # used where the mask is True
 
+    @property
+    def start_B(self):
+        """Index of the text's first token, after the condition."""
+        return self.mask_BxS.sum(axis=-1)
+
     def keep(self, x_BxSxE):
         """x, with the condition's latents where the mask is True."""
         return jnp.where(self.mask_BxS[..., None], self.latents_BxSxE, x_BxSxE)
@@ -120,7 +125,7 @@ def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, 
 
     def one_pass(z, estimate, t, keep):
         w = jnp.full_like(t, guidance.w) if model.shape.num_self_cond_cfg_tokens else None
-        x = model.denoise(model(with_estimate(model, z, estimate), t, w, jnp.zeros_like(t)))
+        x = model.denoise(model(with_estimate(model, z, estimate), t, w, jnp.zeros_like(t), condition.start_B))
         x = keep(x)
         return x, velocity(x, z, t, t_eps)
 
@@ -141,16 +146,16 @@ def make_predict(model, condition: Condition, guidance: Guidance, t_eps: float, 
     return predict
 
 
-def decode(model, z_BxSxE, guidance: Guidance):
+def decode(model, z_BxSxE, condition: Condition, guidance: Guidance):
     """Tokens (B, S) of latents at time 1.
 
     `model.tokens` works in chunks of positions, since all logits (B, S, V) take 8 GiB for 64 texts of 1,024 tokens.
     """
-    return model.tokens(decode_features(model, z_BxSxE, guidance))
+    return model.tokens(decode_features(model, z_BxSxE, condition, guidance))
 
 
-def decode_features(model, z_BxSxE, guidance: Guidance):
+def decode_features(model, z_BxSxE, condition: Condition, guidance: Guidance):
     """Features (B, S, H) of latents at time 1: one pass with the decode flag and without a previous estimate."""
     one_B = jnp.ones(z_BxSxE.shape[0])
     w = one_B * guidance.w if model.shape.num_self_cond_cfg_tokens else None
-    return model(with_estimate(model, z_BxSxE, jnp.zeros_like(z_BxSxE)), one_B, w, one_B)
+    return model(with_estimate(model, z_BxSxE, jnp.zeros_like(z_BxSxE)), one_B, w, one_B, condition.start_B)

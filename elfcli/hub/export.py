@@ -122,8 +122,12 @@ def write_weights(source: Source, path: Path, torch_names: bool = False) -> None
     flat = elf_to_torch(source.params) if torch_names else elf_to_reference(source.params)
     path.parent.mkdir(parents=True, exist_ok=True)
     # One metadata key, because safetensors writes several in an order that changes from run to run.
-    note = json.dumps({"step": source.step, "weights": "ema" if source.ema else "raw"})
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in sorted(flat.items())}, path, {"elf": note})
+    note: dict = {"step": source.step, "weights": "ema" if source.ema else "raw"}
+    if source.shape.text_position is not None:
+        note["text_position"] = source.shape.text_position
+    save_file(
+        {k: np.ascontiguousarray(v, np.float32) for k, v in sorted(flat.items())}, path, {"elf": json.dumps(note)}
+    )
 
 
 def write_tokenizer(source: Source, config: Config, folder: Path) -> None:

@@ -52,7 +52,8 @@ def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
 
 
 def weights_info(path: Path) -> dict:
-    """The note of `elf export` in a safetensors file: `step` and `weights` (ema or raw); empty for other files."""
+    """The note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and `text_position` where it
+    is set; empty for other files."""
     try:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))

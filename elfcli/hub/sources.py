@@ -35,6 +35,7 @@ HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
 EXPORTED_ENCODER = ENCODER_FOLDER
 """Value of encoder_model_name in an exported folder that holds its own encoder."""
 
@@ -155,6 +156,7 @@ def _with_config(source: Source, folder: Path) -> Source:
     config = with_own_encoder(resolve(files=settings_files(folder), environ={}).config, folder)
     if student_steps := config.distillation.student_steps:
         source = replace(source, description=f"{source.description}, {student_steps}-step student")
+    source = replace(source, shape=replace(source.shape, text_position=config.network.text_position))
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 
 
@@ -176,7 +178,7 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
         raise InputError(f"{name}: one set of weights, without a choice of steps: leave out --at-step")
     if path.suffix != ".safetensors":
         state, averaged = read_torch_state(path, ema=ema)
-        info = {"weights": "ema" if averaged else "raw"}
+        info: dict = {"weights": "ema" if averaged else "raw"}
     else:
         state, info = read_safetensors(path), weights_info(path)
     try:
@@ -193,7 +195,8 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
     text += f" of step {info['step']}" if "step" in info else ""
     label = _weights(averaged) if "weights" in info else "the only weights it holds"
     step = int(info.get("step", 0))
-    return Source(kind, name, f"{name}: {text}, {label}", params, shape_of(params), step, averaged)
+    shape = replace(shape_of(params), text_position=info.get("text_position"))
+    return Source(kind, name, f"{name}: {text}, {label}", params, shape, step, averaged)
 
 
 def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Source:
@@ -265,10 +268,9 @@ def check_shape(source: Source, wanted: dict) -> None:
 
 def preset_of(shape: ElfShape) -> str | None:
     """The model preset with this shape's depth, width, heads and bottleneck; None if there is none."""
-    names = ("depth", "hidden_size", "num_heads", "bottleneck_dim")
     for model in model_names():
         network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
-        if all(getattr(network, name) == getattr(shape, name) for name in names):
+        if all(getattr(network, name) == getattr(shape, name) for name in SIZES):
             return model
     return None
 
@@ -292,7 +294,7 @@ def check_latents(source: Source, encoder: str, dim: int) -> None:
 def initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
     """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
     source = open_source(spec, step=step)
-    fields = ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
-              "num_model_mode_tokens", "self_cond", "latent_dim", "vocab_size")  # fmt: skip
+    prefix = "num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens"
+    fields = *SIZES, *prefix, "text_position", "self_cond", "latent_dim", "vocab_size"
     check_shape(source, {name: getattr(shape, name) for name in fields})
     return source.params

@@ -33,6 +33,7 @@ class ElfShape:
     num_time_tokens: int = 4
     num_self_cond_cfg_tokens: int = 4
     num_model_mode_tokens: int = 4
+    text_position: int | None = None  # rotary position of the first token after the condition; None: it follows it
     self_cond: bool = True
     proj_dropout: float = 0.0
     dtype: Any = jnp.float32
@@ -176,24 +177,32 @@ class ELF(nnx.Module):
         self.unembed_kernel = nnx.Param(layers.xavier(rngs.params(), (latent, shape.vocab_size)))
         self.unembed_bias = nnx.Param(jnp.zeros((shape.vocab_size,)))
 
-    def __call__(self, x_BxSxC, t_B, w_B, decode_B, mask_BxS=None, key=None):
-        """Features (B, S, H) of the text positions.
+    def __call__(self, x_BxSxC, t_B, w_B, decode_B, start_B=None, key=None):
+        """Features (B, S, H) of condition and text.
 
         x: noisy latents, concatenated with the previous estimate if the model is self-conditioned: C = 2E (else E).
         w: self-conditioning guidance scales; None: without guidance tokens.
         decode: 1 where the example is decoded, 0 where it is denoised.
-        mask: True at text positions that are attended to; None: all. key: dropout key; None: no dropout.
+        start: index of the text's first token, after the condition; None: no example has a condition.
+        key: dropout key; None: no dropout.
         """
-        shape = self.shape
-        x_BxSxC = x_BxSxC.astype(shape.dtype)
-        x_BxSxE = self.self_cond_proj(x_BxSxC) if shape.self_cond else x_BxSxC
-        text_BxSxH = self.text_proj(x_BxSxE)
-        x_BxTxH = jnp.concatenate([*self._prefix(t_B, w_B, decode_B), text_BxSxH], axis=1)
+        prefix_BxPxH, text_BxSxH = self.embed(x_BxSxC, t_B, w_B, decode_B)
+        return self.transform(prefix_BxPxH, text_BxSxH, start_B, key=key)
 
-        S, T = x_BxSxC.shape[1], x_BxTxH.shape[1]
-        rope = rope_angles(T - S, S, shape.hidden_size // shape.num_heads)
+    def embed(self, x_BxSxC, t_B, w_B, decode_B):
+        """Hidden states of the prefix (B, P, H) and of condition and text (B, S, H)."""
+        x_BxSxC = x_BxSxC.astype(self.shape.dtype)
+        x_BxSxE = self.self_cond_proj(x_BxSxC) if self.shape.self_cond else x_BxSxC
+        return jnp.concatenate([*self._prefix(t_B, w_B, decode_B)], axis=1), self.text_proj(x_BxSxE)
+
+    def transform(self, prefix_BxPxH, text_BxSxH, start_B=None, mask_BxS=None, key=None):
+        """Features (B, S, H), from hidden states. mask: True at positions that are attended to; None: all."""
+        shape, (P, S) = self.shape, (prefix_BxPxH.shape[1], text_BxSxH.shape[1])
+        x_BxTxH = jnp.concatenate([prefix_BxPxH, text_BxSxH], axis=1)
+        position = jnp.pad(self._positions(S, start_B), [(0, 0), (P, 0)])  # prefix tokens are not rotated
+        rope = rope_angles(position, shape.hidden_size // shape.num_heads)
         if mask_BxS is not None:
-            mask_BxS = jnp.pad(mask_BxS.astype(bool), ((0, 0), (T - S, 0)), constant_values=True)[:, None, None, :]
+            mask_BxS = jnp.pad(mask_BxS.astype(bool), ((0, 0), (P, 0)), constant_values=True)[:, None, None, :]
         layer = jnp.arange(shape.depth)
         active_L = ((layer >= shape.depth // 4) & (layer < shape.depth - shape.depth // 4)).astype(jnp.float32)
         keys = () if key is None or not shape.proj_dropout else (jax.random.split(key, shape.depth),)
@@ -201,8 +210,14 @@ class ELF(nnx.Module):
         def body(block, x, active, key=None):
             return block(x, rope, mask_BxS, active, key)
 
-        x_BxTxH = layers.scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat)
-        return x_BxTxH[:, T - S :]
+        return layers.scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat)[:, P:]
+
+    def _positions(self, S, start_B):
+        """Rotary positions (B or 1, S): 0, 1, ..., from the text on those that start at `text_position`."""
+        index_1xS, first = jnp.arange(S)[None], self.shape.text_position
+        if first is None or start_B is None:
+            return index_1xS
+        return jnp.where(index_1xS < start_B[:, None], index_1xS, index_1xS + first - start_B[:, None])
 
     def _prefix(self, t_B, w_B, decode_B):
         """Time, guidance and mode tokens, each (B, count, H)."""

@@ -79,21 +79,20 @@ def _affine_backward(saved, g):
 affine.defvjp(_affine_forward, _affine_backward)
 
 
-def rope_angles(num_unturned: int, length: int, head_dim: int, theta: float = 10000.0):
-    """Cosines and sines (num_unturned + length, head_dim / 2) of rotary positions (Su et al. 2021).
-
-    The first `num_unturned` tokens have position 0: they are not rotated.
-    """
-    position_T = jnp.concatenate([jnp.zeros(num_unturned), jnp.arange(length)])
+def rope_angles(position, head_dim: int, theta: float = 10000.0):
+    """Cosines and sines (..., T, head_dim / 2) of rotary positions (..., T) (Su et al. 2021); 0 is not rotated."""
     frequency_D = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
-    angle_TxD = position_T[:, None] * frequency_D
-    return jnp.cos(angle_TxD), jnp.sin(angle_TxD)
+    angle = position[..., None] * frequency_D
+    return jnp.cos(angle), jnp.sin(angle)
 
 
-def apply_rope(x_BxTxNxD, cos_TxD, sin_TxD):
-    """Rotates the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin), computed in float32."""
+def apply_rope(x_BxTxNxD, cos, sin):
+    """Rotates the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin), computed in float32.
+
+    cos, sin: (T, D/2), or (B, T, D/2) where examples differ.
+    """
     a, b = jnp.split(x_BxTxNxD.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos_TxD[:, None], sin_TxD[:, None]
+    cos, sin = cos[..., None, :], sin[..., None, :]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxTxNxD.dtype)
 
 

@@ -78,7 +78,7 @@ class Llama(nnx.Module):
         """Features (B, T, C); positions are 0..T-1, `mask` is True before the padding."""
         T = ids_BxT.shape[1]
         mask = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
-        angles = rope_angles(0, T, self.shape.head_dim, self.shape.rope_theta)
+        angles = rope_angles(jnp.arange(T), self.shape.head_dim, self.shape.rope_theta)
         x_BxTxC = self.embedding[ids_BxT].astype(self.shape.dtype)
         x_BxTxC = scan_blocks(lambda block, x: block(x, mask, angles), x_BxTxC, self.blocks)
         return self.norm(x_BxTxC).astype(self.shape.dtype)

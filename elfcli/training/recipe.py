@@ -76,6 +76,8 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
         metrics=("rouge",) if summaries else ("bleu",),
         sampling=(PAIRS,),
     )
+    if resolved.config.training.init_from is None:  # translations are then equally far apart
+        resolved = chosen(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
     dropped = 0.0 if resolved.config.training.overfit else 0.1  # nothing is to be learnt without its source
     return chosen(resolved, RECIPE, label_drop_prob=dropped, decoder_noise_scale=1.0)
 

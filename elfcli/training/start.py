@@ -45,7 +45,7 @@ from elfcli.ui.progress import is_first_process, say
 
 FIXED = {
     "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
-                "num_model_mode_tokens"),
+                "num_model_mode_tokens", "text_position"),
     "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
     "optimization": ("optimizer",),
 }  # fmt: skip

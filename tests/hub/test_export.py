@@ -53,6 +53,7 @@ def test_an_export_gives_back_the_run(run, tmp_path):
     folder = exported(run, tmp_path / "out")
     ours, theirs = open_source(run), open_source(folder)
     assert (theirs.kind, theirs.step, theirs.ema) == ("exported", 3, True) and same(ours.params, theirs.params)
+    assert vars(open_source(folder / "model.safetensors").shape) == vars(theirs.shape) == vars(ours.shape)
     flat = load_file(folder / "model.safetensors")
     assert flat.keys() == elf_to_reference(ours.params).keys()
     assert all(array.dtype == np.float32 for array in flat.values())
@@ -95,7 +96,7 @@ def test_figures_of_other_weights_are_not_claimed(run, tmp_path):
     export(source, config_of(source), tmp_path / "raw")
     card = ModelCard.load(tmp_path / "raw" / "README.md")
     assert card.data.eval_results is None and "12.50" not in card.text and "Raw weights" in card.text
-    assert weights_info(tmp_path / "raw" / "model.safetensors") == {"step": 3, "weights": "raw"}
+    assert weights_info(tmp_path / "raw" / "model.safetensors") == {"step": 3, "weights": "raw", "text_position": 8}
 
 
 def test_the_same_weights_give_the_same_bytes(run, tmp_path):

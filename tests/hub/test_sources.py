@@ -158,6 +158,9 @@ def test_initial_params_fit_or_say_what_does_not():
     wider = ElfShape(**{**vars(source.shape), "vocab_size": 40})
     with pytest.raises(InputError, match="checkpoint has vocab_size 26, but the settings ask for vocab_size 40"):
         initial_params(tiny_run(), wider)
+    elsewhere = ElfShape(**{**vars(source.shape), "text_position": None})
+    with pytest.raises(InputError, match="checkpoint has text_position 8, but the settings ask for text_position None"):
+        initial_params(tiny_run(), elsewhere)
 
 
 def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):

@@ -24,7 +24,8 @@ def turned(x_BxTxND, num_unturned: int, theta: float = 10000.0):
 def ours(x_BxTxND, num_unturned: int):
     """The same by the layers, with pairs D/2 apart."""
     heads = pairs_apart(jnp.asarray(x_BxTxND, jnp.float32), N).reshape(*x_BxTxND.shape[:2], N, D)
-    return np.asarray(apply_rope(heads, *rope_angles(num_unturned, x_BxTxND.shape[1] - num_unturned, D)))
+    position = jnp.maximum(jnp.arange(x_BxTxND.shape[1]) - num_unturned, 0)
+    return np.asarray(apply_rope(heads, *rope_angles(position, D)))
 
 
 @pytest.mark.parametrize(("num_unturned", "length"), [(0, 7), (4, 9), (3, 1), (0, 1000)])

@@ -62,9 +62,11 @@ def test_pairs_get_the_conditional_recipe_and_texts_the_other(folders):
     up = [-(-longest // 8) * 8 for longest in (sources, targets)]
     names = ("max_length", "max_input_length", "pad_token", "metrics", "label_drop_prob", "decoder_noise_scale")
     assert list(values(pairs, *names).values()) == [sum(up), up[0], "eos", ("bleu",), 0.1, 1.0]
+    assert pairs.config.network.text_position == up[0]
     assert pairs.origins["max_length"].layer == "from the data" and pairs.config.sampling[0].cfgs == (1.5,)
     texts = recipe.from_data(settings(folders / "texts"), load_examples(folders / "texts"))
     names = ("max_input_length", "label_drop_prob", "decoder_noise_scale")
+    assert texts.config.network.text_position is None
     assert list(values(texts, *names).values()) == [0, 0.0, 5.0] and texts.config.sampling[0].sampling_method == "sde"
     assert texts.config.data.max_length < 64, "the one long text does not set the length"
 
