@@ -49,7 +49,7 @@ def programs(config):
     return step, (state, encoder.params, batch), forward, (state.params, x, jnp.full(B, 0.5), jnp.ones(B))
 
 
-def unrolled_scan(body, x, blocks, *xs, remat="none"):
+def unrolled_scan(body, x, blocks, *xs, remat="none", unroll=1):
     """`scan_blocks` written out, for counting."""
     for i in range(jax.tree.leaves(blocks)[0].shape[0]):
         block, *rest = jax.tree.map(lambda a, i=i: a[i], (blocks, *xs))

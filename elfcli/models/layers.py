@@ -52,7 +52,7 @@ class Linear(nnx.Linear):
         kernel = self.kernel[...] if kernel is None else kernel
         if bias is None:
             bias = self.bias[...] if self.bias is not None else jnp.zeros(())
-        if self.gradient_dtype != jnp.float32 or dtype == jnp.float32:
+        if self.gradient_dtype != jnp.float32 and dtype != jnp.float32:
             return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
         # Named, since rematerialisation does not see the product inside.
         return checkpoint_name(affine(x.astype(dtype), kernel, bias), "product")
@@ -70,9 +70,10 @@ def _affine_forward(x, kernel, bias):
 
 def _affine_backward(saved, g):
     x, kernel, bias = saved
-    examples = tuple(range(x.ndim - 1))
-    dkernel = jax.lax.dot_general(x, g, ((examples, examples), ((), ())), preferred_element_type=jnp.float32)
-    dbias = g.sum(examples, dtype=jnp.float32) if bias.ndim else jnp.zeros(())
+    # In this order and of two axes a CPU multiplies twice as fast as JAX's own derivative, which transposes g.
+    x_NxI, g_NxO = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    dkernel = jnp.matmul(x_NxI.T, g_NxO, preferred_element_type=jnp.float32)
+    dbias = g_NxO.sum(0, dtype=jnp.float32) if bias.ndim else jnp.zeros(())
     return g @ kernel.astype(x.dtype).T, dkernel, dbias
 
 
@@ -174,11 +175,11 @@ REMAT_POLICIES = {
 }
 
 
-def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
+def scan_blocks(body, x, blocks, *xs, remat: str = "none", unroll: int = 1):
     """x after `x = body(block, x, *per_layer)` for each of the stacked blocks, in a scan that is compiled once.
 
     xs: arrays with a leading layer axis. remat: what the backward pass recomputes: `none`, `dots` (everything but
-    matrix products and attention) or `full` (whole blocks).
+    matrix products and attention) or `full` (whole blocks). unroll: blocks that are written out one after the other.
     """
 
     def step(x, layer):
@@ -187,7 +188,7 @@ def scan_blocks(body, x, blocks, *xs, remat: str = "none"):
 
     if remat != "none":
         step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
-    return jax.lax.scan(step, x, (blocks, *xs))[0]
+    return jax.lax.scan(step, x, (blocks, *xs), unroll=unroll)[0]
 
 
 @cache

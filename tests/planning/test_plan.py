@@ -26,7 +26,7 @@ FIELDS = {"flops_per_chip", "bytes_accessed_per_chip", "peak_bytes_per_chip", "c
           "compile_seconds", "collective_bytes_per_chip", "step_seconds_estimate"}  # fmt: skip
 
 
-def unrolled_scan(body, x, blocks, *xs, remat="none"):
+def unrolled_scan(body, x, blocks, *xs, remat="none", unroll=1):
     """`scan_blocks` written out."""
     for i in range(jax.tree.leaves(blocks)[0].shape[0]):
         block, *rest = jax.tree.map(lambda a, i=i: a[i], (blocks, *xs))
@@ -65,7 +65,7 @@ def test_a_loop_of_unknown_length_takes_the_number_given():
 
 @pytest.mark.parametrize("remat", ["none", "dots"])
 def test_scanned_and_unrolled_networks_count_alike(monkeypatch, remat):
-    shape = ElfShape(latent_dim=8, vocab_size=50, depth=3, hidden_size=64, num_heads=2, bottleneck_dim=8, remat=remat)
+    shape = ElfShape(latent_dim=8, vocab_size=50, depth=5, hidden_size=64, num_heads=2, bottleneck_dim=8, remat=remat)
 
     def count() -> float:
         def loss(params, x, t):
