@@ -15,7 +15,7 @@ from elfcli.config.entries import Origin, Problems, file_entries
 from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
-from elfcli.config.schema import SECTION_OF, SamplingSetting
+from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
 from elfcli.data.folder import Examples
 from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
 from elfcli.data.lengths import cut_counts, fitting_lengths
@@ -23,6 +23,7 @@ from elfcli.training.length import run_length
 from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
+WEIGHTS = "from init_from"
 """Origins of what is chosen here."""
 PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
@@ -56,6 +57,13 @@ def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
             resolved = replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(layer)})
         else:
             resolved = changed(resolved, SECTION_OF[name], layer, **{name: value})
+    return resolved
+
+
+def from_weights(resolved: Resolved, theirs: Config) -> Resolved:
+    """Network and encoder of the settings that the weights to start from were trained with."""
+    for part in (theirs.network, theirs.encoder):
+        resolved = chosen(resolved, WEIGHTS, **part.model_dump())
     return resolved
 
 

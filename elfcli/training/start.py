@@ -15,7 +15,7 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, load_tokenizer, vocab_size
 from elfcli.data.ids import check_ids
 from elfcli.errors import InputError
-from elfcli.hub.sources import initial_params, with_own_encoder
+from elfcli.hub.sources import initial_params, open_source, with_own_encoder
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
@@ -118,6 +118,9 @@ def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples
     resolved = with_devices(resolved, jax.device_count())
     if not recipe.applies(resolved):
         return with_source_length(resolved, examples)
+    start = resolved.config.training.init_from
+    if start is not None and (theirs := open_source(start).config) is not None:
+        resolved = recipe.from_weights(resolved, theirs)
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
     with first_goes_ahead():
         resolved = with_encoder(resolved, examples, make)

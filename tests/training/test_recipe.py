@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 from helpers import SHARED
+from tiny_run import tiny_run
 
-from elfcli.config.resolve import resolve
+from elfcli.config.resolve import load_config, resolve
 from elfcli.config.schema import SECTION_OF
 from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
@@ -27,6 +28,7 @@ from elfcli.training.own_encoder import (
     vectors_folder,
     with_encoder,
 )
+from elfcli.training.start import with_recipe
 from elfcli.training.trial import Pace, steps_that_fit
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
@@ -102,6 +104,14 @@ def test_the_machine_decides_the_network(backend, tokens, model):
     assert kept.config.network.model == "ELF-M"
     deeper = recipe.from_machine(resolve(environ={}, sets=["depth=6"]), examples, backend, 8)
     assert values(deeper, "depth", "model") == {"depth": 6, "model": model}
+
+
+def test_weights_to_start_from_bring_their_network_and_encoder(folders):
+    examples = load_examples(folders / "pairs")
+    given = resolve(sets=[f"data_path={folders / 'pairs'}", f"init_from={tiny_run()}", "embedding_seed=3"], environ={})
+    found, theirs = with_recipe(given, examples, None), load_config(tiny_run() / "config.toml")
+    assert found.config.network == theirs.network and found.origins["text_position"].layer == "from init_from"
+    assert found.config.encoder == theirs.encoder.model_copy(update={"embedding_seed": 3}), "what is set stays"
 
 
 def test_the_length_decides_the_average(folders, capsys):
