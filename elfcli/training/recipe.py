@@ -180,6 +180,8 @@ def from_length(resolved: Resolved, num_examples: int, measured_steps: int | Non
     if not is_set(resolved, "save_freq", "save_every_steps"):
         values["save_every_steps"] = max(total // SAVES, 1)
     values["eval_freq"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
+    if config.training.overfit:  # what is learnt by heart is tried on itself, at the end
+        values |= {"eval_freq": 0.0, "num_shown": 0}
     return chosen(resolved, LENGTH, **values)
 
 

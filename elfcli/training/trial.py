@@ -92,15 +92,17 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
         compiling = (time.monotonic() - start) * (len(frames.lengths) if frames else 1)
         times[length] = seconds_per_step(run_step)
         state = run_step.state
-    model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
-    slice_ = held_out(model)
-    for _ in range(2):  # the first time compiles what the run will find compiled
-        start = time.monotonic()
-        if slice_ is not None:
-            held_out_figures(slice_, run_step.state.ema)
-        if config.evaluation.num_shown:
-            shown_samples(model, run_step.state.ema, 0)
-        showing = time.monotonic() - start
+    showing = 0.0
+    if config.training.overfit is None:  # what is learnt by heart is not tried on held-out text
+        model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
+        slice_ = held_out(model)
+        for _ in range(2):  # the first time compiles what the run will find compiled
+            start = time.monotonic()
+            if slice_ is not None:
+                held_out_figures(slice_, run_step.state.ema)
+            if config.evaluation.num_shown:
+                shown_samples(model, run_step.state.ema, 0)
+            showing = time.monotonic() - start
     # The length of the schedules is part of the program, which is therefore compiled again.
     return Pace(mean_time(times, frames), compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
 

@@ -237,6 +237,7 @@ def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tm
     code, _, err = elf("train", "--data", folders / "pairs", "--overfit", "8", "--steps", "3", "--output", run, *sets)
     assert code == 0 and "from the data: 8 pairs" in err
     assert "0 of 8 examples learnt by heart" in err and "steps: train longer" in err
+    assert "sampled with" not in err, "held-out texts say nothing here"
     assert json.loads((run / "data.json").read_text())["examples"] == 8
 
 
