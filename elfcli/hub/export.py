@@ -125,9 +125,8 @@ def write_weights(source: Source, path: Path, torch_names: bool = False) -> None
     note: dict = {"step": source.step, "weights": "ema" if source.ema else "raw"}
     if source.shape.text_position is not None:
         note["text_position"] = source.shape.text_position
-    save_file(
-        {k: np.ascontiguousarray(v, np.float32) for k, v in sorted(flat.items())}, path, {"elf": json.dumps(note)}
-    )
+    arrays = {k: np.ascontiguousarray(v, np.float32) for k, v in sorted(flat.items())}
+    save_file(arrays, path, {"elf": json.dumps(note)})
 
 
 def write_tokenizer(source: Source, config: Config, folder: Path) -> None:

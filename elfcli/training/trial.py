@@ -14,6 +14,7 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import vocab_size
 from elfcli.data.frames import WHOLE_SHARE, Frames
 from elfcli.errors import InputError
+from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import held_out, held_out_figures
 from elfcli.evaluation.online import model_in_training, shown_samples
 from elfcli.models.build import elf_shape
@@ -92,19 +93,24 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
         compiling = (time.monotonic() - start) * (len(frames.lengths) if frames else 1)
         times[length] = seconds_per_step(run_step)
         state = run_step.state
-    showing = 0.0
-    if config.training.overfit is None:  # what is learnt by heart is not tried on held-out text
-        model = model_in_training(config, shape, encoder, inputs.tokenizer, None)
-        slice_ = held_out(model)
-        for _ in range(2):  # the first time compiles what the run will find compiled
-            start = time.monotonic()
-            if slice_ is not None:
-                held_out_figures(slice_, run_step.state.ema)
-            if config.evaluation.num_shown:
-                shown_samples(model, run_step.state.ema, 0)
-            showing = time.monotonic() - start
+    showing = 0.0  # what is learnt by heart is not tried on held-out text
+    if config.training.overfit is None:
+        showing = seconds_of_showing(model_in_training(config, shape, encoder, inputs.tokenizer, None), state.ema)
     # The length of the schedules is part of the program, which is therefore compiled again.
     return Pace(mean_time(times, frames), compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
+
+
+def seconds_of_showing(model: Model, weights: dict) -> float:
+    """Of the held-out figures and shown samples of one evaluation, without compilation."""
+    slice_, seconds = held_out(model), 0.0
+    for _ in range(2):  # the first time compiles what the run will find compiled
+        start = time.monotonic()
+        if slice_ is not None:
+            held_out_figures(slice_, weights)
+        if model.config.evaluation.num_shown:
+            shown_samples(model, weights, 0)
+        seconds = time.monotonic() - start
+    return seconds
 
 
 def first_batch(config: Config, inputs: Inputs, length: int) -> dict[str, np.ndarray]:
