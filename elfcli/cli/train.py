@@ -7,7 +7,7 @@ import typer
 
 from elfcli.cli import options as o
 
-OVERFIT_MINUTES = 2.0  # on a CPU, for some dozen examples
+OVERFIT_STEPS, OVERFIT_PASSES = 1000, 250  # the more of the two; a batch is 8 to 32 of the examples
 
 
 @o.several_processes
@@ -48,7 +48,7 @@ def train(
     from elfcli.ui.progress import say
 
     if overfit is not None and minutes is None and steps is None and epochs is None:
-        minutes = OVERFIT_MINUTES
+        steps = max(OVERFIT_STEPS, OVERFIT_PASSES * overfit // 32)
     began = time.monotonic()
     if minutes is not None and (steps is not None or epochs is not None):
         raise InputError("--minutes, --steps and --epochs each say how long a run is: give one of them")

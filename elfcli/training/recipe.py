@@ -76,6 +76,9 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
         return chosen(resolved, DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
     summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
     resolved = chosen(resolved, DATA, max_length=longest)
+    if resolved.config.training.overfit:  # nothing is learnt without a source, and guidance would need that
+        unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
+        resolved = chosen(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
     resolved = chosen(
         resolved,
         DATA,
@@ -86,8 +89,7 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     )
     if resolved.config.training.init_from is None:  # translations are then equally far apart
         resolved = chosen(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
-    dropped = 0.0 if resolved.config.training.overfit else 0.1  # nothing is to be learnt without its source
-    return chosen(resolved, RECIPE, label_drop_prob=dropped, decoder_noise_scale=1.0)
+    return chosen(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
 
 
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
@@ -145,8 +147,7 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
         resolved = chosen(resolved, DATA, frames=fitting_frames(needed, data.max_length))
     if not is_set(resolved, "batch_size", "global_batch_size"):
         room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
-        least = 1 if resolved.config.training.overfit else 2  # batches of an epoch
-        few = len(examples) // least // 8 * 8
+        few = len(examples) // (4 if resolved.config.training.overfit else 2) // 8 * 8
         batch = max(min(room // resolved.config.data.max_length // 8 * 8, most, few), 8)
         batch = min(batch, len(examples))
         batch = max(batch // devices, 1) * devices

@@ -21,6 +21,7 @@ from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.hub.encoder import load_encoder
 from elfcli.training import memory, recipe
+from elfcli.training.inputs import open_examples
 from elfcli.training.own_encoder import (
     found_encoder,
     make_vectors,
@@ -71,6 +72,14 @@ def test_pairs_get_the_conditional_recipe_and_texts_the_other(folders):
     assert texts.config.network.text_position is None
     assert list(values(texts, *names).values()) == [0, 0.0, 5.0] and texts.config.sampling[0].sampling_method == "sde"
     assert texts.config.data.max_length < 64, "the one long text does not set the length"
+
+
+def test_learning_by_heart_drops_no_source_and_asks_for_no_guidance(folders):
+    given = settings(folders / "pairs", "overfit=32")
+    examples = open_examples(given.config)
+    found = recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1)
+    assert values(found, "label_drop_prob", "batch_size") == {"label_drop_prob": 0.0, "batch_size": 8}
+    assert (found.config.sampling[0].cfgs, found.config.sampling[0].candidates) == ((1.0,), 1)
 
 
 def test_what_the_user_sets_stays(folders):
