@@ -63,7 +63,7 @@ def ended(processes: list[subprocess.Popen], timeout: float = 180) -> list[Ended
                 process.kill()
 
 
-def elf(count: int, *arguments, devices: int = 1, code: str = "") -> list[Ended]:
+def together(count: int, *arguments, devices: int = 1, code: str = "") -> list[Ended]:
     return ended(start(count, *arguments, devices=devices, code=code))
 
 

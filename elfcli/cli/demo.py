@@ -55,7 +55,8 @@ def demo(
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
     from elfcli.evaluation.samples import write_samples
 
-    samples = held_out_samples(run, data, seed)
+    samples = held_out_samples(run, seed)
+    refuse_seen(samples, data)
     write_samples(samples_file, samples)
 
     stage(5, "score", f"elf eval-bleu {samples_file}")
@@ -77,7 +78,7 @@ def demo(
         say(f"{clock(time.monotonic() - start)} in all")
 
 
-def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None) -> list[dict]:
+def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dict]:
     """The run's translations of held-out sentences, with the first sampling setting of its preset, or other steps."""
     from dataclasses import replace
 
@@ -88,7 +89,6 @@ def held_out_samples(run: Path, data: Path, seed: int, steps: int | None = None)
 
     model = load_model(str(run))
     sources = sources_of(model, None, SENTENCES)
-    refuse_seen(sources.rows, data)
     setting = settings_of(model.config.sampling)[0]
     setting = replace(setting, num_sampling_steps=steps or setting.num_sampling_steps)
     with progress("sample", SENTENCES) as update:
@@ -111,10 +111,10 @@ def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None
     source = open_source(run)
     start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
     stage(7, "translate the same sentences", f"elf sample --checkpoint {students}@round-2")
-    compare(run, students, output / "data", seed)
+    compare(run, students, seed)
 
 
-def compare(run: Path, students: Path, data: Path, seed: int) -> None:
+def compare(run: Path, students: Path, seed: int) -> None:
     """Prints the scores of teacher and students, and writes them to students/demo.json."""
     from elfcli.evaluation.bleu import corpus_bleu
     from elfcli.evaluation.bootstrap import interval
@@ -126,7 +126,7 @@ def compare(run: Path, students: Path, data: Path, seed: int) -> None:
     models += [("student", students / f"round-{steps}", steps) for steps in few]
     found, lines = [], [["", "steps", "BLEU", "95% interval"]]
     for name, folder, steps in models:
-        score = corpus_bleu(*pair_of(held_out_samples(folder, data, seed, steps)))
+        score = corpus_bleu(*pair_of(held_out_samples(folder, seed, steps)))
         low, high = interval(score.resampled) or (0.0, 0.0)
         found.append({"model": name, "steps": steps, "bleu": score.bleu, "interval": [low, high]})
         lines.append([name, str(steps), f"{score.bleu:.1f}", f"{low:.1f} to {high:.1f}"])
@@ -135,7 +135,7 @@ def compare(run: Path, students: Path, data: Path, seed: int) -> None:
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:
-    """ElfError if a sentence to be translated, or its translation, occurs in the training data."""
+    """ElfError if a sentence that was translated, or its translation, occurs in the training data."""
     from elfcli.data.folder import load_examples
     from elfcli.errors import ElfError
 

@@ -70,7 +70,7 @@ def split_loss(params, batch, key, cfg):
 
 def test_the_split_has_the_expected_gradient_of_the_coin(params):
     """Mean gradients over many shuffled batches and draws agree within their standard errors, leaf by leaf."""
-    batch, count = make_batch(jax.random.key(2)), 6000
+    batch, count = make_batch(jax.random.key(2)), 3000
     cfg, moments = Objective(decoder_noise_scale=1.0, decoder_prob=0.3), []
     for loss in (split_loss, coin_loss):
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from gpt2_files import write_judge
-from many_processes import elf, ended, start, training, wait_for
+from many_processes import ended, start, together, training, wait_for
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
@@ -31,7 +31,7 @@ def data() -> Path:
 def straight(data, tmp_path_factory) -> Path:
     """One process with two devices."""
     folder = tmp_path_factory.mktemp("straight") / "run"
-    (only,) = elf(1, *training(data, folder, *STEPS), devices=2)
+    (only,) = together(1, *training(data, folder, *STEPS), devices=2)
     assert only.code == 0, only.err
     return folder
 
@@ -72,20 +72,20 @@ def test_stopped_by_a_signal_to_one_of_two_and_resumed_by_one(data, straight, tm
     assert first.err.splitlines()[-1].startswith("error: SIGTERM: saved at step ") and "elf resume" in first.err
     stopped = steps_of(folder)
     assert 2 <= stopped < 8 and seal.is_sealed(folder / "checkpoints" / str(stopped))
-    (alone,) = elf(1, "resume", folder, devices=2)
+    (alone,) = together(1, "resume", folder, devices=2)
     assert alone.code == 0, alone.err
     assert_same_run(folder, straight)
 
 
-def test_two_processes_sample_what_one_does(tmp_path):
+def test_two_processes_sample_what_one_does(tmp_path, elf):
     """Ten samples in batches of six, which do not divide: whole files, written once, the same."""
     words = ["sample", "--checkpoint", tiny_run(), "--data", tiny_run().parent / "data"]
     words += ["--num-samples", 10, "--batch-size", 5, "--steps", 2, "--output"]
-    (one,) = elf(1, *words, tmp_path / "one.jsonl")
-    first, second = elf(2, *words, tmp_path / "two.jsonl")
-    assert one.code == first.code == second.code == 0, (one, first, second)
+    code, out, err = elf(*words, tmp_path / "one.jsonl")
+    first, second = together(2, *words, tmp_path / "two.jsonl")
+    assert code == first.code == second.code == 0, (err, first, second)
     assert (tmp_path / "one.jsonl").read_text() == (tmp_path / "two.jsonl").read_text()
-    assert first.out == one.out and "generated" in first.out
+    assert first.out == out and "generated" in first.out
     assert second.out == second.err == "" and "error" not in first.err
 
 
@@ -93,7 +93,7 @@ def test_a_failure_of_one_ends_both_with_its_reason(data, tmp_path):
     """Process 1 fails at its first batch, while process 0 compiles or waits; process 0 tells it, and both end."""
     breaks = "import elfcli.training.loop as loop\ndef put(*_): raise ValueError('the cable is out')\n" \
              "if process: loop.put_batch = put"  # fmt: skip
-    first, second = elf(2, *training(data, tmp_path / "run", *STEPS), code=breaks)
+    first, second = together(2, *training(data, tmp_path / "run", *STEPS), code=breaks)
     assert (first.code, second.code) == (1, 1)
     last = first.err.splitlines()[-1]
     assert last.startswith("error: process 1: unexpected ValueError: the cable is out") and second.err == ""
@@ -101,7 +101,7 @@ def test_a_failure_of_one_ends_both_with_its_reason(data, tmp_path):
 
 def test_settings_that_differ_are_told_before_anything_is_written(data, tmp_path):
     other = "import sys\nif process: sys.argv += ['--lr', '0.5']"
-    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
+    first, second = together(2, *training(data, tmp_path / "run"), code=other)
     assert (first.code, second.code) == (2, 2) and second.err == ""
     assert first.err.startswith("error: process 1: optimization.lr of its settings is 0.5, that of process 0 0.01")
     assert not (tmp_path / "run").exists()
@@ -110,7 +110,7 @@ def test_settings_that_differ_are_told_before_anything_is_written(data, tmp_path
 @pytest.mark.slow
 def test_an_input_that_one_lacks_is_told_before_anything_is_written(data, tmp_path):
     other = "import sys\nif process: sys.argv += ['--data', '/nowhere/at/all']"
-    first, second = elf(2, *training(data, tmp_path / "run"), code=other)
+    first, second = together(2, *training(data, tmp_path / "run"), code=other)
     assert (first.code, second.code) == (2, 2) and first.err.startswith("error: process 1: ")
     assert "/nowhere/at/all" in first.err and second.err == "" and not (tmp_path / "run").exists()
 
@@ -157,7 +157,7 @@ def test_where_a_process_stands():
 def test_nobody_there(tmp_path):
     """A coordinator that is not there, and a process that does not come: one line, within the limit."""
     place = ["resume", tmp_path, "--coordinator", "127.0.0.1:9", "--num-processes", 2, "--join-timeout", 1]
-    (lost,) = elf(1, *place, "--process-id", 1)
+    (lost,) = together(1, *place, "--process-id", 1)
     assert lost.code == 1 and lost.err.startswith("error: process 1 of 2: the coordinator 127.0.0.1:9 cannot be")
     assert lost.err.count("\n") == 1
 
@@ -173,16 +173,16 @@ def test_a_port_that_is_taken():
 def test_four_processes_then_two_then_one(data, tmp_path):
     """Stopped twice, each time gone on with fewer processes and the same four devices."""
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    (only,) = elf(1, *training(data, whole, *STEPS), devices=4)
+    (only,) = together(1, *training(data, whole, *STEPS), devices=4)
     assert only.code == 0, only.err
     stop = "import os, signal\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
            "def append(folder, row):\n    write(folder, row)\n" \
            "    if row['step'] == {}: os.kill(os.getpid(), signal.SIGTERM)\nrun.append_metrics = append"  # fmt: skip
-    for code in elf(4, *training(data, folder, *STEPS), code=stop.format(2)):
+    for code in together(4, *training(data, folder, *STEPS), code=stop.format(2)):
         assert code.code == 75, code.err
-    for code in elf(2, "resume", folder, devices=2, code=stop.format(5)):
+    for code in together(2, "resume", folder, devices=2, code=stop.format(5)):
         assert code.code == 75, code.err
-    (last,) = elf(1, "resume", folder, devices=4)
+    (last,) = together(1, "resume", folder, devices=4)
     assert last.code == 0 and steps_of(folder) > 2, last.err
     assert_same_run(folder, whole)
 
@@ -200,7 +200,7 @@ def test_a_process_that_is_killed_is_missed(data, straight, tmp_path):
     first, second = ended(processes)
     assert (first.code, second.code) == (1, -9) and time.monotonic() - killed < 60
     assert first.err.splitlines()[-1].startswith("error: process 1: gone without a word")
-    for process in elf(2, "resume", folder):
+    for process in together(2, "resume", folder):
         assert process.code == 0, process.err
     assert_same_run(folder, straight)
 
@@ -208,7 +208,7 @@ def test_a_process_that_is_killed_is_missed(data, straight, tmp_path):
 @pytest.mark.slow
 def test_a_disk_that_is_full_for_one_ends_both(data, tmp_path):
     full = "import resource\nif process: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))"
-    first, second = elf(2, *training(data, tmp_path / "run", *STEPS), code=full)
+    first, second = together(2, *training(data, tmp_path / "run", *STEPS), code=full)
     assert (first.code, second.code) == (1, 1)
     assert "process 1: " in first.err and "could not be saved" in first.err.splitlines()[-1]
 
@@ -222,7 +222,7 @@ def test_two_processes_evaluate_as_one_does(tmp_path):
     results = []
     for count in (1, 2):
         file = tmp_path / f"{count}.json"
-        for process in elf(count, *words, "--output", tmp_path / str(count), "--json", file):
+        for process in together(count, *words, "--output", tmp_path / str(count), "--json", file):
             assert process.code == 0, process.err
         results.append([{k: v for k, v in row.items() if k != "seconds"} for row in json.loads(file.read_text())])
     for one, two in zip(*results, strict=True):
