@@ -48,7 +48,7 @@ def plan(
         raise InputError("--distill and --sampling plan different things: give one of them")
     prepare_compiler(topology)
 
-    from elfcli.config.resolve import resolve, with_devices
+    from elfcli.config.resolve import check_again, resolve, with_devices
     from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_local_data
     from elfcli.ui.progress import say
 
@@ -66,9 +66,11 @@ def plan(
     from elfcli.planning.chips import find_machine
     from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training
 
+    if not sampling:
+        resolved = with_devices(resolved, len(find_machine(topology).devices))
+    resolved = check_again(resolved)
     say(f"compiling for {topology} (a minute or more for large models)")
     if distill:
-        resolved = with_devices(resolved, len(find_machine(topology).devices))
         rounds = plan_rounds(resolved.config, topology, examples)
         write_result(json_file, [asdict(one) for one in rounds], overwrite)
         typer.echo("\n\n".join([*map(described, rounds), in_all(rounds)]))
@@ -76,7 +78,6 @@ def plan(
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
     else:
-        resolved = with_devices(resolved, len(find_machine(topology).devices))
         found = plan_training(resolved.config, topology, examples)
     write_result(json_file, asdict(found), overwrite)
     typer.echo(described(found))

@@ -27,8 +27,8 @@ from elfcli.config.reference import DEFAULT_LAYER, DEFAULTS, PER_DEVICE, STYLES,
 from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError, did_you_mean
 
-__all__ = ["ConfigError", "Origin", "Resolved", "changed", "load_config", "model_names", "presets_dir", "resolve",
-           "resolve_run", "task_names", "with_devices"]  # fmt: skip
+__all__ = ["ConfigError", "Origin", "Resolved", "changed", "check_again", "load_config", "model_names", "presets_dir",
+           "resolve", "resolve_run", "task_names", "with_devices"]  # fmt: skip
 
 
 class ConfigError(InputError):
@@ -138,9 +138,16 @@ def with_devices(resolved: Resolved, devices: int) -> Resolved:
     if origin.layer != PER_DEVICE:
         return resolved
     layer = f"{each} per device ({origin.place()}) on {devices}"
-    resolved = changed(resolved, "training", layer, batch_size=each * devices)
-    found = [f"{origin.place()}: {message}" for names, message, mild in contradictions(resolved.config)
-             if "batch_size" in names and not mild]  # fmt: skip
+    return check_again(changed(resolved, "training", layer, batch_size=each * devices))
+
+
+def check_again(resolved: Resolved) -> Resolved:
+    """The settings. Raises ConfigError where some contradict what was chosen after `resolve`."""
+    found = []
+    for names, message, mild in contradictions(resolved.config):
+        places = [resolved.origins[name].place() for name in names if resolved.origins[name].layer != "default"]
+        if not mild:
+            found.append(f"{' and '.join(dict.fromkeys(places))}: {message}")
     if found:
         raise ConfigError(found)
     return resolved
@@ -262,14 +269,17 @@ def _build(merged: _Merged) -> Config:
 
 
 def _report_contradictions(config: Config, merged: _Merged, complete: bool, problems: Problems) -> list[str]:
-    """Adds contradictions to `problems`; returns those that a warning is enough for."""
-    warnings = []
+    """Adds contradictions to `problems`; returns those that a warning is enough for.
+
+    Those with values that data or devices decide are left to `check_again`.
+    """
+    warnings, own = [], config.data.data_path is not None and config.data.task is None
     for names, message, mild in contradictions(config):
         if not problems.names.isdisjoint(names):
             continue
         settings = [merged.get(name, _UNSET) for name in names]
-        if any(setting.origin.layer == PER_DEVICE for setting in settings):
-            continue  # `with_devices` looks again
+        if any(setting.origin.layer == PER_DEVICE or (own and setting is _UNSET) for setting in settings):
+            continue
         line = f"{max(settings, key=lambda setting: setting.rank).origin.place()}: {message}"
         if mild and (complete or settings[0].origin.layer.endswith(("preset", DEFAULT_LAYER))):
             warnings.append(line)

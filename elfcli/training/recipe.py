@@ -14,7 +14,7 @@ import numpy as np
 from elfcli.config.entries import Origin, Problems, file_entries
 from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
-from elfcli.config.resolve import Resolved, changed
+from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
 from elfcli.data.folder import Examples
 from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
@@ -72,13 +72,12 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     lengths = lengths_of(examples)
     longest, source = fitting_lengths(lengths, resolved.config.data.max_input_length)
     resolved = chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
+    if resolved.config.training.overfit:
+        resolved = by_heart(resolved, paired="condition_input_ids" in lengths)
     if "condition_input_ids" not in lengths:
         return chosen(resolved, DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
     summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
     resolved = chosen(resolved, DATA, max_length=longest)
-    if resolved.config.training.overfit:  # nothing is learnt without a source, and guidance would need that
-        unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
-        resolved = chosen(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
     resolved = chosen(
         resolved,
         DATA,
@@ -90,6 +89,15 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     if resolved.config.training.init_from is None:  # translations are then equally far apart
         resolved = chosen(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
     return chosen(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+
+
+def by_heart(resolved: Resolved, paired: bool) -> Resolved:
+    """The settings of a run that learns by heart: it is tried on itself, at its end, and every source is there, so that
+    guidance away from none would be away from what was never trained."""
+    if paired:
+        unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
+        resolved = chosen(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
+    return chosen(resolved, RECIPE, frames=(), eval_freq=0.0, num_shown=0)
 
 
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
@@ -130,10 +138,10 @@ def shares_cut(lengths: dict[str, np.ndarray], max_length: int, max_input_length
 def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
     """Network and batch: what a CPU learns in an hour, or an accelerator in a day.
 
-    The network stays as it is where its model or heads are named, or weights are given to start from.
+    The network stays as it is where its model is named, or weights are given to start from.
     """
     tokens = int(examples.tokens.input_ids.lengths().sum())
-    if resolved.config.training.init_from is None and not is_set(resolved, "model", "num_heads"):
+    if resolved.config.training.init_from is None and not is_set(resolved, "model"):
         name = "ELF-XS" if backend == "cpu" else "ELF-B" if tokens > 100_000_000 else "ELF-S"
         entries = file_entries(preset_path("model", name), "model preset", Problems()).entries
         resolved = chosen(resolved, MACHINE, model=name, **{entry.name: entry.value for entry in entries})
@@ -141,17 +149,18 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
             prefix = ("num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens")
             resolved = chosen(resolved, RECIPE, **dict.fromkeys(prefix, 1))
     data, training = resolved.config.data, resolved.config.training
-    long = (training.steps or LEAST_STEPS) >= FRAMED_STEPS and (training.minutes or inf) >= FRAMED_MINUTES
-    if backend == "cpu" and training.overfit is None and long:
-        needed = rooms(examples.tokens, data.max_length, data.max_input_length)
-        resolved = chosen(resolved, DATA, frames=fitting_frames(needed, data.max_length))
     if not is_set(resolved, "batch_size", "global_batch_size"):
         room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
-        few = len(examples) // (4 if resolved.config.training.overfit else 2) // 8 * 8
-        batch = max(min(room // resolved.config.data.max_length // 8 * 8, most, few), 8)
+        few = len(examples) // (4 if training.overfit else 2) // 8 * 8
+        batch = max(min(room // data.max_length // 8 * 8, most, few), 8)
         batch = min(batch, len(examples))
         batch = max(batch // devices, 1) * devices
         resolved = chosen(resolved, MACHINE, batch_size=batch)
+    told = is_set(resolved, "steps", "epochs")
+    steps = run_length(resolved.config, len(examples)).total_steps if told else LEAST_STEPS
+    if backend == "cpu" and steps >= FRAMED_STEPS and (training.minutes or inf) >= FRAMED_MINUTES:
+        needed = rooms(examples.tokens, data.max_length, data.max_input_length)
+        resolved = chosen(resolved, DATA, frames=fitting_frames(needed, data.max_length))
     return resolved
 
 
@@ -181,9 +190,7 @@ def from_length(resolved: Resolved, num_examples: int, measured_steps: int | Non
     if not is_set(resolved, "save_freq", "save_every_steps"):
         values["save_every_steps"] = max(total // SAVES, 1)
     values["eval_freq"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
-    if config.training.overfit:  # what is learnt by heart is tried on itself, at the end
-        values |= {"eval_freq": 0.0, "num_shown": 0}
-    return chosen(resolved, LENGTH, **values)
+    return check_again(chosen(resolved, LENGTH, **values))
 
 
 def tell_settings(resolved: Resolved, num_examples: int) -> None:

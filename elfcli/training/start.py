@@ -10,7 +10,7 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Resolved, changed, resolve_run, with_devices
+from elfcli.config.resolve import Resolved, changed, check_again, resolve_run, with_devices
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, load_tokenizer, vocab_size
 from elfcli.data.ids import check_ids
@@ -117,14 +117,14 @@ def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples
     """The settings with what the data and the machine decide. make: see with_encoder."""
     resolved = with_devices(resolved, jax.device_count())
     if not recipe.applies(resolved):
-        return with_source_length(resolved, examples)
+        return check_again(with_source_length(resolved, examples))
     start = resolved.config.training.init_from
     if start is not None and (theirs := open_source(start).config) is not None:
         resolved = recipe.from_weights(resolved, theirs)
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
     with first_goes_ahead():
         resolved = with_encoder(resolved, examples, make)
-    return recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count())
+    return check_again(recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count()))
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:

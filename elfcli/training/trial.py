@@ -93,8 +93,8 @@ def measured_pace(config: Config, inputs: Inputs) -> Pace:
         compiling = (time.monotonic() - start) * (len(frames.lengths) if frames else 1)
         times[length] = seconds_per_step(run_step)
         state = run_step.state
-    showing = 0.0  # what is learnt by heart is not tried on held-out text
-    if config.training.overfit is None:
+    showing = 0.0
+    if config.training.eval_freq:
         showing = seconds_of_showing(model_in_training(config, shape, encoder, inputs.tokenizer, None), state.ema)
     # The length of the schedules is part of the program, which is therefore compiled again.
     return Pace(mean_time(times, frames), compiling + SHOWN * showing + SAVES * SAVE_SECONDS)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -113,6 +114,22 @@ def test_the_machine_decides_the_network(backend, tokens, model):
     assert kept.config.network.model == "ELF-M"
     deeper = recipe.from_machine(resolve(environ={}, sets=["depth=6"]), examples, backend, 8)
     assert values(deeper, "depth", "model") == {"depth": 6, "model": model}
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["hidden_size=32", "num_heads=3"], "--set: hidden_size 32 is not divisible by num_heads 3"),
+        (["num_heads=3"], "from the machine and --set: hidden_size 128 is not divisible by num_heads 3"),
+        (["min_lr=0.1"], "--set and from the run's length: min_lr 0.1 is above lr 0.008"),
+        (["hidden_size=160"], None),  # which 12 heads, the default, do not divide
+    ],
+)
+def test_a_setting_is_compared_with_what_was_chosen(folders, sets, said):
+    examples = load_examples(folders / "pairs")
+    with pytest.raises(InputError, match=said) if said else nullcontext():
+        given = resolve(sets=sets, flags={"data_path": str(folders / "pairs")}, environ={})
+        recipe.from_length(with_recipe(given, examples, None), len(examples), None, own=True)
 
 
 def test_weights_to_start_from_bring_their_network_and_encoder(folders):
