@@ -19,7 +19,7 @@ from elfcli.runs import folder as run
 from elfcli.runs import seal
 from elfcli.runs.checkpoint import PARTS, read_alone
 
-STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
+STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1", "frames=[12]")
 
 
 @pytest.fixture(scope="module")
