@@ -1,10 +1,12 @@
 """Shared by all tests: compiled programs are kept between runs, and `../shared` is found or its tests skipped."""
 
+import functools
 import os
 import time
 from pathlib import Path
 
 import pytest
+import typer.main
 from helpers import SHARED
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax-tests"
@@ -14,6 +16,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 SAVING = ("save_freq", "save_every_steps", "save_every_minutes", "keep", "log_freq", "max_skipped_steps")
 
