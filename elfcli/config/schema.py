@@ -46,6 +46,8 @@ class Data(Section):
         "last quarter has max_length alone")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
     tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
+    source_key: str | None = setting(None, "Column of sources in files to sample; None: as recorded with the data")
+    target_key: str | None = setting(None, "Column of references in files to sample; None: as recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
 
 

@@ -222,6 +222,12 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"{file} is damaged ({error}): tokenize again") from error
 
 
+def keys_of(metadata: dict[str, Any] | None) -> tuple[str, ...]:
+    """The columns of source and target that `elf tokenize` read; empty where it read no pairs or nothing says it."""
+    keys = (metadata or {}).get("settings", {}).get("keys") or ()
+    return tuple(keys) if len(keys) == 2 else ()
+
+
 def load_tokenizer(name_or_folder: str | Path):
     """A Hugging Face tokenizer from a folder or by Hub name (from the cache where it is there)."""
     from transformers import AutoTokenizer

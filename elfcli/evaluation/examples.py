@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, decoded, load_examples, read_metadata, split_names
+from elfcli.data.folder import Examples, decoded, keys_of, load_examples, read_metadata, split_names
 from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model
@@ -117,10 +117,12 @@ def sources_of_texts(model: Model, texts: Sequence[str]) -> Sources:
 
 def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     """The source's and the target's column in what `elf tokenize` made the training data of; empty where unknown."""
+    if config.data.source_key:
+        return [config.data.source_key], [config.data.target_key] if config.data.target_key else []
     folder = Path(config.data.data_path or "").expanduser()
     metadata = read_metadata(folder) if config.data.data_path and folder.is_dir() else None
-    keys = (metadata or {}).get("settings", {}).get("keys") or ()
-    return (list(keys[:1]), list(keys[1:])) if len(keys) == 2 else ([], [])
+    keys = keys_of(metadata)
+    return (list(keys[:1]), list(keys[1:]))
 
 
 def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:

@@ -16,7 +16,7 @@ from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
-from elfcli.data.folder import Examples
+from elfcli.data.folder import Examples, keys_of
 from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
 from elfcli.data.lengths import cut_counts, fitting_lengths
 from elfcli.training.length import run_length
@@ -98,6 +98,11 @@ def by_heart(resolved: Resolved, paired: bool) -> Resolved:
         unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
         resolved = chosen(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
     return chosen(resolved, RECIPE, frames=(), eval_freq=0.0, num_shown=0)
+
+
+def with_keys(resolved: Resolved, examples: Examples) -> Resolved:
+    """The columns of sources and targets, for the files that are sampled later, perhaps where the data is not."""
+    return chosen(resolved, DATA, **dict(zip(("source_key", "target_key"), keys_of(examples.metadata), strict=False)))
 
 
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:

@@ -115,7 +115,7 @@ def try_step(resolved: Resolved) -> list[str]:
 
 def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples], Path] | None) -> Resolved:
     """The settings with what the data and the machine decide. make: see with_encoder."""
-    resolved = with_devices(resolved, jax.device_count())
+    resolved = recipe.with_keys(with_devices(resolved, jax.device_count()), examples)
     if not recipe.applies(resolved):
         return check_again(with_source_length(resolved, examples))
     start = resolved.config.training.init_from

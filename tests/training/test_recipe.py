@@ -13,13 +13,14 @@ import pytest
 from helpers import SHARED
 from tiny_run import tiny_run
 
-from elfcli.config.resolve import load_config, resolve
+from elfcli.config.resolve import changed, load_config, resolve
 from elfcli.config.schema import SECTION_OF
 from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
 from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
+from elfcli.evaluation.examples import recorded_keys
 from elfcli.hub.encoder import load_encoder
 from elfcli.training import memory, recipe
 from elfcli.training.inputs import open_examples
@@ -114,6 +115,15 @@ def test_the_machine_decides_the_network(backend, tokens, model):
     assert kept.config.network.model == "ELF-M"
     deeper = recipe.from_machine(resolve(environ={}, sets=["depth=6"]), examples, backend, 8)
     assert values(deeper, "depth", "model") == {"depth": 6, "model": model}
+
+
+def test_columns_are_known_where_the_data_is_not(folders, tmp_path):
+    """Those of files to sample; settings of before say nothing, and their data does."""
+    given, examples = settings(folders / "pairs"), load_examples(folders / "pairs")
+    moved = changed(with_recipe(given, examples, None), "data", None, data_path=str(tmp_path / "gone"))
+    assert recorded_keys(given.config) == recorded_keys(moved.config) == (["de"], ["en"])
+    texts = with_recipe(settings(folders / "texts"), load_examples(folders / "texts"), None)
+    assert texts.config.data.source_key is None and recorded_keys(texts.config) == ([], [])
 
 
 @pytest.mark.parametrize(
