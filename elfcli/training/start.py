@@ -118,9 +118,10 @@ def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples
     resolved = recipe.with_keys(with_devices(resolved, jax.device_count()), examples)
     if not recipe.applies(resolved):
         return check_again(with_source_length(resolved, examples))
-    start = resolved.config.training.init_from
-    if start is not None and (theirs := open_source(start).config) is not None:
-        resolved = recipe.from_weights(resolved, theirs)
+    if start := resolved.config.training.init_from:
+        with first_goes_ahead():  # the others find it in the cache
+            theirs = open_source(start).config
+        resolved = recipe.from_weights(resolved, theirs) if theirs else resolved
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
     with first_goes_ahead():
         resolved = with_encoder(resolved, examples, make)
