@@ -19,7 +19,7 @@ from elfcli.runs import folder as run
 from elfcli.runs import seal
 from elfcli.runs.checkpoint import PARTS, read_alone
 
-STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1", "frames=[12]")
+STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
 
 
 @pytest.fixture(scope="module")
@@ -171,14 +171,14 @@ def test_a_port_that_is_taken():
 
 @pytest.mark.slow
 def test_four_processes_then_two_then_one(data, tmp_path):
-    """Stopped twice, each time gone on with fewer processes and the same four devices."""
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    (only,) = together(1, *training(data, whole, *STEPS), devices=4)
+    """Stopped twice, each time gone on with fewer processes and the same four devices; batches of two lengths."""
+    whole, folder, steps = tmp_path / "whole", tmp_path / "run", (*STEPS, "frames=[12]")
+    (only,) = together(1, *training(data, whole, *steps), devices=4)
     assert only.code == 0, only.err
     stop = "import os, signal\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \
            "def append(folder, row):\n    write(folder, row)\n" \
            "    if row['step'] == {}: os.kill(os.getpid(), signal.SIGTERM)\nrun.append_metrics = append"  # fmt: skip
-    for code in together(4, *training(data, folder, *STEPS), code=stop.format(2)):
+    for code in together(4, *training(data, folder, *steps), code=stop.format(2)):
         assert code.code == 75, code.err
     for code in together(2, "resume", folder, devices=2, code=stop.format(5)):
         assert code.code == 75, code.err
