@@ -145,8 +145,8 @@ def check_again(resolved: Resolved) -> Resolved:
     """The settings. Raises ConfigError where some contradict what was chosen after `resolve`."""
     found = []
     for names, message, mild in contradictions(resolved.config):
-        places = [resolved.origins[name].place() for name in names if resolved.origins[name].layer != "default"]
         if not mild:
+            places = [resolved.origins[name].place() for name in names if resolved.origins[name].layer != "default"]
             found.append(f"{' and '.join(dict.fromkeys(places))}: {message}")
     if found:
         raise ConfigError(found)
@@ -271,14 +271,15 @@ def _build(merged: _Merged) -> Config:
 def _report_contradictions(config: Config, merged: _Merged, complete: bool, problems: Problems) -> list[str]:
     """Adds contradictions to `problems`; returns those that a warning is enough for.
 
-    Those with values that data or devices decide are left to `check_again`.
+    Those with values that data or devices decide are left to `check_again`, which knows no mild ones.
     """
     warnings, own = [], config.data.data_path is not None and config.data.task is None
     for names, message, mild in contradictions(config):
         if not problems.names.isdisjoint(names):
             continue
         settings = [merged.get(name, _UNSET) for name in names]
-        if any(setting.origin.layer == PER_DEVICE or (own and setting is _UNSET) for setting in settings):
+        undecided = own and not mild and _UNSET in settings
+        if undecided or any(setting.origin.layer == PER_DEVICE for setting in settings):
             continue
         line = f"{max(settings, key=lambda setting: setting.rank).origin.place()}: {message}"
         if mild and (complete or settings[0].origin.layer.endswith(("preset", DEFAULT_LAYER))):

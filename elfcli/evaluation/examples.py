@@ -116,7 +116,10 @@ def sources_of_texts(model: Model, texts: Sequence[str]) -> Sources:
 
 
 def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
-    """The source's and the target's column in what `elf tokenize` made the training data of; empty where unknown."""
+    """The source's and the target's column in what `elf tokenize` made the training data of; empty where unknown.
+
+    Runs of before say it by their data alone.
+    """
     if config.data.source_key:
         return [config.data.source_key], [config.data.target_key] if config.data.target_key else []
     folder = Path(config.data.data_path or "").expanduser()

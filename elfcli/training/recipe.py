@@ -22,8 +22,8 @@ from elfcli.data.lengths import cut_counts, fitting_lengths
 from elfcli.training.length import run_length
 from elfcli.ui.progress import number, say
 
-DATA, MACHINE, LENGTH, RECIPE = "from the data", "from the machine", "from the run's length", "recipe for own data"
-WEIGHTS = "from init_from"
+DATA, MACHINE, LENGTH = "from the data", "from the machine", "from the run's length"
+RECIPE, WEIGHTS = "recipe for own data", "from init_from"
 """Origins of what is chosen here."""
 PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)

@@ -132,6 +132,7 @@ def test_columns_are_known_where_the_data_is_not(folders, tmp_path):
         (["hidden_size=32", "num_heads=3"], "--set: hidden_size 32 is not divisible by num_heads 3"),
         (["num_heads=3"], "from the machine and --set: hidden_size 128 is not divisible by num_heads 3"),
         (["min_lr=0.1"], "--set and from the run's length: min_lr 0.1 is above lr 0.008"),
+        (["warmup_epochs=300"], "--set: warmup_epochs 300 is more than the 5 epochs"),
         (["hidden_size=160"], None),  # which 12 heads, the default, do not divide
     ],
 )
