@@ -51,15 +51,10 @@ def show(
         resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
     if data is not None:
-        from elfcli.training import recipe
-        from elfcli.training.inputs import open_examples
         from elfcli.training.own_encoder import vectors_folder
-        from elfcli.training.start import with_recipe
+        from elfcli.training.start import foreseen
 
-        examples = open_examples(resolved.config)
-        resolved = with_recipe(resolved, examples, vectors_folder)  # which training will make
-        if recipe.applies(resolved):
-            resolved = recipe.from_length(resolved, len(examples), None, own=True)
+        resolved = foreseen(resolved, vectors_folder)  # which training will make
     if format_ is Format.json:
         if describe:
             raise InputError("--describe writes comments, which JSON does not have: use --format toml or yaml")

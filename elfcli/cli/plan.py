@@ -64,10 +64,12 @@ def plan(
         say(line)
 
     from elfcli.planning.chips import find_machine
-    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training
+    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training, with_own_recipe
 
+    machine = find_machine(topology)
+    resolved = with_own_recipe(resolved, machine)
     if not sampling:
-        resolved = with_devices(resolved, len(find_machine(topology).devices))
+        resolved = with_devices(resolved, len(machine.devices))
     resolved = check_again(resolved)
     say(f"compiling for {topology} (a minute or more for large models)")
     if distill:

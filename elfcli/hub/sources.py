@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from elfcli.config.resolve import Resolved, model_names, presets_dir, resolve
+from elfcli.config.resolve import Resolved, load_config, model_names, presets_dir, resolve
 from elfcli.config.schema import Config
 from elfcli.data.download import looks_like_a_path
 from elfcli.errors import InputError, did_you_mean, near_file
@@ -36,8 +36,7 @@ HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
-EXPORTED_ENCODER = ENCODER_FOLDER
-"""Value of encoder_model_name in an exported folder that holds its own encoder."""
+EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that holds its own encoder
 
 
 @dataclass(frozen=True)
@@ -161,15 +160,16 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings, with the own encoder of an exported folder or of a run if it has one."""
-    if folder is None:
+    """The settings, with a folder's own encoder in place of the one it was trained with; others that they name stay."""
+    name = config.encoder.encoder_model_name
+    if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
         return config
-    given, name = config.encoder.encoder_model_name, Path(config.encoder.encoder_model_name).name
-    kept = name in (ENCODER_FOLDER, VECTORS_FOLDER) and (folder / name / "config.json").is_file()
-    if not kept and not (given == EXPORTED_ENCODER and is_exported(folder)):
-        return config
-    encoder = config.encoder.model_copy(update={"encoder_model_name": str(folder / name)})
-    return config.model_copy(update={"encoder": encoder})
+    own = folder / Path(name).name
+    kept = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
+    if kept or (name == EXPORTED_ENCODER and is_exported(folder)):
+        encoder = config.encoder.model_copy(update={"encoder_model_name": str(own)})
+        config = config.model_copy(update={"encoder": encoder})
+    return config
 
 
 def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> Source:

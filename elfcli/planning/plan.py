@@ -6,20 +6,26 @@ On this machine (`local`) the compiled program is executed a few times, and the 
 import re
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from elfcli.config.check import check_devices
+from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
+from elfcli.data.folder import Examples
 from elfcli.errors import InputError
 from elfcli.evaluation.ways import settings_of
 from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
 from elfcli.planning.slices import LOCAL
+from elfcli.training import recipe
 from elfcli.training.budget import seconds_per_step
 from elfcli.training.memory import EXHAUSTED
+from elfcli.training.own_encoder import vectors_folder
+from elfcli.training.start import foreseen
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 
@@ -83,13 +89,34 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     task = look_at_data(config)
     planned = training_step(config, machine, task.vocabulary)
     count, steps, notes = num_examples or task.num_examples, config.training.steps, task.notes
-    if steps is None and count:
+    minutes = config.training.minutes if steps is None else None
+    if steps is None and count and not minutes:
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
-    if steps is None:
+    if steps is None and not minutes:
         notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
     found = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
+    if minutes and (step := found.step_seconds_estimate):
+        hours = len(machine.devices) * minutes / 60
+        found = replace(found, total_steps=int(60 * minutes / step), chip_hours_estimate=hours)
     return with_saved_traffic(found, config, machine, task.vocabulary)
+
+
+def with_own_recipe(resolved: Resolved, machine: Machine) -> Resolved:
+    """The settings that `elf train` would choose there for data of one's own, where the data is here."""
+
+    path = resolved.config.data.data_path
+    if not recipe.applies(resolved) or not path or not Path(path).expanduser().exists():
+        return resolved
+
+    def vectors(examples: Examples) -> Path:  # random ones have the width of those that are still to be made
+        made = vectors_folder(examples)
+        return made if made.exists() else Path("embedding")
+
+    resolved = foreseen(resolved, vectors, (machine.platform, len(machine.devices)))
+    name, length = resolved.config.network.model or "its network", resolved.config.data.max_length
+    say(f"planned is what `elf train` would choose: {name}, max_length {length}, batch {resolved.config.global_batch}")
+    return resolved
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:

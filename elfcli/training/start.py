@@ -113,9 +113,16 @@ def try_step(resolved: Resolved) -> list[str]:
     return debug_step(*prepared(resolved))
 
 
-def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples], Path] | None) -> Resolved:
-    """The settings with what the data and the machine decide. make: see with_encoder."""
-    resolved = recipe.with_keys(with_devices(resolved, jax.device_count()), examples)
+def with_recipe(
+    resolved: Resolved,
+    examples: Examples,
+    make: Callable[[Examples], Path] | None,
+    machine: tuple[str, int] | None = None,
+) -> Resolved:
+    """The settings with what the data and the machine decide. make: see with_encoder. machine: (backend, number of
+    devices), by default this one."""
+    backend, devices = machine or (jax.default_backend(), jax.device_count())
+    resolved = recipe.with_keys(with_devices(resolved, devices), examples)
     if not recipe.applies(resolved):
         return check_again(with_source_length(resolved, examples))
     if start := resolved.config.training.init_from:
@@ -125,7 +132,18 @@ def with_recipe(resolved: Resolved, examples: Examples, make: Callable[[Examples
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
     with first_goes_ahead():
         resolved = with_encoder(resolved, examples, make)
-    return check_again(recipe.from_machine(resolved, examples, jax.default_backend(), jax.device_count()))
+    return check_again(recipe.from_machine(resolved, examples, backend, devices))
+
+
+def foreseen(resolved: Resolved, make: Callable[[Examples], Path], machine: tuple[str, int] | None = None) -> Resolved:
+    """The settings that `elf train` would choose, but for what it measures. make, machine: as in with_recipe."""
+    examples = open_examples(resolved.config)
+    resolved = with_recipe(resolved, examples, make, machine)
+    if recipe.applies(resolved):
+        timed = resolved.config.training.minutes is not None and resolved.config.training.steps is None
+        resolved = recipe.from_length(resolved, len(examples), None, own=True)
+        resolved = changed(resolved, "training", None, steps=None) if timed else resolved
+    return resolved
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 from tiny_run import tiny_run
 
+from elfcli.config.render import to_toml
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError
 from elfcli.hub.encoder_pickle import read_encoder_pickle
@@ -216,15 +217,18 @@ def test_a_run_has_its_own_copy_of_the_datas_encoder(tmp_path, name):
     (tmp_path / "data" / name).mkdir(parents=True)
     (tmp_path / "data" / name / "config.json").write_text("first")
     (tmp_path / "run").mkdir()
-    settings = resolve(sets=[f"encoder_model_name={tmp_path / 'data' / name}"], environ={}).config
+    resolved = resolve(sets=[f"encoder_model_name={tmp_path / 'data' / name}"], environ={})
+    (tmp_path / "run" / "config.toml").write_text(to_toml(resolved))
+    settings = resolved.config
     assert with_own_encoder(settings, tmp_path / "run") == settings, "nothing is kept yet"
     keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
-    assert not list((tmp_path / "run").iterdir()), "an encoder from elsewhere may be large, and stays where it is"
+    assert not (tmp_path / "run" / name).exists(), "an encoder from elsewhere may be large, and stays where it is"
     (tmp_path / "data" / name / LATENTS_FILE).touch()
     keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
     (tmp_path / "data" / name / "config.json").write_text("another")
     kept = with_own_encoder(settings, tmp_path / "run").encoder.encoder_model_name
     assert kept == str(tmp_path / "run" / name) and (tmp_path / "run" / name / "config.json").read_text() == "first"
     keep_encoder("google-t5/t5-small", tmp_path / "run")
-    other = resolve(sets=["encoder_model_name=google-t5/t5-small"], environ={}).config
-    assert with_own_encoder(other, tmp_path / "run") == other
+    for set_by_hand in ("google-t5/t5-small", str(tmp_path / "elsewhere" / name)):
+        other = resolve(sets=[f"encoder_model_name={set_by_hand}"], environ={}).config
+        assert with_own_encoder(other, tmp_path / "run") == other

@@ -111,8 +111,9 @@ def tiny_config():
 def test_on_this_machine_the_compiled_step_itself_is_timed(monkeypatch):
     """The step donates its state: were it given the same one twice, the second execution would fail."""
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
-    found = plan_training(tiny_config(), "local")
+    found = plan_training(resolve(sets=[*TINY[:-2], "minutes=1"], environ={}).config, "local")
     assert found.time_measured and found.step_seconds_estimate == 0.25 and not found.notes[1:]
+    assert (found.total_steps, found.chip_hours_estimate) == (240, 1 / 60), "as many as its minutes have room for"
     assert runs == [1, 2, 3], "three optimiser steps, each on the state of the last one"
 
 

@@ -22,6 +22,7 @@ from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.evaluation.examples import recorded_keys
 from elfcli.hub.encoder import load_encoder
+from elfcli.planning.plan import with_own_recipe
 from elfcli.training import memory, recipe
 from elfcli.training.inputs import open_examples
 from elfcli.training.own_encoder import (
@@ -141,6 +142,16 @@ def test_a_setting_is_compared_with_what_was_chosen(folders, sets, said):
     with pytest.raises(InputError, match=said) if said else nullcontext():
         given = resolve(sets=sets, flags={"data_path": str(folders / "pairs")}, environ={})
         recipe.from_length(with_recipe(given, examples, None), len(examples), None, own=True)
+
+
+def test_a_plan_is_of_what_training_would_choose_there(folders):
+    given = resolve(sets=["minutes=5"], flags={"data_path": str(folders / "pairs")}, environ={})
+    found = with_own_recipe(given, SimpleNamespace(platform="tpu", devices=[None] * 8))
+    names = ("model", "max_length", "batch_size", "encoder_model_name", "steps")
+    assert list(values(found, *names).values()) == ["ELF-S", 32, 40, "embedding", None]
+    assert not vectors_folder(load_examples(folders / "pairs")).exists(), "a plan writes nothing"
+    task = resolve(task="de-en", environ={})
+    assert with_own_recipe(task, SimpleNamespace(platform="cpu", devices=[None])) is task
 
 
 def test_weights_to_start_from_bring_their_network_and_encoder(folders):
