@@ -7,8 +7,6 @@ import typer
 
 from elfcli.cli import options as o
 
-OVERFIT_STEPS, OVERFIT_PASSES = 1000, 250  # the more of the two; a batch is 8 to 32 of the examples
-
 
 @o.several_processes
 def train(
@@ -47,20 +45,19 @@ def train(
     from elfcli.parallel.agree import first_goes_ahead
     from elfcli.ui.progress import say
 
-    if overfit is not None and minutes is None and steps is None and epochs is None:
-        steps = max(OVERFIT_STEPS, OVERFIT_PASSES * overfit // 32)
     began = time.monotonic()
     if minutes is not None and (steps is not None or epochs is not None):
         raise InputError("--minutes, --steps and --epochs each say how long a run is: give one of them")
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
              "minutes": minutes, "overfit": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
              "init_from": init_from}  # fmt: skip
-    from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output
+    from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output, with_overfit_length
 
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags, style=config_style)
     if needs_task(resolved, bool(config)):
         say(f"no --task and no --data: training the {DEFAULT_TASK} recipe")
         resolved = resolve(task=DEFAULT_TASK, model=model, sets=sets or (), flags=flags)
+    resolved = with_overfit_length(resolved)
     for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
         say(line)
 
@@ -73,7 +70,7 @@ def train(
         resolved, folder = with_output(resolved)
         resolved = with_data(resolved)
     start_run(resolved, folder, began=began)
-    if overfit is not None:
+    if resolved.config.training.overfit is not None:
         from elfcli.cli.overfit import tell_overfit
 
         tell_overfit(folder)

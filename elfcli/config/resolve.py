@@ -58,6 +58,7 @@ class _Setting(NamedTuple):
 
 
 _UNSET = _Setting()
+LENGTHS = ("steps", "minutes", "epochs")
 _Merged = dict[str, _Setting]
 
 
@@ -109,7 +110,7 @@ def resolve(
     }
     _follow_use_wandb(merged)
     _follow_batch_size(merged)
-    _follow_minutes(merged)
+    _follow_length(merged)
     if theirs:
         first = len(layers) - len(above)
         _count_as_the_reference(merged, {0, *(first + index for index in theirs)})
@@ -228,13 +229,13 @@ def _follow_batch_size(merged: _Merged) -> None:
         merged.pop("global_batch_size", None)
 
 
-def _follow_minutes(merged: _Merged) -> None:
-    """Of steps and minutes the one of the later layer counts. In one layer, a run's config.toml, steps do."""
-    minutes, steps = merged.get("minutes", _UNSET), merged.get("steps", _UNSET)
-    if minutes.value is not None and minutes.rank > steps.rank:
-        merged.pop("steps", None)
-    elif steps.value is not None and steps.rank > minutes.rank:
-        merged.pop("minutes", None)
+def _follow_length(merged: _Merged) -> None:
+    """Of steps, minutes and epochs the one of the latest layer counts. In one layer, a run's config.toml, steps do."""
+    given = [name for name in LENGTHS if merged.get(name, _UNSET).value is not None]
+    latest = max((merged[name].rank for name in given), default=-1)
+    for name in given:
+        if name != "epochs" and merged[name].rank < latest:  # epochs count where the others are not there
+            merged.pop(name)
 
 
 def _of_the_reference(layers: list[FileLayer], style: str | None, task: Entry | None) -> list[int]:

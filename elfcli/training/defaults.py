@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from elfcli.config.reference import DEFAULT_LAYER
-from elfcli.config.resolve import Resolved, changed
+from elfcli.config.resolve import LENGTHS, Resolved, changed
 from elfcli.data.folder import METADATA_FILE, Examples
 from elfcli.data.lengths import rounded
 from elfcli.data.public import default_folder
@@ -13,12 +13,21 @@ from elfcli.runs.folder import is_run
 from elfcli.ui.progress import say
 
 DEFAULT_TASK = "owt"
+OVERFIT_STEPS, OVERFIT_PASSES = 1000, 250  # the more of the two; a batch is 8 to 32 of the examples
 
 
 def needs_task(resolved: Resolved, has_files: bool) -> bool:
     """Whether neither task, data nor settings file is given, so that the default task is trained."""
     data = resolved.config.data
     return data.task is None and data.data_path is None and not has_files
+
+
+def with_overfit_length(resolved: Resolved) -> Resolved:
+    """The settings, with the steps of a run that learns few examples by heart, where its length was not set by hand."""
+    few, origins = resolved.config.training.overfit, resolved.origins
+    if few is None or any(origins[name].layer not in ("default", "task preset") for name in LENGTHS):
+        return resolved
+    return changed(resolved, "training", "to learn by heart", steps=max(OVERFIT_STEPS, OVERFIT_PASSES * few // 32))
 
 
 def with_output(resolved: Resolved) -> tuple[Resolved, Path]:

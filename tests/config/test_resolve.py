@@ -288,6 +288,17 @@ def test_tracker_of_the_same_or_a_later_layer_wins_over_use_wandb(tmp_path):
     assert resolve(sets=["tracker=none"], flags={"use_wandb": True}, environ={}).config.tracking.tracker == "wandb"
 
 
+@pytest.mark.parametrize(
+    ("sets", "steps", "minutes"),
+    [([], 100, 5), (["epochs=3"], None, None), (["minutes=2"], None, 2), (["steps=9"], 9, None)],
+)
+def test_of_steps_minutes_and_epochs_the_latest_layer_counts(tmp_path, sets, steps, minutes):
+    """In one file, as that of a run, steps do."""
+    (tmp_path / "run.toml").write_text("[training]\nsteps = 100\nminutes = 5\nepochs = 1\n")
+    found = resolve(files=[tmp_path / "run.toml"], sets=sets, environ={}).config.training
+    assert (found.steps, found.minutes) == (steps, minutes)
+
+
 def test_short_trial_of_a_recipe_only_warns_of_its_warm_up():
     resolved = resolve(task="de-en", flags={"steps": 100}, environ={})
     assert len(resolved.warnings) == 1 and "warmup_steps 5000" in resolved.warnings[0]

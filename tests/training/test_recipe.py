@@ -24,6 +24,7 @@ from elfcli.evaluation.examples import recorded_keys
 from elfcli.hub.encoder import load_encoder
 from elfcli.planning.plan import with_own_recipe
 from elfcli.training import memory, recipe
+from elfcli.training.defaults import with_overfit_length
 from elfcli.training.inputs import open_examples
 from elfcli.training.own_encoder import (
     found_encoder,
@@ -83,6 +84,15 @@ def test_learning_by_heart_drops_no_source_and_asks_for_no_guidance(folders):
     found = recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1)
     assert values(found, "label_drop_prob", "batch_size") == {"label_drop_prob": 0.0, "batch_size": 8}
     assert (found.config.sampling[0].cfgs, found.config.sampling[0].candidates) == ((1.0,), 1)
+
+
+@pytest.mark.parametrize(
+    ("sets", "steps"),
+    [([], 1000), (["overfit=640"], 5000), (["steps=7"], 7), (["minutes=2"], None), (["epochs=3"], None)],
+)
+def test_the_length_of_learning_by_heart_is_chosen_where_it_is_not_set(sets, steps):
+    found = with_overfit_length(resolve(task="toy-de-en", sets=["overfit=64", *sets], environ={}))
+    assert found.config.training.steps == steps
 
 
 def test_what_the_user_sets_stays(folders):
