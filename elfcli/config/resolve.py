@@ -59,6 +59,11 @@ class _Setting(NamedTuple):
 
 _UNSET = _Setting()
 LENGTHS = ("steps", "minutes", "epochs")
+ALTERNATIVES = (
+    ("steps", "minutes"), ("minutes", "steps"), ("steps", "epochs"), ("minutes", "epochs"), ("lr", "blr"),
+    ("global_batch_size", "batch_size"), ("warmup_steps", "warmup_epochs"), ("save_every_steps", "save_freq"),
+)  # fmt: skip
+"""Pairs of settings that say the same thing."""
 _Merged = dict[str, _Setting]
 
 
@@ -109,11 +114,11 @@ def resolve(
         for entry in entries
     }
     _follow_use_wandb(merged)
-    _follow_batch_size(merged)
-    _follow_length(merged)
+    first = len(layers) - len(above)
+    of_the_reference = {0, *(first + index for index in theirs)} if theirs else set()
+    _follow_the_latest(merged, of_the_reference)
     if theirs:
-        first = len(layers) - len(above)
-        _count_as_the_reference(merged, {0, *(first + index for index in theirs)})
+        _count_as_the_reference(merged, of_the_reference)
     config = _build(merged)
     warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(complete), problems)]
     if problems.lines:
@@ -223,19 +228,15 @@ def _follow_use_wandb(merged: _Merged) -> None:
         merged["tracker"] = use_wandb._replace(value="wandb")
 
 
-def _follow_batch_size(merged: _Merged) -> None:
-    """A batch_size of a later layer, say a flag, wins over the global_batch_size of an earlier one, say a file."""
-    if merged.get("batch_size", _UNSET).rank > merged.get("global_batch_size", _UNSET).rank:
-        merged.pop("global_batch_size", None)
+def _follow_the_latest(merged: _Merged, one_layer: set[int]) -> None:
+    """Drops settings in whose place a later layer gives the other; in one layer, as a run's config.toml, both stay.
 
-
-def _follow_length(merged: _Merged) -> None:
-    """Of steps, minutes and epochs the one of the latest layer counts. In one layer, a run's config.toml, steps do."""
-    given = [name for name in LENGTHS if merged.get(name, _UNSET).value is not None]
-    latest = max((merged[name].rank for name in given), default=-1)
-    for name in given:
-        if name != "epochs" and merged[name].rank < latest:  # epochs count where the others are not there
-            merged.pop(name)
+    one_layer: ranks that count as a single layer, those of the reference.
+    """
+    for name, other in ALTERNATIVES:
+        ours, later = merged.get(name, _UNSET), merged.get(other, _UNSET)
+        if later.value is not None and later.rank > ours.rank and not {ours.rank, later.rank} <= one_layer:
+            merged.pop(name, None)
 
 
 def _of_the_reference(layers: list[FileLayer], style: str | None, task: Entry | None) -> list[int]:

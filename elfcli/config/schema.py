@@ -117,8 +117,8 @@ class Optimization(Section):
 
 
 class Training(Section):
-    epochs: Positive = setting(5.0, "Passes over the data; used where the same or a later layer gives no steps")
-    steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs of the same layer")
+    epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
+    steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
     minutes: Positive | None = setting(None, "Minutes from the start of `elf train` to its last checkpoint; steps "
         "follows from it and the time of a step, measured before training")  # fmt: skip
     batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where both are "

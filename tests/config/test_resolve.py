@@ -289,14 +289,28 @@ def test_tracker_of_the_same_or_a_later_layer_wins_over_use_wandb(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("sets", "steps", "minutes"),
-    [([], 100, 5), (["epochs=3"], None, None), (["minutes=2"], None, 2), (["steps=9"], 9, None)],
-)
-def test_of_steps_minutes_and_epochs_the_latest_layer_counts(tmp_path, sets, steps, minutes):
-    """In one file, as that of a run, steps do."""
-    (tmp_path / "run.toml").write_text("[training]\nsteps = 100\nminutes = 5\nepochs = 1\n")
-    found = resolve(files=[tmp_path / "run.toml"], sets=sets, environ={}).config.training
-    assert (found.steps, found.minutes) == (steps, minutes)
+    ("later", "gone"),
+    [("epochs=3", "steps minutes"), ("minutes=2", "steps"), ("steps=9", "minutes"), ("blr=0.1", "lr"),
+     ("warmup_epochs=1", "warmup_steps"), ("save_freq=2", "save_every_steps"), ("batch_size=8", "global_batch_size")],
+)  # fmt: skip
+def test_of_settings_that_say_the_same_thing_the_latest_layer_counts(tmp_path, later, gone):
+    """In one file, as that of a run, all stay."""
+    given = {"steps": 100, "minutes": 5, "lr": 0.01, "warmup_steps": 4, "save_every_steps": 7, "global_batch_size": 16}
+    others = {"epochs": 1, "blr": 0.5, "warmup_epochs": 2, "save_freq": 3, "batch_size": 4}
+    (tmp_path / "run.toml").write_text("".join(f"{name} = {value}\n" for name, value in (given | others).items()))
+    before, after = (resolve(files=[tmp_path / "run.toml"], sets=sets, environ={}) for sets in ([], [later]))
+    layers = {name: after.origins[name].layer for name in given}
+    assert {name for name in given if before.origins[name].layer == "default"} == set()
+    assert {name for name in given if layers[name] == "default"} == set(gone.split())
+    value = getattr(getattr(after.config, SECTION_OF[later.split("=")[0]]), later.split("=")[0])
+    assert value == float(later.split("=")[1])
+
+
+def test_a_file_of_the_reference_is_one_layer_with_its_defaults(tmp_path):
+    """Which have 5,000 steps of warm-up, and these win over epochs there."""
+    (tmp_path / "theirs.yml").write_text("max_length: 64\nwarmup_epochs: 2\n")
+    found = [resolve(files=[tmp_path / "theirs.yml"], sets=sets, environ={}) for sets in ([], ["warmup_epochs=1"])]
+    assert [one.config.optimization.warmup_steps for one in found] == [5000, -1]
 
 
 def test_short_trial_of_a_recipe_only_warns_of_its_warm_up():
