@@ -90,7 +90,7 @@ class Model:
         from elfcli.evaluation.evaluate import sample_rows, sources_of
         from elfcli.evaluation.examples import sources_of_texts
         from elfcli.evaluation.generate import Options
-        from elfcli.evaluation.ways import OPTIONS, chosen_setting, one_value_each
+        from elfcli.evaluation.ways import OPTIONS, one_setting, one_value_each
 
         if isinstance(inputs, str):
             raise InputError('inputs: give a list of texts, such as ["Guten Tag"]')
@@ -99,7 +99,7 @@ class Model:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
         values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
         texts = {name: None if value is None else str(value) for name, value in zip(OPTIONS, values, strict=True)}
-        setting = chosen_setting(self.config.sampling, one_value_each(texts))
+        setting = one_setting(self.config, one_value_each(texts))
         if inputs is None:
             sources = sources_of(self.loaded, None if data is None else str(data), num_samples)
         else:

@@ -68,11 +68,11 @@ def sample(
     from elfcli.evaluation.made_by import origin_of, split_of
     from elfcli.evaluation.quality import shortcomings
     from elfcli.evaluation.samples import write_samples
-    from elfcli.evaluation.ways import chosen_setting
+    from elfcli.evaluation.ways import one_setting
 
-    setting = chosen_setting(loaded.config.sampling, given)
-    if setting.sampling_method == "sde" and gamma is None:
-        say(f"no --gamma: {setting.sde_gamma:g}, the published preset's for about so many SDE steps")
+    setting = one_setting(loaded.config, given)
+    if sampler == "sde" and gamma is None:
+        say(f"no --gamma: {setting.sde_gamma:g}, that of the nearest SDE setting of the model's or published ones")
     path = output or loaded.folder / "samples" / (
         f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
     )

@@ -53,7 +53,7 @@ def sweep(
     from elfcli.errors import InputError
     from elfcli.evaluation.plots import check_plot, draw
     from elfcli.evaluation.seeds import seeds_of
-    from elfcli.evaluation.ways import OPTIONS, combinations, distinct, option_values, settings_of
+    from elfcli.evaluation.ways import OPTIONS, check_used, combinations, distinct, option_values, settings_of
 
     if checkpoint is not None and named is not None:
         raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
@@ -85,6 +85,7 @@ def sweep(
     )
     presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
     settings = distinct(settings_of(presets)) if configs is not None else combinations(presets, wanted)
+    check_used(loaded.config, wanted, settings)
     if not scores:
         raise InputError("no metrics to score by: give --metrics, or --task")
     entropy = frontier.wanted_entropy(at_entropy, scores)

@@ -1,6 +1,6 @@
 """Ways to sample: one setting of the sampler, the settings of presets, and those that options ask for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -131,12 +131,26 @@ def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list])
     count = prod(map(len, wanted.values()))
     if count > MOST_SETTINGS:
         raise InputError(f"{count:,} settings are more than {MOST_SETTINGS:,}; ask for fewer values")
-    found = distinct(
+    return distinct(
         chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
     )
-    if "sde_gamma" in wanted and all(setting.sampling_method != "sde" for setting in found):
-        raise InputError("--gamma: only the SDE has one; add --sampler sde")
+
+
+def one_setting(config: Config, given: Mapping[str, Any]) -> Setting:
+    """The chosen setting of a model's presets. InputError for a given field without effect."""
+    found = chosen_setting(config.sampling, given)
+    check_used(config, given, [found])
     return found
+
+
+def check_used(config: Config, given: Collection[str], settings: Sequence[Setting]) -> None:
+    """InputError for a given field that none of the settings uses."""
+    if "sde_gamma" in given and all(setting.sampling_method != "sde" for setting in settings):
+        raise InputError("--gamma: only the SDE has one; add --sampler sde")
+    if "time_shift" in given and all(setting.time_schedule != "shifted" for setting in settings):
+        raise InputError("--time-shift: only the shifted grid has one; add --time-schedule shifted")
+    if "cfg" in given and not config.data.max_input_length and any(setting.cfg != 1 for setting in settings):
+        raise InputError("--cfg: guidance towards the source, and this model writes free texts; --sc-cfg guides those")
 
 
 def distinct(settings: Iterable[Setting]) -> list[Setting]:

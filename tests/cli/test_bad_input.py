@@ -221,6 +221,8 @@ CASES = [
     (SAMPLE + "--time-schedule unifrm", ["--time-schedule", "did you mean 'uniform'"]),
     (SAMPLE + "--gamma -1", ["--gamma"]),
     (SAMPLE + "--gamma nan", ["--gamma"]),
+    (SAMPLE + "--gamma 1", ["--gamma", "--sampler sde"]),
+    (SAMPLE + "--time-shift 2", ["--time-shift", "--time-schedule shifted"]),
     (SAMPLE + "--cfg nan", ["--cfg", "nan"]),
     (SAMPLE + "--sc-cfg inf", ["--sc-cfg", "inf"]),
     (SAMPLE + "--num-samples 0", ["--num-samples"]),

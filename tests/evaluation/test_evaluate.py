@@ -12,12 +12,13 @@ from datasets import load_from_disk
 from gpt2_files import write_judge
 from tiny_run import tiny_run
 
+from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
-from elfcli.errors import ElfError
+from elfcli.errors import ElfError, InputError
 from elfcli.evaluation import evaluate, generate
 from elfcli.evaluation.meta import UNKNOWN, read_meta
 from elfcli.evaluation.perplexity import Judge, perplexity
-from elfcli.evaluation.ways import Setting, combinations, distinct
+from elfcli.evaluation.ways import Setting, check_used, combinations, distinct
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
 INTERFACE = {"metric", "value", "interval", "num_samples", "signature", "made_by", "details"}
@@ -217,6 +218,16 @@ def test_combinations():
     ]
     assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
     assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
+
+
+def test_options_that_no_setting_uses_are_refused():
+    """Guidance towards a source, where texts have none, made a sweep of equal rows."""
+    free, paired = (resolve(task=task, environ={}).config for task in ("toy-text", "toy-de-en"))
+    check_used(paired, {"cfg"}, [Setting(cfg=2.0)])
+    check_used(free, {"cfg"}, [Setting(cfg=1.0)])
+    with pytest.raises(InputError, match="--sc-cfg guides those"):
+        check_used(free, {"cfg"}, [Setting(cfg=1.0), Setting(cfg=2.0)])
+    check_used(free, {"sde_gamma", "time_shift"}, [Setting("sde"), Setting(time_schedule="shifted")])
 
 
 def test_seeds_and_the_checkpoint_by_its_option(elf, copy):
