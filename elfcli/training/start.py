@@ -173,7 +173,11 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     everyone(partial(require_shared_run, folder))
     resolved = resolve_run(folder / CONFIG_FILE, sets)
     resolved = replace(resolved, config=with_own_encoder(resolved.config, folder))
-    refuse_other_network(resolve_run(folder / CONFIG_FILE).config, resolved.config)
+    before = resolve_run(folder / CONFIG_FILE).config
+    refuse_other_network(before, resolved.config)
+    if resolved.config.training.minutes and resolved.config.training.steps is None:
+        raise InputError(f"minutes: the steps that fit are counted when a run starts, and kept: give --set steps=N, this "
+                         f"run has {before.training.steps}")  # fmt: skip
     with first_goes_ahead():
         examples = open_examples(resolved.config)
     if not other_data:

@@ -194,6 +194,7 @@ CASES = [
     ("resume run -s steps=-1", ["steps"]),
     ("resume run -s nothing=1", ["nothing"]),
     ("resume run -s hidden_size=32", ["hidden_size"]),
+    ("resume run -s minutes=5", ["minutes", "--set steps="]),
     ("resume run -s data_path=nowhere/at/all", ["nowhere/at/all"]),
     # sample
     ("sample --checkpoint gone", ["gone", "no such checkpoint"]),
