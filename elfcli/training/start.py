@@ -176,8 +176,8 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     before = resolve_run(folder / CONFIG_FILE).config
     refuse_other_network(before, resolved.config)
     if resolved.config.training.minutes and resolved.config.training.steps is None:
-        raise InputError(f"minutes: the steps that fit are counted when a run starts, and kept: give --set steps=N, this "
-                         f"run has {before.training.steps}")  # fmt: skip
+        raise InputError("minutes: the steps that fit are counted when a run starts, and kept; this one has "
+                         f"{before.training.steps}: give --set steps=N")  # fmt: skip
     with first_goes_ahead():
         examples = open_examples(resolved.config)
     if not other_data:
