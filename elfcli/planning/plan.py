@@ -160,7 +160,7 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
     batch_size = -(-batch_size // devices) * devices
     task, setting = look_at_data(config), settings_of(config.sampling)[0]
     planned = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
-    batches = -(-(num_samples or config.evaluation.num_samples) // batch_size)
+    batches = -(-(num_samples or config.evaluation.num_samples) // batch_size) * setting.candidates
     steps = setting.num_sampling_steps
     work = Work(f"sampling {setting.name}", planned, batch_size, batches, task.notes, trips=steps)
     return estimate(config, machine, work)
