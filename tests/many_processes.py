@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tiny_run import SETTINGS
 
-FLAGS = "--xla_force_host_platform_device_count={} --xla_backend_optimization_level=0"
+FLAGS = "--xla_force_host_platform_device_count={}"
 
 
 @dataclass(frozen=True)
