@@ -228,14 +228,15 @@ def _follow_use_wandb(merged: _Merged) -> None:
         merged["tracker"] = use_wandb._replace(value="wandb")
 
 
-def _follow_the_latest(merged: _Merged, one_layer: set[int]) -> None:
+def _follow_the_latest(merged: _Merged, of_the_reference: set[int]) -> None:
     """Drops settings in whose place a later layer gives the other; in one layer, as a run's config.toml, both stay.
 
-    one_layer: ranks that count as a single layer, those of the reference.
+    of_the_reference: ranks of its files, where its defaults stay beside what they set.
     """
     for name, other in ALTERNATIVES:
         ours, later = merged.get(name, _UNSET), merged.get(other, _UNSET)
-        if later.value is not None and later.rank > ours.rank and not {ours.rank, later.rank} <= one_layer:
+        stays = ours.origin.layer == DEFAULT_LAYER and later.rank in of_the_reference
+        if later.value is not None and later.rank > ours.rank and not stays:
             merged.pop(name, None)
 
 

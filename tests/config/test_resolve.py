@@ -306,11 +306,15 @@ def test_of_settings_that_say_the_same_thing_the_latest_layer_counts(tmp_path, l
     assert value == float(later.split("=")[1])
 
 
-def test_a_file_of_the_reference_is_one_layer_with_its_defaults(tmp_path):
-    """Which have 5,000 steps of warm-up, and these win over epochs there."""
-    (tmp_path / "theirs.yml").write_text("max_length: 64\nwarmup_epochs: 2\n")
-    found = [resolve(files=[tmp_path / "theirs.yml"], sets=sets, environ={}) for sets in ([], ["warmup_epochs=1"])]
+def test_files_of_the_reference_leave_its_defaults_beside_what_they_set(tmp_path):
+    """It has 5,000 steps of warm-up, which win over epochs there."""
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text("max_length: 64\nwarmup_epochs: 2\nglobal_batch_size: 64\n")
+    second.write_text("max_length: 32\nbatch_size: 8\n")
+    found = [resolve(files=[first], sets=sets, environ={}) for sets in ([], ["warmup_epochs=1"])]
     assert [one.config.optimization.warmup_steps for one in found] == [5000, -1]
+    both = resolve(files=[first, second], environ={}).config.training
+    assert (both.global_batch_size, both.batch_size) == (None, 8), "of two files the later counts"
 
 
 def test_short_trial_of_a_recipe_only_warns_of_its_warm_up():
