@@ -1,11 +1,15 @@
 """TPU slices by the names of Google Cloud. Imports no JAX, because libtpu's environment is set before that."""
 
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 from elfcli.errors import InputError, did_you_mean
+from elfcli.ui.progress import say
 
 GIB = 2**30
 LOCAL = "local"
@@ -52,7 +56,20 @@ def prepare_compiler(name: str) -> None:
         return
     if find_spec("libtpu") is None:
         raise InputError(f"--topology {name}: compiling for TPUs takes libtpu: pip install 'elfcli[tpu]'")
+    if wrong := another_libtpu():
+        say(f"warning: {wrong}")
     kind = name.replace("v5e", "v5litepod")
     settings = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": "localhost",
                 "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
     os.environ.update(settings)
+
+
+def another_libtpu() -> str | None:
+    """A line where libtpu is not of the version that this JAX is made for: one may not read the other's programs."""
+    with suppress(PackageNotFoundError):
+        found, lines = version("libtpu"), requires("jax") or ()
+        wanted = next((match[1] for line in lines if (match := re.match(r"libtpu==([\d.]+)", line))), "")
+        if not found.startswith(wanted):
+            return (f"libtpu {found} is here, and JAX {version('jax')} is made for {wanted}*: compiling may fail "
+                    "(pip install 'elfcli[tpu]')")  # fmt: skip
+    return None

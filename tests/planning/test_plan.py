@@ -15,6 +15,7 @@ from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
+from elfcli.planning import slices
 from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
 from elfcli.planning.plan import over_memory, plan_sampling, plan_training, timed
 from elfcli.planning.slices import names
@@ -89,6 +90,15 @@ def test_the_compilers_refusal_is_read():
     refusal = "Ran out of memory on HBM, the total memory required for HLO temporaries (36.67G) exceeds available HBM"
     assert over_memory(refusal) == int(36.67 * 2**30)
     assert over_memory("something else") is None
+
+
+def test_another_libtpu_than_that_of_jax_is_told(monkeypatch):
+    monkeypatch.setattr(slices, "requires", lambda name: ["numpy>=2", 'libtpu==0.0.42.*; extra == "tpu"'])
+    said = {}
+    for found in ("0.0.42.1", "0.0.52"):
+        monkeypatch.setattr(slices, "version", lambda name, found=found: found)
+        said[found] = slices.another_libtpu()
+    assert said["0.0.42.1"] is None and "made for 0.0.42.*" in said["0.0.52"]
 
 
 def test_plan_prints_and_writes_the_figures(elf, tmp_path):
