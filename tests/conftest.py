@@ -2,6 +2,7 @@
 
 import functools
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf"
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of tiny programs, compiling is what takes time
+# Of tiny programs compiling is what takes time, of the trainings of `-m slow` it is not.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if "slow" in sys.argv else "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
