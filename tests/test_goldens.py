@@ -11,10 +11,11 @@ FOLDERS = {"golden": GOLDENS, "larger-golden": SHARED / "goldens"}
 @pytest.fixture(autouse=True, scope="module")
 def as_outside_of_tests():
     """In full precision, and compiled as for users; other tests skip most of the compiler's work (conftest.py)."""
+    before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)
     with jax.default_matmul_precision("highest"):
         yield
-    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

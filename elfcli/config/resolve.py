@@ -58,7 +58,6 @@ class _Setting(NamedTuple):
 
 
 _UNSET = _Setting()
-LENGTHS = ("steps", "minutes", "epochs")
 ALTERNATIVES = (
     ("steps", "minutes"), ("minutes", "steps"), ("steps", "epochs"), ("minutes", "epochs"), ("lr", "blr"),
     ("global_batch_size", "batch_size"), ("warmup_steps", "warmup_epochs"), ("save_every_steps", "save_freq"),

@@ -241,6 +241,11 @@ class Config(Section):
         return self.training.global_batch_size or self.training.batch_size
 
     @property
+    def timed(self) -> bool:
+        """Whether the run's steps are those that fit into its minutes, counted when it starts."""
+        return self.training.minutes is not None and self.training.steps is None
+
+    @property
     def peak_lr(self) -> float:
         """`lr`, or `blr` times the examples of an optimiser step / 256."""
         part = self.optimization

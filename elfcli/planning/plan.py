@@ -89,14 +89,14 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     task = look_at_data(config)
     planned = training_step(config, machine, task.vocabulary)
     count, steps, notes = num_examples or task.num_examples, config.training.steps, task.notes
-    minutes = config.training.minutes if steps is None else None
-    if steps is None and count and not minutes:
+    if steps is None and count and not config.timed:
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
-    if steps is None and not minutes:
+    if steps is None and not config.timed:
         notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
     found = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
-    if minutes and (step := found.step_seconds_estimate):
+    if config.timed and (step := found.step_seconds_estimate):
+        minutes = config.training.minutes or 0.0
         hours = len(machine.devices) * minutes / 60
         found = replace(found, total_steps=int(60 * minutes / step), chip_hours_estimate=hours)
     return with_saved_traffic(found, config, machine, task.vocabulary)
@@ -104,14 +104,13 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
 
 def with_own_recipe(resolved: Resolved, machine: Machine) -> Resolved:
     """The settings that `elf train` would choose there for data of one's own, where the data is here."""
-
     path = resolved.config.data.data_path
     if not recipe.applies(resolved) or not path or not Path(path).expanduser().exists():
         return resolved
 
     def vectors(examples: Examples) -> Path:  # random ones have the width of those that are still to be made
         made = vectors_folder(examples)
-        return made if made.exists() else Path("embedding")
+        return made if (made / "config.json").is_file() else Path("embedding")
 
     resolved = foreseen(resolved, vectors, (machine.platform, len(machine.devices)))
     name, length = resolved.config.network.model or "its network", resolved.config.data.max_length
@@ -125,7 +124,7 @@ def plan_rounds(config: Config, topology: str, num_examples: int | None = None) 
     A round is `round_steps` optimiser steps, else one epoch.
     """
     found, asked = [], config.distillation
-    training = config.training.model_copy(update={"steps": asked.round_steps, "epochs": 1.0})
+    training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": asked.round_steps})
     guided = config.data.max_input_length > 0
     cfg = asked.teacher_cfg if asked.teacher_cfg is not None else settings_of(config.sampling)[0].cfg if guided else 1.0
     for steps in asked.rounds:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from elfcli.config.reference import DEFAULT_LAYER
-from elfcli.config.resolve import LENGTHS, Resolved, changed
+from elfcli.config.resolve import Resolved, changed
 from elfcli.data.folder import METADATA_FILE, Examples
 from elfcli.data.lengths import rounded
 from elfcli.data.public import default_folder
@@ -24,8 +24,9 @@ def needs_task(resolved: Resolved, has_files: bool) -> bool:
 
 def with_overfit_length(resolved: Resolved) -> Resolved:
     """The settings, with the steps of a run that learns few examples by heart, where its length was not set by hand."""
-    few, origins = resolved.config.training.overfit, resolved.origins
-    if few is None or any(origins[name].layer not in ("default", "task preset") for name in LENGTHS):
+    few = resolved.config.training.overfit
+    said_by = {resolved.origins[name].layer for name in ("steps", "minutes", "epochs")}
+    if few is None or not said_by <= {"default", "task preset"}:
         return resolved
     return changed(resolved, "training", "to learn by heart", steps=max(OVERFIT_STEPS, OVERFIT_PASSES * few // 32))
 

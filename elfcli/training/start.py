@@ -72,9 +72,8 @@ def start_run(
         check_new(folder)
     own = recipe.applies(resolved)
     resolved, inputs = prepared(resolved)
-    examples, training = inputs.examples, resolved.config.training
-    steps = None
-    if training.minutes is not None and training.steps is None:
+    examples, steps = inputs.examples, None
+    if resolved.config.timed:
         steps = by_first(partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began))
     if own or steps:
         resolved = recipe.from_length(resolved, len(examples), steps, own)
@@ -140,9 +139,8 @@ def foreseen(resolved: Resolved, make: Callable[[Examples], Path], machine: tupl
     examples = open_examples(resolved.config)
     resolved = with_recipe(resolved, examples, make, machine)
     if recipe.applies(resolved):
-        timed = resolved.config.training.minutes is not None and resolved.config.training.steps is None
-        resolved = recipe.from_length(resolved, len(examples), None, own=True)
-        resolved = changed(resolved, "training", None, steps=None) if timed else resolved
+        found = recipe.from_length(resolved, len(examples), None, own=True)
+        return changed(found, "training", None, steps=None) if resolved.config.timed else found
     return resolved
 
 
@@ -175,7 +173,7 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     resolved = replace(resolved, config=with_own_encoder(resolved.config, folder))
     before = resolve_run(folder / CONFIG_FILE).config
     refuse_other_network(before, resolved.config)
-    if resolved.config.training.minutes and resolved.config.training.steps is None:
+    if resolved.config.timed:
         raise InputError("minutes: the steps that fit are counted when a run starts, and kept; this one has "
                          f"{before.training.steps}: give --set steps=N")  # fmt: skip
     with first_goes_ahead():

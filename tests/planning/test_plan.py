@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning import slices
 from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
-from elfcli.planning.plan import over_memory, plan_sampling, plan_training, timed
+from elfcli.planning.plan import over_memory, plan_rounds, plan_sampling, plan_training, timed
 from elfcli.planning.slices import names
 
 RATES = Rates(1e12, 1e11)
@@ -184,6 +185,16 @@ def test_rounds_count_the_teachers_passes(elf, tmp_path, monkeypatch):
     assert (four["total_steps"], two["total_steps"]) == (30, 30)
     assert 1.4 < two["flops_per_chip"] / four["flops_per_chip"] < 1.8
     assert "2-step student, 32 passes of the teacher" in out and "all rounds" in out
+
+
+def test_a_round_has_no_minutes(monkeypatch):
+    """Those of the settings are the teacher's; without round_steps a round is an epoch."""
+    planned = []
+    found = SimpleNamespace(program="")
+    monkeypatch.setattr("elfcli.planning.plan.plan_training", lambda config, *rest: planned.append(config) or found)
+    monkeypatch.setattr("elfcli.planning.plan.replace", lambda found, **values: found)
+    plan_rounds(resolve(sets=[*TINY[:-2], "minutes=5", "rounds=[4,2]"], environ={}).config, "local")
+    assert [(config.timed, config.training.epochs) for config in planned] == [(False, 1), (False, 1)]
 
 
 def test_unknown_slices_are_refused_with_the_nearest(elf):
