@@ -28,7 +28,8 @@ def measure(data: Path, folder: Path, minutes: float, seed: int, samples: int) -
     trained = (time.monotonic() - start) / 60
     elf("eval", "--checkpoint", run, "--num-samples", samples, "--output", scored, "--overwrite")
     result = json.loads((scored / "results.jsonl").read_text().splitlines()[0])
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    last = [row for row in rows if "loss" in row][-1]  # lines of held-out figures stand between those of training
     scores = {score["metric"]: score["value"] for score in result["scores"]}
     return {"minutes": minutes, "seed": seed, "took": round(trained, 1), "steps": last["step"],
             "denoise_loss": last["denoise_loss"], "decode_loss": last["decode_loss"], **scores}  # fmt: skip
