@@ -20,8 +20,8 @@ from elfcli.models import layers
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF
 from elfcli.models.layers import graphdef_of
+from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import make_mesh
-from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import init_state, make_train_step
 
 SETS = ["depth=8", "hidden_size=256", "num_heads=4", "bottleneck_dim=128", "batch_size=16", "max_length=128",

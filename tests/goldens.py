@@ -39,8 +39,8 @@ from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.backend import prepare
-from elfcli.training.optimizer import lr_schedule, make_optimizer
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
 KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",

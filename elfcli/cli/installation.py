@@ -53,7 +53,7 @@ def devices() -> Iterator[Check]:
     """What JAX sees, and hardware that it does not see for want of a plugin."""
     import jax
 
-    from elfcli.training.memory import memory_of_device, size_text
+    from elfcli.parallel.memory import memory_of_device, size_text
 
     found, memory = jax.devices(), memory_of_device()
     kinds = f"{len(found)} {jax.default_backend()} ({found[0].device_kind})"
@@ -71,7 +71,7 @@ def places() -> Iterator[Check]:
     from huggingface_hub import constants
 
     from elfcli.parallel.backend import prepare
-    from elfcli.training.memory import size_text
+    from elfcli.parallel.memory import size_text
 
     prepare()
     yield Check("Hub cache", str(constants.HF_HUB_CACHE), "", "ok")
@@ -86,7 +86,7 @@ def hub() -> Iterator[Check]:
     """Whether the Hub answers, and whether there is a token; the token itself is not shown."""
     from huggingface_hub import constants, get_token
 
-    from elfcli.data.download import hub_reachable
+    from elfcli.hub_access import hub_reachable
 
     answers = hub_reachable()
     why = "offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"

@@ -1,13 +1,12 @@
 """`elf tokenize`: files, or a built-in task, to a data folder."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from elfcli.cli import options as o
+from elfcli.ui.progress import stages
 
 INPUTS = "Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."
 TASKS = "Task instead of files: owt, de-en, xsum (public data), toy-de-en, ... (generated)."
@@ -87,28 +86,6 @@ def default_workers(patterns: list[str], large: bool = False) -> int:
 
     total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
     return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1
-
-
-@contextmanager
-def stages() -> Iterator[Callable[[str, int, int, int], None]]:
-    """`report(stage, done, total, documents)`: a line for each stage, then how many per cent of it are done."""
-    from elfcli.ui.progress import progress, say
-
-    with ExitStack() as current:
-        updates: dict[str, Callable[..., None]] = {}
-        reached: dict[str, int] = {}
-
-        def report(stage: str, done: int, total: int, documents: int) -> None:
-            if stage not in updates:
-                current.close()
-                say(stage)
-                updates[stage] = current.enter_context(progress("per cent", 100))
-            percent = 100 * done // max(total, 1)
-            if percent > reached.get(stage, -1):
-                updates[stage](percent, f"{documents:,} documents")
-            reached[stage] = percent
-
-        yield report
 
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:

@@ -24,7 +24,7 @@ def traced_samples(loaded, sources, setting, options, path: Path | None, watch: 
     from elfcli.evaluation.trace import page_data, traced
     from elfcli.outputs import write_output
     from elfcli.parallel.agree import by_first, require_same
-    from elfcli.parallel.mesh import digest
+    from elfcli.parallel.hashes import digest
     from elfcli.ui.progress import say
 
     require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from elfcli.data.batches import TokenColumn, TokenTable
-from elfcli.data.download import from_hub, hub_reachable, looks_like_a_path
 from elfcli.errors import InputError, did_you_mean, first_line, near_file
+from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 
 METADATA_FILE = "elf_data.json"
 TOKENIZER_FOLDER = "tokenizer"

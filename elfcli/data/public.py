@@ -58,7 +58,7 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    from elfcli.data.download import from_hub, hub_reachable, retrying
+    from elfcli.hub_access import from_hub, hub_reachable, retrying
 
     source = SOURCES[task]
     if not hub_reachable():

@@ -30,7 +30,7 @@ from elfcli.evaluation.samples import read_jsonl, write_samples
 from elfcli.evaluation.ways import Setting, check_setting
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
-from elfcli.parallel.mesh import digest, tree_hash
+from elfcli.parallel.hashes import digest, tree_hash
 from elfcli.runs.lock import locked
 from elfcli.ui.progress import say
 

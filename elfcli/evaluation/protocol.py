@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elfcli.data.download import looks_like_a_path
 from elfcli.errors import InputError, did_you_mean
+from elfcli.hub_access import looks_like_a_path
 
 PAPER, SACREBLEU = "paper", "sacrebleu"
 PROTOCOLS = {"bleu": (PAPER, SACREBLEU), "rouge": (PAPER,), "ppl": (PAPER,)}

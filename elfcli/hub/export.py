@@ -18,7 +18,6 @@ import yaml
 
 from elfcli.config.render import to_toml
 from elfcli.config.schema import SECTIONS, Config, Tracking
-from elfcli.data.download import looks_like_a_path
 from elfcli.data.folder import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub.card import model_card
@@ -28,6 +27,7 @@ from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
 from elfcli.hub.reference import elf_to_reference, t5_from_reference
 from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
 from elfcli.hub.torch_port import elf_to_torch
+from elfcli.hub_access import looks_like_a_path
 from elfcli.runs.folder import steps_of
 from elfcli.runs.secrets import holds_secret
 

@@ -30,7 +30,7 @@ def fetch(name: str, filename: str, what: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from elfcli.data.download import from_hub, hub_reachable
+    from elfcli.hub_access import from_hub, hub_reachable
 
     repo, _, revision = name.partition("@")
     local = not hub_reachable()  # asked first because the client retries for long

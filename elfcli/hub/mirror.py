@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from elfcli.data.download import hub_reachable, retrying
 from elfcli.errors import first_line
 from elfcli.hub.push import push
+from elfcli.hub_access import hub_reachable, retrying
 from elfcli.ui.progress import is_first_process, say
 
 

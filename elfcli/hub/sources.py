@@ -9,7 +9,6 @@ from pathlib import Path
 
 from elfcli.config.resolve import Resolved, load_config, model_names, presets_dir, resolve
 from elfcli.config.schema import Config
-from elfcli.data.download import looks_like_a_path
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub.huggingface import read_safetensors
 from elfcli.hub.names import (
@@ -26,6 +25,7 @@ from elfcli.hub.names import (
 from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.hub.repository import hub_checkpoint
 from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
+from elfcli.hub_access import looks_like_a_path
 from elfcli.models.elf import ElfShape
 from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER, best_of, chosen_step, is_run, settings_files
 from elfcli.runs.rounds import is_distilled, last_student

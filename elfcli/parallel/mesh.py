@@ -4,12 +4,10 @@ Every device computes its own examples. The state (weights, average, optimiser) 
 sharded along `fsdp`; there each layer's weights are gathered when they are needed.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-import xxhash
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.errors import InputError
@@ -94,21 +92,6 @@ def state_shardings(tree, mesh: Mesh):
 def round_up_to_devices(batch_size: int) -> int:
     """The batch size, rounded up to a multiple of the devices."""
     return -(-batch_size // jax.device_count()) * jax.device_count()
-
-
-def digest(rows: Sequence) -> str:
-    """A hash of texts or rows of token ids, by which processes compare their input."""
-    plain = repr([row if isinstance(row, str) else list(map(int, row)) for row in rows])
-    return xxhash.xxh3_64(plain.encode()).hexdigest()
-
-
-def tree_hash(tree: Any) -> str:
-    """A hash of the arrays of a tree and their paths."""
-    found = xxhash.xxh3_128()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
 
 
 def by_row(array: np.ndarray, mesh: Mesh) -> jax.Array:

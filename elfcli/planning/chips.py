@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from elfcli.errors import ElfError
+from elfcli.parallel.memory import memory_of_device
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import KINDS, LOCAL
-from elfcli.training.memory import memory_of_device
 
 
 @dataclass(frozen=True)

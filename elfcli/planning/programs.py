@@ -24,11 +24,11 @@ from elfcli.models.elf import abstract_params
 from elfcli.models.encoder import Encoder, apply_t5, apply_table
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
-from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.step import device_group, init_state, make_train_step
 from elfcli.training.trial import StepRunner
 

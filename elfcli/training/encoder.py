@@ -35,12 +35,13 @@ from elfcli.hub.huggingface import save_t5, t5_config
 from elfcli.models.build import compute_dtype
 from elfcli.models.elf import num_params
 from elfcli.models.t5 import T5Shape
+from elfcli.optimizer import lr_schedule
 from elfcli.outputs import check_writable
 from elfcli.parallel.backend import prepare
 from elfcli.parallel.mesh import by_example, make_mesh, replicate, round_up_to_devices
 from elfcli.parallel.stop import stop_requests
+from elfcli.parallel.timing import seconds_per_step, steps_within
 from elfcli.runs.folder import LATENTS_FILE
-from elfcli.training.budget import seconds_per_step, steps_within
 from elfcli.training.masked import (
     OPTIMIZATION,
     OPTIMIZER,
@@ -52,7 +53,6 @@ from elfcli.training.masked import (
     places,
     train_step,
 )
-from elfcli.training.optimizer import lr_schedule
 from elfcli.ui.progress import clock, number, progress, say
 
 BATCH_TOKENS = 2048

@@ -13,10 +13,10 @@ from elfcli.config.schema import Config
 from elfcli.errors import ElfError
 from elfcli.evaluation.online import FAILED
 from elfcli.models.elf import num_params
+from elfcli.parallel.memory import used_memory
 from elfcli.runs import folder as run
 from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs, batch_rows
-from elfcli.training.memory import used_memory
 from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import is_first_process, number, say
 

@@ -26,6 +26,7 @@ from elfcli.hub.mirror import Mirror
 from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ElfShape, abstract_params, num_params
+from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.parallel.stop import TIME, requested_anywhere, stop_requests
 from elfcli.runs import checkpoint
@@ -34,7 +35,6 @@ from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs, batch_rows
 from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
-from elfcli.training.optimizer import lr_schedule, make_optimizer
 from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.live import running

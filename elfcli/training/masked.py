@@ -21,7 +21,7 @@ from elfcli.data.batches import Batch, collate
 from elfcli.models.encoder import apply_t5, encoder_mask
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
-from elfcli.training.optimizer import make_optimizer
+from elfcli.optimizer import make_optimizer
 
 MASKED = 0.2  # share of each row's tokens that is masked
 STAYING_LOSS = 0.3  # weight of the loss on tokens that stay, against that on masked ones

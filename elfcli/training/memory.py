@@ -1,9 +1,6 @@
 """Whether a training step fits into memory: asked of the compiler, before anything is written."""
 
 import math
-import os
-import resource
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,22 +12,8 @@ import jax.numpy as jnp
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.models.elf import ElfShape, abstract_params, num_params
-from elfcli.parallel.mesh import STATE_BYTES, device_memory
-
-EXHAUSTED = "RESOURCE_EXHAUSTED"
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-
-
-def memory_of_device() -> int | None:
-    """Bytes that one device may use; on a CPU its share of the machine's memory, or of the container's."""
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        return device_memory(device)
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for path in CGROUP_LIMITS:
-        text = path.read_text().strip() if path.is_file() else ""
-        limits += [int(text)] if text.isdecimal() else []
-    return min(limits) // jax.local_device_count()
+from elfcli.parallel.memory import EXHAUSTED, memory_of_device, size_text
+from elfcli.parallel.mesh import STATE_BYTES
 
 
 def rough_bytes(config: Config, shape: ElfShape) -> int:
@@ -53,14 +36,6 @@ def step_bytes(step: Any, *arguments: Any) -> float:
         return 0
     kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return kept + found.temp_size_in_bytes
-
-
-def used_memory() -> int:
-    """Most bytes in use so far: of one device, on a CPU of this process."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
@@ -102,10 +77,6 @@ def memory_errors(config: Config, run: Path) -> Iterator[None]:
         smaller = f"elf resume {run} --set batch_size={batch // 2} --set grad_accum_steps={2 * accumulate}"
         way = f"`{smaller}` takes the same steps in smaller parts" if batch > 1 else "give --set remat=full"
         raise ElfError(f"{run}: a device ran out of memory with batches of {batch}; {way}") from error
-
-
-def size_text(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB" if math.isfinite(size) else "more"
 
 
 def abstract_batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:

@@ -7,7 +7,8 @@ import logging
 import sys
 import time
 from collections import deque
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 
@@ -125,3 +126,24 @@ def clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int, int], None]]:
+    """`report(stage, done, total, documents)`: a line for each stage, then how many per cent of it are done."""
+
+    with ExitStack() as current:
+        updates: dict[str, Callable[..., None]] = {}
+        reached: dict[str, int] = {}
+
+        def report(stage: str, done: int, total: int, documents: int) -> None:
+            if stage not in updates:
+                current.close()
+                say(stage)
+                updates[stage] = current.enter_context(progress("per cent", 100))
+            percent = 100 * done // max(total, 1)
+            if percent > reached.get(stage, -1):
+                updates[stage](percent, f"{documents:,} documents")
+            reached[stage] = percent
+
+        yield report

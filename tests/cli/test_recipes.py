@@ -47,7 +47,7 @@ def test_presets_are_named_and_files_are_shown_with_their_path(elf, tmp_path):
 
 def test_doctor_without_a_model_checks_the_installation(elf, tmp_path, monkeypatch):
     file = tmp_path / "checks.json"
-    monkeypatch.setattr("elfcli.data.download.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.hub_access.hub_reachable", lambda: False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_secret")
     code, out, err = elf("doctor", "--json", file)
     assert (code, err) == (0, "") and "hf_secret" not in out + file.read_text()

@@ -12,7 +12,7 @@ from elfcli.errors import InputError
 from elfcli.evaluation.perplexity import score_tokens
 from elfcli.hub import huggingface, judges
 from elfcli.hub.judges import load_judge_network
-from elfcli.parallel.mesh import tree_hash
+from elfcli.parallel.hashes import tree_hash
 
 JUDGES = Path(__file__).parent.parent / "goldens" / "judges"
 

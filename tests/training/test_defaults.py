@@ -24,7 +24,7 @@ from elfcli.training.start import start_run
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr("elfcli.data.download.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.hub_access.hub_reachable", lambda: False)
     monkeypatch.setattr("elfcli.hub.repository.hub_reachable", lambda: False)
     return tmp_path
 

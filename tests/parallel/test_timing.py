@@ -1,6 +1,6 @@
 import time
 
-from elfcli.training.budget import seconds_per_step, steps_within
+from elfcli.parallel.timing import seconds_per_step, steps_within
 
 
 def test_the_median_of_the_timed_steps_counts():
@@ -17,7 +17,7 @@ def test_whole_steps_that_fit_beside_the_reserve():
 def test_slow_steps_are_few(monkeypatch):
     """One to warm up and one that is timed, though five are asked for."""
     clock = iter(range(0, 1000, 30))
-    monkeypatch.setattr("elfcli.training.budget.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("elfcli.parallel.timing.time.monotonic", lambda: next(clock))
     ran = []
     assert seconds_per_step(lambda: ran.append(0), at_most=20.0) == 30
     assert len(ran) == 2

@@ -8,7 +8,7 @@ import optax.contrib
 import pytest
 
 from elfcli.config.schema import Optimization
-from elfcli.training.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon
+from elfcli.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon
 
 SHAPES = {"wide": (6, 10), "tall": (10, 6), "square": (8, 8), "bias": (6,)}
 STEPS = 4

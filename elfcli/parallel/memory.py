@@ -1,0 +1,40 @@
+"""Memory that a device has and uses."""
+
+import math
+import os
+import resource
+import sys
+from pathlib import Path
+
+import jax
+
+from elfcli.parallel.mesh import device_memory
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"
+
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def memory_of_device() -> int | None:
+    """Bytes that one device may use; on a CPU its share of the machine's memory, or of the container's."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return device_memory(device)
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in CGROUP_LIMITS:
+        text = path.read_text().strip() if path.is_file() else ""
+        limits += [int(text)] if text.isdecimal() else []
+    return min(limits) // jax.local_device_count()
+
+
+def used_memory() -> int:
+    """Most bytes in use so far: of one device, on a CPU of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def size_text(size: float) -> str:
+    return f"{size / 2**30:.1f} GiB" if math.isfinite(size) else "more"
