@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from elfcli.corpus.encode import write_arrow
 from elfcli.data.batches import batch_indices
-from elfcli.data.encode import write_arrow
 from elfcli.data.folder import METADATA_FILE, load_examples
 from elfcli.data.ids import check_ids
 

@@ -26,7 +26,7 @@ PURE = ("flow", "models")
 NOT_PURE = {"os", "sys", "io", "pathlib", "shutil", "socket", "subprocess", "tempfile", "multiprocessing"}
 READS_ENVIRONMENT = (
     "config/resolve.py",
-    "data/encode.py",
+    "corpus/encode.py",
     "parallel/",
     "planning/slices.py",
     "runs/",

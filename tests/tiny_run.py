@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from elfcli.config.resolve import resolve
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.training.start import start_run
 
 SETTINGS = [

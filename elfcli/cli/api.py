@@ -16,7 +16,7 @@ from elfcli.ui.progress import logged
 
 if TYPE_CHECKING:
     from elfcli.config.schema import Config
-    from elfcli.data.tokenize import Summary
+    from elfcli.corpus.tokenize import Summary
     from elfcli.evaluation.generate import Model as Loaded
 
 Place = str | Path

@@ -34,7 +34,7 @@ def demo(
 
     run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
     stage(1, "make and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
-    from elfcli.data.tokenize import Job, tokenize
+    from elfcli.corpus.tokenize import Job, tokenize
 
     summary = tokenize(Job(data, task="toy-de-en", seed=seed))
     counts = {name: split.examples for name, split in summary.splits.items()}

@@ -30,7 +30,7 @@ def tell_overfit(run: Path) -> None:
 
 def wanted(model, examples) -> tuple[list, list[str]]:
     """(conditions, texts as the model would write them) of the examples."""
-    from elfcli.data.folder import decoded
+    from elfcli.data.tokenizers import decoded
 
     data, conditions, rows = model.config.data, [], []
     for i in range(len(examples)):

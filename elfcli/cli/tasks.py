@@ -28,7 +28,7 @@ def tasks(as_json: Annotated[bool, o.option("--json", "", "The same as JSON.")] 
 def all_tasks() -> list[dict]:
     """Name, kind, lengths, metrics, default model and source of the training data of every task preset."""
     from elfcli.config.resolve import resolve, task_names
-    from elfcli.data.public import SOURCES
+    from elfcli.corpus.public import SOURCES
 
     rows = []
     for name in task_names():

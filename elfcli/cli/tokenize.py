@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
+from elfcli.corpus.tokenize import default_workers
 from elfcli.ui.progress import stages
 
 INPUTS = "Text, JSON lines, CSV, TSV or Parquet; globs; repeatable."
@@ -66,8 +67,8 @@ def tokenize(
 
 def tokenized(output: Path | None, workers: int | None, **options):
     """The `Summary` of a `Job` with these options. output and workers: None chooses them."""
-    from elfcli.data.public import SOURCES, default_folder
-    from elfcli.data.tokenize import Job, tokenize
+    from elfcli.corpus.public import SOURCES, default_folder
+    from elfcli.corpus.tokenize import Job, tokenize
     from elfcli.ui.progress import say
 
     inputs, task = options["inputs"], options["task"]
@@ -77,15 +78,6 @@ def tokenized(output: Path | None, workers: int | None, **options):
     workers = workers or default_workers([*inputs, *options["validation"]], large=task in SOURCES)
     with stages() as progress:
         return tokenize(Job(output, workers=workers, **options), progress)
-
-
-def default_workers(patterns: list[str], large: bool = False) -> int:
-    """One process per core (at most 16) for `large` or big input; one for input that is done before they start."""
-    import glob
-    import os
-
-    total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
-    return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1
 
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 
 from elfcli.data.batches import TokenColumn, TokenTable
-from elfcli.errors import InputError, did_you_mean, first_line, near_file
+from elfcli.data.tokenizers import TOKENIZER_FOLDER, existing_folder
+from elfcli.errors import InputError, did_you_mean, first_line
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 
 METADATA_FILE = "elf_data.json"
-TOKENIZER_FOLDER = "tokenizer"
 TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
-CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
-"""What clean-up replaces, in this order."""
 SAVED_FOLDER_COLUMN = "_data_files"
 """Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
 
@@ -40,16 +38,6 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.tokens)
-
-
-def existing_folder(name: str, what: str) -> Path:
-    """The folder, or InputError that names a similar one beside it."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise InputError(f"{what} {name} is a file, not a folder")
-    raise InputError(f"No {what.lower()} folder {name}{near_file(folder)}")
 
 
 def saved_splits(folder: Path) -> tuple[str, ...] | None:
@@ -228,42 +216,6 @@ def keys_of(metadata: dict[str, Any] | None) -> tuple[str, ...]:
     return tuple(keys) if len(keys) == 2 else ()
 
 
-def load_tokenizer(name_or_folder: str | Path):
-    """A Hugging Face tokenizer from a folder or by Hub name (from the cache where it is there)."""
-    from transformers import AutoTokenizer
-
-    name = str(name_or_folder)
-    if looks_like_a_path(name):
-        folder = existing_folder(name, "Tokenizer")
-        try:
-            return AutoTokenizer.from_pretrained(str(folder))
-        except Exception as error:
-            raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
-    from huggingface_hub import snapshot_download
-
-    for where in (lambda: name, lambda: snapshot_download(name, local_files_only=True)):
-        with suppress(Exception):
-            found = AutoTokenizer.from_pretrained(where(), local_files_only=True)
-            if len(found) > len(found.all_special_tokens):  # else made from a config alone, all that is in the cache
-                return found
-    if not hub_reachable():
-        why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
-        raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE")
-    with from_hub(f"The tokenizer {name}"):
-        return AutoTokenizer.from_pretrained(name)
-
-
-def decoded(tokenizer, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
-    """Texts of token rows, without special tokens. clean_up: as transformers before 5 made them, whatever the
-    tokenizer's kind; else as the tokenizer itself is set."""
-    if not clean_up:
-        return tokenizer.batch_decode(rows, skip_special_tokens=True)
-    texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    for apart, joined in CLEANED:
-        texts = [text.replace(apart, joined) for text in texts]
-    return texts
-
-
 def recorded_tokenizer(examples: Examples) -> str:
     """Folder or name of the tokenizer that made the data; InputError where it is not recorded."""
     folder = Path(examples.path).expanduser() / TOKENIZER_FOLDER
@@ -272,22 +224,3 @@ def recorded_tokenizer(examples: Examples) -> str:
     if examples.metadata and examples.metadata.get("tokenizer"):
         return str(examples.metadata["tokenizer"])
     raise InputError(f"{examples.path} does not say which tokenizer made it: set tokenizer_name")
-
-
-def vocab_size(tokenizer) -> int:
-    """Number of token ids, added tokens included."""
-    return len(tokenizer)
-
-
-def pad_id(tokenizer) -> int:
-    return _special_id(tokenizer, tokenizer.pad_token_id, "pad")
-
-
-def eos_id(tokenizer) -> int:
-    return _special_id(tokenizer, tokenizer.eos_token_id, "end")
-
-
-def _special_id(tokenizer, token_id: int | None, kind: str) -> int:
-    if token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it")
-    return token_id

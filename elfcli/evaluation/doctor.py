@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from elfcli.data.folder import Examples, load_examples, load_tokenizer, recorded_tokenizer
+from elfcli.data.folder import Examples, load_examples, recorded_tokenizer
 from elfcli.data.ids import largest_id
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.evaluation import checks, probe, quality
 from elfcli.evaluation.bleu import corpus_bleu

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, decoded, keys_of, load_examples, read_metadata, split_names
+from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata, split_names
 from elfcli.data.held_out import without_held_out
+from elfcli.data.tokenizers import decoded
 from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.samples import REFERENCE_KEYS, SOURCE_KEYS, check_text, first, has_columns, records_of

@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
-from elfcli.data.folder import decoded, eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.data.tokenizers import decoded, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.candidates import draw_keys, most_alike
 from elfcli.evaluation.ways import Setting, check_setting

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from elfcli.data.folder import eos_id
+from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.evaluation.bootstrap import Draws
 from elfcli.evaluation.perplexity import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows

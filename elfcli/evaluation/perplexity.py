@@ -16,7 +16,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.data.folder import eos_id, load_tokenizer, vocab_size
+from elfcli.data.tokenizers import eos_id, load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.bootstrap import Draws, interval, resampled
 from elfcli.evaluation.protocol import is_gpt2_large, protocol_part

@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 
 from elfcli.data.batches import collate
-from elfcli.data.folder import Examples, eos_id, pad_id
+from elfcli.data.folder import Examples
+from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.evaluation.generate import Model, Program, everywhere
 from elfcli.evaluation.ways import settings_of
 from elfcli.flow import objective, sampler

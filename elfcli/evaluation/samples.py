@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from elfcli.data.corpus import FORMATS, Reading, Record, json_records, records, text_lines
+from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.evaluation.bootstrap import Draws, interval
 from elfcli.outputs import write_output

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elfcli.data.folder import eos_id, pad_id
+from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.evaluation.candidates import most_alike
 from elfcli.evaluation.examples import Sources
 from elfcli.evaluation.generate import (

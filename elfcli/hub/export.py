@@ -18,7 +18,7 @@ import yaml
 
 from elfcli.config.render import to_toml
 from elfcli.config.schema import SECTIONS, Config, Tracking
-from elfcli.data.folder import load_tokenizer
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub.card import model_card
 from elfcli.hub.encoder_pickle import read_encoder_pickle

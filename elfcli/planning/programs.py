@@ -13,7 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
-from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
+from elfcli.data.folder import load_examples
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs, ways
 from elfcli.evaluation.ways import Setting

@@ -13,7 +13,7 @@ import numpy as np
 
 from elfcli.config.resolve import Resolved
 from elfcli.data.batches import load_batch
-from elfcli.data.folder import vocab_size
+from elfcli.data.tokenizers import vocab_size
 from elfcli.errors import ElfError, first_line
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import init_params

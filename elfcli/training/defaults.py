@@ -4,10 +4,10 @@ from pathlib import Path
 
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed
+from elfcli.corpus.public import default_folder
+from elfcli.corpus.toy import TASKS
 from elfcli.data.folder import METADATA_FILE, Examples
 from elfcli.data.lengths import rounded
-from elfcli.data.public import default_folder
-from elfcli.data.toy import TASKS
 from elfcli.errors import InputError
 from elfcli.runs.folder import is_run
 from elfcli.ui.progress import say
@@ -56,7 +56,7 @@ def with_data(resolved: Resolved) -> Resolved:
         folder = default_folder(data.task)
         made = (folder / METADATA_FILE).is_file()
         if not made and data.task in TASKS:
-            from elfcli.data.tokenize import Job, tokenize
+            from elfcli.corpus.tokenize import Job, tokenize
 
             say(f"no --data: making the data of {data.task} in {folder}")
             tokenize(Job(folder, task=data.task))

@@ -14,22 +14,13 @@ from jax.sharding import Mesh
 
 from elfcli import __version__
 from elfcli.config.schema import Config
+from elfcli.corpus.working_folder import REPLACED, clear_killed, working_folder
 from elfcli.data.batches import TokenTable, batches, load_batch
 from elfcli.data.cooccurrence import token_vectors
-from elfcli.data.folder import (
-    TOKENIZER_FOLDER,
-    Examples,
-    eos_id,
-    existing_folder,
-    load_examples,
-    load_tokenizer,
-    pad_id,
-    split_names,
-    vocab_size,
-)
+from elfcli.data.folder import Examples, load_examples, split_names
 from elfcli.data.ids import check_ids
 from elfcli.data.lengths import fitting_lengths
-from elfcli.data.working import REPLACED, clear_killed, working_folder
+from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, existing_folder, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.hub.huggingface import save_t5, t5_config
 from elfcli.models.build import compute_dtype

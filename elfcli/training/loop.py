@@ -17,7 +17,7 @@ from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
 from elfcli.data.batches import batches
-from elfcli.data.folder import vocab_size
+from elfcli.data.tokenizers import vocab_size
 from elfcli.errors import Stopped
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures

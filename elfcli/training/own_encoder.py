@@ -10,7 +10,8 @@ import numpy as np
 
 from elfcli.config.resolve import Resolved
 from elfcli.data.cooccurrence import WIDTH, token_vectors
-from elfcli.data.folder import Examples, load_tokenizer, recorded_tokenizer, vocab_size
+from elfcli.data.folder import Examples, recorded_tokenizer
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
 from elfcli.models.t5 import T5Shape

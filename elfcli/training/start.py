@@ -12,8 +12,9 @@ from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved, changed, check_again, resolve_run, with_devices
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, load_tokenizer, vocab_size
+from elfcli.data.folder import Examples
 from elfcli.data.ids import check_ids
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.hub.sources import initial_params, open_source, with_own_encoder
 from elfcli.models.build import elf_shape

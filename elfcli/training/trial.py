@@ -11,8 +11,8 @@ import numpy as np
 
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
-from elfcli.data.folder import vocab_size
 from elfcli.data.frames import WHOLE_SHARE, Frames
+from elfcli.data.tokenizers import vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import held_out, held_out_figures

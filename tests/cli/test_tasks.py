@@ -13,7 +13,7 @@ from hub_server import Handler, point_at
 
 from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import model_names, resolve
-from elfcli.data import public
+from elfcli.corpus import public
 from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
 from elfcli.hub.names import PUBLISHED

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from huggingface_hub import constants
 
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data import ids
 from elfcli.data.folder import load_examples
-from elfcli.data.tokenize import Job, tokenize
 from elfcli.errors import InputError
 
 

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from elfcli.config.resolve import resolve
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.training.start import start_run
 
 SETTINGS = [

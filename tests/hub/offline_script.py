@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from elfcli.config.resolve import resolve
-from elfcli.data.folder import load_examples, load_tokenizer
+from elfcli.data.folder import load_examples
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.evaluation.perplexity import load_judge
 from elfcli.hub.huggingface import load_t5
 from elfcli.hub.sources import open_source

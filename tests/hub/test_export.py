@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tiny_run import tiny_run
 
 from elfcli.config.resolve import load_config
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import load_model
 from elfcli.hub import export as export_module

@@ -14,9 +14,9 @@ from tiny_run import SETTINGS, tiny_run
 
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import EncoderSettings
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.batches import collate
-from elfcli.data.folder import load_tokenizer, vocab_size
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.hub.encoder import load_encoder
 from elfcli.hub.huggingface import load_t5

@@ -15,9 +15,10 @@ from tiny_run import tiny_run
 
 from elfcli.config.resolve import changed, load_config, resolve
 from elfcli.config.schema import SECTION_OF
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.cooccurrence import token_vectors
-from elfcli.data.folder import load_examples, load_tokenizer, vocab_size
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.data.folder import load_examples
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.evaluation.examples import recorded_keys
@@ -260,7 +261,7 @@ def test_a_run_makes_token_vectors_where_there_is_no_encoder(folders, tmp_path):
 
 
 def test_an_encoder_of_another_vocabulary_is_refused(folders):
-    from elfcli.data.folder import load_tokenizer
+    from elfcli.data.tokenizers import load_tokenizer
 
     ours, theirs = load_tokenizer(folders / "pairs" / "tokenizer"), str(folders / "texts" / "tokenizer")
     require_same_vocabulary(str(folders / "pairs" / "tokenizer"), ours, None)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from elfcli.config.resolve import load_config, resolve
-from elfcli.data.folder import load_tokenizer
-from elfcli.data.tokenize import Job, tokenize
+from elfcli.corpus.tokenize import Job, tokenize
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from elfcli.data import toy
+from elfcli.corpus import toy
 from elfcli.errors import InputError
 
 NOUNS = {noun.german: noun for noun in toy.PERSONS + toy.ANIMALS + toy.THINGS}

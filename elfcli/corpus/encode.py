@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elfcli.data.folder import load_tokenizer
+from elfcli.data.tokenizers import load_tokenizer
 
 Chunk = tuple[tuple[str, ...], ...]
 Tokens = tuple[np.ndarray, np.ndarray]

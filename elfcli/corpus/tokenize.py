@@ -20,14 +20,15 @@ import numpy as np
 import xxhash
 
 from elfcli import __version__
-from elfcli.data.corpus import Corpus, open_corpus, requested_keys
-from elfcli.data.encode import Chunk, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
-from elfcli.data.folder import METADATA_FILE, TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.corpus.encode import Chunk, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
+from elfcli.corpus.public import SOURCES, T5_TOKENIZER, public_files
+from elfcli.corpus.readers import Corpus, open_corpus, requested_keys
+from elfcli.corpus.toy import TASKS, task_files
+from elfcli.corpus.vocabulary import train_tokenizer
+from elfcli.corpus.working_folder import REPLACED, clear_killed, working_folder
+from elfcli.data.folder import METADATA_FILE
 from elfcli.data.lengths import percentiles
-from elfcli.data.public import SOURCES, T5_TOKENIZER, public_files
-from elfcli.data.toy import TASKS, task_files
-from elfcli.data.vocabulary import train_tokenizer
-from elfcli.data.working import REPLACED, clear_killed, working_folder
+from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError, did_you_mean
 
 CHUNK = 1000
@@ -282,3 +283,12 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
             for name, split in summary.splits.items()
         },
     }  # fmt: skip
+
+
+def default_workers(patterns: list[str], large: bool = False) -> int:
+    """One process per core (at most 16) for `large` or big input; one for input that is done before they start."""
+    import glob
+    import os
+
+    total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
+    return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1

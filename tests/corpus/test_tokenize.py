@@ -19,13 +19,14 @@ from many_processes import killed
 from typer.testing import CliRunner
 
 from elfcli.cli.tokenize import tokenize as command
+from elfcli.corpus.encode import pack_rows
+from elfcli.corpus.readers import Keys, Reading, chosen_keys, open_corpus, requested_keys
+from elfcli.corpus.tokenize import Job, tokenize
+from elfcli.corpus.working_folder import LOCK, clear_killed, working_folder
 from elfcli.data.batches import column_from_rows
-from elfcli.data.corpus import Keys, Reading, chosen_keys, open_corpus, requested_keys
-from elfcli.data.encode import pack_rows
-from elfcli.data.folder import load_examples, load_tokenizer, recorded_tokenizer, vocab_size
+from elfcli.data.folder import load_examples, recorded_tokenizer
 from elfcli.data.lengths import cut_counts, percentiles
-from elfcli.data.tokenize import Job, tokenize
-from elfcli.data.working import LOCK, clear_killed, working_folder
+from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 
 PAIRS = [(f"der hund nummer {n}", f"the dog number {n}, said the man") for n in range(40)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from elfcli.data.toy import TASKS
+from elfcli.corpus.toy import TASKS
 from elfcli.errors import InputError
 
 T5_TOKENIZER = "google-t5/t5-small"

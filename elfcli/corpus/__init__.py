@@ -1,0 +1,1 @@
+"""Text files and built-in tasks become a data folder."""
