@@ -17,12 +17,12 @@ from flax import nnx
 from elfcli.config.resolve import resolve
 from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs
 from elfcli.evaluation.ways import Setting
-from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF, init_params
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import make_mesh
 from elfcli.ui.quiet import keep_memory
+from elfcli.weights.encoder import load_encoder
 
 SETS = ["max_length=128", "max_input_length=0", "encoder_model_name=embedding", "embedding_dim=512"]
 VOCAB, BATCH = 32100, 4

@@ -15,7 +15,6 @@ import numpy as np
 from flax import nnx
 
 from elfcli.config.resolve import resolve
-from elfcli.hub.encoder import load_encoder
 from elfcli.models import layers
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF
@@ -23,6 +22,7 @@ from elfcli.models.layers import graphdef_of
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import make_mesh
 from elfcli.training.step import init_state, make_train_step
+from elfcli.weights.encoder import load_encoder
 
 SETS = ["depth=8", "hidden_size=256", "num_heads=4", "bottleneck_dim=128", "batch_size=16", "max_length=128",
         "max_input_length=0", "optimizer=adamw", "encoder_model_name=embedding", "embedding_dim=128"]  # fmt: skip

@@ -24,10 +24,15 @@ from elfcli.config.schema import Distillation, Objective, Optimization
 from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
 from elfcli.flow import distill, objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import load_t5
-from elfcli.hub.judges import load_judge_network
-from elfcli.hub.reference import (
+from elfcli.models.elf import ELF
+from elfcli.models.encoder import encoder_mask
+from elfcli.models.layers import graphdef_of
+from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.optimizer import lr_schedule, make_optimizer
+from elfcli.parallel.backend import prepare
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.judges import load_judge_network
+from elfcli.weights.reference import (
     elf_from_reference,
     elf_to_reference,
     read_reference_checkpoint,
@@ -35,12 +40,7 @@ from elfcli.hub.reference import (
     t5_from_reference,
     t5_to_reference,
 )
-from elfcli.models.elf import ELF
-from elfcli.models.encoder import encoder_mask
-from elfcli.models.layers import graphdef_of
-from elfcli.models.t5 import T5Encoder, T5Shape
-from elfcli.optimizer import lr_schedule, make_optimizer
-from elfcli.parallel.backend import prepare
+from elfcli.weights.t5 import load_t5
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
 KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",

@@ -16,11 +16,11 @@ import jax
 import numpy as np
 
 from elfcli.config.resolve import resolve
-from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import make_mesh, put_batch, replicate, state_shardings
 from elfcli.training.step import init_state, make_train_step
+from elfcli.weights.encoder import load_encoder
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "batch_size=16", "max_length=12",
         "max_input_length=0", "encoder_model_name=embedding", "embedding_dim=8", "lr=1e-2",

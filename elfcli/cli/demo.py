@@ -102,8 +102,9 @@ def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
 
 def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None]) -> None:
     """Distils the run and compares teacher and students."""
-    from elfcli.hub.sources import open_source, resolved_of
     from elfcli.training.distill import start_rounds
+    from elfcli.weights.open import open_source
+    from elfcli.weights.settings import resolved_of
 
     run, students = output / "run", output / "students"
     command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"

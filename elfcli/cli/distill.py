@@ -25,10 +25,11 @@ def distill(
 ) -> None:
     """Distil a trained model into students that take 16, 8, 4, 2, 1 steps, in rounds; continue with `elf resume`."""
     from elfcli.errors import InputError
-    from elfcli.hub.sources import open_source, resolved_of
     from elfcli.parallel.agree import by_first, first_goes_ahead
     from elfcli.runs.rounds import check_new_rounds
     from elfcli.ui.progress import say
+    from elfcli.weights.open import open_source
+    from elfcli.weights.settings import resolved_of
 
     by_first(lambda: check_new_rounds(output))
     words = [] if rounds is None else [word.strip() for word in rounds.split(",")]

@@ -74,7 +74,7 @@ def history_of(model, examples: int):
     """What the run's settings and its log up to the checkpoint say; None for weights from elsewhere."""
     from elfcli.evaluation.checks import History
     from elfcli.runs.folder import read_metrics
-    from elfcli.training.length import run_length
+    from elfcli.runs.length import run_length
 
     if model.source.kind != "run":
         return None

@@ -38,8 +38,8 @@ def evaluate(
         return
     show_report([(result["name"], result["scores"]) for result in results])
     typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
-    from elfcli.hub.names import STUDENTS, published_name
-    from elfcli.hub.published import figures_of, summary
+    from elfcli.weights.names import STUDENTS, published_name
+    from elfcli.weights.published import figures_of, summary
 
     network, student = loaded.config.network.model, published_name(Path(loaded.name.partition("@")[0]).name) in STUDENTS
     for line in summary(figures_of(task or loaded.config.data.task, network, student)):
@@ -116,9 +116,9 @@ def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) 
 
 def load(checkpoint: str | None, **settings):
     """(name, model) of the checkpoint that was given or is chosen; says which it is. settings: as of `load_model`."""
-    from elfcli.evaluation.newest import chosen_checkpoint
     from elfcli.parallel.agree import by_first
     from elfcli.ui.progress import say
+    from elfcli.weights.newest import chosen_checkpoint
 
     name = by_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
     from elfcli.evaluation.generate import load_model

@@ -30,9 +30,10 @@ def export(
     if format_ not in ("elf", "torch"):
         raise InputError(f"--format {format_}: expected elf or torch{did_you_mean(format_, ('elf', 'torch'))}")
 
-    from elfcli.hub.export import ExportOptions, check_target
-    from elfcli.hub.export import export as write
-    from elfcli.hub.sources import config_of, open_source
+    from elfcli.publishing.export import ExportOptions, check_target
+    from elfcli.publishing.export import export as write
+    from elfcli.weights.open import open_source
+    from elfcli.weights.settings import config_of
 
     check_target(folder, overwrite)
     source = open_source(run, ema=not raw_weights, step=at_step)

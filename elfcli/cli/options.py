@@ -46,7 +46,7 @@ def runs(incomplete: str) -> list[str]:
 
 def checkpoints(incomplete: str) -> list[str]:
     """Completion of runs and of published models."""
-    from elfcli.hub.names import PUBLISHED
+    from elfcli.weights.names import PUBLISHED
 
     return [*runs(incomplete), *(name for name in PUBLISHED if name.startswith(incomplete))]
 

@@ -12,7 +12,7 @@ def tell_overfit(run: Path) -> None:
     from elfcli.evaluation.doctor import Data, diagnose
     from elfcli.evaluation.generate import Options, generate, load_model
     from elfcli.evaluation.ways import settings_of
-    from elfcli.training.inputs import open_examples
+    from elfcli.runs.examples import open_examples
     from elfcli.ui.progress import say
 
     model = load_model(str(run))

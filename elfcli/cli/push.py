@@ -27,8 +27,8 @@ def push_to_hub(
         near = did_you_mean(checkpoints, ("all", "last"))
         raise InputError(f"--checkpoints {checkpoints}: expected all or last{near}")
 
-    from elfcli.hub.export import ExportOptions
-    from elfcli.hub.push import push
+    from elfcli.publishing.export import ExportOptions
+    from elfcli.publishing.push import push
 
     options = ExportOptions(license=license_, steps="all" if checkpoints == "all" else ())
     address = push(run, repo, private=private, revision=revision, options=options, report=say)

@@ -49,7 +49,7 @@ def all_tasks() -> list[dict]:
 def all_models() -> list[dict]:
     """Name, dimensions, parameters and bytes of float32 weights of every model preset; None where not counted."""
     from elfcli.config.resolve import model_names, resolve
-    from elfcli.hub.published import PARAMETERS
+    from elfcli.weights.published import PARAMETERS
 
     rows = []
     for name in model_names():
@@ -63,8 +63,8 @@ def all_checkpoints() -> list[dict]:
     """Name, task, model, size and figures of every published checkpoint."""
     from dataclasses import asdict
 
-    from elfcli.hub.names import PUBLISHED, STUDENTS
-    from elfcli.hub.published import figures_of, summary
+    from elfcli.weights.names import PUBLISHED, STUDENTS
+    from elfcli.weights.published import figures_of, summary
 
     sizes = {row["name"]: {key: row[key] for key in ("parameters", "weights")} for row in all_models()}
     rows = []

@@ -14,12 +14,13 @@ from elfcli.errors import InputError
 from elfcli.evaluation import checks, probe, quality
 from elfcli.evaluation.bleu import corpus_bleu
 from elfcli.evaluation.checks import Check, History
-from elfcli.evaluation.examples import evaluation_examples, rows_of, training_texts
+from elfcli.evaluation.examples import rows_of, training_texts
 from elfcli.evaluation.generate import Model, Options, Program, generate
 from elfcli.evaluation.probe import Probe
 from elfcli.evaluation.ways import Setting, distinct, settings_of
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
+from elfcli.runs.examples import evaluation_examples
 
 TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
 MOST_KNOWN, MOST_TOKENS = 4096, 2048

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata, split_names
-from elfcli.data.held_out import without_held_out
+from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata
 from elfcli.data.tokenizers import decoded
 from elfcli.errors import InputError, did_you_mean
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.samples import REFERENCE_KEYS, SOURCE_KEYS, check_text, first, has_columns, records_of
+from elfcli.runs.examples import evaluation_examples
 
 MOST_TEXTS = 20_000
 """Training texts that a sample may equal."""
@@ -23,31 +23,6 @@ class Sources(NamedTuple):
 
     conditions: Sequence[Sequence[int]]
     rows: list[dict]
-
-
-def evaluation_examples(config: Config, data: str | None = None) -> Examples:
-    """The evaluation split of `data`, by default of eval_data_path, else of the training data.
-
-    Training data without such a split gives the examples that were kept from training.
-    """
-    where = data or config.data.eval_data_path
-    if where is None:
-        if config.data.data_path is None:
-            raise InputError("no evaluation data: give --data DIR or set eval_data_path")
-        try:
-            return load_examples(config.data.data_path, "validation")
-        except InputError:
-            kept = without_held_out(load_examples(config.data.data_path, "train"), config.data.held_out)[1]
-            if kept is None:
-                raise
-            return kept
-    if Path(where).is_dir():
-        splits = split_names(where)
-        return load_examples(where, "validation" if "validation" in splits else splits[0])
-    try:
-        return load_examples(where, "validation")
-    except InputError:  # a Hub data set with a single split, whatever its name
-        return load_examples(where, None)
 
 
 def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:

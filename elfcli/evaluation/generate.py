@@ -27,9 +27,6 @@ from elfcli.evaluation.ways import Setting, check_setting
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
-from elfcli.hub.encoder import load_encoder
-from elfcli.hub.reference import check_tree
-from elfcli.hub.sources import Source, check_latents, check_vocabulary, config_of, open_source
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.encoder import Encoder, encoder_mask
@@ -37,6 +34,11 @@ from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import same_version
 from elfcli.parallel.backend import prepare
 from elfcli.parallel.mesh import by_row, make_mesh, on_devices, round_up_to_devices
+from elfcli.weights.encoder import load_encoder
+from elfcli.weights.open import open_source
+from elfcli.weights.reference import check_tree
+from elfcli.weights.settings import check_latents, check_vocabulary, config_of
+from elfcli.weights.source import Source
 
 
 @dataclass(frozen=True)

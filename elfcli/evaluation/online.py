@@ -11,13 +11,13 @@ from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, sample_rows
 from elfcli.evaluation.examples import Sources
 from elfcli.evaluation.generate import Model, Options
 from elfcli.evaluation.ways import settings_of
-from elfcli.hub.sources import Source
 from elfcli.models.elf import ElfShape
 from elfcli.models.encoder import Encoder
 from elfcli.parallel.agree import is_shared
 from elfcli.parallel.mesh import on_devices
 from elfcli.runs.checkpoint import Figure
 from elfcli.ui.progress import say
+from elfcli.weights.source import Source
 
 T = TypeVar("T")
 FAILED = "eval/failed"

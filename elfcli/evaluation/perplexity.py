@@ -21,8 +21,6 @@ from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.bootstrap import Draws, interval, resampled
 from elfcli.evaluation.protocol import is_gpt2_large, protocol_part
 from elfcli.evaluation.samples import Score
-from elfcli.hub.huggingface import fetch
-from elfcli.hub.judges import load_judge_network
 from elfcli.hub_access import hub_reachable, looks_like_a_path
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import graphdef_of
@@ -30,6 +28,8 @@ from elfcli.models.llama import LlamaShape
 from elfcli.parallel.agree import everyone, require_same
 from elfcli.parallel.hashes import digest, tree_hash
 from elfcli.parallel.mesh import by_row, make_mesh, on_devices, round_up_to_devices
+from elfcli.weights.files import fetch
+from elfcli.weights.judges import load_judge_network
 
 Shape = Gpt2Shape | LlamaShape
 GPT2_VOCABULARY = "7fc3f1df6887d8d0"

@@ -18,8 +18,6 @@ from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs, ways
 from elfcli.evaluation.ways import Setting
-from elfcli.hub.huggingface import fetch, read_json, t5_shape
-from elfcli.hub.published import VOCABULARY
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import abstract_params
 from elfcli.models.encoder import Encoder, apply_t5, apply_table
@@ -32,6 +30,9 @@ from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.step import device_group, init_state, make_train_step
 from elfcli.training.trial import StepRunner
+from elfcli.weights.files import fetch, read_json
+from elfcli.weights.published import VOCABULARY
+from elfcli.weights.t5 import t5_shape
 
 T5_SMALL = T5Shape(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
 KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}

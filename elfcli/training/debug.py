@@ -18,8 +18,8 @@ from elfcli.errors import ElfError, first_line
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import init_params
 from elfcli.parallel.mesh import make_mesh
+from elfcli.runs.length import run_length
 from elfcli.training.inputs import Inputs
-from elfcli.training.length import run_length
 from elfcli.training.loop import schedule_and_optimizer
 from elfcli.training.step import Frozen, Setup, clean_latents, mean_gradients
 from elfcli.ui.table import aligned

@@ -22,7 +22,6 @@ from elfcli.data.ids import check_ids
 from elfcli.data.lengths import fitting_lengths
 from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, existing_folder, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import ElfError, InputError, Stopped
-from elfcli.hub.huggingface import save_t5, t5_config
 from elfcli.models.build import compute_dtype
 from elfcli.models.elf import num_params
 from elfcli.models.t5 import T5Shape
@@ -45,6 +44,7 @@ from elfcli.training.masked import (
     train_step,
 )
 from elfcli.ui.progress import clock, number, progress, say
+from elfcli.weights.t5 import save_t5, t5_config
 
 BATCH_TOKENS = 2048
 LONGEST = 512  # tokens of an example; longer ones are cut

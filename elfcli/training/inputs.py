@@ -1,6 +1,6 @@
 """The inputs of a run: examples, tokenizer and frozen encoder, checked before anything is written."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -9,16 +9,15 @@ import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
-from elfcli.data.batches import TokenTable, batch_indices, collate, column_from_rows
+from elfcli.data.batches import batch_indices, collate
 from elfcli.data.frames import WHOLE_SHARE, Frames, make_frames, rooms
-from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError
-from elfcli.evaluation.examples import evaluation_examples
-from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import arithmetic
 from elfcli.models.encoder import Encoder, encoder_mask
-from elfcli.training.length import run_length
+from elfcli.runs.examples import evaluation_examples
+from elfcli.runs.length import run_length
 from elfcli.ui.progress import say
+from elfcli.weights.encoder import load_encoder
 
 
 @dataclass(frozen=True)
@@ -40,35 +39,6 @@ def batch_rows(config: Config, inputs: Inputs, number: int) -> tuple[int, np.nda
         length, rows = inputs.frames.batch(step, seed)
         return length, rows[part * size : (part + 1) * size]
     return config.data.max_length, batch_indices(number, num_examples=count, batch_size=size, seed=seed)
-
-
-def open_examples(config: Config) -> data.Examples:
-    """The training data; with `overfit` its first examples alone."""
-    if config.data.data_path is None:
-        raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
-    examples = data.load_examples(config.data.data_path, "train")
-    few = config.training.overfit
-    if few is not None:
-        return first_examples(examples, few)
-    return examples if has_evaluation_split(config) else without_held_out(examples, config.data.held_out)[0]
-
-
-def has_evaluation_split(config: Config) -> bool:
-    if config.data.eval_data_path is not None:
-        return True
-    try:
-        data.load_examples(str(config.data.data_path), "validation")
-    except InputError:
-        return False
-    return True
-
-
-def first_examples(examples: data.Examples, count: int) -> data.Examples:
-    rows = [examples.tokens[i] for i in range(min(count, len(examples)))]
-    columns = [column_from_rows([row[name] for row in rows]) for name in ("input_ids", "condition_input_ids")
-               if name in rows[0]]  # fmt: skip
-    fingerprint = f"{examples.fingerprint}, first {len(rows)}"
-    return replace(examples, tokens=TokenTable(*columns), files=(), fingerprint=fingerprint, largest_id=None)
 
 
 def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:

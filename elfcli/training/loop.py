@@ -22,23 +22,23 @@ from elfcli.errors import Stopped
 from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
 from elfcli.evaluation.online import figure_of, model_in_training, online_evaluation, show_samples
-from elfcli.hub.mirror import Mirror
-from elfcli.hub.sources import initial_params
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import make_mesh, process_rows, put, put_batch, replicate, state_shardings
 from elfcli.parallel.stop import TIME, requested_anywhere, stop_requests
+from elfcli.publishing.mirror import Mirror
 from elfcli.runs import checkpoint
 from elfcli.runs.folder import record_start
+from elfcli.runs.length import RunLength, run_length
 from elfcli.runs.state import TrainState
 from elfcli.training.inputs import Inputs, batch_rows
-from elfcli.training.length import RunLength, run_length
 from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
 from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
 from elfcli.ui.live import running
 from elfcli.ui.progress import is_first_process
+from elfcli.weights.settings import initial_params
 
 FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 

@@ -13,12 +13,13 @@ from elfcli.data.cooccurrence import WIDTH, token_vectors
 from elfcli.data.folder import Examples, recorded_tokenizer
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.hub.huggingface import fetch, read_json, t5_shape, weight_files
 from elfcli.models.t5 import T5Shape
 from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER
 from elfcli.training.masked import t5_params
 from elfcli.training.recipe import DATA, chosen, is_set
 from elfcli.ui.progress import say
+from elfcli.weights.files import fetch, read_json, weight_files
+from elfcli.weights.t5 import t5_shape
 
 TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
 """Who sets one of these asks for the random table, or for a vocabulary that the data does not know."""

@@ -19,7 +19,7 @@ from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
 from elfcli.data.folder import Examples, keys_of
 from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
 from elfcli.data.lengths import cut_counts, fitting_lengths
-from elfcli.training.length import run_length
+from elfcli.runs.length import run_length
 from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH = "from the data", "from the machine", "from the run's length"

@@ -16,10 +16,10 @@ from elfcli.data.folder import Examples
 from elfcli.data.ids import check_ids
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.hub.sources import initial_params, open_source, with_own_encoder
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
+from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import (
     CONFIG_FILE,
     check_new,
@@ -31,18 +31,21 @@ from elfcli.runs.folder import (
     require_run,
     require_same_data,
 )  # fmt: skip
+from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
 from elfcli.training import recipe
 from elfcli.training.debug import debug_step
 from elfcli.training.defaults import with_source_length
-from elfcli.training.inputs import Inputs, measured_latents, open_examples, open_inputs, tokenizer_of
-from elfcli.training.length import run_length
+from elfcli.training.inputs import Inputs, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
 from elfcli.training.own_encoder import make_vectors, require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
 from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
+from elfcli.weights.open import open_source
+from elfcli.weights.own_encoder import with_own_encoder
+from elfcli.weights.settings import initial_params
 
 FIXED = {
     "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",

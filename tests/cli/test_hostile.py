@@ -27,13 +27,13 @@ from elfcli.config.resolve import resolve
 from elfcli.data.folder import load_examples
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.samples import read_samples
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import read_safetensors
-from elfcli.hub.names import weights_info
-from elfcli.hub.reference import elf_to_reference, read_reference_checkpoint
-from elfcli.hub.sources import open_source
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.seal import MANIFEST_FILE
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.files import read_safetensors
+from elfcli.weights.names import weights_info
+from elfcli.weights.open import open_source
+from elfcli.weights.reference import elf_to_reference, read_reference_checkpoint
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 GENEROUS = 64_000_000  # bytes; the files are a few kilobytes
@@ -250,9 +250,9 @@ PICKLES["a negative shape"] = array_pickle((-3, -5))
 LIMITED = """
 import resource, time
 from pathlib import Path
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.reference import read_reference_checkpoint
-from elfcli.hub.huggingface import read_safetensors
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.reference import read_reference_checkpoint
+from elfcli.weights.files import read_safetensors
 size = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 1_500_000_000,) * 2)
 readers = {{".pkl": read_encoder_pickle, ".msgpack": read_reference_checkpoint, ".safetensors": read_safetensors}}
@@ -353,7 +353,7 @@ def test_checkpoints_and_data_of_ours(tmp_path):
 
 def test_names_in_files_do_not_leave_their_folder(tmp_path):
     """An index of weights that names a file elsewhere."""
-    from elfcli.hub.huggingface import weights
+    from elfcli.weights.files import weights
 
     (tmp_path / "model").mkdir()
     (tmp_path / "secret.safetensors").write_bytes(b"")

@@ -16,10 +16,10 @@ from elfcli.config.resolve import model_names, resolve
 from elfcli.corpus import public
 from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
-from elfcli.hub.names import PUBLISHED
-from elfcli.hub.published import FIGURES, PARAMETERS, figures_of, summary
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params
+from elfcli.weights.names import PUBLISHED
+from elfcli.weights.published import FIGURES, PARAMETERS, figures_of, summary
 
 
 @pytest.mark.parametrize("model", model_names())

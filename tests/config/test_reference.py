@@ -9,7 +9,7 @@ from elfcli.config.check import check_devices
 from elfcli.config.reference import KEYS
 from elfcli.config.resolve import ConfigError, resolve, with_devices
 from elfcli.config.schema import SECTION_OF, Config
-from elfcli.training.length import run_length
+from elfcli.runs.length import run_length
 
 DEFAULTS = {
     "max_length": 128, "max_input_length": None, "pad_token": "pad", "latent_mean": 0.0, "latent_std": 1.0,

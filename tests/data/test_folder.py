@@ -11,8 +11,8 @@ from helpers import GPT2_TOKENIZER, T5
 from elfcli.data import folder as data
 from elfcli.data.batches import TokenColumn, TokenTable, column_from_rows
 from elfcli.data.folder import Examples
-from elfcli.data.held_out import without_held_out
 from elfcli.errors import InputError
+from elfcli.runs.examples import without_held_out
 
 
 def rows(count: int) -> dict[str, list]:

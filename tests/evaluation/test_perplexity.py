@@ -21,7 +21,7 @@ from elfcli.evaluation.perplexity import (
     score_tokens,
     unigram_entropies,
 )
-from elfcli.hub.judges import load_judge_network
+from elfcli.weights.judges import load_judge_network
 
 WORDS = ["the", "package", "library", "of", "shared", "tools", "data files", "in", "documentation", "contains"]
 

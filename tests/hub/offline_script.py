@@ -8,9 +8,9 @@ from elfcli.config.resolve import resolve
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.evaluation.perplexity import load_judge
-from elfcli.hub.huggingface import load_t5
-from elfcli.hub.sources import open_source
 from elfcli.training.start import resume_run, start_run
+from elfcli.weights.open import open_source
+from elfcli.weights.t5 import load_t5
 
 TINY = ["hidden_size=16", "depth=2", "num_heads=2", "bottleneck_dim=8", "max_length=16", "steps=2", "batch_size=8",
         "encoder_model_name=embedding", "embedding_dim=8", "tokenizer_name=org/model", "num_workers=0"]  # fmt: skip

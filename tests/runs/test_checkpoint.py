@@ -14,13 +14,13 @@ import pytest
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.errors import ElfError, InputError
-from elfcli.hub.sources import open_source
 from elfcli.runs import checkpoint, seal
 from elfcli.runs import folder as run
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.lock import locked
 from elfcli.training import loop
 from elfcli.training.start import resume_run
+from elfcli.weights.open import open_source
 
 pytestmark = pytest.mark.usefixtures("shared_step")
 

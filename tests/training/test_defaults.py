@@ -13,11 +13,11 @@ from tiny_run import SETTINGS, tiny_run
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import InputError
-from elfcli.evaluation.newest import chosen_checkpoint
 from elfcli.evaluation.ways import Setting, chosen_setting
 from elfcli.training.defaults import with_data
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
+from elfcli.weights.newest import chosen_checkpoint
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("elfcli.hub_access.hub_reachable", lambda: False)
-    monkeypatch.setattr("elfcli.hub.repository.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.weights.download.hub_reachable", lambda: False)
     return tmp_path
 
 

@@ -13,11 +13,12 @@ from elfcli.config.resolve import load_config
 from elfcli.errors import InputError, Stopped
 from elfcli.evaluation.generate import load_model
 from elfcli.evaluation.ways import settings_of
-from elfcli.hub.sources import open_source, resolved_of
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run
 from elfcli.runs.rounds import read_rounds, remaining_rounds
 from elfcli.training.distill import start_rounds, train_rounds
+from elfcli.weights.open import open_source
+from elfcli.weights.settings import resolved_of
 
 SETS = ["rounds=[16,8]", "round_steps=3", "teacher_cfg=2", "log_freq=1"]
 

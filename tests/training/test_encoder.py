@@ -18,13 +18,13 @@ from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.batches import collate
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError, Stopped
-from elfcli.hub.encoder import load_encoder
-from elfcli.hub.huggingface import load_t5
 from elfcli.models.encoder import encoder_mask
 from elfcli.parallel.mesh import make_mesh, replicate
 from elfcli.training import encoder, masked
 from elfcli.training.encoder import LATENTS_FILE, make_task, open_corpus, token_counts, train_encoder
 from elfcli.training.start import start_run
+from elfcli.weights.encoder import load_encoder
+from elfcli.weights.t5 import load_t5
 
 STEPS = 30
 

@@ -22,11 +22,10 @@ from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
 from elfcli.evaluation.examples import recorded_keys
-from elfcli.hub.encoder import load_encoder
 from elfcli.planning.plan import with_own_recipe
+from elfcli.runs.examples import open_examples
 from elfcli.training import memory, recipe
 from elfcli.training.defaults import with_overfit_length
-from elfcli.training.inputs import open_examples
 from elfcli.training.own_encoder import (
     found_encoder,
     make_vectors,
@@ -36,6 +35,7 @@ from elfcli.training.own_encoder import (
 )
 from elfcli.training.start import with_recipe
 from elfcli.training.trial import Pace, steps_that_fit
+from elfcli.weights.encoder import load_encoder
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
 

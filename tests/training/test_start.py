@@ -19,7 +19,8 @@ from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run
-from elfcli.training.inputs import batch_rows, open_examples, open_inputs, tokenizer_of
+from elfcli.runs.examples import open_examples
+from elfcli.training.inputs import batch_rows, open_inputs, tokenizer_of
 from elfcli.training.start import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",

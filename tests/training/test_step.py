@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from elfcli.config.resolve import resolve
-from elfcli.hub.encoder import load_encoder
 from elfcli.models.build import elf_shape
 from elfcli.parallel.mesh import make_mesh, put_batch, replicate
 from elfcli.training.step import init_state, make_train_step
+from elfcli.weights.encoder import load_encoder
 
 VOCAB, B, S = 20, 4, 6
 TINY = ["depth=1", "hidden_size=16", "num_heads=2", "bottleneck_dim=4", "embedding_dim=4", "max_length=6",

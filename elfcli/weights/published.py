@@ -6,7 +6,7 @@ the authors' (github.com/lillian039/ELF, branch `distillation`).
 
 from dataclasses import dataclass
 
-from elfcli.hub.names import PUBLISHED, STUDENTS
+from elfcli.weights.names import PUBLISHED, STUDENTS
 
 VOCABULARY = 32100
 """Tokens of T5-small's tokenizer, which every published model uses."""

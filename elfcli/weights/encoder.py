@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from elfcli.config.schema import EncoderSettings
 from elfcli.errors import InputError
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import fetch, load_t5, read_json, t5_shape
-from elfcli.hub.reference import t5_from_reference
 from elfcli.models.encoder import Encoder, apply_t5, apply_table
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.files import fetch, read_json
+from elfcli.weights.reference import t5_from_reference
+from elfcli.weights.t5 import load_t5, t5_shape
 
 
 def load_encoder(cfg: EncoderSettings, vocab_size: int, dtype=jnp.float32, attention: str = "plain") -> Encoder:

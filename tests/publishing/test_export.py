@@ -17,14 +17,15 @@ from elfcli.config.resolve import load_config
 from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.errors import InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.hub import export as export_module
-from elfcli.hub.encoder import load_encoder
-from elfcli.hub.export import ALLOWED, ExportOptions, export
-from elfcli.hub.names import weights_info
-from elfcli.hub.push import files_to_upload
-from elfcli.hub.reference import elf_to_reference
-from elfcli.hub.sources import config_of, open_source
+from elfcli.publishing import export as export_module
+from elfcli.publishing.export import ALLOWED, ExportOptions, export
+from elfcli.publishing.push import files_to_upload
 from elfcli.runs.secrets import SECRET
+from elfcli.weights.encoder import load_encoder
+from elfcli.weights.names import weights_info
+from elfcli.weights.open import open_source
+from elfcli.weights.reference import elf_to_reference
+from elfcli.weights.settings import config_of
 
 
 @pytest.fixture

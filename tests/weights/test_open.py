@@ -19,13 +19,15 @@ from tiny_run import tiny_run
 from elfcli.config.render import to_toml
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_paths
-from elfcli.hub.reference import elf_to_reference, shape_of
-from elfcli.hub.sources import config_of, initial_params, open_source, with_own_encoder
-from elfcli.hub.torch_port import elf_from_torch, elf_to_torch
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.runs.folder import LATENTS_FILE, keep_encoder
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_paths
+from elfcli.weights.open import open_source
+from elfcli.weights.own_encoder import with_own_encoder
+from elfcli.weights.reference import elf_to_reference, shape_of
+from elfcli.weights.settings import config_of, initial_params
+from elfcli.weights.torch_port import elf_from_torch, elf_to_torch
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import numpy as np
 
 from elfcli.errors import InputError
-from elfcli.hub.huggingface import fetch, read_json, weights
-from elfcli.hub.reference import unflatten
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.llama import LlamaShape
+from elfcli.weights.files import fetch, read_json, weights
+from elfcli.weights.reference import unflatten
 
 LLAMA_KINDS = ("llama", "qwen2", "qwen3")
 WHAT = "judge"

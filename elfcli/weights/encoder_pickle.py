@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
-from elfcli.hub.huggingface import fetch
-from elfcli.hub.reference import flatten
+from elfcli.weights.files import fetch
+from elfcli.weights.reference import flatten
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
-from elfcli.hub.reference import elf_from_reference, elf_to_reference
+from elfcli.weights.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")

@@ -20,16 +20,19 @@ from elfcli.config.render import to_toml
 from elfcli.config.schema import SECTIONS, Config, Tracking
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
-from elfcli.hub.card import model_card
-from elfcli.hub.encoder_pickle import read_encoder_pickle
-from elfcli.hub.huggingface import fetch, load_t5, read_json, save_t5
-from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
-from elfcli.hub.reference import elf_to_reference, t5_from_reference
-from elfcli.hub.sources import EXPORTED_ENCODER, Source, open_source
-from elfcli.hub.torch_port import elf_to_torch
 from elfcli.hub_access import looks_like_a_path
+from elfcli.publishing.card import model_card
 from elfcli.runs.folder import steps_of
 from elfcli.runs.secrets import holds_secret
+from elfcli.weights.encoder_pickle import read_encoder_pickle
+from elfcli.weights.files import fetch, read_json
+from elfcli.weights.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
+from elfcli.weights.open import open_source
+from elfcli.weights.own_encoder import EXPORTED_ENCODER
+from elfcli.weights.reference import elf_to_reference, t5_from_reference
+from elfcli.weights.source import Source
+from elfcli.weights.t5 import load_t5, save_t5
+from elfcli.weights.torch_port import elf_to_torch
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
                    "spiece.model", "sentencepiece.bpe.model", "tokenizer.model", "vocab.txt", "vocab.json",

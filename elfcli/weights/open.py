@@ -4,62 +4,34 @@
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from elfcli.config.resolve import Resolved, load_config, model_names, presets_dir, resolve
-from elfcli.config.schema import Config
+from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
-from elfcli.hub.huggingface import read_safetensors
-from elfcli.hub.names import (
+from elfcli.hub_access import looks_like_a_path
+from elfcli.runs.folder import best_of, chosen_step, is_run, settings_files
+from elfcli.runs.rounds import is_distilled, last_student
+from elfcli.weights.download import hub_checkpoint
+from elfcli.weights.files import read_safetensors
+from elfcli.weights.names import (
     CONFIG_FILE,
     PUBLISHED,
     REPOSITORIES,
-    STUDENTS,
     WEIGHTS_FILE,
     checkpoints_in,
     is_exported,
-    published_name,
     weights_info,
 )
-from elfcli.hub.reference import elf_from_reference, read_reference_checkpoint, shape_of
-from elfcli.hub.repository import hub_checkpoint
-from elfcli.hub.torch_port import elf_from_torch, is_torch_state, read_torch_state
-from elfcli.hub_access import looks_like_a_path
-from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER, best_of, chosen_step, is_run, settings_files
-from elfcli.runs.rounds import is_distilled, last_student
-from elfcli.ui.progress import say
+from elfcli.weights.own_encoder import with_own_encoder
+from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
+from elfcli.weights.source import Source
+from elfcli.weights.torch_port import elf_from_torch, is_torch_state, read_torch_state
 
 HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
-EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that holds its own encoder
-
-
-@dataclass(frozen=True)
-class Source:
-    """Weights (our tree of numpy arrays) and what is known about them.
-
-    kind: `run`, `exported`, `reference` or `torch`. description: one line for the user. config_file: the settings
-    beside the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder that was
-    read.
-    """
-
-    kind: str
-    name: str
-    description: str
-    params: dict
-    shape: ElfShape
-    step: int
-    ema: bool
-    from_hub: bool = False
-    config: Config | None = None
-    config_file: Path | None = None
-    tokenizer: str | None = None
-    folder: Path | None = None
 
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
@@ -159,19 +131,6 @@ def _with_config(source: Source, folder: Path) -> Source:
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 
 
-def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings, with a folder's own encoder in place of the one it was trained with; others that they name stay."""
-    name = config.encoder.encoder_model_name
-    if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
-        return config
-    own = folder / Path(name).name
-    kept = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
-    if kept or (name == EXPORTED_ENCODER and is_exported(folder)):
-        encoder = config.encoder.model_copy(update={"encoder_model_name": str(own)})
-        config = config.model_copy(update={"encoder": encoder})
-    return config
-
-
 def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> Source:
     """One file of weights: ours (the reference's paths as names) or the PyTorch port's."""
     if step is not None:
@@ -212,89 +171,3 @@ def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Sourc
 
 def _weights(ema: bool) -> str:
     return "EMA weights" if ema else "raw weights"
-
-
-def config_of(source: Source, **settings) -> Config:
-    """The settings to use the weights with, checked against them; settings: as `resolved_of` takes them."""
-    config = resolved_of(source, **settings).config
-    network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
-    check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
-    return config
-
-
-def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers) -> Resolved:
-    """The settings to use the weights with, and where each comes from. layers: files, sets, flags, style of `resolve`.
-
-    Settings that come with the weights are kept (files, sets and flags override them; `task` gives only its sampling
-    and evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
-    """
-    files, sets = layers.pop("files", ()), layers.pop("sets", ())
-    if source.config_file is not None:
-        layers.pop("style", None)  # the weights' own file is ours
-        own = settings_files(source.config_file.parent)
-        resolved = resolve(model=model, files=[*own, *files], sets=sets, environ={}, **layers)
-        config = with_own_encoder(resolved.config, source.folder)
-        if task is not None:
-            preset = resolve(task=task, files=files, sets=sets, environ={}).config
-            config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
-        return replace(resolved, config=config)
-    known = published_name(Path(source.name.partition("@")[0]).name)
-    if known and task is None and not files:
-        task, model = PUBLISHED[known][0], model or PUBLISHED[known][1]
-        if known in STUDENTS and not any("sampling" in text for text in sets):
-            sets = [f"sampling_configs_path={presets_dir() / 'sampling' / 'student.toml'}", *sets]
-    if task is None and not files:
-        raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
-                         "or --config FILE")  # fmt: skip
-    resolved = resolve(task=task, model=model, files=files, sets=sets, **layers)
-    for line in resolved.notices:
-        say(line)
-    return resolved
-
-
-def check_shape(source: Source, wanted: dict) -> None:
-    """InputError where the weights have other dimensions than `wanted`; it names both."""
-    have = vars(source.shape)
-    wrong = [name for name, value in wanted.items() if have[name] != value]
-    if wrong:
-        mine = ", ".join(f"{name} {have[name]}" for name in wrong)
-        theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
-        preset = preset_of(source.shape)
-        hint = f"give --model {preset}" if preset else "give --model or --set that fit it"
-        if set(wrong) <= {"latent_dim", "vocab_size"}:
-            hint = "use the encoder and the tokenizer that it was trained with"
-        raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}: {hint}")
-
-
-def preset_of(shape: ElfShape) -> str | None:
-    """The model preset with this shape's depth, width, heads and bottleneck; None if there is none."""
-    for model in model_names():
-        network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
-        if all(getattr(network, name) == getattr(shape, name) for name in SIZES):
-            return model
-    return None
-
-
-def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
-    """InputError where a tokenizer of `size` tokens does not fit the weights."""
-    have = source.shape.vocab_size
-    if size != have:
-        raise InputError(f"{source.name}: the checkpoint's vocabulary has {have} tokens, but the tokenizer "
-                         f"{tokenizer} has {size}: set tokenizer_name to the one it was trained with")  # fmt: skip
-
-
-def check_latents(source: Source, encoder: str, dim: int) -> None:
-    """InputError where an encoder of width `dim` does not fit the weights."""
-    have = source.shape.latent_dim
-    if dim != have:
-        raise InputError(f"{source.name}: the checkpoint takes latents of width {have}, but the encoder {encoder} "
-                         f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
-
-
-def initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
-    """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
-    source = open_source(spec, step=step)
-    prefix = "num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens"
-    fields = *SIZES, *prefix, "text_position", "self_cond", "latent_dim", "vocab_size"
-    check_shape(source, {name: getattr(shape, name) for name in fields})
-    return source.params

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from elfcli.errors import InputError
-from elfcli.hub.names import CONFIG_FILE, WEIGHTS_FILE, checkpoint_paths
 from elfcli.hub_access import from_hub, hub_reachable, retrying
 from elfcli.runs.folder import chosen_step
+from elfcli.weights.names import CONFIG_FILE, WEIGHTS_FILE, checkpoint_paths
 
 
 def hub_checkpoint(name: str, step: int | None = None) -> Path:

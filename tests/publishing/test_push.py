@@ -17,10 +17,11 @@ from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.generate import load_model
-from elfcli.hub.export import ExportOptions, export
-from elfcli.hub.mirror import mirror, mirror_in_background
-from elfcli.hub.push import push
-from elfcli.hub.sources import config_of, open_source
+from elfcli.publishing.export import ExportOptions, export
+from elfcli.publishing.mirror import mirror, mirror_in_background
+from elfcli.publishing.push import push
+from elfcli.weights.open import open_source
+from elfcli.weights.settings import config_of
 
 REPO = "org/toy"
 

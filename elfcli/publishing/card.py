@@ -7,8 +7,9 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from elfcli.config.schema import Config
-from elfcli.hub.sources import Source, preset_of
 from elfcli.models.elf import num_params
+from elfcli.weights.settings import preset_of
+from elfcli.weights.source import Source
 
 METRICS = {"bleu": "BLEU", "rouge": "ROUGE-L", "ppl": "Generative perplexity"}
 PROTOCOLS = {

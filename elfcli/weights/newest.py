@@ -4,9 +4,9 @@ import tomllib
 from pathlib import Path
 
 from elfcli.errors import InputError
-from elfcli.hub.names import PUBLISHED
 from elfcli.runs.folder import CHECKPOINT_FOLDER, CONFIG_FILE, steps_of
 from elfcli.ui.progress import say
+from elfcli.weights.names import PUBLISHED
 
 DEFAULT_TASK, DEFAULT_MODEL = "owt", "ELF-B"
 

@@ -10,9 +10,10 @@ from safetensors.numpy import load_file, save_file
 
 from elfcli.errors import InputError
 from elfcli.evaluation.perplexity import score_tokens
-from elfcli.hub import huggingface, judges
-from elfcli.hub.judges import load_judge_network
 from elfcli.parallel.hashes import tree_hash
+from elfcli.weights import files as huggingface
+from elfcli.weights import judges
+from elfcli.weights.judges import load_judge_network
 
 JUDGES = Path(__file__).parent.parent / "goldens" / "judges"
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from elfcli.errors import first_line
-from elfcli.hub.push import push
 from elfcli.hub_access import hub_reachable, retrying
+from elfcli.publishing.push import push
 from elfcli.ui.progress import is_first_process, say
 
 

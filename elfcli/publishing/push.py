@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from elfcli.errors import ElfError, InputError, first_line
-from elfcli.hub.export import ALLOWED, ExportOptions, export, refuse_secrets
-from elfcli.hub.names import is_exported
-from elfcli.hub.sources import config_of, open_source
 from elfcli.hub_access import WAITS, hub_reachable, retrying, status_of
+from elfcli.publishing.export import ALLOWED, ExportOptions, export, refuse_secrets
+from elfcli.weights.names import is_exported
+from elfcli.weights.open import open_source
+from elfcli.weights.settings import config_of
 
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"
 GET_TOKEN = f"make one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"

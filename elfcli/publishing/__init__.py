@@ -1,0 +1,1 @@
+"""Export, model card, push and mirror."""

@@ -1,0 +1,1 @@
+"""Reads checkpoints of any origin, and the files of encoders and judges."""
