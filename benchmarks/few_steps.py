@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.evaluation.bleu import corpus_bleu
-from elfcli.evaluation.evaluate import sources_of
-from elfcli.evaluation.generate import Options, load_model, parts, program_of, sample_batch, texts_of
-from elfcli.evaluation.made_by import network_calls
-from elfcli.evaluation.ways import Setting, settings_of
+from elfcli.sampling.generate import Options, parts, program_of, sample_batch, texts_of
+from elfcli.sampling.made_by import network_calls
+from elfcli.sampling.model import load_model
+from elfcli.sampling.settings import Setting, settings_of
+from elfcli.sampling.sources import sources_of
+from elfcli.scoring.bleu import corpus_bleu
 
 
 def sampled(model, sources, setting, options):

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from elfcli.evaluation import perplexity as judging
 from elfcli.models.gpt2 import GPT2, Gpt2Shape
+from elfcli.scoring import judge, perplexity
 
 
 def main() -> None:
@@ -38,12 +38,12 @@ def main() -> None:
     rng = np.random.default_rng(0)
     lengths = np.clip(np.exp(rng.normal(4.6, 1.0, o.texts)), 4, o.window).astype(int)
     rows = [list(map(int, rng.integers(0, 999, length))) for length in lengths]
-    score = partial(judging.score_tokens, shape, params)
-    several = judging.PADDED_LENGTHS
+    score = partial(perplexity.score_tokens, shape, params)
+    several = judge.PADDED_LENGTHS
 
     def totals(padded_lengths):
-        judging.PADDED_LENGTHS = padded_lengths
-        return judging.row_totals(score, rows, eos_id=999, window=o.window, batch_size=o.batch_size)
+        judge.PADDED_LENGTHS = padded_lengths
+        return perplexity.row_totals(score, rows, eos_id=999, window=o.window, batch_size=o.batch_size)
 
     ways = {"batched by length": several, "padded to the window": ()}
     found = {name: totals(way) for name, way in ways.items()}

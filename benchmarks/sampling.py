@@ -15,12 +15,12 @@ import numpy as np
 from flax import nnx
 
 from elfcli.config.resolve import resolve
-from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs
-from elfcli.evaluation.ways import Setting
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF, init_params
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import make_mesh
+from elfcli.sampling.generate import Inputs, Program, sample_batch, traced_inputs
+from elfcli.sampling.settings import Setting
 from elfcli.ui.quiet import keep_memory
 from elfcli.weights.encoder import load_encoder
 

@@ -59,15 +59,13 @@ def unrolled_scan(body, x, blocks, *xs, remat="none", unroll=1):
 
 def count_flops(config) -> float:
     """FLOPs of a step over FLOPs of a forward."""
-    import elfcli.models.elf as elf
-
-    elf.scan_blocks = unrolled_scan
+    scan_blocks, layers.scan_blocks = layers.scan_blocks, unrolled_scan
     try:
         step, step_args, forward, forward_args = programs(config)
         counts = [f.lower(*args).compile().cost_analysis()["flops"] for f, args in
                   ((step, step_args), (forward, forward_args))]  # fmt: skip
     finally:
-        elf.scan_blocks = layers.scan_blocks
+        layers.scan_blocks = scan_blocks
     return counts[0] / counts[1]
 
 

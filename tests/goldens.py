@@ -21,7 +21,6 @@ import optax
 from flax import nnx
 
 from elfcli.config.schema import Distillation, Objective, Optimization
-from elfcli.evaluation.perplexity import score_tokens, unigram_entropies
 from elfcli.flow import distill, objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
 from elfcli.models.elf import ELF
@@ -30,6 +29,7 @@ from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.backend import prepare
+from elfcli.scoring.perplexity import score_tokens, unigram_entropies
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.judges import load_judge_network
 from elfcli.weights.reference import (

@@ -38,7 +38,7 @@ TALKS = (
     "parallel/",
     "training/start.py",
     "evaluation/evaluate.py",
-    "evaluation/perplexity.py",
+    "scoring/perplexity.py",
     "runs/checkpoint.py",
 )
 """Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""

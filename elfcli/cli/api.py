@@ -17,7 +17,7 @@ from elfcli.ui.progress import logged
 if TYPE_CHECKING:
     from elfcli.config.schema import Config
     from elfcli.corpus.tokenize import Summary
-    from elfcli.evaluation.generate import Model as Loaded
+    from elfcli.sampling.model import Model as Loaded
 
 Place = str | Path
 Places = Place | Sequence[Place] | None
@@ -87,10 +87,9 @@ class Model:
 
         Raises elfcli.InputError where an option or an input is wrong.
         """
-        from elfcli.evaluation.evaluate import sample_rows, sources_of
-        from elfcli.evaluation.examples import sources_of_texts
-        from elfcli.evaluation.generate import Options
-        from elfcli.evaluation.ways import OPTIONS, one_setting, one_value_each
+        from elfcli.sampling.generate import Options, sample_rows
+        from elfcli.sampling.settings import OPTIONS, one_setting, one_value_each
+        from elfcli.sampling.sources import sources_of, sources_of_texts
 
         if isinstance(inputs, str):
             raise InputError('inputs: give a list of texts, such as ["Guten Tag"]')
@@ -226,7 +225,7 @@ def evaluate(
     each score with its value, interval, signature, what made it and details.
     """
     from elfcli.cli.evaluate import check_outputs, evaluated, without_draws
-    from elfcli.evaluation.seeds import seeds_of
+    from elfcli.scoring.seeds import seeds_of
 
     wanted = seeds_of(seed, None if seeds is None else ",".join(map(str, seeds)))
     folder = None if output is None else Path(output)

@@ -53,7 +53,7 @@ def demo(
     resume_run(run)
 
     stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
-    from elfcli.evaluation.samples import write_samples
+    from elfcli.scoring.samples_file import write_samples
 
     samples = held_out_samples(run, seed)
     refuse_seen(samples, data)
@@ -61,8 +61,8 @@ def demo(
 
     stage(5, "score", f"elf eval-bleu {samples_file}")
     from elfcli.cli.sample import show
-    from elfcli.evaluation.bleu import corpus_bleu, exact_match
     from elfcli.outputs import write_result
+    from elfcli.scoring.bleu import corpus_bleu, exact_match
 
     pair, seconds = pair_of(samples), time.monotonic() - start
     bleu, exact = corpus_bleu(*pair).bleu, exact_match(*pair)
@@ -82,9 +82,10 @@ def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dic
     """The run's translations of held-out sentences, with the first sampling setting of its preset, or other steps."""
     from dataclasses import replace
 
-    from elfcli.evaluation.evaluate import sample_rows, sources_of
-    from elfcli.evaluation.generate import Options, load_model
-    from elfcli.evaluation.ways import settings_of
+    from elfcli.sampling.generate import Options, sample_rows
+    from elfcli.sampling.model import load_model
+    from elfcli.sampling.settings import settings_of
+    from elfcli.sampling.sources import sources_of
     from elfcli.ui.progress import progress
 
     model = load_model(str(run))
@@ -117,9 +118,9 @@ def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None
 
 def compare(run: Path, students: Path, seed: int) -> None:
     """Prints the scores of teacher and students, and writes them to students/demo.json."""
-    from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.evaluation.bootstrap import interval
     from elfcli.outputs import write_result
+    from elfcli.scoring.bleu import corpus_bleu
+    from elfcli.scoring.bootstrap import interval
     from elfcli.ui.table import aligned
 
     few = [int(steps) for steps in ROUNDS.split(",")]

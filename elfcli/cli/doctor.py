@@ -43,8 +43,8 @@ def doctor(
     name, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
     from elfcli.evaluation.checks import first, named
     from elfcli.evaluation.doctor import diagnose, open_data
-    from elfcli.evaluation.generate import Options
     from elfcli.parallel.agree import everyone
+    from elfcli.sampling.generate import Options
 
     found = everyone(lambda: open_data(loaded, data))
     rows = named(diagnose(loaded, found, history_of(loaded, len(found.train)), Options(seed), num_samples), name)

@@ -15,8 +15,8 @@ def eval_bleu(
     from functools import partial
 
     from elfcli.cli.evaluate import score_pairs
-    from elfcli.evaluation.bleu import corpus_bleu
-    from elfcli.evaluation.protocol import check_protocol
+    from elfcli.scoring.bleu import corpus_bleu
+    from elfcli.scoring.protocol import check_protocol
 
     check_protocol(protocol, "bleu")
     score_pairs(partial(corpus_bleu, protocol=protocol), samples, references, reference_key, json_file, overwrite)

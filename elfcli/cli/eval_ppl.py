@@ -28,12 +28,12 @@ def eval_ppl(
 ) -> None:
     """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
     from elfcli.cli.evaluate import show_report
-    from elfcli.evaluation.meta import read_meta
-    from elfcli.evaluation.protocol import check_protocol
-    from elfcli.evaluation.report import Texts, low_entropy, reports
-    from elfcli.evaluation.samples import read_real, read_samples
     from elfcli.outputs import check_output_file, write_result
     from elfcli.parallel.agree import by_first
+    from elfcli.scoring.protocol import check_protocol
+    from elfcli.scoring.report import Texts, low_entropy, reports
+    from elfcli.scoring.samples_file import read_real, read_samples
+    from elfcli.scoring.samples_meta import read_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
     check_protocol(protocol, "ppl")
@@ -43,7 +43,8 @@ def eval_ppl(
     own = [row["reference"] for row in rows] if all(isinstance(row.get("reference"), str) for row in rows) else None
     real = own if references is None else read_real(references, len(texts), reference_key)
 
-    from elfcli.evaluation.perplexity import Judge, perplexity, real_text_score
+    from elfcli.scoring.judge import Judge
+    from elfcli.scoring.perplexity import perplexity, real_text_score
 
     judge = Judge(model, tokenizer, batch_size, max_length, dtype)
     with progress("eval-ppl", len(texts)) as update:

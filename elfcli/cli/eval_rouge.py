@@ -13,8 +13,8 @@ def eval_rouge(
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
     from elfcli.cli.evaluate import score_pairs
-    from elfcli.evaluation.protocol import check_protocol
-    from elfcli.evaluation.rouge import rouge
+    from elfcli.scoring.protocol import check_protocol
+    from elfcli.scoring.rouge import rouge
 
     check_protocol(protocol, "rouge")
     score_pairs(rouge, samples, references, reference_key, json_file, overwrite)

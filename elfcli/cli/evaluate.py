@@ -25,8 +25,8 @@ def evaluate(
     sets: o.SetOption = None,
 ) -> None:
     """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
-    from elfcli.evaluation.seeds import seeds_of
     from elfcli.outputs import write_result
+    from elfcli.scoring.seeds import seeds_of
     from elfcli.ui.progress import is_first_process
 
     wanted = seeds_of(seed, seeds)
@@ -58,9 +58,10 @@ def evaluated(
 ) -> list[dict]:
     """The results of every setting of a model's preset, scored by its task's metrics."""
     from elfcli.errors import InputError
-    from elfcli.evaluation.evaluate import Evaluation, sources_of
-    from elfcli.evaluation.generate import Options
-    from elfcli.evaluation.ways import settings_of
+    from elfcli.evaluation.evaluate import Evaluation
+    from elfcli.sampling.generate import Options
+    from elfcli.sampling.settings import settings_of
+    from elfcli.sampling.sources import sources_of
 
     metrics = loaded.config.evaluation.metrics
     if not metrics:
@@ -79,10 +80,10 @@ def score_pairs(
 
     compute(generated, references): their `Score`. Errors as of `read_pairs` and `check_output_file`.
     """
-    from elfcli.evaluation.meta import read_meta
-    from elfcli.evaluation.report import Texts, reports
-    from elfcli.evaluation.samples import read_pairs
     from elfcli.outputs import check_output_file, write_result
+    from elfcli.scoring.report import Texts, reports
+    from elfcli.scoring.samples_file import read_pairs
+    from elfcli.scoring.samples_meta import read_meta
 
     check_output_file(json_file, overwrite, "--json")
     generated, real = read_pairs(samples, references, reference_key)
@@ -94,7 +95,7 @@ def score_pairs(
 
 def show_report(rows: list[tuple[str, list[dict]]]) -> None:
     """The table of scores by (name, scores), and below it what they are and what made the texts."""
-    from elfcli.evaluation.report import provenance, table
+    from elfcli.scoring.report import provenance, table
 
     typer.echo("\n".join([table(rows), *provenance([scores for _, scores in rows])]))
 
@@ -121,7 +122,7 @@ def load(checkpoint: str | None, **settings):
     from elfcli.weights.newest import chosen_checkpoint
 
     name = by_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
-    from elfcli.evaluation.generate import load_model
+    from elfcli.sampling.model import load_model
 
     loaded = load_model(name, **settings)
     say(loaded.source.description)
@@ -151,7 +152,7 @@ def run_seeds(command: str, evaluation, seeds: list[int], overwrite: bool, sampl
     """`run` for one seed; for several the mean over them, each in the folder that it has alone, or in output/seedN."""
     from dataclasses import replace
 
-    from elfcli.evaluation.seeds import over_seeds
+    from elfcli.scoring.seeds import over_seeds
 
     if len(seeds) == 1:
         return run(command, evaluation, overwrite, sampled, again=command == "sweep")

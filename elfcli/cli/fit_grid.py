@@ -39,8 +39,8 @@ def fit_grid(
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     name, loaded = load(checkpoint, step=at_step, **settings)
     from elfcli.evaluation.fit_grid import fitted_grid
-    from elfcli.evaluation.generate import Options
-    from elfcli.evaluation.ways import settings_of
+    from elfcli.sampling.generate import Options
+    from elfcli.sampling.settings import settings_of
 
     own = loaded.source.config_file.parent / GRID_FILE if loaded.source.config_file is not None else None
     path = output or own

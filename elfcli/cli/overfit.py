@@ -10,9 +10,10 @@ def tell_overfit(run: Path) -> None:
     from elfcli.cli.doctor import history_of
     from elfcli.evaluation.checks import first, named
     from elfcli.evaluation.doctor import Data, diagnose
-    from elfcli.evaluation.generate import Options, generate, load_model
-    from elfcli.evaluation.ways import settings_of
     from elfcli.runs.examples import open_examples
+    from elfcli.sampling.generate import Options, generate
+    from elfcli.sampling.model import load_model
+    from elfcli.sampling.settings import settings_of
     from elfcli.ui.progress import say
 
     model = load_model(str(run))

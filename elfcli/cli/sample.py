@@ -45,10 +45,10 @@ def sample(
 ) -> None:
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
-    from elfcli.evaluation.meta import check_meta, write_meta
-    from elfcli.evaluation.ways import OPTIONS, one_value_each
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import by_first
+    from elfcli.sampling.settings import OPTIONS, one_value_each
+    from elfcli.scoring.samples_meta import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
     values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
@@ -62,13 +62,12 @@ def sample(
 
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
-    from elfcli.evaluation.evaluate import sample_rows, sources_of
-    from elfcli.evaluation.examples import rows_of_file
-    from elfcli.evaluation.generate import Options
-    from elfcli.evaluation.made_by import origin_of, split_of
-    from elfcli.evaluation.quality import shortcomings
-    from elfcli.evaluation.samples import write_samples
-    from elfcli.evaluation.ways import one_setting
+    from elfcli.sampling.generate import Options, sample_rows
+    from elfcli.sampling.made_by import origin_of, split_of
+    from elfcli.sampling.settings import one_setting
+    from elfcli.sampling.sources import rows_of_file, sources_of
+    from elfcli.scoring.samples_file import write_samples
+    from elfcli.scoring.text_quality import shortcomings
 
     setting = one_setting(loaded.config, given)
     if sampler == "sde" and gamma is None:

@@ -51,9 +51,9 @@ def sweep(
     e.g. --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
     """
     from elfcli.errors import InputError
-    from elfcli.evaluation.plots import check_plot, draw
-    from elfcli.evaluation.seeds import seeds_of
-    from elfcli.evaluation.ways import OPTIONS, check_used, combinations, distinct, option_values, settings_of
+    from elfcli.sampling.settings import OPTIONS, check_used, combinations, distinct, option_values, settings_of
+    from elfcli.scoring.plots import check_plot, draw
+    from elfcli.scoring.seeds import seeds_of
 
     if checkpoint is not None and named is not None:
         raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
@@ -68,11 +68,12 @@ def sweep(
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
     check_plot(plot)
-    from elfcli.evaluation import frontier
-    from elfcli.evaluation.evaluate import Evaluation, sources_of
-    from elfcli.evaluation.generate import Options
-    from elfcli.evaluation.ranking import best_first
+    from elfcli.scoring import comparison
+    from elfcli.evaluation.evaluate import Evaluation
     from elfcli.outputs import write_result
+    from elfcli.sampling.generate import Options
+    from elfcli.sampling.sources import sources_of
+    from elfcli.scoring.comparison import best_first
     from elfcli.ui.progress import is_first_process, say
 
     checkpoint, loaded = load(
@@ -88,7 +89,7 @@ def sweep(
     check_used(loaded.config, wanted, settings)
     if not scores:
         raise InputError("no metrics to score by: give --metrics, or --task")
-    entropy = frontier.wanted_entropy(at_entropy, scores)
+    entropy = comparison.wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{of_seeds[0]}"
     sources, options = sources_of(loaded, data, num_samples), Options(of_seeds[0], batch_size)
     evaluation = Evaluation(loaded, tuple(settings), sources, scores, folder, options, data)
@@ -97,7 +98,7 @@ def sweep(
         return
     show(results, settings, checkpoint, folder)
     if entropy is not None:
-        typer.echo(frontier.at_entropy(results, entropy))
+        typer.echo(comparison.at_entropy(results, entropy))
     if plot is not None:
         draw(results, plot, f"{checkpoint}, step {loaded.step}")
         say(f"pictures in {plot}")
@@ -118,8 +119,8 @@ def known_metrics(text: str) -> list[str]:
 
 def show(results: list[dict], settings: list, checkpoint: str, folder: Path) -> None:
     """A line per setting, the cheapest first, the winner marked, and how to sample with it or with what is as good."""
-    from elfcli.evaluation.plots import strips
-    from elfcli.evaluation.ranking import cost, verdict
+    from elfcli.scoring.comparison import cost, verdict
+    from elfcli.scoring.plots import strips
 
     found, by_cost = verdict(results), sorted(results, key=cost)
     marks = ["*" if result is found.best else " " for result in by_cost]

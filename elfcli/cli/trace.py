@@ -21,10 +21,10 @@ def check_trace(path: Path, overwrite: bool) -> None:
 
 def traced_samples(loaded, sources, setting, options, path: Path | None, watch: bool, overwrite: bool) -> list[dict]:
     """The rows that `sample_rows` gives; the trace is written to `path`, and shown with `watch`."""
-    from elfcli.evaluation.trace import page_data, traced
     from elfcli.outputs import write_output
     from elfcli.parallel.agree import by_first, require_same
     from elfcli.parallel.hashes import digest
+    from elfcli.sampling.trace import page_data, traced
     from elfcli.ui.progress import say
 
     require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})

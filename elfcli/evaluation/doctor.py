@@ -11,16 +11,18 @@ from elfcli.data.folder import Examples, load_examples, recorded_tokenizer
 from elfcli.data.ids import largest_id
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
-from elfcli.evaluation import checks, probe, quality
-from elfcli.evaluation.bleu import corpus_bleu
+from elfcli.evaluation import checks, probe
 from elfcli.evaluation.checks import Check, History
-from elfcli.evaluation.examples import rows_of, training_texts
-from elfcli.evaluation.generate import Model, Options, Program, generate
 from elfcli.evaluation.probe import Probe
-from elfcli.evaluation.ways import Setting, distinct, settings_of
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.examples import evaluation_examples
+from elfcli.sampling.generate import Options, Program, generate
+from elfcli.sampling.model import Model
+from elfcli.sampling.settings import Setting, distinct, settings_of
+from elfcli.sampling.sources import rows_of, training_texts
+from elfcli.scoring import text_quality as quality
+from elfcli.scoring.bleu import corpus_bleu
 
 TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
 MOST_KNOWN, MOST_TOKENS = 4096, 2048

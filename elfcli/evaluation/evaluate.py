@@ -20,18 +20,19 @@ import xxhash
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.examples import Sources, real_texts, rows_to_sample, seen_texts
-from elfcli.evaluation.generate import Model, Options, generate
-from elfcli.evaluation.made_by import origin_of, split_of
-from elfcli.evaluation.meta import Origin, write_meta
-from elfcli.evaluation.quality import shortcomings
-from elfcli.evaluation.report import Texts, low_entropy, reports
-from elfcli.evaluation.samples import read_jsonl, write_samples
-from elfcli.evaluation.ways import Setting, check_setting
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import by_first, everyone, require_same
-from elfcli.parallel.hashes import digest, tree_hash
+from elfcli.parallel.hashes import tree_hash
 from elfcli.runs.lock import locked
+from elfcli.sampling.generate import Options, sample_rows
+from elfcli.sampling.made_by import origin_of, split_of
+from elfcli.sampling.model import Model
+from elfcli.sampling.settings import Setting, check_setting
+from elfcli.sampling.sources import Sources, real_texts, seen_texts
+from elfcli.scoring.report import Texts, low_entropy, reports
+from elfcli.scoring.samples_file import read_jsonl, write_samples
+from elfcli.scoring.samples_meta import Origin, write_meta
+from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
 
 RESULTS_FILE = "results.jsonl"
@@ -61,24 +62,6 @@ class Known(NamedTuple):
     seen: set[str] | None
 
 
-def sample_rows(
-    model: Model,
-    sources: Sources,
-    setting: Setting,
-    options: Options = Options(),
-    update: Callable[[int], None] = lambda done: None,
-) -> list[dict]:
-    """A row per sample: `id`, `generated`, and `input` and `reference` where known. update(done): after each batch."""
-    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
-    texts = generate(model, sources.conditions, setting, options, update)
-    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]
-
-
-def sources_of(model: Model, data: str | None = None, count: int | None = None) -> Sources:
-    """The evaluation split's sources, or free texts; `count` of them, by default what the settings say."""
-    return everyone(partial(rows_to_sample, model, data, count or model.config.evaluation.num_samples))
-
-
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +76,7 @@ def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> N
     """InputError where rows like these (not sampled yet) cannot be scored by all of the metrics."""
     for metric in metrics:
         if metric == "ppl":
-            from elfcli.evaluation.perplexity import load_judge_tokenizer
+            from elfcli.scoring.judge import load_judge_tokenizer
 
             load_judge_tokenizer(config.evaluation.eval_ppl_model, None)
         else:
@@ -107,7 +90,8 @@ def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = (
     """
     generated = [row["generated"] for row in rows]
     if metric == "ppl":
-        from elfcli.evaluation.perplexity import Judge, perplexity, real_text_score
+        from elfcli.scoring.judge import Judge
+        from elfcli.scoring.perplexity import perplexity, real_text_score
 
         settings = config.evaluation
         if not any(text.strip() for text in generated):  # no reason to lose the other settings' scores
@@ -120,9 +104,9 @@ def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = (
         return found.as_dict() | {"real": beside, "resampled": rounded(found.resampled)}
     references = references_of(rows, metric)
     if metric == "bleu":
-        from elfcli.evaluation.bleu import corpus_bleu as compute
+        from elfcli.scoring.bleu import corpus_bleu as compute
     else:
-        from elfcli.evaluation.rouge import rouge as compute  # type: ignore[assignment]
+        from elfcli.scoring.rouge import rouge as compute
 
     def by_one() -> dict:
         found = compute(generated, references)

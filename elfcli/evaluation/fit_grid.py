@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from elfcli.evaluation.generate import Inputs, Model, Options, Program, encoded, everywhere, flow_of, parts, program_of
-from elfcli.evaluation.online import first_sources
-from elfcli.evaluation.ways import Setting
 from elfcli.flow import sampler
+from elfcli.sampling.generate import Inputs, Options, Program, encoded, everywhere, flow_of, parts, program_of
+from elfcli.sampling.model import Model
+from elfcli.sampling.settings import Setting
+from elfcli.sampling.sources import first_sources
 
 STEPS = 64
 QUANTILES = 33

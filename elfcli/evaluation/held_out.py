@@ -13,12 +13,13 @@ import optax
 
 from elfcli.errors import InputError
 from elfcli.evaluation import probe
-from elfcli.evaluation.generate import Model, Program, everywhere
 from elfcli.evaluation.probe import Probe
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import over_positions
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.examples import evaluation_examples
+from elfcli.sampling.generate import Program, everywhere
+from elfcli.sampling.model import Model
 
 TIMES = tuple((2 * i + 1) / 16 for i in range(8))
 """The middles of eight equal parts of time."""

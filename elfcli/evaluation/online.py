@@ -1,38 +1,23 @@
 """While a model trains: samples to look at, and online evaluation as `elf eval` does it, both with the EMA weights."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from elfcli.config.schema import Config
-from elfcli.errors import InputError, first_line
-from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, sample_rows, sources_of, write_rows
-from elfcli.evaluation.examples import Sources
-from elfcli.evaluation.generate import Model, Options
-from elfcli.evaluation.ways import settings_of
-from elfcli.models.elf import ElfShape
-from elfcli.models.encoder import Encoder
+from elfcli.errors import first_line
+from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, write_rows
 from elfcli.parallel.agree import is_shared
-from elfcli.parallel.mesh import on_devices
 from elfcli.runs.checkpoint import Figure
+from elfcli.sampling.generate import Options, sample_rows
+from elfcli.sampling.model import Model, with_weights
+from elfcli.sampling.settings import settings_of
+from elfcli.sampling.sources import first_sources, sources_of
 from elfcli.ui.progress import say
-from elfcli.weights.source import Source
 
 T = TypeVar("T")
 FAILED = "eval/failed"
 """Figure of an evaluation that failed."""
 SAMPLES_FOLDER = "samples"
-
-
-def model_in_training(config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path | None) -> Model:
-    """The model that the functions below sample from, without weights: each call brings its own."""
-    source = Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
-    return Model(config, shape, {}, encoder, tokenizer, source)
-
-
-def with_weights(model: Model, ema: dict, step: int) -> Model:
-    return replace(model, params=on_devices(ema), source=replace(model.source, step=step))
 
 
 def without_stopping(what: str, compute: Callable[[], T]) -> T | None:
@@ -92,13 +77,6 @@ def shown_samples(model: Model, ema: dict, step: int) -> list[dict]:
     now, count = with_weights(model, ema, step), model.config.evaluation.num_shown
     setting = settings_of(model.config.sampling)[0]
     return sample_rows(now, first_sources(now, count), setting, Options(model.config.training.seed))
-
-
-def first_sources(model: Model, count: int) -> Sources:
-    try:
-        return sources_of(model, None, count)
-    except InputError:  # no validation split
-        return sources_of(model, model.config.data.data_path, count)
 
 
 def show_samples(model: Model, ema: dict, step: int) -> str | None:

@@ -15,13 +15,14 @@ from flax import nnx
 from elfcli.data.batches import collate
 from elfcli.data.folder import Examples
 from elfcli.data.tokenizers import eos_id, pad_id
-from elfcli.evaluation.generate import Model, Program, everywhere
-from elfcli.evaluation.ways import settings_of
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import round_up_to_devices
+from elfcli.sampling.generate import Program, everywhere
+from elfcli.sampling.model import Model
+from elfcli.sampling.settings import settings_of
 
 
 class Probe(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any
 
 from elfcli.evaluation.evaluate import RESULTS_FILE
 from elfcli.evaluation.online import SAMPLES_FOLDER
-from elfcli.evaluation.report import FIGURES, figure
-from elfcli.evaluation.samples import read_jsonl
 from elfcli.runs.folder import DATA_FILE, recorded_starts
 from elfcli.runs.overview import Overview, age, differing
+from elfcli.scoring.report import FIGURES, figure
+from elfcli.scoring.samples_file import read_jsonl
 
 CURVES = {
     "loss": "loss",

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from elfcli.evaluation.samples import Score
+from elfcli.scoring.score import Score
 
 NAMES = ("bleu", "rouge", "gen_ppl", "entropy", "degeneracy", "mauve")
 
@@ -12,7 +12,7 @@ class Judged:
     """Options of a metric that takes a judge, to stand before `evaluate.Metric`, which would be loaded as a metric."""
 
     def __init__(self, *args, model="gpt2-large", tokenizer=None, batch_size=8, max_length=1024, **more):
-        from elfcli.evaluation.perplexity import Judge  # here, for the other metrics need no JAX
+        from elfcli.scoring.judge import Judge
 
         self.judge = Judge(model, tokenizer, batch_size, max_length)
         super().__init__(*args, **more)

@@ -16,13 +16,13 @@ from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples
 from elfcli.errors import InputError
-from elfcli.evaluation.ways import settings_of
 from elfcli.parallel.memory import EXHAUSTED
 from elfcli.parallel.timing import seconds_per_step
 from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
 from elfcli.planning.slices import LOCAL
+from elfcli.sampling.settings import settings_of
 from elfcli.training import recipe
 from elfcli.training.own_encoder import vectors_folder
 from elfcli.training.start import foreseen

@@ -16,8 +16,6 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import Inputs, Program, sample_batch, traced_inputs, ways
-from elfcli.evaluation.ways import Setting
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import abstract_params
 from elfcli.models.encoder import Encoder, apply_t5, apply_table
@@ -26,6 +24,8 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
+from elfcli.sampling.generate import Inputs, Program, sample_batch, traced_inputs, ways
+from elfcli.sampling.settings import Setting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.step import device_group, init_state, make_train_step

@@ -11,6 +11,7 @@ from elfcli.config.schema import Config
 from elfcli.data import folder as data
 from elfcli.data.batches import batch_indices, collate
 from elfcli.data.frames import WHOLE_SHARE, Frames, make_frames, rooms
+from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import arithmetic
 from elfcli.models.encoder import Encoder, encoder_mask
@@ -43,14 +44,14 @@ def batch_rows(config: Config, inputs: Inputs, number: int) -> tuple[int, np.nda
 
 def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
     """Opens and checks everything else that the settings name, before anything is written."""
-    vocab = data.vocab_size(tokenizer)
+    vocab = vocab_size(tokenizer)
     if config.evaluation.online_eval and config.data.max_input_length:
         evaluation_examples(config)
     together = partial(
         collate,
         max_length=config.data.max_length,
         max_input_length=config.data.max_input_length,
-        pad_id=data.pad_id(tokenizer) if config.data.pad_token == "pad" else data.eos_id(tokenizer),
+        pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
     settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
     frames = None

@@ -19,9 +19,8 @@ from elfcli.config.schema import Config
 from elfcli.data.batches import batches
 from elfcli.data.tokenizers import vocab_size
 from elfcli.errors import Stopped
-from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
-from elfcli.evaluation.online import figure_of, model_in_training, online_evaluation, show_samples
+from elfcli.evaluation.online import figure_of, online_evaluation, show_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ElfShape, abstract_params, num_params
 from elfcli.optimizer import lr_schedule, make_optimizer
@@ -32,6 +31,7 @@ from elfcli.runs import checkpoint
 from elfcli.runs.folder import record_start
 from elfcli.runs.length import RunLength, run_length
 from elfcli.runs.state import TrainState
+from elfcli.sampling.model import Model, model_in_training
 from elfcli.training.inputs import Inputs, batch_rows
 from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
 from elfcli.training.pace import Pace, every

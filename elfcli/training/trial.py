@@ -14,15 +14,15 @@ from elfcli.config.schema import Config
 from elfcli.data.frames import WHOLE_SHARE, Frames
 from elfcli.data.tokenizers import vocab_size
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import Model
 from elfcli.evaluation.held_out import held_out, held_out_figures
-from elfcli.evaluation.online import model_in_training, shown_samples
+from elfcli.evaluation.online import shown_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put_batch, replicate, state_shardings
 from elfcli.parallel.timing import seconds_per_step, steps_within
 from elfcli.runs.length import run_length
 from elfcli.runs.state import TrainState
+from elfcli.sampling.model import Model, model_in_training
 from elfcli.training.inputs import Inputs
 from elfcli.training.loop import schedule_and_optimizer
 from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes

@@ -49,7 +49,7 @@ def forbidden(*_, **__):
 @pytest.fixture
 def elf(world, capsys, monkeypatch):
     """Runs `elf` in this process, in the folder of bad files: (exit code, stdout, stderr)."""
-    import elfcli.evaluation.evaluate
+    import elfcli.sampling.generate
     import elfcli.training.loop
 
     for name in [name for name in os.environ if name.startswith(("ELF_", "HF_"))]:
@@ -59,7 +59,7 @@ def elf(world, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(elfcli.training.loop, "make_train_step", forbidden)
-    monkeypatch.setattr(elfcli.evaluation.evaluate, "generate", forbidden)
+    monkeypatch.setattr(elfcli.sampling.generate, "generate", forbidden)
 
     def run(arguments):
         with pytest.raises(SystemExit) as caught:

@@ -11,7 +11,7 @@ import pytest
 from gpt2_files import write_judge
 from tiny_run import tiny_run
 
-from elfcli.evaluation import perplexity
+from elfcli.scoring import judge as judge_module
 
 ROWS = [("the old man sleeps", "the old man sleeps"), ("a dog runs home", "The dog runs home"), ("", "no text")]
 
@@ -143,8 +143,8 @@ def test_bleu_loads_no_accelerator_code(samples):
 
 
 def test_the_judge_is_loaded_once_for_all_settings(elf, tmp_path, monkeypatch):
-    judge, loaded, real = write_judge(tmp_path / "judge"), [], perplexity.load_judge_network
-    monkeypatch.setattr(perplexity, "load_judge_network", lambda name: loaded.append(name) or real(name))
+    judge, loaded, real = write_judge(tmp_path / "judge"), [], judge_module.load_judge_network
+    monkeypatch.setattr(judge_module, "load_judge_network", lambda name: loaded.append(name) or real(name))
     data = ["--data", tiny_run().parent / "data", "-s", f"eval_ppl_model={judge}"]
     out = tmp_path / "swept"
     assert elf("sweep", tiny_run(), *data, "--steps", "2,3,4", "-n", 3, "--metrics", "ppl", "-o", out)[0] == 0
@@ -163,7 +163,7 @@ def test_sample_reads_a_table_and_names_its_output_by_it(elf, tmp_path, monkeypa
     (tmp_path / "held.csv").write_text("de,en\n" + "ein wort 1 und 2,one word 1 and 2\n" * 3)
     line = ["sample", "--checkpoint", run, "--input", tmp_path / "held.csv", "--source-key", "de", "--steps", 2]
     monkeypatch.setattr(
-        "elfcli.evaluation.evaluate.generate", lambda model, sources, *rest: ["", "the " * 9][: len(sources)]
+        "elfcli.sampling.generate.generate", lambda model, sources, *rest: ["", "the " * 9][: len(sources)]
     )
     code, _, err = elf(*line, "--num-samples", 2, "--raw-weights")
     assert code == 0, err

@@ -26,9 +26,9 @@ from elfcli.config.files import read_settings_file
 from elfcli.config.resolve import resolve
 from elfcli.data.folder import load_examples
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.samples import read_samples
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.seal import MANIFEST_FILE
+from elfcli.scoring.samples_file import read_samples
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import read_safetensors
 from elfcli.weights.names import weights_info

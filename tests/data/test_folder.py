@@ -9,6 +9,7 @@ import pytest
 from helpers import GPT2_TOKENIZER, T5
 
 from elfcli.data import folder as data
+from elfcli.data import tokenizers
 from elfcli.data.batches import TokenColumn, TokenTable, column_from_rows
 from elfcli.data.folder import Examples
 from elfcli.errors import InputError
@@ -123,20 +124,25 @@ def test_an_uploaded_save_to_disk_folder_is_read_as_such(tmp_path, monkeypatch):
 
 def test_no_network_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(data, "hub_reachable", lambda: False)
+    monkeypatch.setattr(tokenizers, "hub_reachable", lambda: False)
     with pytest.raises(InputError, match="cannot be reached: give a data folder"):
         data.load_examples("someone/data-t5")
     with pytest.raises(InputError, match="--tokenizer DIR or --train-tokenizer SIZE"):
-        data.load_tokenizer("someone/none-such")
+        tokenizers.load_tokenizer("someone/none-such")
 
 
 def test_tokenizers(tmp_path):
     with pytest.raises(InputError, match="no tokenizer that can be loaded") as caught:
-        data.load_tokenizer(tmp_path)
+        tokenizers.load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
     if not T5.is_dir():
         pytest.skip("the shared T5 vocabulary is not here")
-    tokenizer = data.load_tokenizer(T5)
-    assert (data.vocab_size(tokenizer), data.pad_id(tokenizer), data.eos_id(tokenizer)) == (32100, 0, 1)
+    tokenizer = tokenizers.load_tokenizer(T5)
+    assert (tokenizers.vocab_size(tokenizer), tokenizers.pad_id(tokenizer), tokenizers.eos_id(tokenizer)) == (
+        32100,
+        0,
+        1,
+    )
 
 
 APART = "Hello , world . It 's fine , is n't it ? I 'm we 've they 're ' quoted ' ok !"
@@ -147,11 +153,11 @@ def test_clean_up_gives_the_text_of_the_published_protocol(where):
     """Exactly what transformers 4 gave for any tokenizer; transformers 5 leaves it out, for BPE even where asked."""
     if not where.is_dir():
         pytest.skip("the shared tokenizers are not here")
-    tokenizer = data.load_tokenizer(where)
+    tokenizer = tokenizers.load_tokenizer(where)
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (APART, "plain")]
-    assert data.decoded(tokenizer, rows, clean_up=False) == [APART, "plain"]
+    assert tokenizers.decoded(tokenizer, rows, clean_up=False) == [APART, "plain"]
     wanted = "Hello, world. It's fine, isn't it? I'm we've they're'quoted'ok!"
-    assert data.decoded(tokenizer, rows, clean_up=True) == [wanted, "plain"]
+    assert tokenizers.decoded(tokenizer, rows, clean_up=True) == [wanted, "plain"]
     assert tokenizer.clean_up_tokenization(APART) == wanted
 
 

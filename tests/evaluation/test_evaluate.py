@@ -15,10 +15,12 @@ from tiny_run import tiny_run
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation import evaluate, generate
-from elfcli.evaluation.meta import UNKNOWN, read_meta
-from elfcli.evaluation.perplexity import Judge, perplexity
-from elfcli.evaluation.ways import Setting, check_used, combinations, distinct
+from elfcli.evaluation import evaluate
+from elfcli.sampling import generate
+from elfcli.sampling.settings import Setting, check_used, combinations, distinct
+from elfcli.scoring.judge import Judge
+from elfcli.scoring.perplexity import perplexity
+from elfcli.scoring.samples_meta import UNKNOWN, read_meta
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
 INTERFACE = {"metric", "value", "interval", "num_samples", "signature", "made_by", "details"}
@@ -40,13 +42,13 @@ def sweep(elf, copy):
 @pytest.fixture
 def sampled(monkeypatch):
     """Names of the settings that are sampled, in order."""
-    names, real = [], evaluate.generate
+    names, real = [], generate.generate
 
     def counted(model, conditions, setting, *options):
         names.append(setting.name)
         return real(model, conditions, setting, *options)
 
-    monkeypatch.setattr(evaluate, "generate", counted)
+    monkeypatch.setattr(generate, "generate", counted)
     return names
 
 

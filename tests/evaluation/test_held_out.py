@@ -5,8 +5,8 @@ import pytest
 from tiny_run import tiny_run
 
 from elfcli.evaluation import probe
-from elfcli.evaluation.generate import load_model
 from elfcli.evaluation.held_out import TIMES, held_out, held_out_figures
+from elfcli.sampling.model import load_model
 
 
 @pytest.fixture(scope="module")

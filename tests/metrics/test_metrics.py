@@ -4,10 +4,11 @@ import pytest
 from gpt2_files import write_judge
 
 from elfcli import metrics
-from elfcli.evaluation.bleu import corpus_bleu
-from elfcli.evaluation.perplexity import Judge, perplexity
-from elfcli.evaluation.report import counted
-from elfcli.evaluation.rouge import rouge
+from elfcli.scoring.bleu import corpus_bleu
+from elfcli.scoring.judge import Judge
+from elfcli.scoring.perplexity import perplexity
+from elfcli.scoring.report import counted
+from elfcli.scoring.rouge import rouge
 
 TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no no no no", ""]
 REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]

@@ -16,11 +16,11 @@ from tiny_run import tiny_run
 from elfcli.config.resolve import load_config
 from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.errors import InputError
-from elfcli.evaluation.generate import load_model
 from elfcli.publishing import export as export_module
 from elfcli.publishing.export import ALLOWED, ExportOptions, export
 from elfcli.publishing.push import files_to_upload
 from elfcli.runs.secrets import SECRET
+from elfcli.sampling.model import load_model
 from elfcli.weights.encoder import load_encoder
 from elfcli.weights.names import weights_info
 from elfcli.weights.open import open_source

@@ -16,10 +16,10 @@ from safetensors.numpy import load
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.generate import load_model
 from elfcli.publishing.export import ExportOptions, export
 from elfcli.publishing.mirror import mirror, mirror_in_background
 from elfcli.publishing.push import push
+from elfcli.sampling.model import load_model
 from elfcli.weights.open import open_source
 from elfcli.weights.settings import config_of
 

@@ -13,7 +13,7 @@ from tiny_run import SETTINGS, tiny_run
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import InputError
-from elfcli.evaluation.ways import Setting, chosen_setting
+from elfcli.sampling.settings import Setting, chosen_setting
 from elfcli.training.defaults import with_data
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run

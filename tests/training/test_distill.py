@@ -11,11 +11,11 @@ from tiny_run import tiny_run
 
 from elfcli.config.resolve import load_config
 from elfcli.errors import InputError, Stopped
-from elfcli.evaluation.generate import load_model
-from elfcli.evaluation.ways import settings_of
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run
 from elfcli.runs.rounds import read_rounds, remaining_rounds
+from elfcli.sampling.model import load_model
+from elfcli.sampling.settings import settings_of
 from elfcli.training.distill import start_rounds, train_rounds
 from elfcli.weights.open import open_source
 from elfcli.weights.settings import resolved_of

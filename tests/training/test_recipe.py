@@ -21,9 +21,9 @@ from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation.checks import Check
-from elfcli.evaluation.examples import recorded_keys
 from elfcli.planning.plan import with_own_recipe
 from elfcli.runs.examples import open_examples
+from elfcli.sampling.sources import recorded_keys
 from elfcli.training import memory, recipe
 from elfcli.training.defaults import with_overfit_length
 from elfcli.training.own_encoder import (

@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from elfcli.errors import InputError
-from elfcli.evaluation.perplexity import score_tokens
 from elfcli.parallel.hashes import tree_hash
+from elfcli.scoring.perplexity import score_tokens
 from elfcli.weights import files as huggingface
 from elfcli.weights import judges
 from elfcli.weights.judges import load_judge_network

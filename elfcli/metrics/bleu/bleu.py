@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.bleu import corpus_bleu
 from elfcli.metrics import info, named
+from elfcli.scoring.bleu import corpus_bleu
 
 DESCRIPTION = "Corpus BLEU: sacrebleu, lowercase, effective order, with a bootstrap 95% interval."
 

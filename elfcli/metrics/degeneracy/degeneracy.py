@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.report import counted
 from elfcli.metrics import info
+from elfcli.scoring.report import counted
 
 DESCRIPTION = "Shares of empty, degenerate and duplicate texts, words per text, distinct 1, 2 and 4-grams."
 

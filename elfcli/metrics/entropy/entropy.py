@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.perplexity import entropy
 from elfcli.metrics import info
+from elfcli.scoring.perplexity import entropy
 
 DESCRIPTION = "Mean entropy (nats) of the unigram distribution of the tokens of a text."
 

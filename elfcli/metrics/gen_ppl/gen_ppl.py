@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.perplexity import perplexity
 from elfcli.metrics import Judged, info, named
+from elfcli.scoring.perplexity import perplexity
 
 DESCRIPTION = "Perplexity and unigram entropy under a language model, with a bootstrap 95% interval."
 

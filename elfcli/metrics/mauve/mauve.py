@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.mauve import mauve
 from elfcli.metrics import Judged, info, named
+from elfcli.scoring.mauve import mauve
 
 DESCRIPTION = "How near texts are to real ones in a language model's features; compare equal numbers of texts only."
 

@@ -2,8 +2,8 @@
 
 import evaluate
 
-from elfcli.evaluation.rouge import rouge
 from elfcli.metrics import info, named
+from elfcli.scoring.rouge import rouge
 
 DESCRIPTION = "ROUGE-1, 2 and L: rouge_score with stemmer, mean F1 x 100, with a bootstrap 95% interval."
 

@@ -1,1 +1,0 @@
-"""Trained models from other places and for others: reading, exporting, publishing."""

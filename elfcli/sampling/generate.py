@@ -1,0 +1,260 @@
+"""From a checkpoint to texts: encode the conditions, sample latents, decode tokens.
+
+Every sample has its own noise and, as in the reference, its own grid of times, both keyed by (seed, sample number):
+the samples do not depend on the batch size, the devices or the processes.
+Settings share one compilation: scales, gamma and steps are traced.
+Shapes: B batch, S sequence, E latent width, M times of the longest setting.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from elfcli.config.schema import Config, Objective
+from elfcli.data.batches import collate
+from elfcli.data.tokenizers import decoded, eos_id, pad_id
+from elfcli.errors import InputError
+from elfcli.flow import sampler
+from elfcli.flow.postprocess import text_tokens
+from elfcli.flow.schedules import even_grid, time_grid
+from elfcli.models.elf import ELF, ElfShape
+from elfcli.models.encoder import encoder_mask
+from elfcli.models.layers import graphdef_of
+from elfcli.parallel.agree import require_same
+from elfcli.parallel.hashes import digest
+from elfcli.parallel.mesh import by_row, make_mesh, round_up_to_devices
+from elfcli.sampling.candidates import draw_keys, most_alike
+from elfcli.sampling.model import Model
+from elfcli.sampling.settings import Setting, check_setting
+from elfcli.sampling.sources import Sources
+
+
+@dataclass(frozen=True)
+class Program:
+    """The static arguments of `sample_batch`: each value is compiled for. encode: `Encoder.apply`.
+
+    longest: the most steps of a setting that shares the compilation. use_cfg, use_w: as in `sampler.make_predict`.
+    multistep: the solver; else Euler steps.
+    """
+
+    shape: ElfShape
+    encode: Callable
+    objective: Objective
+    mesh: Mesh
+    longest: int
+    use_cfg: bool = False
+    use_w: bool = False
+    multistep: bool = False
+
+
+class Inputs(NamedTuple):
+    """The traced arguments of `sample_batch`."""
+
+    params: Any
+    encoder_params: Any
+    ids_BxS: jax.Array  # int32: the conditions, padded
+    cond_BxS: jax.Array  # bool: position lies in the condition
+    valid_BxS: jax.Array  # bool: position lies before the padding
+    numbers_B: jax.Array  # int32: number of each sample, the key of its draws
+    noise_key: jax.Array  # key data, uint32
+    grid_key: jax.Array  # key data, uint32
+    num_steps: jax.Array  # int32, at most the program's `longest`
+    even_M: jax.Array  # times of a grid that draws nothing, as of `even_grid`; NaN: logit-normal draws
+    gamma: jax.Array  # 0: the ODE
+    guidance: sampler.Guidance
+    latent_mean: jax.Array
+    latent_std: jax.Array
+
+
+@dataclass(frozen=True)
+class Options:
+    """batch_size: texts at once. longest: as in `Program`; None: the setting's own steps."""
+
+    seed: int = 0
+    batch_size: int = 64
+    longest: int | None = None
+
+
+class Part(NamedTuple):
+    """One batch of what is sampled: the number of its first text, how many are wanted, lengths of their conditions."""
+
+    first: int
+    wanted: int
+    shift_B: np.ndarray
+    inputs: Inputs
+
+
+def generate(
+    model: Model,
+    conditions: Sequence[Sequence[int]],
+    setting: Setting,
+    options: Options = Options(),
+    update: Callable[[int], None] = lambda done: None,
+) -> Iterator[str]:
+    """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
+    program = program_of(model, setting, options)
+    for part in parts(model, conditions, setting, options):
+        tries = candidates_of(part, setting, options)
+        drawn = [texts_of(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
+        yield from (texts[most_alike(texts)] for texts in zip(*drawn, strict=True))
+        update(part.first + part.wanted)
+
+
+def program_of(model: Model, setting: Setting, options: Options) -> Program:
+    longest = options.longest or setting.num_sampling_steps
+    check_setting(model.config, setting)
+    uses = ways(model.config, setting)
+    return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
+
+
+def parts(model: Model, conditions: Sequence, setting: Setting, options: Options) -> Iterator[Part]:
+    """The batches, all of one size."""
+    config, tokenizer, mesh = model.config, model.tokenizer, make_mesh()
+    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
+    batch_size = round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
+    shared = traced_inputs(config, setting, options.seed, options.longest)
+    for first in range(0, len(conditions), batch_size):
+        chosen = conditions[first : first + batch_size]
+        # A short last batch is padded, so that it needs no compilation of its own.
+        filled = [*chosen, *[()] * (batch_size - len(chosen))]
+        examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
+        batch = collate(examples, **lengths(config), pad_id=pads)
+        rows = [*(batch[name] for name in ("input_ids", "cond_mask", "valid_mask")),
+                np.arange(first, first + batch_size, dtype=np.int32)]  # fmt: skip
+        ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
+        inputs = Inputs(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
+        yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
+
+
+def candidates_of(part: Part, setting: Setting, options: Options) -> Iterator[Part]:
+    """The batch, and again with the draws of each further candidate."""
+    yield part
+    for candidate in range(1, setting.candidates):
+        noise_key, grid_key = draw_keys(options.seed, candidate)
+        yield part._replace(inputs=part.inputs._replace(noise_key=noise_key, grid_key=grid_key))
+
+
+def lengths(config: Config) -> dict[str, int]:
+    return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+
+
+def texts_of(model: Model, tokens_BxS: np.ndarray, part: Part) -> list[str]:
+    """The texts of a batch."""
+    ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
+    rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
+    return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
+
+
+def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
+    """(use_cfg, use_w) of a program that samples with a setting."""
+    extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
+    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
+
+
+def ways(config: Config, setting: Setting) -> tuple[bool, bool, bool]:
+    """(use_cfg, use_w, multistep) of the program."""
+    return (*passes(config, setting), setting.sampling_method == "multistep")
+
+
+def traced_inputs(config: Config, setting: Setting, seed: int, longest: int | None = None) -> dict[str, Any]:
+    """The fields of `Inputs` that all batches of a setting share, as numpy arrays. longest: as in `Options`."""
+    quantiles = config.evaluation.time_grid
+    if setting.time_schedule == "fitted" and len(quantiles) < 2:
+        raise InputError("--time-schedule fitted: no grid was fitted to this model yet: `elf fit-grid CHECKPOINT`")
+    longest = longest or setting.num_sampling_steps
+    noise_key, grid_key = draw_keys(seed)
+    fields = {
+        "noise_key": noise_key,
+        "grid_key": grid_key,
+        "num_steps": jnp.int32(setting.num_sampling_steps),
+        "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift, quantiles),
+        "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
+        "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
+        "latent_mean": jnp.float32(config.encoder.latent_mean),
+        "latent_std": jnp.float32(config.encoder.latent_std),
+    }
+    return jax.tree.map(np.asarray, fields)
+
+
+class Flow(NamedTuple):
+    """What solves one batch from noise to latents. noise_at(i): noise of step i; of step -1: where sampling starts."""
+
+    model: ELF
+    predict: Callable
+    noise_at: Callable
+    grid_BxM: jax.Array
+
+
+def encoded(program: Program, inputs: Inputs) -> sampler.Condition:
+    """The conditions with their latents."""
+    nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
+    mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
+    latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)
+    latents_BxSxE = (latents_BxSxE - inputs.latent_mean) / inputs.latent_std
+    return sampler.Condition(inputs.cond_BxS, latents_BxSxE)
+
+
+def flow_of(program: Program, inputs: Inputs, condition: sampler.Condition) -> Flow:
+    """The network under guidance, and the noise and the times of each sample, from seed and number."""
+    noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
+    objective, shape = program.objective, condition.latents_BxSxE.shape[1:]
+    model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
+
+    def noise_at(i):
+        keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
+        noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
+        return noise_BxSxE * objective.denoiser_noise_scale
+
+    def grid_of(number):
+        key = jax.random.fold_in(grid_key, number)
+        mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
+        return time_grid(key, inputs.num_steps, inputs.even_M, mean, std)
+
+    predict = sampler.make_predict(
+        model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
+    )
+    return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
+
+
+def step_of(program: Program, inputs: Inputs, condition: sampler.Condition, flow: Flow) -> Callable:
+    """The step of the program's solver."""
+    if program.multistep:
+        return sampler.multistep(flow.predict, condition, flow.grid_BxM)
+    return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
+
+
+def everywhere(program: Program, arrays):
+    """The arrays whole on all devices, so that every process can read them."""
+    return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
+
+
+@partial(jax.jit, static_argnums=0)
+def sample_batch(program: Program, inputs: Inputs):
+    """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
+    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
+        condition = encoded(program, inputs)
+        flow = flow_of(program, inputs, condition)
+        step = step_of(program, inputs, condition, flow)
+        z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
+        tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
+    return everywhere(program, tokens_BxS)
+
+
+def sample_rows(
+    model: Model,
+    sources: Sources,
+    setting: Setting,
+    options: Options = Options(),
+    update: Callable[[int], None] = lambda done: None,
+) -> list[dict]:
+    """A row per sample: `id`, `generated`, and `input` and `reference` where known. update(done): after each batch."""
+    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    texts = generate(model, sources.conditions, setting, options, update)
+    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]

@@ -1,0 +1,1 @@
+"""Texts in, scores out: knows no ELF network and no run."""

@@ -1,0 +1,53 @@
+"""BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from elfcli.scoring.bootstrap import Draws, resampled
+from elfcli.scoring.protocol import PAPER, check_protocol
+from elfcli.scoring.score import Score, check_paired
+
+
+@dataclass(frozen=True)
+class BleuResult(Score, metric="bleu", value="bleu"):
+    """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version, and the protocol."""
+
+    bleu: float
+    num_samples: int
+    brevity_penalty: float
+    signature: str
+    resampled: Draws = field(default=(), repr=False, compare=False)
+
+
+def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
+    """BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults.
+
+    InputError if the numbers of texts differ or are 0, and for another protocol.
+    """
+    check_paired(generated, references)
+    metric = bleu_metric(check_protocol(protocol, "bleu"))
+    # What `corpus_score` does, whose counts per text are needed for the interval.
+    counts = metric._extract_corpus_statistics(list(generated), [list(references)])
+    score = metric._aggregate_and_compute(counts)
+
+    def formula(sums_RxK) -> np.ndarray:
+        return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
+
+    values = resampled(counts, formula)
+    return BleuResult(score.score, len(generated), score.bp, f"{metric.get_signature()}|protocol:{protocol}", values)
+
+
+def bleu_metric(protocol: str = PAPER):
+    """sacrebleu's metric with the choices of a protocol."""
+    from sacrebleu.metrics import BLEU
+
+    paper = protocol == PAPER
+    return BLEU(lowercase=paper, effective_order=paper, force=True)  # force: no warning about tokenized-looking text
+
+
+def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:
+    """Share (0..1) of texts equal to their reference, white space at the ends aside. InputError as `corpus_bleu`."""
+    check_paired(generated, references)
+    return sum(a.strip() == b.strip() for a, b in zip(generated, references, strict=True)) / len(generated)

@@ -1,0 +1,41 @@
+"""ROUGE-1/2/L as the reference (github.com/lillian039/ELF) computes it: rouge_score, stemmer, mean F1 x 100."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from statistics import fmean
+
+from elfcli.scoring.bootstrap import Draws, interval, means
+from elfcli.scoring.protocol import protocol_part
+from elfcli.scoring.score import Score, check_paired
+
+KINDS = ("rouge1", "rouge2", "rougeL")
+
+
+@dataclass(frozen=True)
+class RougeResult(Score, metric="rouge", value="rougeL"):
+    """Mean F1 over the samples, 0..100. intervals: of rouge1 and rouge2."""
+
+    rouge1: float
+    rouge2: float
+    rougeL: float
+    num_samples: int
+    signature: str
+    intervals: dict
+    resampled: Draws = field(default=(), repr=False, compare=False)
+
+
+def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
+    """ROUGE of texts against one reference each. InputError if the numbers of texts differ or are 0."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    check_paired(generated, references)
+    scorer = RougeScorer(KINDS, use_stemmer=True)
+    scores = [scorer.score(reference, text) for text, reference in zip(generated, references, strict=True)]
+    parts = [[100 * score[kind].fmeasure for kind in KINDS] for score in scores]
+    values = dict(zip(KINDS, map(fmean, zip(*parts, strict=True)), strict=True))
+    draws = dict(zip(KINDS, means(parts), strict=True))
+    signature = f"metric:rouge|{protocol_part()}|version:rouge_score {version('rouge-score')}|stemmer:yes|mean:F1"
+    intervals = {kind: interval(draws[kind]) for kind in KINDS[:2]}
+    return RougeResult(**values, num_samples=len(generated), signature=signature, intervals=intervals,
+                       resampled=draws["rougeL"])  # fmt: skip

@@ -1,0 +1,65 @@
+"""Several candidates per source: which one is kept, and that their draws depend on seed and number alone."""
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import tiny_run
+
+from elfcli.errors import InputError
+from elfcli.sampling import generate as g
+from elfcli.sampling.candidates import draw_keys, most_alike
+from elfcli.sampling.generate import Options, sample_rows
+from elfcli.sampling.made_by import network_calls
+from elfcli.sampling.model import load_model
+from elfcli.sampling.settings import Setting
+from elfcli.sampling.sources import sources_of
+from elfcli.sampling.trace import traced
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        (["a b c d e", "x y z", "a b c d f"], 0),
+        (["x y z", "a b c d e", "a b c d f"], 1),
+        (["", "", "a b"], 2),
+        (["go go go go go go", "go go go go go go x", "a b"], 2),
+        (["", ""], 0),
+        (["same", "same"], 0),
+        (["one of one"], 0),
+    ],
+)
+def test_the_text_that_agrees_with_most_is_kept(texts, kept):
+    assert most_alike(texts) == kept
+
+
+def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
+    model = load_model(str(tiny_run()))
+    setting = Setting("sde", 3, 1.5, sde_gamma=1.0, candidates=3)
+    sources = sources_of(model, model.config.data.data_path, 6)
+    chosen = []
+    monkeypatch.setattr(g, "most_alike", lambda texts: chosen.append(texts) or len(chosen) % 3)
+    texts = [row["generated"] for row in sample_rows(model, sources, setting, Options(5, batch_size=4))]
+    assert texts == [drawn[(i + 1) % 3] for i, drawn in enumerate(chosen)]
+    monkeypatch.undo()
+    alone = sample_rows(model, sources, Setting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
+    assert [row["generated"] for row in alone] == [drawn[0] for drawn in chosen[:6]]
+    assert any(len(set(drawn)) > 1 for drawn in chosen), "candidates differ"
+    monkeypatch.setattr("elfcli.sampling.trace.most_alike", lambda texts: 2)
+    traces = traced(model, sources, setting, Options(5))
+    assert [trace.row["generated"] for trace in traces] == [drawn[2] for drawn in chosen[:6]]
+    assert network_calls(model.config, setting) == 3 * 7
+
+
+def test_no_two_candidates_share_a_key():
+    keys = [tuple(key.tolist()) for candidate in range(9) for key in draw_keys(3, candidate)]
+    assert len(set(keys)) == 18
+    grid, noise = jax.random.split(jax.random.key(3))
+    for key, before in zip(draw_keys(3), (noise, grid), strict=True):
+        np.testing.assert_array_equal(key, jax.random.key_data(before))
+
+
+def test_free_texts_have_no_candidates():
+    model = load_model(str(tiny_run()))
+    free = model.config.model_copy(update={"data": model.config.data.model_copy(update={"max_input_length": 0})})
+    with pytest.raises(InputError, match="free texts"):
+        g.check_setting(free, Setting(candidates=2))

@@ -1,0 +1,101 @@
+"""The user's file of sources in every format: which column is the source, which the reference, and what is refused."""
+
+import csv
+import gzip
+import json
+import os
+from types import SimpleNamespace
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from elfcli.config.schema import Config, Data
+from elfcli.errors import InputError
+from elfcli.sampling import sources as examples
+from elfcli.sampling.sources import rows_of_file
+
+PAIRS = [{"de": f"Satz, {i}", "en": f"line {i}"} for i in range(4)]
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model whose data was made from the columns `de` and `en`."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "elf_data.json").write_text(json.dumps({"settings": {"keys": ["de", "en"]}}))
+    monkeypatch.setattr(examples, "encode_conditions", lambda model, texts: [[len(text)] for text in texts])
+    return SimpleNamespace(config=Config(data=Data(data_path=str(folder))))
+
+
+def files_of(folder, rows):
+    for ending, delimiter in ((".csv", ","), (".tsv", "\t")):
+        with open(folder / f"f{ending}", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+        yield folder / f"f{ending}"
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "f.jsonl").write_text(lines)
+    (folder / "f.json.gz").write_bytes(gzip.compress(lines.encode()))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "f.parquet")
+    yield from (folder / "f.jsonl", folder / "f.json.gz", folder / "f.parquet")
+
+
+def test_every_format_with_the_columns_of_the_data(model, tmp_path):
+    expected = [{"id": i, "input": f"Satz, {i}", "reference": f"line {i}"} for i in range(4)]
+    for path in files_of(tmp_path, PAIRS):
+        found = rows_of_file(model, path)
+        assert found.rows == expected and found.conditions == [[7]] * 4, path
+        assert rows_of_file(model, path, count=2).rows == expected[:2]
+        backwards = rows_of_file(model, path, "en").rows[0]
+        assert backwards == {"id": 0, "input": "line 0"}  # `en` is the source here, and `de` no known reference
+
+
+def test_the_common_names_win_over_those_of_the_data(model, tmp_path):
+    rows = [{"id": "x", "de": "no", "input": "a", "output": "b", "en": "no"}]
+    for path in files_of(tmp_path, rows):
+        assert rows_of_file(model, path).rows == [{"id": "x", "input": "a", "reference": "b"}]
+
+
+def test_plain_lines_also_without_an_ending_that_says_so(model, tmp_path):
+    for name in ("f.txt", "newstest.de"):
+        (tmp_path / name).write_text("ein Satz\n zwei\r\n")
+        assert [row["input"] for row in rows_of_file(model, tmp_path / name).rows] == ["ein Satz", " zwei"]
+
+
+@pytest.mark.parametrize("text", ['{"input": "eins"}\n\n{"input": "zwei"}\n', "eins\nzwei\n"])
+def test_standard_input(model, tmp_path, text):
+    (tmp_path / "stdin").write_text(text)
+    kept = os.dup(0)
+    given = os.open(tmp_path / "stdin", os.O_RDONLY)
+    try:
+        os.dup2(given, 0)
+        assert [row["input"] for row in rows_of_file(model, examples.Path("-")).rows] == ["eins", "zwei"]
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+        os.close(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "key", "said"),
+    [
+        ("f.csv", "de,en\na,b\n", "dee", "f.csv:2: no source under 'dee' (did you mean 'de'?): its columns are de, en"),
+        ("f.csv", "src,en\na,b\n", None, "f.csv:2: no source under 'input' or 'source' or 'de'"),
+        ("f.csv", 'de,en\na,b\n"",b\n', None, "f.csv:3: 'de' is empty"),
+        ("f.csv", "", None, "f.csv: no lines in it"),
+        ("f.csv", "de,en\n", None, "f.csv: no lines in it"),
+        ("f.csv", "de,en\na\n", None, "f.csv:2: 1 fields where the header has 2"),
+        ("f.txt", "a\n\nb\n", None, "f.txt:2: an empty line"),
+        ("f.txt", "a\n", "de", "f.txt:1: no source under 'de'"),
+        ("f.jsonl", '{"input": ["a"]}\n', None, "f.jsonl:1: 'input' holds list"),
+        ("f.jsonl", '{"input": "a", "output": 3}\n', None, "f.jsonl:1: 'output' holds int"),
+    ],
+)
+def test_bad_input_is_one_line_with_its_place(model, tmp_path, name, content, key, said):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError) as caught:
+        rows_of_file(model, tmp_path / name, key)
+    assert str(caught.value).startswith(str(tmp_path)) and said in str(caught.value)
+    assert "\n" not in str(caught.value)
