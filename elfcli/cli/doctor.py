@@ -8,6 +8,7 @@ import typer
 
 from elfcli.cli import options as o
 from elfcli.cli.evaluate import check_outputs, load
+from elfcli.diagnosis.history import history_of
 
 CHECKPOINT = "As `elf sample --checkpoint` takes it; without one the installation is checked."
 
@@ -34,15 +35,15 @@ def doctor(
     model, what is wrong with the installation."""
     check_outputs(json_file, None, overwrite)
     if checkpoint is None and task is None and model is None:
-        from elfcli.cli.installation import first_to_mend, installation
+        from elfcli.diagnosis.installation import first_to_mend, installation
 
         rows = installation()
         report(rows, first_to_mend(rows), json_file, overwrite)
         return
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     name, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
-    from elfcli.evaluation.checks import first, named
-    from elfcli.evaluation.doctor import diagnose, open_data
+    from elfcli.diagnosis.checks import first, named
+    from elfcli.diagnosis.measure import diagnose, open_data
     from elfcli.parallel.agree import everyone
     from elfcli.sampling.generate import Options
 
@@ -68,27 +69,3 @@ def report(rows: list, advice: str, json_file: Path | None, overwrite: bool) -> 
 
 def shown(value: float | str | None) -> str:
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"
-
-
-def history_of(model, examples: int):
-    """What the run's settings and its log up to the checkpoint say; None for weights from elsewhere."""
-    from elfcli.evaluation.checks import History
-    from elfcli.runs.folder import read_metrics
-    from elfcli.runs.length import run_length
-
-    if model.source.kind != "run":
-        return None
-    config = model.config
-    rows = [row for row in read_metrics(model.source.folder) if row["step"] <= model.step and "loss" in row]
-    lr = config.peak_lr
-    return History(
-        lr=lr,
-        update=lr * (1 if config.optimization.optimizer == "muon" else config.network.hidden_size**0.5),
-        losses=[row["loss"] for row in rows],
-        fresh=config.training.init_from is None,
-        spikes=sum(bool(row.get("spike")) for row in rows),
-        skipped=sum(row.get("skipped", 0) for row in rows),
-        done=model.step,
-        planned=run_length(config, examples).total_steps,
-        decay=config.optimization.ema_decay1,
-    )

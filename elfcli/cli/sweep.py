@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import check_outputs, load, run_seeds, show_report, what_is_sampled, without_draws
+from elfcli.cli.evaluate import check_outputs, load, show_report, without_draws
+from elfcli.evaluation.run import run_seeds, what_is_sampled
 
 METRICS = ("bleu", "rouge", "ppl")
 
@@ -68,11 +69,11 @@ def sweep(
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
     check_plot(plot)
-    from elfcli.scoring import comparison
     from elfcli.evaluation.evaluate import Evaluation
     from elfcli.outputs import write_result
     from elfcli.sampling.generate import Options
     from elfcli.sampling.sources import sources_of
+    from elfcli.scoring import comparison
     from elfcli.scoring.comparison import best_first
     from elfcli.ui.progress import is_first_process, say
 

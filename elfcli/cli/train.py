@@ -71,7 +71,7 @@ def train(
         resolved = with_data(resolved)
     start_run(resolved, folder, began=began)
     if resolved.config.training.overfit is not None:
-        from elfcli.cli.overfit import tell_overfit
+        from elfcli.diagnosis.overfit import tell_overfit
 
         tell_overfit(folder)
     say(f"done: {folder} (sample with `elf sample --checkpoint {folder}`)")

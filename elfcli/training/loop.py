@@ -18,8 +18,8 @@ from elfcli.config.resolve import Resolved
 from elfcli.config.schema import Config
 from elfcli.data.batches import batches
 from elfcli.data.tokenizers import vocab_size
+from elfcli.diagnosis.held_out import HeldOut, held_out, held_out_figures
 from elfcli.errors import Stopped
-from elfcli.evaluation.held_out import HeldOut, held_out, held_out_figures
 from elfcli.evaluation.online import figure_of, online_evaluation, show_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ElfShape, abstract_params, num_params

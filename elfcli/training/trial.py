@@ -13,8 +13,8 @@ from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.data.frames import WHOLE_SHARE, Frames
 from elfcli.data.tokenizers import vocab_size
+from elfcli.diagnosis.held_out import held_out, held_out_figures
 from elfcli.errors import InputError
-from elfcli.evaluation.held_out import held_out, held_out_figures
 from elfcli.evaluation.online import shown_samples
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from elfcli.cli import installation, options
+from elfcli.cli import options
 from elfcli.config.resolve import resolve, task_names
+from elfcli.diagnosis import installation
 
 
 @pytest.mark.parametrize(("task", "model"), [*((name, None) for name in task_names()), ("owt", "ELF-M")])

@@ -19,8 +19,8 @@ from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
+from elfcli.diagnosis.checks import Check
 from elfcli.errors import ElfError, InputError
-from elfcli.evaluation.checks import Check
 from elfcli.planning.plan import with_own_recipe
 from elfcli.runs.examples import open_examples
 from elfcli.sampling.sources import recorded_keys
@@ -290,7 +290,7 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
 def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tmp_path, monkeypatch):
     """The doctor, which has tests of its own, is asked about the run where too little was learnt."""
     found = Check("steps", 3, "more", "fail", "train longer: elf resume RUN")
-    monkeypatch.setattr("elfcli.evaluation.doctor.diagnose", lambda model, data, *rest: [found] * len(data.train))
+    monkeypatch.setattr("elfcli.diagnosis.measure.diagnose", lambda model, data, *rest: [found] * len(data.train))
     run = tmp_path / "run"
     sets = [text for name in TINY for text in ("--set", name)]
     code, _, err = elf("train", "--data", folders / "pairs", "--overfit", "8", "--steps", "3", "--output", run, *sets)

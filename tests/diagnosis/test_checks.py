@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from elfcli.evaluation import checks
-from elfcli.evaluation.checks import Check, History
+from elfcli.diagnosis import checks
+from elfcli.diagnosis.checks import Check, History
 
 FALLING = [1.0 - 0.9 * min(i / 20, 1) for i in range(40)]
 RUN = History(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from tiny_run import tiny_run
 
-from elfcli.evaluation import probe
-from elfcli.evaluation.held_out import TIMES, held_out, held_out_figures
+from elfcli.diagnosis import probe
+from elfcli.diagnosis.held_out import TIMES, held_out, held_out_figures
 from elfcli.sampling.model import load_model
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from elfcli.diagnosis import probe
+from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
-from elfcli.evaluation import probe
-from elfcli.evaluation.probe import Probe
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import over_positions
 from elfcli.parallel.mesh import make_mesh, on_devices

@@ -7,9 +7,9 @@ ENOUGH = 0.9
 
 def tell_overfit(run: Path) -> None:
     """Samples the run's training examples and says how many come out as they are; else the doctor's advice."""
-    from elfcli.cli.doctor import history_of
-    from elfcli.evaluation.checks import first, named
-    from elfcli.evaluation.doctor import Data, diagnose
+    from elfcli.diagnosis.checks import first, named
+    from elfcli.diagnosis.history import history_of
+    from elfcli.diagnosis.measure import Data, diagnose
     from elfcli.runs.examples import open_examples
     from elfcli.sampling.generate import Options, generate
     from elfcli.sampling.model import load_model

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from elfcli.evaluation.checks import Check  # imports numpy alone
+from elfcli.diagnosis.checks import Check
 
 LEAST_DISK = 5e9
 """Free bytes below which a run may not find room for its checkpoints."""

@@ -10,10 +10,10 @@ import numpy as np
 from elfcli.data.folder import Examples, load_examples, recorded_tokenizer
 from elfcli.data.ids import largest_id
 from elfcli.data.tokenizers import load_tokenizer
+from elfcli.diagnosis import checks, probe
+from elfcli.diagnosis.checks import Check, History
+from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
-from elfcli.evaluation import checks, probe
-from elfcli.evaluation.checks import Check, History
-from elfcli.evaluation.probe import Probe
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.examples import evaluation_examples

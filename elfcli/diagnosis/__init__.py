@@ -1,0 +1,1 @@
+"""What is wrong? Probe, held-out loss, measurements, verdicts and the installation."""
