@@ -51,8 +51,8 @@ def show(
         resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
     if data is not None:
-        from elfcli.training.own_encoder import vectors_folder
-        from elfcli.training.start import foreseen
+        from elfcli.recipe.apply import foreseen
+        from elfcli.recipe.vectors import vectors_folder
 
         resolved = foreseen(resolved, vectors_folder)  # which training will make
     if format_ is Format.json:

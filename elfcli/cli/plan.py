@@ -49,7 +49,7 @@ def plan(
     prepare_compiler(topology)
 
     from elfcli.config.resolve import check_again, resolve, with_devices
-    from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_local_data
+    from elfcli.recipe.defaults import DEFAULT_TASK, needs_task, with_local_data
     from elfcli.ui.progress import say
 
     given = [*(sets or ()), *([f"data_path={data}"] if data else [])]

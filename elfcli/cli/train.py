@@ -51,7 +51,7 @@ def train(
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
              "minutes": minutes, "overfit": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
              "init_from": init_from}  # fmt: skip
-    from elfcli.training.defaults import DEFAULT_TASK, needs_task, with_data, with_output, with_overfit_length
+    from elfcli.recipe.defaults import DEFAULT_TASK, needs_task, with_data, with_output, with_overfit_length
 
     resolved = resolve(task=task, model=model, files=config or (), sets=sets or (), flags=flags, style=config_style)
     if needs_task(resolved, bool(config)):

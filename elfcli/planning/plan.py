@@ -22,10 +22,10 @@ from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
 from elfcli.planning.slices import LOCAL
+from elfcli.recipe import choose as recipe
+from elfcli.recipe.apply import foreseen
+from elfcli.recipe.vectors import vectors_folder
 from elfcli.sampling.settings import settings_of
-from elfcli.training import recipe
-from elfcli.training.own_encoder import vectors_folder
-from elfcli.training.start import foreseen
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 

@@ -29,7 +29,7 @@ from elfcli.sampling.settings import Setting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.step import device_group, init_state, make_train_step
-from elfcli.training.trial import StepRunner
+from elfcli.training.timing import StepRunner
 from elfcli.weights.files import fetch, read_json
 from elfcli.weights.published import VOCABULARY
 from elfcli.weights.t5 import t5_shape

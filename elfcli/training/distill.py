@@ -16,13 +16,13 @@ from elfcli.config.resolve import Resolved, changed, resolve_run
 from elfcli.config.schema import Config, SamplingSetting
 from elfcli.errors import ElfError
 from elfcli.parallel.agree import first_goes_ahead
+from elfcli.recipe.defaults import with_data
 from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import CONFIG_FILE
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
 from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
 from elfcli.sampling.settings import settings_of
-from elfcli.training.defaults import with_data
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
 from elfcli.weights.source import Source

@@ -16,7 +16,6 @@ from elfcli import __version__
 from elfcli.config.schema import Config
 from elfcli.corpus.working_folder import REPLACED, clear_killed, working_folder
 from elfcli.data.batches import TokenTable, batches, load_batch
-from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import Examples, load_examples, split_names
 from elfcli.data.ids import check_ids
 from elfcli.data.lengths import fitting_lengths
@@ -31,6 +30,7 @@ from elfcli.parallel.backend import prepare
 from elfcli.parallel.mesh import by_example, make_mesh, replicate, round_up_to_devices
 from elfcli.parallel.stop import stop_requests
 from elfcli.parallel.timing import seconds_per_step, steps_within
+from elfcli.recipe.cooccurrence import token_vectors
 from elfcli.runs.folder import LATENTS_FILE
 from elfcli.training.masked import (
     OPTIMIZATION,

@@ -34,8 +34,8 @@ from elfcli.runs.state import TrainState
 from elfcli.sampling.model import Model, model_in_training
 from elfcli.training.inputs import Inputs, batch_rows
 from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
-from elfcli.training.pace import Pace, every
 from elfcli.training.step import init_state, make_train_step, zero_totals
+from elfcli.training.throttle import Pace, every
 from elfcli.ui.live import running
 from elfcli.ui.progress import is_first_process
 from elfcli.weights.settings import initial_params

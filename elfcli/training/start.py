@@ -10,7 +10,7 @@ import jax
 
 from elfcli.config.check import check_devices
 from elfcli.config.render import to_toml
-from elfcli.config.resolve import Resolved, changed, check_again, resolve_run, with_devices
+from elfcli.config.resolve import Resolved, changed, resolve_run
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples
 from elfcli.data.ids import check_ids
@@ -19,6 +19,11 @@ from elfcli.errors import InputError
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
 from elfcli.parallel.backend import prepare
+from elfcli.recipe import choose as recipe
+from elfcli.recipe import explain
+from elfcli.recipe.apply import with_recipe
+from elfcli.recipe.encoder import require_same_vocabulary
+from elfcli.recipe.vectors import make_vectors
 from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import (
     CONFIG_FILE,
@@ -33,17 +38,13 @@ from elfcli.runs.folder import (
 )  # fmt: skip
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.training import recipe
 from elfcli.training.debug import debug_step
-from elfcli.training.defaults import with_source_length
 from elfcli.training.inputs import Inputs, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
-from elfcli.training.own_encoder import make_vectors, require_same_vocabulary, with_encoder
 from elfcli.training.step import device_group
-from elfcli.training.trial import check_memory, measured_pace, steps_that_fit
+from elfcli.training.timing import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
-from elfcli.weights.open import open_source
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.settings import initial_params
 
@@ -81,7 +82,7 @@ def start_run(
         steps = by_first(partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began))
     if own or steps:
         resolved = recipe.from_length(resolved, len(examples), steps, own)
-    recipe.tell_settings(resolved, len(examples))
+    explain.tell_settings(resolved, len(examples))
     with locked(folder):
         before()
         if is_first_process():
@@ -102,7 +103,7 @@ def prepared(resolved: Resolved) -> tuple[Resolved, Inputs]:
     own = recipe.applies(resolved)
     resolved = with_recipe(resolved, examples, make_vectors if jax.process_count() == 1 else None)
     if own:
-        recipe.tell_data(resolved, examples)
+        explain.tell_data(resolved, examples)
     inputs = open_alike(resolved.config, examples)
     by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
                      (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
@@ -114,38 +115,6 @@ def try_step(resolved: Resolved) -> list[str]:
     """Lines about one step that is not compiled (`elf train --debug-step`); nothing is written."""
     prepare()
     return debug_step(*prepared(resolved))
-
-
-def with_recipe(
-    resolved: Resolved,
-    examples: Examples,
-    make: Callable[[Examples], Path] | None,
-    machine: tuple[str, int] | None = None,
-) -> Resolved:
-    """The settings with what the data and the machine decide. make: see with_encoder. machine: (backend, number of
-    devices), by default this one."""
-    backend, devices = machine or (jax.default_backend(), jax.device_count())
-    resolved = recipe.with_keys(with_devices(resolved, devices), examples)
-    if not recipe.applies(resolved):
-        return check_again(with_source_length(resolved, examples))
-    if start := resolved.config.training.init_from:
-        with first_goes_ahead():  # the others find it in the cache
-            theirs = open_source(start).config
-        resolved = recipe.from_weights(resolved, theirs) if theirs else resolved
-    resolved = with_source_length(recipe.from_data(resolved, examples), examples)
-    with first_goes_ahead():
-        resolved = with_encoder(resolved, examples, make)
-    return check_again(recipe.from_machine(resolved, examples, backend, devices))
-
-
-def foreseen(resolved: Resolved, make: Callable[[Examples], Path], machine: tuple[str, int] | None = None) -> Resolved:
-    """The settings that `elf train` would choose, but for what it measures. make, machine: as in with_recipe."""
-    examples = open_examples(resolved.config)
-    resolved = with_recipe(resolved, examples, make, machine)
-    if recipe.applies(resolved):
-        found = recipe.from_length(resolved, len(examples), None, own=True)
-        return changed(found, "training", None, steps=None) if resolved.config.timed else found
-    return resolved
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:

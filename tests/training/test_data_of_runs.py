@@ -10,8 +10,8 @@ from tiny_run import SETTINGS, tiny_run
 from elfcli.config.resolve import resolve
 from elfcli.data.folder import load_examples
 from elfcli.errors import InputError
+from elfcli.recipe.defaults import with_source_length
 from elfcli.runs.folder import DATA_FILE
-from elfcli.training.defaults import with_source_length
 from elfcli.training.start import resume_run, start_run
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from elfcli.data import cooccurrence
 from elfcli.data.batches import TokenTable, column_from_rows
-from elfcli.data.cooccurrence import PART, WIDTH, information, parts, token_vectors
+from elfcli.recipe import cooccurrence
+from elfcli.recipe.cooccurrence import PART, WIDTH, information, parts, token_vectors
 
 
 def pairs(count: int, words: int) -> TokenTable:

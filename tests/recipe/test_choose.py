@@ -16,25 +16,22 @@ from tiny_run import tiny_run
 from elfcli.config.resolve import changed, load_config, resolve
 from elfcli.config.schema import SECTION_OF
 from elfcli.corpus.tokenize import Job, tokenize
-from elfcli.data.cooccurrence import token_vectors
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.diagnosis.checks import Check
 from elfcli.errors import ElfError, InputError
 from elfcli.planning.plan import with_own_recipe
+from elfcli.recipe import choose as recipe
+from elfcli.recipe import explain
+from elfcli.recipe.apply import with_recipe
+from elfcli.recipe.cooccurrence import token_vectors
+from elfcli.recipe.defaults import with_overfit_length
+from elfcli.recipe.encoder import found_encoder, require_same_vocabulary, with_encoder
+from elfcli.recipe.vectors import make_vectors, vectors_folder
 from elfcli.runs.examples import open_examples
 from elfcli.sampling.sources import recorded_keys
-from elfcli.training import memory, recipe
-from elfcli.training.defaults import with_overfit_length
-from elfcli.training.own_encoder import (
-    found_encoder,
-    make_vectors,
-    require_same_vocabulary,
-    vectors_folder,
-    with_encoder,
-)
-from elfcli.training.start import with_recipe
-from elfcli.training.trial import Pace, steps_that_fit
+from elfcli.training import memory
+from elfcli.training.timing import Pace, steps_that_fit
 from elfcli.weights.encoder import load_encoder
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
@@ -179,9 +176,9 @@ def test_the_length_decides_the_average(folders, capsys):
         found = recipe.from_length(settings(folders / "pairs", "batch_size=8", "minutes=1"), len(examples), steps, True)
         horizon = 1 / (1 - found.config.optimization.ema_decay1)
         assert horizon <= min(steps / 5, 10_001) and found.config.optimization.warmup_steps < steps / 10
-        recipe.tell_settings(found, len(examples))
+        explain.tell_settings(found, len(examples))
     assert "warning" not in capsys.readouterr().err
-    recipe.tell_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
+    explain.tell_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
     err = capsys.readouterr().err
     assert "ema_decay1 0.9999 averages over 10,000 steps" in err and "90% of what is sampled will be initial" in err
 
@@ -305,8 +302,8 @@ def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monke
     for few, told in ((7, True), (60, False)):  # of 100, long ones
         lengths = {"input_ids": np.repeat([10, 100], [100 - few, few])}
         monkeypatch.setattr(recipe, "lengths_of", lambda examples, lengths=lengths: lengths)
-        recipe.tell_data(recipe.from_data(settings(folders / "texts"), examples), examples)
+        explain.tell_data(recipe.from_data(settings(folders / "texts"), examples), examples)
         said = capsys.readouterr().err
         assert ("-s max_length=16 training sees" in said) == told, said
-    recipe.tell_data(settings(folders / "texts", "max_length=104"), examples)
+    explain.tell_data(settings(folders / "texts", "max_length=104"), examples)
     assert "padding" not in capsys.readouterr().err, "who chose the length needs no advice"

@@ -5,18 +5,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from elfcli.config.resolve import Resolved
-from elfcli.data.cooccurrence import WIDTH, token_vectors
-from elfcli.data.folder import Examples, recorded_tokenizer
-from elfcli.data.tokenizers import load_tokenizer, vocab_size
+from elfcli.data.folder import Examples
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
-from elfcli.models.t5 import T5Shape
-from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER
-from elfcli.training.masked import t5_params
-from elfcli.training.recipe import DATA, chosen, is_set
+from elfcli.recipe.choose import DATA, chosen, is_set
+from elfcli.runs.folder import ENCODER_FOLDER
 from elfcli.ui.progress import say
 from elfcli.weights.files import fetch, read_json, weight_files
 from elfcli.weights.t5 import t5_shape
@@ -50,33 +44,6 @@ def found_encoder(examples: Examples) -> tuple[str, str]:
     if (own / "config.json").is_file():
         return str(own), "trained on the data"
     return "embedding", "a table of random vectors"
-
-
-def vectors_folder(examples: Examples) -> Path:
-    return Path(examples.path).absolute() / VECTORS_FOLDER
-
-
-def make_vectors(examples: Examples) -> Path:
-    """The folder of the data's token vectors, which is written where it is missing: seconds.
-
-    It is a T5 encoder whose only block adds nothing, so that transformers and exports know it. InputError where
-    the folder cannot be written.
-    """
-    folder = vectors_folder(examples)
-    if (folder / "config.json").is_file():
-        return folder
-    from elfcli.training.encoder import write_encoder
-
-    say(f"making token vectors from what occurs together in {examples.path}")
-    tokenizer = load_tokenizer(recorded_tokenizer(examples))
-    shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
-    params = jax.tree.map(np.zeros_like, jax.device_get(t5_params(shape, jax.random.key(0))))
-    for norm in (params["final_norm"], params["blocks"]["attn_norm"], params["blocks"]["mlp_norm"]):
-        norm["weight"] += 1
-    params["embedding"] = token_vectors(examples.tokens, shape.vocab_size, seed=0)
-    report = {"vocab_size": shape.vocab_size, "made_of": "co-occurrence", "data_fingerprint": examples.fingerprint}
-    write_encoder(folder, shape, params, tokenizer, report)
-    return folder
 
 
 def holds_t5(name: str) -> bool:

@@ -13,8 +13,8 @@ from tiny_run import SETTINGS, tiny_run
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingSetting
 from elfcli.errors import InputError
+from elfcli.recipe.defaults import with_data
 from elfcli.sampling.settings import Setting, chosen_setting
-from elfcli.training.defaults import with_data
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 from elfcli.weights.newest import chosen_checkpoint

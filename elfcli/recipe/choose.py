@@ -17,10 +17,9 @@ from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
 from elfcli.data.folder import Examples, keys_of
-from elfcli.data.frames import WHOLE_SHARE, fitting_frames, rooms
-from elfcli.data.lengths import cut_counts, fitting_lengths
+from elfcli.data.frames import fitting_frames, rooms
+from elfcli.data.lengths import fitting_lengths
 from elfcli.runs.length import run_length
-from elfcli.ui.progress import number, say
 
 DATA, MACHINE, LENGTH = "from the data", "from the machine", "from the run's length"
 RECIPE, WEIGHTS = "recipe for own data", "from init_from"
@@ -30,7 +29,6 @@ TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_co
 LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run where nothing says it: so many passes over the data, within these steps."""
 FRAMED_STEPS, FRAMED_MINUTES = 500, 10.0  # least run that gains from frames what their compilations cost
-MOSTLY_PADDING = 0.4  # share of filled positions under which shorter lengths are proposed
 SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
 LEARNING_RATE = 8e-3  # peak, of Muon at width 128
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
@@ -112,34 +110,6 @@ def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
     return {"input_ids": examples.tokens.input_ids.lengths()} | known
 
 
-def tell_data(resolved: Resolved, examples: Examples) -> None:
-    """What was found in the data, and how much of it the lengths cut; where most positions would be padding, lengths
-    that train faster."""
-    data, lengths = resolved.config.data, lengths_of(examples)
-    source = f", max_input_length {data.max_input_length}" if len(lengths) == 2 else ""
-    say(f"from the data: {len(examples):,} {'pairs' if len(lengths) == 2 else 'texts'}, max_length {data.max_length}"
-        f"{source}; cut are {shares_cut(lengths, data.max_length, data.max_input_length)}")  # fmt: skip
-    if data.frames:
-        say(f"batches of {', '.join(map(str, data.frames))} or {data.max_length} positions, of examples that fit them; "
-            f"in the last {WHOLE_SHARE:.0%} of the run of {data.max_length} alone")  # fmt: skip
-        return
-    filled = np.minimum(sum(lengths.values()), data.max_length).mean() / data.max_length
-    short, short_source = fitting_lengths(lengths, percent=90)
-    chosen_here = resolved.origins["max_length"].layer == DATA
-    if chosen_here and filled < MOSTLY_PADDING and short <= 0.8 * data.max_length:
-        given = f"max_length={short}" + (f" -s max_input_length={short_source}" if source else "")
-        say(f"{1 - filled:.0%} of the positions are padding, since a few are long: with -s {given} training sees "
-            f"about {data.max_length / short:.1f} times as many in the same time; cut are then "
-            f"{shares_cut(lengths, short, short_source)}")  # fmt: skip
-
-
-def shares_cut(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> str:
-    """How many of the sources and of the targets or texts these lengths cut, in words."""
-    names = {"condition_input_ids": "sources", "input_ids": "targets" if len(lengths) == 2 else "texts"}
-    cut = sorted(cut_counts(lengths, max_length, max_input_length).items())
-    return ", ".join(f"{count / len(lengths[name]):.1%} of {names[name]}" for name, count in cut)
-
-
 def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
     """Network and batch: what a CPU learns in an hour, or an accelerator in a day.
 
@@ -196,16 +166,3 @@ def from_length(resolved: Resolved, num_examples: int, measured_steps: int | Non
         values["save_every_steps"] = max(total // SAVES, 1)
     values["eval_freq"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
     return check_again(chosen(resolved, LENGTH, **values))
-
-
-def tell_settings(resolved: Resolved, num_examples: int) -> None:
-    """One line: the length and rates of the run, and a warning where its average would mostly be initial weights."""
-    config = resolved.config
-    length, decay = run_length(config, num_examples), config.optimization.ema_decay1
-    peak, horizon = config.peak_lr, 1 / (1 - decay)
-    say(f"{length.total_steps:,} steps of {config.global_batch} examples, warm-up {length.warmup_steps}, learning rate "
-        f"{number(peak)} {config.optimization.lr_schedule}, EMA over {horizon:,.0f} steps")  # fmt: skip
-    if decay and horizon > length.total_steps / 5:
-        share, better = decay**length.total_steps, 1 - 1 / max(length.total_steps / EMA_SHARE, 1)
-        say(f"warning: ema_decay1 {decay:g} averages over {horizon:,.0f} steps of a run of {length.total_steps:,}: "
-            f"{share:.0%} of what is sampled will be initial weights; set ema_decay1={better:.4g}")  # fmt: skip

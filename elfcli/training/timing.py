@@ -20,13 +20,13 @@ from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params, num_params
 from elfcli.parallel.mesh import make_mesh, process_rows, put_batch, replicate, state_shardings
 from elfcli.parallel.timing import seconds_per_step, steps_within
+from elfcli.recipe.choose import SAVES, SHOWN
 from elfcli.runs.length import run_length
 from elfcli.runs.state import TrainState
 from elfcli.sampling.model import Model, model_in_training
 from elfcli.training.inputs import Inputs
 from elfcli.training.loop import schedule_and_optimizer
 from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes
-from elfcli.training.recipe import SAVES, SHOWN
 from elfcli.training.step import init_state, make_train_step
 from elfcli.ui.progress import clock, say
 
