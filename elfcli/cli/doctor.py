@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import check_outputs, load
+from elfcli.cli.evaluate import load
+from elfcli.cli.output import check_outputs
 from elfcli.diagnosis.history import history_of
 
 CHECKPOINT = "As `elf sample --checkpoint` takes it; without one the installation is checked."

@@ -14,7 +14,7 @@ def eval_bleu(
     """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
     from functools import partial
 
-    from elfcli.cli.evaluate import score_pairs
+    from elfcli.cli.output import score_pairs
     from elfcli.scoring.bleu import corpus_bleu
     from elfcli.scoring.protocol import check_protocol
 

@@ -27,7 +27,7 @@ def eval_ppl(
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
-    from elfcli.cli.evaluate import show_report
+    from elfcli.cli.output import show_report
     from elfcli.outputs import check_output_file, write_result
     from elfcli.parallel.agree import by_first
     from elfcli.scoring.protocol import check_protocol

@@ -12,7 +12,7 @@ def eval_rouge(
     overwrite: o.OverwriteOption = False,
 ) -> None:
     """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
-    from elfcli.cli.evaluate import score_pairs
+    from elfcli.cli.output import score_pairs
     from elfcli.scoring.protocol import check_protocol
     from elfcli.scoring.rouge import rouge
 

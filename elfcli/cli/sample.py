@@ -7,7 +7,7 @@ import typer
 
 from elfcli.cli import options as o
 from elfcli.cli.evaluate import load
-from elfcli.cli.trace import check_trace, traced_samples
+from elfcli.cli.trace_output import check_trace, traced_samples
 
 INPUT = "Sources: JSON lines, CSV, TSV, Parquet, text lines; - for standard input."
 TRACE = "Page or picture of the denoising to write; the samples stay the same."

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import check_outputs, load, show_report, without_draws
+from elfcli.cli.evaluate import load
+from elfcli.cli.output import check_outputs, show_report, without_draws
 from elfcli.evaluation.run import run_seeds, what_is_sampled
 
 METRICS = ("bleu", "rouge", "ppl")

@@ -105,7 +105,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
         lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
 
 
-def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):  # noqa: PLR0913
+def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     for block in _query_blocks(k_DxT.shape[1]):
         logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale + bias_ref[:, block].astype(jnp.float32)

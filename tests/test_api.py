@@ -13,7 +13,8 @@ import typer
 from tiny_run import tiny_run
 
 import elfcli
-from elfcli.cli import api, evaluate, resume, sample, tokenize, train
+from elfcli import api
+from elfcli.cli import evaluate, resume, sample, tokenize, train
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
 SOURCES = ["ein wort 3", "und 4"]

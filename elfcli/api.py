@@ -224,7 +224,7 @@ def evaluate(
     Returns one result per sampling setting, as `elf eval --json` writes them: {"name", "setting", "scores": [...]},
     each score with its value, interval, signature, what made it and details.
     """
-    from elfcli.cli.evaluate import check_outputs, without_draws
+    from elfcli.cli.output import check_outputs, without_draws
     from elfcli.evaluation.run import evaluated
     from elfcli.scoring.seeds import seeds_of
 
