@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote stays readable: a run goes on as it would have, an export samples as it did."""
+"""What earlier versions wrote stays readable: a run continues as it would have, an export samples as it did."""
 
 import json
 import shutil
@@ -77,3 +77,43 @@ def test_an_old_run_with_dropout_names_what_changed(elf, tmp_path):
 def test_an_old_run_keeps_how_its_gradients_were_summed():
     assert resolve_run(OLD / "run" / "config.toml").config.training.gradient_dtype == "bfloat16"
     assert resolve(environ={}).config.training.gradient_dtype == "float32"
+
+
+RECENT = Path(__file__).parents[1] / "old" / "0.2.0"
+"""A run on pairs of its own, with token vectors, buckets, Muon, a cosine, dropout and accumulated gradients."""
+RECENT_SAMPLES = {
+    "ode": ["--steps", 8, "--sampler", "ode", "--cfg", 1.5, "--candidates", 1],
+    "sde": ["--steps", 8, "--sampler", "sde", "--gamma", 1.5, "--sc-cfg", 2, "--candidates", 2],
+}
+
+
+@pytest.fixture(scope="module")
+def recent(tmp_path_factory) -> Path:
+    """The run of version 0.2.0, continued from step 200 to its end at 240."""
+    folder = Path(shutil.copytree(RECENT / "run", tmp_path_factory.mktemp("recent") / "run"))
+    resume_run(folder, sets=[f"data_path={RECENT / 'data'}"])
+    return folder
+
+
+def test_a_recent_run_continues_as_it_did(recent):
+    found = {row["step"]: row for row in run.read_metrics(recent)}
+    recorded = [json.loads(line) for line in (RECENT / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in recorded] == list(range(201, 241))
+    for row in recorded:
+        for name in (*FIGURES, "learning_rate"):
+            assert found[row["step"]][name] == pytest.approx(row[name], rel=1e-5), (row["step"], name)
+
+
+@pytest.mark.parametrize("name", RECENT_SAMPLES)
+def test_a_recent_run_samples_what_it_did(recent, elf, tmp_path, name):
+    output = tmp_path / f"{name}.jsonl"
+    code, _, err = elf("sample", "--checkpoint", recent, "--data", RECENT / "data", *RECENT_SAMPLES[name], "-o", output)
+    assert code == 0, err
+    assert output.read_text() == (RECENT / f"{name}.jsonl").read_text()
+
+
+def test_a_recent_export_samples_what_it_did(elf, tmp_path):
+    output = tmp_path / "exported.jsonl"
+    code, _, err = elf("sample", "--checkpoint", RECENT / "export", "--input", RECENT / "valid.jsonl", "-o", output)
+    assert code == 0, err
+    assert output.read_text() == (RECENT / "exported.jsonl").read_text()
