@@ -2,7 +2,7 @@
 
     python benchmarks/few_steps.py RUN --steps 1 2 4 8 16 32 64 --num-samples 256 --output results/few_steps.jsonl
 
-RUN: a conditional run with references, after `elf fit-grid RUN` if the fitted grid is to be tried, too. All settings
+RUN: a conditional run with references. All settings
 start from the same noise. `tokens`: share of text tokens that equal those of the 512-step ODE (even grid), which says
 little about the SDE, whose texts differ by their noise; `bleu` with its bootstrap 95% interval; `entropy`: of words,
 mean over texts, nats. Prints a JSON line per setting, the cheapest first.
@@ -59,8 +59,7 @@ def main() -> None:
     exact = Setting("ode", o.reference_steps, time_schedule="uniform", **guided)
     target, _ = sampled(model, sources, exact, Options(batch_size=o.num_samples))
     text = target >= 0
-    grids = ["uniform", "logit_normal", *(["fitted"] if model.config.evaluation.time_grid else [])]
-    ways = [*product(("ode", "multistep", "sde"), grids)]
+    ways = [*product(("ode", "multistep", "sde"), ("uniform", "logit_normal"))]
     rows = []
     for steps, (solver, grid) in product(o.steps, ways):
         if solver == "multistep" and grid == "logit_normal":

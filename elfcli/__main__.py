@@ -10,7 +10,7 @@ from typing import Any
 
 from elfcli.errors import ElfError, Stopped
 
-COMPUTES = ("demo", "encoder", "train", "resume", "sample", "eval", "sweep", "eval-ppl")
+COMPUTES = ("demo", "train", "resume", "sample", "eval", "sweep", "eval-ppl")
 HELP = {"-h", "--help"}
 
 

@@ -79,7 +79,7 @@ class Model:
           data: data folder whose sources are sampled where there are no inputs.
           steps: network steps. sampler: "ode" or "sde". gamma: noise put back by the SDE.
           cfg: guidance scale of the source, 1 is off. sc_cfg: self-conditioning guidance scale.
-          time_schedule: "logit_normal", "uniform", "shifted" (by time_shift) or "fitted".
+          time_schedule: "logit_normal", "uniform" or "shifted" (by time_shift).
           candidates: texts drawn per source, of which the one most like the others is kept.
             What is None comes from the model's sampling preset.
           seed: of the draws; text n depends on the seed and on n, not on the other texts.

@@ -1,17 +1,33 @@
-"""Files of results: checked before the work starts, written whole or not at all."""
+"""Files and folders of results: checked before the work starts, written whole or not at all.
+
+A folder is written beside its final name, in a hidden working folder:
+
+.NAME.xxxxxxxx/elf-tokenize.lock  held while a process works there; a free lock means that none does
+.NAME.xxxxxxxx/new                the folder that becomes NAME
+.NAME.xxxxxxxx/replaced           the old NAME, kept until the new one has its name
+"""
 
 import json
 import os
+import re
+import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from elfcli.errors import InputError
+from elfcli.ui.progress import say
+
+LOCK = "elf-tokenize.lock"  # the name that 0.2.0 gave it, whose leftovers are cleaned up, too
+NEW, REPLACED = "new", "replaced"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file so that it is either the old one or the new one, also after a crash; OSError names `path`."""
+    """Write a file so that a crash leaves either the old or the new one. OSError names `path`."""
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
@@ -25,39 +41,111 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from None
 
 
+@contextmanager
+def folder_written_whole(output: Path) -> Iterator[Path]:
+    """Yield a new empty folder that becomes `output`, in place of an old one, once the block has ended without error.
+
+    Its parent is a working folder for temporary files. A crash leaves the old folder or the new one; what a killed
+    process left is cleaned up first. Callers check beforehand that an existing `output` may be replaced.
+    """
+    clear_killed(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    lock = FileLock(working / f"{LOCK}.new")
+    try:
+        with suppress(OSError, Timeout, NotImplementedError):  # without file locks no other process deletes this folder
+            lock.acquire(timeout=0)
+            (working / f"{LOCK}.new").rename(working / LOCK)  # named once it is held: others never see it free
+        try:
+            (working / NEW).mkdir(mode=0o755)
+            yield working / NEW
+            if output.exists():
+                output.rename(working / REPLACED)
+            (working / NEW).rename(output)
+        finally:
+            _put_back(working, output)
+            _empty(working)
+            lock.release()
+    finally:
+        if not (working / REPLACED).exists():  # it does if it could not be moved back
+            shutil.rmtree(working, ignore_errors=True)
+
+
+def clear_killed(output: Path) -> None:
+    """Delete the working folders of killed processes beside `output`, and move old content back from them.
+
+    Raises OSError if it cannot be moved back. What cannot be deleted stays.
+    """
+    named = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
+    found = [path for path in output.parent.glob(".*") if named.fullmatch(path.name) and (path / LOCK).is_file()]
+    for working in sorted(found, key=_changed, reverse=True):
+        with suppress(Timeout, OSError, NotImplementedError), FileLock(working / LOCK, timeout=0):
+            if working.is_symlink():
+                continue
+            if _put_back(working, output):
+                say(f"{output}: restored; a process was killed while it replaced this folder")
+            _empty(working)
+            shutil.rmtree(working, ignore_errors=True)
+
+
+def _changed(folder: Path) -> float:
+    with suppress(OSError):
+        return folder.stat().st_mtime
+    return 0.0
+
+
+def _put_back(working: Path, output: Path) -> bool:
+    if output.exists() or not (working / REPLACED).exists():
+        return False
+    (working / REPLACED).rename(output)
+    return True
+
+
+def _empty(working: Path) -> None:
+    """Delete all but the lock, which marks the rest as ours if this process is killed too."""
+    if (working / REPLACED).exists():
+        (working / REPLACED).rename(working / "old")  # half deleted, it must not be moved back
+    for path in working.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != LOCK:
+            with suppress(OSError):
+                path.unlink()
+
+
 def check_writable(path: Path, option: str = "--output") -> None:
-    """InputError where nothing can be made at `path`, checked before the work starts; no file stays behind."""
+    """Raise InputError if nothing can be created at `path`. Leaves no file behind."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}: {nearest}); give another {option}") from None
+        raise InputError(f"{path}: cannot be written ({error.strerror}: {nearest}); choose another {option}") from None
 
 
 def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """InputError where a file of results could not be written later; checked before the work starts."""
+    """Raise InputError if a file of results could not be written later; called before the work starts."""
     if path is None:
         return
     # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise InputError(f"{path}: a link, a folder or a device, not a file; give another {option}")
+        raise InputError(f"{path}: a link, a folder or a device, not a file; choose another {option}")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; give another {option}, or --overwrite")
+        raise InputError(f"{path} exists; choose another {option}, or pass --overwrite")
     check_writable(path, option)
 
 
 def write_output(path: Path, content: str | bytes, overwrite: bool = False, option: str = "--output") -> None:
-    """A file of results, whole or not at all; missing folders are made. InputError names the `option` to change."""
+    """Write a file of results whole, and the folders above it. InputError names the `option` to change."""
     check_output_file(path, overwrite, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give another {option}") from None
+        raise InputError(f"{path}: {error.strerror}; choose another {option}") from None
 
 
 def write_result(path: Path | None, result: Any, overwrite: bool = False) -> None:
-    """The result as JSON where the option `--json` asks for it; None: it does not."""
+    """Write the result as JSON to the file that `--json` names, if any."""
     if path is not None:
         write_output(path, json.dumps(result, indent=1, allow_nan=False) + "\n", overwrite, "--json")

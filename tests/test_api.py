@@ -16,7 +16,7 @@ import elfcli
 from elfcli import api
 from elfcli.cli import evaluate, resume, sample, tokenize, train
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebook.ipynb"
+NOTEBOOK = Path(__file__).parents[1] / "docs" / "notebook.ipynb"
 SOURCES = ["ein wort 3", "und 4"]
 
 
@@ -82,7 +82,7 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
 @pytest.mark.parametrize(
     ("function", "command", "left_out"),
     [
-        (api.train, train.train, {"debug_step"}),
+        (api.train, train.train, set()),
         (api.resume, resume.resume, set()),
         (api.evaluate, evaluate.evaluate, {"json"}),
         (api.tokenize, tokenize.tokenize, {"max_length", "max_input_length"}),

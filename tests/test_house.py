@@ -99,7 +99,6 @@ def test_imports_run_one_way(graph):
         for module, others in graph.items()
         for other in others
         if room_of(module) != room_of(other) and LEVEL[room_of(other)] >= LEVEL[room_of(module)]
-        if module != "recipe.vectors"  # until the training of encoders is gone
     ]
     assert not wrong, "\n".join(sorted(wrong))
 

@@ -10,13 +10,11 @@ from elfcli.cli import (
     demo,
     distill,
     doctor,
-    encoder,
     eval_bleu,
     eval_ppl,
     eval_rouge,
     evaluate,
     export,
-    fit_grid,
     plan,
     push,
     report,
@@ -58,13 +56,12 @@ def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG
 
 COMMANDS: dict[str, dict[str, Any]] = {
     "Start here": {"demo": demo.demo, "tasks": tasks.tasks},
-    "Data": {"tokenize": tokenize.tokenize, "encoder": encoder.encoder},
+    "Data": {"tokenize": tokenize.tokenize},
     "Training": {"plan": plan.plan, "train": train.train, "resume": resume.resume, "distill": distill.distill},
     "Sampling and scoring": {
         "sample": sample.sample,
         "eval": evaluate.evaluate,
         "sweep": sweep.sweep,
-        "fit-grid": fit_grid.fit_grid,
         "doctor": doctor.doctor,
         "eval-bleu": eval_bleu.eval_bleu,
         "eval-rouge": eval_rouge.eval_rouge,

@@ -97,9 +97,7 @@ StepsOption = Annotated[str | None, option("--steps", "N", "Network steps.")]
 GammaOption = Annotated[str | None, option("--gamma", "G", "Noise put back (SDE).")]
 CfgOption = Annotated[str | None, option("--cfg", "C", "Guidance scale of the condition; 1: off.")]
 ScCfgOption = Annotated[str | None, option("--sc-cfg --w", "W", "Self-conditioning guidance scale.")]
-TimeScheduleOption = Annotated[
-    str | None, option("--time-schedule", "logit_normal|uniform|shifted|fitted", "Time grid.")
-]
+TimeScheduleOption = Annotated[str | None, option("--time-schedule", "logit_normal|uniform|shifted", "Time grid.")]
 TimeShiftOption = Annotated[str | None, option("--time-shift", "S", "Of a shifted grid; above 1: earlier steps.")]
 CandidatesOption = Annotated[
     str | None, option("--candidates", "N", "Texts drawn per source; the one most like the others is kept.")

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from elfcli.cli import options as o
 
 
@@ -29,14 +27,11 @@ def train(
     overfit: Annotated[
         int | None, o.option("--overfit", "N", "Learn the first N examples by heart, to see what cannot be learnt.")
     ] = None,
-    debug_step: Annotated[
-        bool, o.option("--debug-step", "", "One step without compilation, checked for NaN and told; no run.")
-    ] = False,
     seed: Annotated[int | None, o.option("--seed", "S", "Seed of everything drawn.")] = None,
     config: o.ConfigOption = None,
     config_style: o.ConfigStyleOption = None,
     sets: o.SetOption = None,
-) -> Path | None:
+) -> Path:
     """Train a new run; it can be continued with `elf resume`."""
     import time
 
@@ -61,11 +56,8 @@ def train(
     for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
         say(line)
 
-    from elfcli.training.start import start_run, try_step
+    from elfcli.training.start import start_run
 
-    if debug_step:
-        typer.echo("\n".join(try_step(with_data(resolved))))
-        return None
     with first_goes_ahead():
         resolved, folder = with_output(resolved)
         resolved = with_data(resolved)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from elfcli.config.files import FileError, SettingsFile, read_settings_file
 from elfcli.config.presets import preset_name
 from elfcli.config.reference import is_flat
-from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, SamplingSetting
+from elfcli.config.schema import REMOVED_SCHEDULE, RETIRED, SECTION_OF, SECTIONS, SamplingSetting
 from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
 from elfcli.errors import did_you_mean
 
@@ -50,10 +50,14 @@ class Entry:
 
 @dataclass
 class Problems:
-    """Lines for the user, and the bare names they are about, so that no name is reported twice."""
+    """Lines for the user, and the bare names they are about, so that no name is reported twice.
+
+    notices: lines about settings that were read under another name or value.
+    """
 
     lines: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    notices: list[str] = field(default_factory=list)
 
     def add(self, line: str, names: Sequence[str] = ()) -> None:
         if line not in self.lines:
@@ -168,6 +172,9 @@ def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, pro
             if key not in SamplingSetting.model_fields:
                 near = did_you_mean(str(key), SamplingSetting.model_fields)
                 problems.add(f"{place}: sampling.{key}: unknown setting{near}", ["sampling"])
+            elif key == "time_schedule" and inner == "fitted":
+                problems.notices.append(f"{place}: {REMOVED_SCHEDULE}, which is used here")
+                fields[key] = "uniform"
             elif inner is not None:
                 try:
                     fields[key] = check_sampling_field(key, inner)

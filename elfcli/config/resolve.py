@@ -123,8 +123,8 @@ def resolve(
     if problems.lines:
         raise ConfigError(problems.lines)
     origins = {name: merged.get(name, _UNSET).origin for name in [*SECTION_OF, "sampling"]}
-    notices = tuple(how_it_was_read(files[index]) for index in theirs)
-    return Resolved(config, origins, tuple(warnings), notices)
+    notices = [*(how_it_was_read(files[index]) for index in theirs), *problems.notices]
+    return Resolved(config, origins, tuple(warnings), tuple(notices))
 
 
 def changed(resolved: Resolved, section: str, layer: str | None, **values: Any) -> Resolved:

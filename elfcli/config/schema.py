@@ -180,7 +180,7 @@ class SamplingSetting(Section):
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
-    time_schedule: Literal["logit_normal", "uniform", "shifted", "fitted"] = setting("logit_normal", "Time grid")
+    time_schedule: Literal["logit_normal", "uniform", "shifted"] = setting("logit_normal", "Time grid")
     time_shift: Positive = setting(1.0, "Of a `shifted` grid: times u/(u + shift (1 - u)) for even u; above 1 more "
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise put back per unit of time (SDE only)")
@@ -188,8 +188,6 @@ class SamplingSetting(Section):
 
 
 class Evaluation(Section):
-    time_grid: tuple[Probability, ...] = setting((), "Times of a `fitted` grid at even shares of the steps, which `elf "
-        "fit-grid` writes")  # fmt: skip
     sampling_configs_path: str | None = setting(None, "File with a list of sampling settings; replaces `sampling`")
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
@@ -221,6 +219,7 @@ class Retired(Section):
     """Settings of earlier versions: read from the sections that RETIRED names, and without effect."""
 
     branching: Literal["split", "device"] = setting("split", "How the examples that decode were chosen")
+    time_grid: tuple[Probability, ...] = setting((), "Times of a `fitted` grid")
 
 
 class Config(Section):
@@ -255,7 +254,8 @@ class Config(Section):
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Config() if name != "sampling"}
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
-RETIRED = {"branching": "objective"}
+RETIRED = {"branching": "objective", "time_grid": "evaluation"}
+REMOVED_SCHEDULE = "the `fitted` grid was removed, since no score showed its gain (docs/experiments.md): use `uniform`"
 BEFORE_0_2 = {"gradient_dtype": "bfloat16", "held_out": 0}
 """What settings meant in the runs of 0.1.0, whose config.toml lacks them; such a run keeps it when it is resumed."""
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
@@ -264,5 +264,6 @@ WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "attn_dropout": ((None, 0.0), "attn_dropout changes nothing here, as in the reference: use proj_dropout"),
     "branching": ((None, "split"), "branching=device changes nothing here: on any number of devices a fixed share of "
                   "each batch decodes"),
+    "time_grid": ((None, ()), f"time_grid: {REMOVED_SCHEDULE}"),
 }  # fmt: skip
 """Accepted settings that change nothing: (values that need no warning, the warning)."""

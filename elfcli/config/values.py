@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from elfcli.config.schema import RETIRED, SECTION_OF, SECTIONS, Retired, SamplingSetting, Section
+from elfcli.config.schema import REMOVED_SCHEDULE, RETIRED, SECTION_OF, SECTIONS, Retired, SamplingSetting, Section
 from elfcli.errors import did_you_mean
 
 
@@ -23,6 +23,8 @@ def check_setting(name: str, value: Any) -> Any:
 
 def check_sampling_field(name: str, value: Any) -> Any:
     """The same for one field of a sampling setting."""
+    if (name, value) == ("time_schedule", "fitted"):
+        raise BadValue(REMOVED_SCHEDULE)
     return _check(SamplingSetting, name, [value])
 
 

@@ -7,7 +7,6 @@ settings alone, not on the number of workers.
 """
 
 import json
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -25,11 +24,11 @@ from elfcli.corpus.public import SOURCES, T5_TOKENIZER, public_files
 from elfcli.corpus.readers import Corpus, open_corpus, requested_keys
 from elfcli.corpus.toy import TASKS, task_files
 from elfcli.corpus.vocabulary import train_tokenizer
-from elfcli.corpus.working_folder import REPLACED, clear_killed, working_folder
 from elfcli.data.folder import METADATA_FILE
 from elfcli.data.lengths import percentiles
 from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError, did_you_mean
+from elfcli.outputs import check_writable, clear_killed, folder_written_whole
 
 CHUNK = 1000
 """Documents per unit of work, and rows per Arrow record batch."""
@@ -100,25 +99,15 @@ def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
     clear_killed(output)
     check_job(job)
     check_output(output, job.overwrite)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"{job.output}: cannot be written ({error.strerror}); give another --output") from None
-    with working_folder(output) as working:
+    check_writable(output)
+    with folder_written_whole(output) as folder:
         if job.task in SOURCES:
-            job = public_job(job, working, progress)
+            job = public_job(job, folder.parent, progress)
         elif job.task:
-            paths = task_files(job.task, working, seed=job.seed)
+            paths = task_files(job.task, folder.parent, seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
-        folder = working / "data"
-        folder.mkdir(mode=0o755)
         summary = write_data(job, folder, progress)
-        if output.exists():
-            check_output(output, job.overwrite)
-            output.rename(working / REPLACED)
-        folder.rename(output)
+        check_output(output, job.overwrite)
     return replace(summary, output=output)
 
 

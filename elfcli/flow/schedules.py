@@ -28,17 +28,14 @@ def time_grid(key, num_steps, even_M, mean: float, std: float):
     return jnp.where(jnp.isnan(even_M), drawn, even_M)
 
 
-def even_grid(schedule: str, num_steps: int, length: int, shift: float = 1.0, quantiles=()):
+def even_grid(schedule: str, num_steps: int, length: int, shift: float = 1.0):
     """Times (length + 1,), float32, of schedules that draw nothing: 0, ..., 1, then ones; NaN for `logit_normal`.
 
-    uniform: even shares u of the steps. shifted: u / (u + shift (1 - u)). fitted: `quantiles` are the times at even
-    shares from 0 to 1, and the others lie on straight lines between them.
+    uniform: even shares u of the steps. shifted: u / (u + shift (1 - u)).
     """
     if schedule == "logit_normal":
         return np.full(length + 1, np.nan, np.float32)
     u = np.minimum(np.arange(length + 1) / num_steps, 1.0)
     if schedule == "shifted":
         u = u / (u + shift * (1 - u))
-    elif schedule == "fitted":
-        u = np.interp(u, np.linspace(0, 1, len(quantiles)), quantiles)
     return u.astype(np.float32)

@@ -21,6 +21,7 @@ from elfcli.config.schema import SECTIONS, Config, Tracking
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub_access import looks_like_a_path
+from elfcli.outputs import folder_written_whole
 from elfcli.publishing.card import model_card
 from elfcli.runs.folder import steps_of
 from elfcli.runs.secrets import holds_secret
@@ -61,17 +62,12 @@ def export(source: Source, config: Config, folder: Path, options: ExportOptions 
     """
     options = options or ExportOptions()
     check_target(folder, options.overwrite)
-    part = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        write_files(source, config, part, options, options.name or folder.name)
-        refuse_secrets(part)
-        move_into_place(part, folder)
+        with folder_written_whole(folder) as new:
+            write_files(source, config, new, options, options.name or folder.name)
+            refuse_secrets(new)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 
@@ -83,22 +79,6 @@ def check_target(folder: Path, overwrite: bool) -> None:
         raise InputError(f"{folder} exists and is no exported model, so it is not replaced; give another folder")
     if not overwrite:
         raise InputError(f"{folder} exists; give another folder, or --overwrite")
-
-
-def move_into_place(part: Path, folder: Path) -> None:
-    """Renames the finished folder; an earlier one is deleted after that."""
-    if not folder.exists():
-        part.rename(folder)
-        return
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_files(source: Source, config: Config, folder: Path, options: ExportOptions, name: str) -> None:

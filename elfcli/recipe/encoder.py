@@ -20,9 +20,11 @@ TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
 
 
 def with_encoder(resolved: Resolved, examples: Examples, make: Callable[[Examples], Path] | None) -> Resolved:
-    """The settings with the encoder that the data's tokenizer belongs to; else one trained on the data, where there is
-    one; else the table of token vectors that `make` makes of the data and whose folder it returns; without `make` the
-    table of random vectors, which is also what a setting of it asks for."""
+    """Return the settings with the encoder that the data's tokenizer belongs to, else with a table of token vectors.
+
+    make(examples) writes the table and returns its folder. Without it, or if a setting asks for it, the table is
+    random.
+    """
     names = ("encoder_model_name", "encoder_checkpoint")
     if is_set(resolved, *names) or resolved.config.training.init_from is not None:
         return resolved
@@ -40,9 +42,9 @@ def found_encoder(examples: Examples) -> tuple[str, str]:
     if source and source != "trained" and holds_t5(source):
         name = str(Path(source).absolute()) if Path(source).is_dir() else source
         return name, "whose vocabulary the data has"
-    own = Path(examples.path).absolute() / ENCODER_FOLDER
+    own = Path(examples.path) / ENCODER_FOLDER
     if (own / "config.json").is_file():
-        return str(own), "trained on the data"
+        say(f"{own}: not used; to train on it, pass --set encoder_model_name={own}")
     return "embedding", "a table of random vectors"
 
 

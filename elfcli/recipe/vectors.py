@@ -1,17 +1,22 @@
 """The folder of token vectors beside the data."""
 
+import json
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 
 from elfcli.data.folder import Examples, recorded_tokenizer
-from elfcli.data.tokenizers import load_tokenizer, vocab_size
-from elfcli.models.t5 import T5Shape
+from elfcli.data.tokenizers import eos_id, load_tokenizer, pad_id, vocab_size
+from elfcli.errors import InputError
+from elfcli.models.layers import abstract
+from elfcli.models.t5 import T5Encoder, T5Shape
+from elfcli.outputs import folder_written_whole
 from elfcli.recipe.cooccurrence import WIDTH, token_vectors
-from elfcli.runs.folder import VECTORS_FOLDER
-from elfcli.training.masked import t5_params
+from elfcli.runs.folder import LATENTS_FILE, VECTORS_FOLDER
 from elfcli.ui.progress import say
+from elfcli.weights.t5 import save_t5, t5_config
 
 
 def vectors_folder(examples: Examples) -> Path:
@@ -27,15 +32,20 @@ def make_vectors(examples: Examples) -> Path:
     folder = vectors_folder(examples)
     if (folder / "config.json").is_file():
         return folder
-    from elfcli.training.encoder import write_encoder
-
     say(f"making token vectors from what occurs together in {examples.path}")
     tokenizer = load_tokenizer(recorded_tokenizer(examples))
     shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
-    params = jax.tree.map(np.zeros_like, jax.device_get(t5_params(shape, jax.random.key(0))))
+    network = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), network)
     for norm in (params["final_norm"], params["blocks"]["attn_norm"], params["blocks"]["mlp_norm"]):
         norm["weight"] += 1
     params["embedding"] = token_vectors(examples.tokens, shape.vocab_size, seed=0)
     report = {"vocab_size": shape.vocab_size, "made_of": "co-occurrence", "data_fingerprint": examples.fingerprint}
-    write_encoder(folder, shape, params, tokenizer, report)
+    try:
+        with folder_written_whole(folder) as new:
+            save_t5(new, t5_config(shape, pad_id(tokenizer), eos_id(tokenizer)), params)
+            tokenizer.save_pretrained(str(new))
+            (new / LATENTS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
     return folder

@@ -5,10 +5,9 @@ data.json          fingerprint and size of the training data (not in runs of 0.1
 environment.json   package versions, Python, platform, git state and command lines, one entry per start
 tokenizer/         the tokenizer, so that the run can be sampled from anywhere
 metrics.jsonl      one object per logged step
-grid.toml          times of `--time-schedule fitted`, where `elf fit-grid` wrote them; read with config.toml
 best.json          the checkpoint that scored best, which is kept: step, figure and value
 checkpoints/STEP/  Orbax checkpoints, each with a manifest of its files' sizes and hashes
-.lock              locked by the process that trains; names it
+.lock              locked by the process that trains, which .lock.json names
 """
 
 import json
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from elfcli.errors import ElfError, InputError
-from elfcli.outputs import check_writable, write_whole
+from elfcli.outputs import check_writable, folder_written_whole, write_whole
 from elfcli.runs.secrets import holds_secret
 
 CONFIG_FILE = "config.toml"
@@ -31,12 +30,11 @@ METRICS_FILE = "metrics.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 DATA_FILE = "data.json"
 BEST_FILE = "best.json"
-GRID_FILE = "grid.toml"
-LOCK_FILE = ".lock"
+LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 CHECKPOINT_FOLDER = "checkpoints"
 TOKENIZER_FOLDER = "tokenizer"
 ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
-"""What `elf encoder` writes into a folder of data, and the token vectors that `elf train` makes for want of it; both
+"""An encoder that `elf encoder` of 0.2.0 trained, and the token vectors that `elf train` makes beside the data; both
 are copied into the runs."""
 LATENTS_FILE = "latents.json"  # in both of them: what they were made from
 PACKAGES = (
@@ -47,11 +45,6 @@ PACKAGES = (
 
 def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
-
-
-def settings_files(folder: Path) -> list[Path]:
-    """The files that say how a run is sampled: its settings, and its fitted grid where there is one."""
-    return [folder / CONFIG_FILE, *(path for path in [folder / GRID_FILE] if path.is_file())]
 
 
 def steps_of(run: Path) -> list[int]:
@@ -117,12 +110,9 @@ def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Saves the tokenizer in the run, whole or not at all, unless there is one already."""
-    place, part = folder / TOKENIZER_FOLDER, folder / f".{TOKENIZER_FOLDER}.part"
-    if place.exists():
-        return
-    shutil.rmtree(part, ignore_errors=True)  # a killed start leaves one
-    tokenizer.save_pretrained(str(part))
-    part.rename(place)
+    if not (folder / TOKENIZER_FOLDER).exists():
+        with folder_written_whole(folder / TOKENIZER_FOLDER) as new:
+            tokenizer.save_pretrained(str(new))
 
 
 def keep_encoder(encoder: str, folder: Path) -> None:
@@ -130,9 +120,8 @@ def keep_encoder(encoder: str, folder: Path) -> None:
     another encoder there does not change it. encoder: name of the run's encoder, whatever its kind."""
     source = Path(encoder)
     if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (source / LATENTS_FILE).is_file():
-        part = folder / f".{source.name}.part"
-        shutil.copytree(source, part)
-        part.rename(folder / source.name)
+        with folder_written_whole(folder / source.name) as new:
+            shutil.copytree(source, new, dirs_exist_ok=True)
 
 
 def record_data(folder: Path, data: dict) -> None:

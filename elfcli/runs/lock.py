@@ -1,9 +1,8 @@
 """One process per run folder: the process that trains locks `RUN/.lock`; the system unlocks it when the process ends.
 
-The file stays and names the process that locked it last.
+`RUN/.lock.json` names the process that locked it last.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -12,8 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from elfcli.errors import ElfError
-from elfcli.runs.folder import LOCK_FILE
+from elfcli.runs.folder import HOLDER_FILE, LOCK_FILE
 from elfcli.ui.progress import is_first_process, say
 
 
@@ -24,19 +25,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LOCK_FILE
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ElfError(f"{folder}: in use by {holder(path)}; wait for it or stop it") from None
-        except OSError as error:
-            say(f"warning: {folder} cannot be locked ({error.strerror}): make sure that nothing else trains in it")
-        file.truncate(0)
-        since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since}) + "\n")
-        file.flush()
+    path, lock = folder / HOLDER_FILE, FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ElfError(f"{folder}: in use by {holder(path)}; wait for it or stop it") from None
+    except (OSError, NotImplementedError) as error:
+        say(f"warning: {folder} cannot be locked ({error}): make sure that nothing else trains in it")
+    try:
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        path.write_text(json.dumps(who) + "\n", encoding="utf-8")
         yield
+    finally:
+        lock.release()
 
 
 def holder(path: Path) -> str:

@@ -20,7 +20,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from elfcli.config.schema import Config, Objective
 from elfcli.data.batches import collate
 from elfcli.data.tokenizers import decoded, eos_id, pad_id
-from elfcli.errors import InputError
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
@@ -165,16 +164,13 @@ def ways(config: Config, setting: Setting) -> tuple[bool, bool, bool]:
 
 def traced_inputs(config: Config, setting: Setting, seed: int, longest: int | None = None) -> dict[str, Any]:
     """The fields of `Inputs` that all batches of a setting share, as numpy arrays. longest: as in `Options`."""
-    quantiles = config.evaluation.time_grid
-    if setting.time_schedule == "fitted" and len(quantiles) < 2:
-        raise InputError("--time-schedule fitted: no grid was fitted to this model yet: `elf fit-grid CHECKPOINT`")
     longest = longest or setting.num_sampling_steps
     noise_key, grid_key = draw_keys(seed)
     fields = {
         "noise_key": noise_key,
         "grid_key": grid_key,
         "num_steps": jnp.int32(setting.num_sampling_steps),
-        "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift, quantiles),
+        "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
         "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
         "latent_mean": jnp.float32(config.encoder.latent_mean),

@@ -38,7 +38,6 @@ from elfcli.runs.folder import (
 )  # fmt: skip
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.training.debug import debug_step
 from elfcli.training.inputs import Inputs, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
@@ -109,12 +108,6 @@ def prepared(resolved: Resolved) -> tuple[Resolved, Inputs]:
                      (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
     everyone(partial(check_memory, resolved, inputs))
     return with_measurements(resolved, inputs), inputs
-
-
-def try_step(resolved: Resolved) -> list[str]:
-    """Lines about one step that is not compiled (`elf train --debug-step`); nothing is written."""
-    prepare()
-    return debug_step(*prepared(resolved))
 
 
 def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:

@@ -10,7 +10,7 @@ from pathlib import Path
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub_access import looks_like_a_path
-from elfcli.runs.folder import best_of, chosen_step, is_run, settings_files
+from elfcli.runs.folder import best_of, chosen_step, is_run
 from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.weights.download import hub_checkpoint
 from elfcli.weights.files import read_safetensors
@@ -124,7 +124,7 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
 
 def _with_config(source: Source, folder: Path) -> Source:
     file = folder / CONFIG_FILE
-    config = with_own_encoder(resolve(files=settings_files(folder), environ={}).config, folder)
+    config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
     if student_steps := config.distillation.student_steps:
         source = replace(source, description=f"{source.description}, {student_steps}-step student")
     source = replace(source, shape=replace(source.shape, text_position=config.network.text_position))

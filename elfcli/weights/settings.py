@@ -7,7 +7,6 @@ from elfcli.config.resolve import Resolved, model_names, presets_dir, resolve
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
 from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import settings_files
 from elfcli.ui.progress import say
 from elfcli.weights.names import PUBLISHED, STUDENTS, published_name
 from elfcli.weights.open import open_source
@@ -34,8 +33,7 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
     files, sets = layers.pop("files", ()), layers.pop("sets", ())
     if source.config_file is not None:
         layers.pop("style", None)  # the weights' own file is ours
-        own = settings_files(source.config_file.parent)
-        resolved = resolve(model=model, files=[*own, *files], sets=sets, environ={}, **layers)
+        resolved = resolve(model=model, files=[source.config_file, *files], sets=sets, environ={}, **layers)
         config = with_own_encoder(resolved.config, source.folder)
         if task is not None:
             preset = resolve(task=task, files=files, sets=sets, environ={}).config

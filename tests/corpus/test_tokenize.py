@@ -22,12 +22,12 @@ from elfcli.cli.tokenize import tokenize as command
 from elfcli.corpus.encode import pack_rows
 from elfcli.corpus.readers import Keys, Reading, chosen_keys, open_corpus, requested_keys
 from elfcli.corpus.tokenize import Job, tokenize
-from elfcli.corpus.working_folder import LOCK, clear_killed, working_folder
 from elfcli.data.batches import column_from_rows
 from elfcli.data.folder import load_examples, recorded_tokenizer
 from elfcli.data.lengths import cut_counts, percentiles
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
+from elfcli.outputs import LOCK, clear_killed, folder_written_whole
 
 PAIRS = [(f"der hund nummer {n}", f"the dog number {n}, said the man") for n in range(40)]
 
@@ -207,16 +207,21 @@ def test_what_a_killed_one_left_is_deleted_and_nothing_else(pairs_job, pairs_dat
     output = tmp_path / "d"
     killed(0, *named_options(pairs_job), "-o", output)
     (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".d.") and (left / "data").is_dir()
+    assert left.name.startswith(".d.") and (left / "new").is_dir()
     kept = {".d.mine1234": "no lock of ours", ".e.other123": "of another output", ".d.too-long1": "not our name"}
     for name in kept:
         (tmp_path / name / "data").mkdir(parents=True)
         if name != ".d.mine1234":
             write(tmp_path / name / LOCK, "")
-    with working_folder(output) as busy:
+    other = replace(pairs_job, overwrite=True, output=output)
+    with folder_written_whole(output) as busy:
         write(busy / "file", "x")
-        tokenize(replace(pairs_job, output=output))
-        assert {path.name for path in tmp_path.iterdir()} == {"d", busy.name, *kept} and (busy / "file").exists()
+        tokenize(other)
+        assert {path.name for path in tmp_path.iterdir()} == {"d", busy.parent.name, *kept}
+        assert (busy / "file").exists()
+    assert [path.name for path in output.iterdir()] == ["file"]
+    shutil.rmtree(output)
+    tokenize(other)
     assert {path.name for path in tmp_path.iterdir()} == {"d", *kept} and contents(output) == contents(pairs_data)
 
 
@@ -229,7 +234,7 @@ def test_killed_between_taking_the_old_data_away_and_giving_the_new_its_name(pai
     assert not output.exists()
     with pytest.raises(InputError, match="exists already"):
         tokenize(replace(job, output=output))
-    assert "the data that was here is back" in capsys.readouterr().err
+    assert "restored" in capsys.readouterr().err
     assert contents(output) == contents(pairs_data)
     assert {path.name for path in tmp_path.iterdir()} == {"d", "other.jsonl"}
 
@@ -240,7 +245,7 @@ def test_stopped_between_the_two(pairs_job, pairs_data, tmp_path, monkeypatch, e
     shutil.copytree(pairs_data, output)
 
     def rename(self, target):
-        if self.name == "data" and target == output:
+        if self.name == "new" and target == output:
             raise error
         return real(self, target)
 

@@ -9,7 +9,7 @@ from elfcli.flow.schedules import even_grid, time_grid
 
 def grid(number, steps, length, schedule="logit_normal"):
     key = jax.random.fold_in(jax.random.key(0), number)
-    even = even_grid(schedule, steps, length, 3.0, (0.0, 0.6, 1.0))
+    even = even_grid(schedule, steps, length, 3.0)
     return np.asarray(jax.jit(time_grid)(key, steps, even, -1.5, 0.8))
 
 
@@ -33,6 +33,5 @@ def test_samples_have_grids_of_their_own_of_the_asked_distribution():
 def test_even_times():
     np.testing.assert_array_equal(grid(0, 5, 8, "uniform"), np.float32([0, 0.2, 0.4, 0.6, 0.8, 1, 1, 1, 1]))
     np.testing.assert_allclose(grid(0, 4, 4, "shifted"), [0, 0.1, 0.25, 0.5, 1], rtol=1e-6)
-    np.testing.assert_allclose(grid(0, 4, 6, "fitted"), [0, 0.3, 0.6, 0.8, 1, 1, 1], rtol=1e-6)
-    for schedule in ("uniform", "shifted", "fitted", "logit_normal"):
+    for schedule in ("uniform", "shifted", "logit_normal"):
         np.testing.assert_array_equal(grid(0, 1, 1, schedule), [0, 1])

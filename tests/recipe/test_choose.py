@@ -223,12 +223,13 @@ def test_a_device_that_runs_out_of_memory_ends_the_run_with_a_way_on(folders, tm
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
 
-def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path):
+def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path, capsys):
     own = shutil.copytree(folders / "pairs", tmp_path / "data")
     assert found_encoder(load_examples(own))[0] == "embedding"
     (own / "encoder").mkdir()
     (own / "encoder" / "config.json").write_text("{}")
-    assert found_encoder(load_examples(own))[0] == str(own / "encoder")
+    assert found_encoder(load_examples(own))[0] == "embedding"
+    assert f"--set encoder_model_name={own / 'encoder'}" in capsys.readouterr().err, "0.2.0 trained on it"
     mini = SHARED / "t5-mini"
     if not mini.is_dir():
         return
@@ -301,7 +302,8 @@ def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monke
     examples = load_examples(folders / "texts")
     for few, told in ((7, True), (60, False)):  # of 100, long ones
         lengths = {"input_ids": np.repeat([10, 100], [100 - few, few])}
-        monkeypatch.setattr(recipe, "lengths_of", lambda examples, lengths=lengths: lengths)
+        for module in (recipe, explain):
+            monkeypatch.setattr(module, "lengths_of", lambda examples, lengths=lengths: lengths)
         explain.tell_data(recipe.from_data(settings(folders / "texts"), examples), examples)
         said = capsys.readouterr().err
         assert ("-s max_length=16 training sees" in said) == told, said

@@ -46,7 +46,7 @@ def losses(folder: Path) -> list[tuple]:
 
 
 def tree(folder: Path) -> dict:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != run.LOCK_FILE)
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(run.LOCK_FILE))
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -228,7 +228,7 @@ def test_a_second_process_is_told_who_holds_the_run(copy):
     other.kill()  # the system releases what it held
     other.communicate()
     with locked(copy):
-        assert json.loads((copy / run.LOCK_FILE).read_text())["pid"] == os.getpid()
+        assert json.loads((copy / run.HOLDER_FILE).read_text())["pid"] == os.getpid()
         with pytest.raises(ElfError, match="in use by"), locked(copy):
             pass
 
@@ -238,7 +238,10 @@ def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess
     code = (
         "import os, signal, sys\nfrom elfcli.__main__ import main\n"
         "from elfcli import outputs\nfrom elfcli.runs import folder as run\nfrom elfcli.training import start\n"
-        f"def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
+        f"real = {call}\n"
+        "def die(*values, **_):\n"
+        "    if str(values[0]).endswith(outputs.LOCK + '.new'): return real(*values)\n"
+        f"    os.kill(os.getpid(), signal.SIGKILL)\n{call} = die\n"
     )
     command = [sys.executable, "-c", code + "main()", "train", "--task", "toy-de-en", "--data", str(data)]
     options = [option for setting in SETTINGS for option in ("-s", setting)]
@@ -251,10 +254,10 @@ def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
     folder, tokenizer = tmp_path / "run", run.TOKENIZER_FOLDER
     done = starting(tiny_run().parent / "data", folder, call)
     assert done.returncode == -9 and run.is_run(folder) and not (folder / tokenizer).exists(), done.stderr
-    assert (folder / ".tokenizer.part").exists() == (call == "run.Path.rename")
+    assert bool(list(folder.glob(".tokenizer.*/new"))) == (call == "run.Path.rename")
     resume_run(folder)
     assert tree(folder / tokenizer) == tree(tiny_run() / tokenizer) and weights(folder) == weights(tiny_run())
-    assert not list(folder.glob(".*.part"))
+    assert not list(folder.glob(".*.part")) and not list(folder.glob(".tokenizer.*"))
     data = ["--data", tiny_run().parent / "data", "--num-samples", 2, "--steps", 2]
     assert elf("sample", "--checkpoint", folder, *data)[0] == 0
 
@@ -264,10 +267,10 @@ def test_killed_before_the_settings_are_written(tmp_path):
     folder = tmp_path / "run"
     done = starting(tiny_run().parent / "data", folder, "outputs.os.fsync")
     assert done.returncode == -9, done.stderr
-    assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [".config.toml.part", run.LOCK_FILE, run.HOLDER_FILE]
     run.check_new(folder)
     run.create_run(folder, "")
-    assert sorted(path.name for path in folder.iterdir()) == [run.LOCK_FILE, run.CONFIG_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [run.LOCK_FILE, run.HOLDER_FILE, run.CONFIG_FILE]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="no run folder"):
