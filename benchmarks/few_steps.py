@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.sampling.generate import Options, parts, program_of, sample_batch, texts_of
+from elfcli.sampling.generate import Options, decode_texts, program_of, sample_batch, sampling_batches
 from elfcli.sampling.made_by import network_calls
 from elfcli.sampling.model import load_model
-from elfcli.sampling.settings import Setting, settings_of
+from elfcli.sampling.settings import SamplingSetting, settings_of
 from elfcli.sampling.sources import sources_of
 from elfcli.scoring.bleu import corpus_bleu
 
@@ -28,9 +28,9 @@ from elfcli.scoring.bleu import corpus_bleu
 def sampled(model, sources, setting, options):
     """(tokens (R, S), texts) of all sources."""
     program, rows, texts = program_of(model, setting, options), [], []
-    for part in parts(model, sources.conditions, setting, options):
+    for part in sampling_batches(model, sources.conditions, setting, options):
         tokens = np.asarray(sample_batch(program, part.inputs))
-        texts += texts_of(model, tokens, part)
+        texts += decode_texts(model, tokens, part)
         rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: part.wanted])
     return np.concatenate(rows), texts
 
@@ -56,7 +56,7 @@ def main() -> None:
     references = [row["reference"] for row in sources.rows]
     guided = {"cfg": preset.cfg, "self_cond_cfg_scale": preset.self_cond_cfg_scale}
     options = Options(batch_size=o.num_samples, longest=max(o.steps))
-    exact = Setting("ode", o.reference_steps, time_schedule="uniform", **guided)
+    exact = SamplingSetting("ode", o.reference_steps, time_schedule="uniform", **guided)
     target, _ = sampled(model, sources, exact, Options(batch_size=o.num_samples))
     text = target >= 0
     ways = [*product(("ode", "multistep", "sde"), ("uniform", "logit_normal"))]
@@ -64,7 +64,9 @@ def main() -> None:
     for steps, (solver, grid) in product(o.steps, ways):
         if solver == "multistep" and grid == "logit_normal":
             continue
-        setting = Setting(solver, steps, time_schedule=grid, sde_gamma=1.5 if solver == "sde" else 0.0, **guided)
+        setting = SamplingSetting(
+            solver, steps, time_schedule=grid, sde_gamma=1.5 if solver == "sde" else 0.0, **guided
+        )
         tokens, texts = sampled(model, sources, setting, options)
         found = corpus_bleu(texts, references)
         rows.append({"solver": solver, "grid": grid, "steps": steps, "calls": network_calls(model.config, setting),

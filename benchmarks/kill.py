@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4",
-        "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12", "save_every_steps=3",
-        "keep=2"]  # fmt: skip
+        "log_every_steps=2", "warmup_steps=2", "max_length=24", "max_input_length=12", "save_every_steps=3",
+        "keep_checkpoints=2"]  # fmt: skip
 MOMENTS = ("saving", "step", "saving", "any")
 STARTS = 15.0
 """Seconds in which a run starts and takes its first steps, about."""

@@ -19,8 +19,8 @@ from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF, init_params
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import make_mesh
-from elfcli.sampling.generate import Inputs, Program, sample_batch, traced_inputs
-from elfcli.sampling.settings import Setting
+from elfcli.sampling.generate import SamplerArrays, SamplerStatics, sample_batch, traced_inputs
+from elfcli.sampling.settings import SamplingSetting
 from elfcli.ui.quiet import keep_memory
 from elfcli.weights.encoder import load_encoder
 
@@ -42,11 +42,11 @@ def sampler(config, encoder, shape, params, longest):
     batch = jnp.ones((BATCH, S), jnp.int32), jnp.zeros((BATCH, S), bool), jnp.ones((BATCH, S), bool)
 
     def sample(steps, w=1.0, gamma=0.0):
-        setting = Setting("sde" if gamma else "ode", steps, 1.0, w, "uniform", gamma)
+        setting = SamplingSetting("sde" if gamma else "ode", steps, 1.0, w, "uniform", gamma)
         ways = passes(config, setting)
-        program = Program(shape, encoder.apply, config.objective, make_mesh(), longest, *ways)
+        program = SamplerStatics(shape, encoder.apply, config.objective, make_mesh(), longest, *ways)
         shared = traced_inputs(config, setting, 0)
-        return sample_batch(program, Inputs(params, encoder.params, *batch, jnp.arange(BATCH), **shared))
+        return sample_batch(program, SamplerArrays(params, encoder.params, *batch, jnp.arange(BATCH), **shared))
 
     return sample
 

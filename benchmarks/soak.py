@@ -63,7 +63,7 @@ def watch(process: subprocess.Popen, run: Path) -> list[dict]:
 
 def soak(folder: Path, steps: int, save: int) -> list[dict]:
     finish("tokenize", "--task", "toy-de-en", "-o", folder / "data")
-    settings = [*TINY, "log_freq=10", f"save_every_steps={save}", f"steps={steps}"]
+    settings = [*TINY, "log_every_steps=10", f"save_every_steps={save}", f"steps={steps}"]
     sets = [part for setting in settings for part in ("-s", setting)]
     process = elf("train", "--task", "toy-de-en", "--data", folder / "data", *sets, "-o", folder / "run")
     rows = watch(process, folder / "run")

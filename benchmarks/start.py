@@ -18,7 +18,7 @@ import numpy as np
 from elfcli.corpus.encode import write_arrow
 from elfcli.data.batches import batch_indices
 from elfcli.data.folder import METADATA_FILE, load_examples
-from elfcli.data.ids import check_ids
+from elfcli.data.ids import check_token_ids
 
 CHUNK = 100_000
 BATCH = 512
@@ -48,7 +48,7 @@ def start(folder: Path) -> None:
     before, clock = memory(), time.perf_counter()
     examples = load_examples(folder)
     opened = time.perf_counter()
-    check_ids(examples, 32_100)
+    check_token_ids(examples, 32_100)
     checked = time.perf_counter()
     print(f"  opened in {opened - clock:.2f} s, ids checked in {checked - opened:.3f} s", end="; ")
     per_epoch = len(examples) // BATCH

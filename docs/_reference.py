@@ -7,7 +7,7 @@ import typer.main
 from mkdocs.structure.files import File
 
 from elfcli.cli.app import COMMANDS, app
-from elfcli.config.schema import SECTIONS, SamplingSetting, Section
+from elfcli.config.schema import SECTIONS, SamplingPreset, Section
 
 
 def on_files(files, config):
@@ -62,7 +62,7 @@ def settings() -> str:
              "Task and model presets set many of these: the defaults below are those without any.\n"]  # fmt: skip
     for name, section in SECTIONS.items():
         parts.append(section_table(name, section))
-    parts.append(section_table("sampling (a list of entries)", SamplingSetting))
+    parts.append(section_table("sampling (a list of entries)", SamplingPreset))
     return "\n".join(parts)
 
 

@@ -17,7 +17,7 @@ from elfcli.ui.progress import logged
 if TYPE_CHECKING:
     from elfcli.config.schema import Config
     from elfcli.corpus.tokenize import Summary
-    from elfcli.sampling.model import Model as Loaded
+    from elfcli.sampling.model import LoadedModel as Loaded
 
 Place = str | Path
 Places = Place | Sequence[Place] | None
@@ -88,7 +88,7 @@ class Model:
         Raises elfcli.InputError where an option or an input is wrong.
         """
         from elfcli.sampling.generate import Options, sample_rows
-        from elfcli.sampling.settings import OPTIONS, one_setting, one_value_each
+        from elfcli.sampling.settings import SAMPLING_OPTIONS, one_setting, one_value_each
         from elfcli.sampling.sources import sources_of, sources_of_texts
 
         if isinstance(inputs, str):
@@ -97,7 +97,9 @@ class Model:
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
         values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
-        texts = {name: None if value is None else str(value) for name, value in zip(OPTIONS, values, strict=True)}
+        texts = {
+            name: None if value is None else str(value) for name, value in zip(SAMPLING_OPTIONS, values, strict=True)
+        }
         setting = one_setting(self.config, one_value_each(texts))
         if inputs is None:
             sources = sources_of(self.loaded, None if data is None else str(data), num_samples)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from elfcli.config.schema import Optimization
+from elfcli.config.schema import OptimizationSettings
 
 NEWTON_SCHULZ = (
     3.4445,
@@ -20,7 +20,7 @@ GRAM_STEPS = (2, 3)  # of them computed from one product x x^T
 MUON_MOMENTUM = 0.95
 
 
-def lr_schedule(cfg: Optimization, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
+def lr_schedule(cfg: OptimizationSettings, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
     """Learning rate at a 0-based optimiser step: linear from 0, then constant or cosine down to min_lr."""
     after = optax.constant_schedule(peak)
     if cfg.lr_schedule == "cosine":
@@ -113,7 +113,7 @@ def rule_of(path, leaf) -> str:
     return "muon" if leaf.ndim - (path[0].key == "blocks") == 2 else "adam"
 
 
-def make_optimizer(cfg: Optimization, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
+def make_optimizer(cfg: OptimizationSettings, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon (with Adam for all but matrices). dtype: of Muon's products."""
     decay, rate = optax.add_decayed_weights(cfg.weight_decay), optax.scale_by_learning_rate(schedule)
     if cfg.optimizer == "muon":

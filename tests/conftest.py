@@ -21,7 +21,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
-SAVING = ("save_freq", "save_every_steps", "save_every_minutes", "keep", "log_freq", "max_skipped_steps")
+SAVING = (
+    "save_every_epochs",
+    "save_every_steps",
+    "save_every_minutes",
+    "keep_checkpoints",
+    "log_every_steps",
+    "max_skipped_steps",
+)
 
 
 @pytest.fixture(scope="session")

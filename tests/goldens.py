@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from elfcli.config.schema import Distillation, Objective, Optimization
+from elfcli.config.schema import DistillationSettings, ObjectiveSettings, OptimizationSettings
 from elfcli.flow import distill, objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
 from elfcli.models.elf import ELF
@@ -120,7 +120,9 @@ def run_t5(shape: T5Shape, params, ids, mask):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def loss_and_gradients(shape, cfg: Objective, branch: str, params, batch: objective.Batch, draws: objective.Draws):
+def loss_and_gradients(
+    shape, cfg: ObjectiveSettings, branch: str, params, batch: objective.Batch, draws: objective.Draws
+):
     """Loss and gradients where every example of the batch takes one branch, `denoise` or `decode`."""
     num_examples = draws.drop_GxN.shape[1]
 
@@ -134,7 +136,7 @@ def loss_and_gradients(shape, cfg: Objective, branch: str, params, batch: object
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def distilled(shape, cfg: Objective, settings: Distillation, num_decode: int, networks, batch, draws):
+def distilled(shape, cfg: ObjectiveSettings, settings: DistillationSettings, num_decode: int, networks, batch, draws):
     """({"target", "loss", "ce_loss", "pd_loss"}, gradients of the loss); the first examples, so many, decode."""
     num_distill = draws.drop_GxN.shape[1] - num_decode
     teacher = distill.Teacher(nnx.merge(graphdef_of(ELF, shape), networks[0]), settings)
@@ -150,7 +152,7 @@ def distilled(shape, cfg: Objective, settings: Distillation, num_decode: int, ne
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def one_step(params, gradients, cfg: Optimization, lr, warmup_steps, ema_decay):
+def one_step(params, gradients, cfg: OptimizationSettings, lr, warmup_steps, ema_decay):
     """(weights, EMA) after one optimiser step from the initial weights."""
     tx = make_optimizer(cfg, lr_schedule(cfg, lr, warmup_steps, 1))
     updates, _ = tx.update(gradients, tx.init(params), params)
@@ -257,7 +259,7 @@ class Goldens:
 
     def objective_case(self, case: str, golden: dict):
         config = self.config
-        cfg = Objective(
+        cfg = ObjectiveSettings(
             t_eps=config["t_eps"],
             denoiser_noise_scale=config["denoiser_noise_scale"],
             decoder_noise_scale=config["decoder_noise_scale"],
@@ -290,7 +292,7 @@ class Goldens:
             theirs = subtree(golden, f"{branch}_grad")
             yield tree_row(case, f"{branch} gradients", flat, theirs, SAMPLED, some=True)
 
-        optimization = Optimization(optimizer=config["adam_or_muon"], lr=config["lr"], clip_norm=config["clip"])
+        optimization = OptimizationSettings(optimizer=config["adam_or_muon"], lr=config["lr"], clip_norm=config["clip"])
         stepped, ema = one_step(
             params, gradients["denoise"], optimization, config["lr"], config["warmup_steps"], config["ema_decay"]
         )
@@ -309,14 +311,16 @@ class Goldens:
         """Examples that decode come first; the reference averages over all examples, as its coins gave them."""
         decode = golden["draw_decode"].astype(bool)
         order, num_decode = np.argsort(~decode, kind="stable"), int(decode.sum())
-        cfg = Objective(
+        cfg = ObjectiveSettings(
             t_eps=golden["setting_t_eps"],
             denoiser_noise_scale=golden["setting_denoiser_noise_scale"],
             decoder_noise_scale=golden["setting_decoder_noise_scale"],
         )
         steps = round(1 / float(golden["setting_pd_step_size"]))
         sub_steps = int(golden["setting_pd_teacher_steps"])
-        settings = Distillation(student_steps=steps, teacher_steps=steps * sub_steps, decode_with_condition=True)
+        settings = DistillationSettings(
+            student_steps=steps, teacher_steps=steps * sub_steps, decode_with_condition=True
+        )
         shares = golden.get("draw_teacher_u", np.zeros(0, np.float32)).reshape(len(order), sub_steps - 1)
         decoder_lambda = jax.nn.sigmoid(cfg.decoder_p_mean + cfg.decoder_p_std * golden["draw_decoder_lambda_normal"])
         draws = objective.Draws(
@@ -385,7 +389,7 @@ class Goldens:
         yield row("postprocess", "shifted", shift_left(golden["tokens"], golden["shift"]), golden["shifted"], 0)
         yield row("postprocess", "after eos", cut_after_eos(golden["tokens"], 1, 0), golden["after_eos"], 0)
         for kind in ("constant", "cosine"):
-            cfg = Optimization(lr=0.002, min_lr=1e-4, lr_schedule=kind)
+            cfg = OptimizationSettings(lr=0.002, min_lr=1e-4, lr_schedule=kind)
             rates = jax.vmap(lr_schedule(cfg, 0.002, 10, 100))(jnp.arange(100))
             yield row("postprocess", f"learning rate, {kind}", rates, golden[f"lr_{kind}"], OUTPUT)
 

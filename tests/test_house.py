@@ -48,7 +48,7 @@ TALKS = (
     "runs/checkpoint.py",
 )
 """Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""
-EXCHANGES = {"by_first", "everyone", "require_same"}
+EXCHANGES = {"broadcast_from_first", "run_on_all", "assert_same_on_all"}
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 8
 PATH_LINES = 2000
 PATH = ("models/", "flow/", "training/loop.py", "training/step.py", "optimizer.py", "data/batches.py")

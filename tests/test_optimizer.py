@@ -7,7 +7,7 @@ import optax
 import optax.contrib
 import pytest
 
-from elfcli.config.schema import Optimization
+from elfcli.config.schema import OptimizationSettings
 from elfcli.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon
 
 SHAPES = {"wide": (6, 10), "tall": (10, 6), "square": (8, 8), "bias": (6,)}
@@ -38,7 +38,9 @@ def full_precision():
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_muon_is_that_of_optax(weight_decay):
     """Clipped gradients, then Muon for matrices and Nesterov's Adam for the rest, at a rate that changes."""
-    cfg = Optimization(optimizer="muon", lr=0.02, weight_decay=weight_decay, clip_norm=1.0, lr_schedule="cosine")
+    cfg = OptimizationSettings(
+        optimizer="muon", lr=0.02, weight_decay=weight_decay, clip_norm=1.0, lr_schedule="cosine"
+    )
     rate = lr_schedule(cfg, 0.02, 2, 10)
     theirs = optax.contrib.muon(
         rate, beta=0.95, nesterov=True, weight_decay=weight_decay, adam_weight_decay=weight_decay, adam_b2=0.999
@@ -74,7 +76,7 @@ def test_singular_values_are_drawn_towards_one(name):
 
 
 def test_adamw_is_that_of_optax():
-    cfg = Optimization(optimizer="adamw", weight_decay=0.1, adam_b1=0.8, adam_b2=0.95, clip_norm=0.5)
+    cfg = OptimizationSettings(optimizer="adamw", weight_decay=0.1, adam_b1=0.8, adam_b2=0.95, clip_norm=0.5)
     rate = optax.constant_schedule(0.01)
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, b1=0.8, b2=0.95, weight_decay=0.1))
     params = random_tree(0)
@@ -84,7 +86,7 @@ def test_adamw_is_that_of_optax():
 
 
 def test_learning_rates_rise_from_zero_and_fall_to_the_least():
-    cosine = lr_schedule(Optimization(lr_schedule="cosine", lr=0.5, min_lr=0.1), 0.5, 4, 12)
+    cosine = lr_schedule(OptimizationSettings(lr_schedule="cosine", lr=0.5, min_lr=0.1), 0.5, 4, 12)
     assert [float(cosine(step)) for step in (0, 1, 4, 8, 12, 99)] == pytest.approx([0, 0.125, 0.5, 0.3, 0.1, 0.1])
-    constant = lr_schedule(Optimization(lr_schedule="constant", lr=0.5, min_lr=0.1), 0.5, 4, 12)
+    constant = lr_schedule(OptimizationSettings(lr_schedule="constant", lr=0.5, min_lr=0.1), 0.5, 4, 12)
     assert [float(constant(step)) for step in (0, 2, 4, 12)] == pytest.approx([0, 0.25, 0.5, 0.5])

@@ -14,7 +14,7 @@ from elfcli.training.start import start_run
 SETTINGS = [
     *("hidden_size=16", "depth=2", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "max_length=16"),
     *("max_input_length=8", "steps=3", "save_every_steps=1", "batch_size=8", "warmup_steps=1", "num_workers=1"),
-    *("text_position=8", "optimizer=adamw", "lr=0.01", "ema_decay1=0.5"),
+    *("text_position=8", "optimizer=adamw", "lr=0.01", "ema_decay=0.5"),
 ]
 
 

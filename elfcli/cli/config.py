@@ -51,10 +51,10 @@ def show(
         resolved = resolve(task=task, model=model, files=config or (), sets=set_ or (), style=config_style, flags=flags)
     _warn(resolved)
     if data is not None:
-        from elfcli.recipe.apply import foreseen
+        from elfcli.recipe.apply import preview_settings
         from elfcli.recipe.vectors import vectors_folder
 
-        resolved = foreseen(resolved, vectors_folder)  # which training will make
+        resolved = preview_settings(resolved, vectors_folder)  # which training will make
     if format_ is Format.json:
         if describe:
             raise InputError("--describe writes comments, which JSON does not have: use --format toml or yaml")

@@ -9,7 +9,7 @@ import typer
 from elfcli.cli import options as o
 
 SENTENCES = 250
-ROUNDS, ROUND_STEPS, MOST_STEPS = "2,1", 40, 64
+ROUNDS, ROUND_STEPS, TEACHER_STEPS = "2,1", 40, 64
 
 
 def demo(
@@ -93,7 +93,7 @@ def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dic
     setting = settings_of(model.config.sampling)[0]
     setting = replace(setting, num_sampling_steps=steps or setting.num_sampling_steps)
     with progress("sample", SENTENCES) as update:
-        options = Options(seed, batch_size=125, longest=MOST_STEPS if steps else None)  # one compilation for all
+        options = Options(seed, batch_size=125, longest=TEACHER_STEPS if steps else None)  # one compilation for all
         return sample_rows(model, sources, setting, options, update)
 
 
@@ -124,7 +124,7 @@ def compare(run: Path, students: Path, seed: int) -> None:
     from elfcli.ui.table import aligned
 
     few = [int(steps) for steps in ROUNDS.split(",")]
-    models = [("teacher", run, steps) for steps in (MOST_STEPS, *few)]
+    models = [("teacher", run, steps) for steps in (TEACHER_STEPS, *few)]
     models += [("student", students / f"round-{steps}", steps) for steps in few]
     found, lines = [], [["", "steps", "BLEU", "95% interval"]]
     for name, folder, steps in models:

@@ -25,18 +25,18 @@ def distill(
 ) -> None:
     """Distil a trained model into students that take 16, 8, 4, 2, 1 steps, in rounds; continue with `elf resume`."""
     from elfcli.errors import InputError
-    from elfcli.parallel.agree import by_first, first_goes_ahead
+    from elfcli.parallel.agree import broadcast_from_first, first_process_first
     from elfcli.runs.rounds import check_new_rounds
     from elfcli.ui.progress import say
     from elfcli.weights.open import open_source
     from elfcli.weights.settings import resolved_of
 
-    by_first(lambda: check_new_rounds(output))
+    broadcast_from_first(lambda: check_new_rounds(output))
     words = [] if rounds is None else [word.strip() for word in rounds.split(",")]
     if not all(word.isdecimal() and int(word) for word in words):
         raise InputError(f"--rounds {rounds}: expected numbers of network steps with commas between, such as 8,4")
     flags = {"rounds": [int(word) for word in words] or None, "round_steps": steps, "data_path": data, "seed": seed}
-    with first_goes_ahead():
+    with first_process_first():
         source = open_source(teacher)
         say(source.description)
         settings = {"files": config or (), "sets": sets or (), "flags": flags, "style": config_style}

@@ -43,14 +43,14 @@ def doctor(
         return
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     name, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
-    from elfcli.diagnosis.checks import first, named
+    from elfcli.diagnosis.checks import first_advice, named
     from elfcli.diagnosis.measure import diagnose, open_data
-    from elfcli.parallel.agree import everyone
+    from elfcli.parallel.agree import run_on_all
     from elfcli.sampling.generate import Options
 
-    found = everyone(lambda: open_data(loaded, data))
+    found = run_on_all(lambda: open_data(loaded, data))
     rows = named(diagnose(loaded, found, history_of(loaded, len(found.train)), Options(seed), num_samples), name)
-    report(rows, first(rows), json_file, overwrite)
+    report(rows, first_advice(rows), json_file, overwrite)
 
 
 def report(rows: list, advice: str, json_file: Path | None, overwrite: bool) -> None:
@@ -62,11 +62,11 @@ def report(rows: list, advice: str, json_file: Path | None, overwrite: bool) -> 
     if not is_first_process():
         return
     cells = [("", "check", "value", "expected")]
-    cells += [(check.verdict, check.check, shown(check.value), check.expected) for check in rows]
+    cells += [(check.verdict, check.check, display_value(check.value), check.expected) for check in rows]
     typer.echo("\n".join(aligned(cells)))
     typer.echo(f"\nfirst: {advice}")
     write_result(json_file, {"checks": [asdict(check) for check in rows], "first": advice}, overwrite)
 
 
-def shown(value: float | str | None) -> str:
+def display_value(value: float | str | None) -> str:
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"

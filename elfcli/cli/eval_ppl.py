@@ -29,7 +29,7 @@ def eval_ppl(
     """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
     from elfcli.cli.output import show_report
     from elfcli.outputs import check_output_file, write_result
-    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.agree import broadcast_from_first
     from elfcli.scoring.protocol import check_protocol
     from elfcli.scoring.report import Texts, low_entropy, reports
     from elfcli.scoring.samples_file import read_real, read_samples
@@ -37,7 +37,7 @@ def eval_ppl(
     from elfcli.ui.progress import is_first_process, progress, say
 
     check_protocol(protocol, "ppl")
-    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
+    broadcast_from_first(lambda: check_output_file(json_file, overwrite, "--json"))
     rows = read_samples(samples)
     texts = [row["generated"] for row in rows]
     own = [row["reference"] for row in rows] if all(isinstance(row.get("reference"), str) for row in rows) else None

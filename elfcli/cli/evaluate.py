@@ -41,21 +41,21 @@ def evaluate(
     show_report([(result["name"], result["scores"]) for result in results])
     typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
     from elfcli.weights.names import STUDENTS, published_name
-    from elfcli.weights.published import figures_of, summary
+    from elfcli.weights.published import published_scores, summary
 
     network, student = loaded.config.network.model, published_name(Path(loaded.name.partition("@")[0]).name) in STUDENTS
-    for line in summary(figures_of(task or loaded.config.data.task, network, student)):
+    for line in summary(published_scores(task or loaded.config.data.task, network, student)):
         typer.echo(f"published for {network}: {line}")
     write_result(json_file, without_draws(results), overwrite)
 
 
 def load(checkpoint: str | None, **settings):
     """(name, model) of the checkpoint that was given or is chosen; says which it is. settings: as of `load_model`."""
-    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.agree import broadcast_from_first
     from elfcli.ui.progress import say
     from elfcli.weights.newest import chosen_checkpoint
 
-    name = by_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
+    name = broadcast_from_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
     from elfcli.sampling.model import load_model
 
     loaded = load_model(name, **settings)

@@ -30,12 +30,12 @@ def export(
     if format_ not in ("elf", "torch"):
         raise InputError(f"--format {format_}: expected elf or torch{did_you_mean(format_, ('elf', 'torch'))}")
 
-    from elfcli.publishing.export import ExportOptions, check_target
+    from elfcli.publishing.export import ExportOptions, check_export_folder
     from elfcli.publishing.export import export as write
     from elfcli.weights.open import open_source
     from elfcli.weights.settings import config_of
 
-    check_target(folder, overwrite)
+    check_export_folder(folder, overwrite)
     source = open_source(run, ema=not raw_weights, step=at_step)
     say(source.description)
     settings = config_of(source, task=task, files=config or (), sets=sets or (), style=config_style)

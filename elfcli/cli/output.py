@@ -40,8 +40,8 @@ def without_draws(results: list[dict]) -> list[dict]:
 def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) -> None:
     """InputError where the results could not be written."""
     from elfcli.outputs import check_output_file
-    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.agree import broadcast_from_first
 
-    by_first(lambda: check_output_file(json_file, overwrite, "--json"))
+    broadcast_from_first(lambda: check_output_file(json_file, overwrite, "--json"))
     if output is not None:
-        by_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))
+        broadcast_from_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))

@@ -25,15 +25,15 @@ def resume(
     sets: o.SetOption = None,
 ) -> None:
     """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from elfcli.parallel.agree import by_first
+    from elfcli.parallel.agree import broadcast_from_first
     from elfcli.runs.rounds import is_distilled, remaining_rounds
     from elfcli.ui.progress import say
 
     resuming: dict[str, Any] = {"sets": sets or (), "fallback": fallback, "other_data": other_data}
-    if by_first(lambda: is_distilled(run)):
+    if broadcast_from_first(lambda: is_distilled(run)):
         from elfcli.training.distill import train_rounds
 
-        todo = by_first(lambda: remaining_rounds(run))
+        todo = broadcast_from_first(lambda: remaining_rounds(run))
         if not todo:
             say("nothing is left to do: every round is finished")
         train_rounds(run, todo, **resuming)

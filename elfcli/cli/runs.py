@@ -52,27 +52,27 @@ def default_places() -> list[Path]:
 
 def cells(run) -> list[str]:
     from elfcli.runs.overview import age
-    from elfcli.ui.progress import number
+    from elfcli.ui.progress import format_number
     from elfcli.ui.spark import spark
 
-    losses = [number(run.last(name)) for name in ("loss", "denoise_loss", "decode_loss", "val_denoise_loss")]
+    losses = [format_number(run.last(name)) for name in ("loss", "denoise_loss", "decode_loss", "val_denoise_loss")]
     steps, speed = f"{run.step:,} of {run.total:,}" if run.total else f"{run.step:,}", run.last("tokens_per_second")
     rate = f"{speed:,.0f}" if speed else "-"
     return [str(run.folder), steps, *losses, rate, age(run.changed), spark(run.values("loss"), 12)]
 
 
 def values(found, name: str) -> list[str]:
-    return ["-" if run.settings[name] is None else str(plain(run.settings[name])) for run in found]
+    return ["-" if run.settings[name] is None else str(as_json(run.settings[name])) for run in found]
 
 
 def facts(run, names: list[str]) -> dict:
     figures = ("loss", "denoise_loss", "decode_loss", "val_denoise_loss", "val_decode_loss", "tokens_per_second")
     return {"run": str(run.folder), "step": run.step, "steps": run.total, "changed": run.changed} | {
         **{name: run.last(name) for name in figures},
-        "settings": {name: plain(run.settings[name]) for name in names},
+        "settings": {name: as_json(run.settings[name]) for name in names},
     }
 
 
-def plain(value):
+def as_json(value):
     """A setting's value as JSON."""
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -46,19 +46,19 @@ def sample(
     """Sample texts: one per source for conditional models, else --num-samples of them."""
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file
-    from elfcli.parallel.agree import by_first
-    from elfcli.sampling.settings import OPTIONS, one_value_each
+    from elfcli.parallel.agree import broadcast_from_first
+    from elfcli.sampling.settings import SAMPLING_OPTIONS, one_value_each
     from elfcli.scoring.samples_meta import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
     values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
-    given = one_value_each(dict(zip(OPTIONS, values, strict=True)))
+    given = one_value_each(dict(zip(SAMPLING_OPTIONS, values, strict=True)))
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: give --input too")
-    by_first(lambda: check_output_file(output, overwrite))
-    by_first(lambda: check_meta(output, overwrite))
+    broadcast_from_first(lambda: check_output_file(output, overwrite))
+    broadcast_from_first(lambda: check_meta(output, overwrite))
     if trace is not None:
-        by_first(lambda: check_trace(trace, overwrite))
+        broadcast_from_first(lambda: check_trace(trace, overwrite))
 
     settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
     checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
@@ -75,8 +75,8 @@ def sample(
     path = output or loaded.folder / "samples" / (
         f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
     )
-    by_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
-    by_first(lambda: check_meta(path, overwrite))
+    broadcast_from_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
+    broadcast_from_first(lambda: check_meta(path, overwrite))
     sources = (
         sources_of(loaded, data, num_samples)
         if input_ is None
@@ -89,9 +89,9 @@ def sample(
     else:
         with progress("sample", len(sources.rows)) as update:
             samples = sample_rows(loaded, sources, setting, options, update)
-    by_first(lambda: write_samples(path, samples, overwrite))
+    broadcast_from_first(lambda: write_samples(path, samples, overwrite))
     split = split_of(loaded.config, data) if input_ is None else f"file {input_.name}"
-    by_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
+    broadcast_from_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
     if is_first_process():

@@ -10,7 +10,7 @@ from elfcli.cli.evaluate import load
 from elfcli.cli.output import check_outputs, show_report, without_draws
 from elfcli.evaluation.run import run_seeds, what_is_sampled
 
-METRICS = ("bleu", "rouge", "ppl")
+SWEEP_METRICS = ("bleu", "rouge", "ppl")
 
 
 @o.several_processes
@@ -53,7 +53,14 @@ def sweep(
     e.g. --steps 16,32,64. Without any, the settings of the task's preset (or of --configs) are swept.
     """
     from elfcli.errors import InputError
-    from elfcli.sampling.settings import OPTIONS, check_used, combinations, distinct, option_values, settings_of
+    from elfcli.sampling.settings import (
+        SAMPLING_OPTIONS,
+        check_used,
+        combinations,
+        option_values,
+        settings_of,
+        without_repeats,
+    )
     from elfcli.scoring.plots import check_plot, draw
     from elfcli.scoring.seeds import seeds_of
 
@@ -61,7 +68,7 @@ def sweep(
         raise InputError(f"two checkpoints: {checkpoint}, and --checkpoint {named}; give one")
     of_seeds = seeds_of(seed, seeds)
     values = (sampler, steps, gamma, cfg, w, time_schedule, time_shift, candidates)
-    wanted = option_values(dict(zip(OPTIONS, values, strict=True)))
+    wanted = option_values(dict(zip(SAMPLING_OPTIONS, values, strict=True)))
     if configs is not None:
         if wanted:
             raise InputError("--configs and lists of values (--steps, --cfg, ...) exclude each other")
@@ -70,7 +77,7 @@ def sweep(
         sets = [*(sets or ()), f"metrics={known_metrics(metrics)}"]
     check_outputs(json_file, output, overwrite)
     check_plot(plot)
-    from elfcli.evaluation.evaluate import Evaluation
+    from elfcli.evaluation.evaluate import EvaluationJob
     from elfcli.outputs import write_result
     from elfcli.sampling.generate import Options
     from elfcli.sampling.sources import sources_of
@@ -87,14 +94,14 @@ def sweep(
         style=config_style,
     )
     presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
-    settings = distinct(settings_of(presets)) if configs is not None else combinations(presets, wanted)
+    settings = without_repeats(settings_of(presets)) if configs is not None else combinations(presets, wanted)
     check_used(loaded.config, wanted, settings)
     if not scores:
         raise InputError("no metrics to score by: give --metrics, or --task")
     entropy = comparison.wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{of_seeds[0]}"
     sources, options = sources_of(loaded, data, num_samples), Options(of_seeds[0], batch_size)
-    evaluation = Evaluation(loaded, tuple(settings), sources, scores, folder, options, data)
+    evaluation = EvaluationJob(loaded, tuple(settings), sources, scores, folder, options, data)
     results = run_seeds("sweep", evaluation, of_seeds, overwrite, what_is_sampled(loaded.config, data))
     if not is_first_process():
         return
@@ -113,8 +120,8 @@ def known_metrics(text: str) -> list[str]:
 
     words = list(dict.fromkeys(word.strip() for word in text.split(",")))
     for word in words:
-        if word not in METRICS:
-            expected = f"expected some of {', '.join(METRICS)}{did_you_mean(word, METRICS)}"
+        if word not in SWEEP_METRICS:
+            expected = f"expected some of {', '.join(SWEEP_METRICS)}{did_you_mean(word, SWEEP_METRICS)}"
             raise InputError(f"--metrics {text}: '{word}': {expected}")
     return words
 

@@ -64,12 +64,12 @@ def all_checkpoints() -> list[dict]:
     from dataclasses import asdict
 
     from elfcli.weights.names import PUBLISHED, STUDENTS
-    from elfcli.weights.published import figures_of, summary
+    from elfcli.weights.published import published_scores, summary
 
     sizes = {row["name"]: {key: row[key] for key in ("parameters", "weights")} for row in all_models()}
     rows = []
     for name, (task, model) in PUBLISHED.items():
-        figures = figures_of(task, model, name in STUDENTS)
+        figures = published_scores(task, model, name in STUDENTS)
         shown = {"figures": [asdict(figure) for figure in figures], "published": summary(figures)}
         rows.append({"name": name, "task": task, "model": model, **sizes[model], **shown})
     return rows

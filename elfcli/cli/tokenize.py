@@ -82,7 +82,7 @@ def tokenized(output: Path | None, workers: int | None, **options):
 
 def print_summary(summary, max_length: int | None, max_input_length: int | None) -> None:
     """Prints examples, lengths and cuts of each split on stdout."""
-    from elfcli.data.lengths import cut_counts, fitting_lengths, percentiles
+    from elfcli.data.lengths import fitting_lengths, percentiles, truncated_counts
     from elfcli.ui.table import aligned
 
     conditional = len(summary.keys) == 2
@@ -93,7 +93,7 @@ def print_summary(summary, max_length: int | None, max_input_length: int | None)
     typer.echo(f"{summary.output}: {keys}, vocabulary of {summary.vocab_size:,}")
     rows = [("split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "cut")]
     for name, split in summary.splits.items():
-        cuts = cut_counts(split.lengths, limit, input_limit)
+        cuts = truncated_counts(split.lengths, limit, input_limit)
         for column, lengths in split.lengths.items():
             side = "source" if column == "condition_input_ids" else "target" if conditional else "text"
             figures = [len(lengths), int(lengths.sum()), *percentiles(lengths).values(), cuts[column]]

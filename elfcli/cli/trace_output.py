@@ -22,13 +22,13 @@ def check_trace(path: Path, overwrite: bool) -> None:
 def traced_samples(loaded, sources, setting, options, path: Path | None, watch: bool, overwrite: bool) -> list[dict]:
     """The rows that `sample_rows` gives; the trace is written to `path`, and shown with `watch`."""
     from elfcli.outputs import write_output
-    from elfcli.parallel.agree import by_first, require_same
+    from elfcli.parallel.agree import assert_same_on_all, broadcast_from_first
     from elfcli.parallel.hashes import digest
     from elfcli.sampling.trace import page_data, traced
     from elfcli.ui.progress import say
 
-    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
-    with shown(len(sources.rows), watch) as update:
+    assert_same_on_all("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    with trace_display(len(sources.rows), watch) as update:
         traces = traced(loaded, sources, setting, options, update)
 
     def write() -> None:
@@ -36,7 +36,7 @@ def traced_samples(loaded, sources, setting, options, path: Path | None, watch: 
             write_output(path, rendered(path, page_data(loaded, setting, traces)), overwrite, "--trace")
             say(f"trace: {path}")
 
-    by_first(write)
+    broadcast_from_first(write)
     return [trace.row for trace in traces]
 
 
@@ -51,7 +51,7 @@ def rendered(path: Path, data: dict) -> str | bytes:
 
 
 @contextmanager
-def shown(total: int, watch: bool) -> Iterator:
+def trace_display(total: int, watch: bool) -> Iterator:
     """Yields `update(traces, done)`: with `watch` the newest state of the first texts of a batch on the terminal, else
     a progress line."""
     from elfcli.ui.progress import console, is_first_process, on_terminal, progress, say

@@ -37,14 +37,14 @@ def train(
 
     from elfcli.config.resolve import resolve
     from elfcli.errors import InputError
-    from elfcli.parallel.agree import first_goes_ahead
+    from elfcli.parallel.agree import first_process_first
     from elfcli.ui.progress import say
 
     began = time.monotonic()
     if minutes is not None and (steps is not None or epochs is not None):
         raise InputError("--minutes, --steps and --epochs each say how long a run is: give one of them")
     flags = {"data_path": data, "output_dir": str(output) if output else None, "steps": steps, "epochs": epochs,
-             "minutes": minutes, "overfit": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
+             "minutes": minutes, "overfit_examples": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
              "init_from": init_from}  # fmt: skip
     from elfcli.recipe.defaults import DEFAULT_TASK, needs_task, with_data, with_output, with_overfit_length
 
@@ -58,11 +58,11 @@ def train(
 
     from elfcli.training.start import start_run
 
-    with first_goes_ahead():
+    with first_process_first():
         resolved, folder = with_output(resolved)
         resolved = with_data(resolved)
     start_run(resolved, folder, began=began)
-    if resolved.config.training.overfit is not None:
+    if resolved.config.training.overfit_examples is not None:
         from elfcli.diagnosis.overfit import tell_overfit
 
         tell_overfit(folder)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from elfcli.config.files import FileError, SettingsFile, read_settings_file
 from elfcli.config.presets import preset_name
 from elfcli.config.reference import is_flat
-from elfcli.config.schema import REMOVED_SCHEDULE, RETIRED, SECTION_OF, SECTIONS, SamplingSetting
-from elfcli.config.values import BadValue, check_sampling_field, check_setting, check_text, parse_toml_value
+from elfcli.config.schema import REMOVED_SCHEDULE, RENAMED, RETIRED, SECTION_OF, SECTIONS, SamplingPreset
+from elfcli.config.values import BadValue, check_sampling_field, check_setting, parse_setting, parse_toml_value
 from elfcli.errors import did_you_mean
 
 RESERVED_ENVIRONMENT = {"ELF_DEBUG"}
@@ -19,7 +19,7 @@ COMPLETE = "complete"
 
 
 @dataclass(frozen=True)
-class Origin:
+class SettingOrigin:
     """The layer that set a value, with its file and line (from 1) where there is one."""
 
     layer: str
@@ -45,7 +45,7 @@ class Entry:
 
     name: str
     value: Any
-    origin: Origin
+    origin: SettingOrigin
 
 
 @dataclass
@@ -66,10 +66,18 @@ class Problems:
 
 
 def bare_name(key: str) -> str | None:
-    """The bare name of `name` or `section.name`, or None where there is no such setting."""
+    """Return the bare name of `name` or `section.name` as it is called today, or None if there is no such setting."""
     section, dot, leaf = key.rpartition(".")
+    leaf = RENAMED.get(leaf, leaf)
     home = "" if leaf == "sampling" else SECTION_OF.get(leaf) or RETIRED.get(leaf)
     return leaf if home is not None and (not dot or home == section) else None
+
+
+def notice_if_renamed(key: str, place: str, problems: Problems) -> None:
+    """Add a notice if the setting's name is a former one."""
+    leaf = key.rpartition(".")[2]
+    if leaf in RENAMED:
+        problems.notices.append(f"{place}: {leaf} is now called {RENAMED[leaf]}")
 
 
 def unknown(key: str) -> str:
@@ -114,8 +122,9 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
         problems.add(f"{source.path}:{source.line_of(COMPLETE)}: {COMPLETE}: expected true or false")
     entries: list[Entry] = []
     seen: dict[str, str] = {}
+    of_reference = is_flat(source)
     for key, value, where in _flattened(content):
-        origin = Origin(layer, shown_path(path), source.line_of(*where))
+        origin = SettingOrigin(layer, shown_path(path), source.line_of(*where))
         name = bare_name(key)
         if name is None:
             problems.add(f"{origin.place()}: {unknown(key)}")
@@ -123,13 +132,15 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
             problems.add(f"{origin.place()}: {key}: set twice in this file (also as '{seen[name]}')", [name])
         else:
             seen[name] = key
+            if complete is not True and not of_reference:
+                notice_if_renamed(key, origin.place(), problems)
             if name == "sampling":
                 entries += _sampling_entry(value, origin, source, problems)
             else:
                 entries += _checked(name, value, check_setting, origin, f"{origin.place()}: {name}", problems)
     if complete is not True:
         entries += _sampling_from_path(entries, problems, Path(path).parent)
-    return FileLayer(entries, complete is True, is_flat(source))
+    return FileLayer(entries, complete is True, of_reference)
 
 
 def _flattened(content: dict[str, Any]):
@@ -143,7 +154,7 @@ def _flattened(content: dict[str, Any]):
 
 
 def _checked(
-    name: str, value: Any, check: Callable[[str, Any], Any], origin: Origin, said: str, problems: Problems
+    name: str, value: Any, check: Callable[[str, Any], Any], origin: SettingOrigin, said: str, problems: Problems
 ) -> list[Entry]:
     """The entry, or nothing where `check` refuses the value; `said` starts the line that reports it."""
     try:
@@ -154,7 +165,7 @@ def _checked(
         return []
 
 
-def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, problems: Problems) -> list[Entry]:
+def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | None, problems: Problems) -> list[Entry]:
     """The entry of a list of tables; `source`, where there is one, gives the lines of the inner keys."""
     if value is None:
         return []
@@ -168,9 +179,9 @@ def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, pro
         fields = {}
         for key, inner in item.items():
             where = (index, key) if at_top else ("sampling", index, key)
-            place = Origin("", origin.file, source.line_of(*where)).place() if source else origin.place()
-            if key not in SamplingSetting.model_fields:
-                near = did_you_mean(str(key), SamplingSetting.model_fields)
+            place = SettingOrigin("", origin.file, source.line_of(*where)).place() if source else origin.place()
+            if key not in SamplingPreset.model_fields:
+                near = did_you_mean(str(key), SamplingPreset.model_fields)
                 problems.add(f"{place}: sampling.{key}: unknown setting{near}", ["sampling"])
             elif key == "time_schedule" and inner == "fitted":
                 problems.notices.append(f"{place}: {REMOVED_SCHEDULE}, which is used here")
@@ -180,7 +191,7 @@ def _sampling_entry(value: Any, origin: Origin, source: SettingsFile | None, pro
                     fields[key] = check_sampling_field(key, inner)
                 except BadValue as error:
                     problems.add(f"{place}: sampling.{key}: {error}", ["sampling"])
-        settings.append(SamplingSetting(**fields))
+        settings.append(SamplingPreset(**fields))
     return [Entry("sampling", tuple(settings), origin)] if len(problems.lines) == before else []
 
 
@@ -205,7 +216,7 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
             return []
         content = content["sampling"]
     first = 1 if isinstance(source.content, list) else source.line_of("sampling")
-    return _sampling_entry(content, Origin(named.origin.layer, shown_path(path), first), source, problems)
+    return _sampling_entry(content, SettingOrigin(named.origin.layer, shown_path(path), first), source, problems)
 
 
 def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[Entry]:
@@ -214,12 +225,14 @@ def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[
     for variable in sorted(environ):
         if not variable.startswith("ELF_") or variable in RESERVED_ENVIRONMENT:
             continue
-        name = variable.removeprefix("ELF_").lower()
-        if variable != variable.upper() or bare_name(name) is None:
+        key = variable.removeprefix("ELF_").lower()
+        name = bare_name(key)
+        if variable != variable.upper() or name is None:
             known = [f"ELF_{other.upper()}" for other in [*SECTION_OF, "sampling"]]
             problems.add(f"{variable}: unknown setting{did_you_mean(variable.upper(), known)}")
             continue
-        entries += _text_entry(name, environ[variable], Origin("environment"), problems, said=variable)
+        notice_if_renamed(key, variable, problems)
+        entries += _text_entry(name, environ[variable], SettingOrigin("environment"), problems, said=variable)
     return entries + _sampling_from_path(entries, problems)
 
 
@@ -234,7 +247,8 @@ def set_entries(sets: Sequence[str], problems: Problems) -> list[Entry]:
         elif name is None:
             problems.add(f"--set: {unknown(key.strip())}")
         else:
-            entries += _text_entry(name, value.strip(), Origin("--set"), problems, said=f"--set {name}")
+            notice_if_renamed(key.strip(), "--set", problems)
+            entries += _text_entry(name, value.strip(), SettingOrigin("--set"), problems, said=f"--set {name}")
     return entries + _sampling_from_path(entries, problems)
 
 
@@ -248,7 +262,7 @@ def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
         if name is None:
             problems.add(f"command line: {unknown(key)}")
             continue
-        origin = Origin("command line")
+        origin = SettingOrigin("command line")
         value = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         if isinstance(value, str):
             entries += _text_entry(name, value, origin, problems, said=f"command line: {name}")
@@ -257,7 +271,7 @@ def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
     return entries + _sampling_from_path(entries, problems)
 
 
-def _text_entry(name: str, text: str, origin: Origin, problems: Problems, said: str) -> list[Entry]:
+def _text_entry(name: str, text: str, origin: SettingOrigin, problems: Problems, said: str) -> list[Entry]:
     if name == "sampling":
         return _sampling_entry(parse_toml_value(text), origin, None, problems)
-    return _checked(name, text, check_text, origin, said, problems)
+    return _checked(name, text, parse_setting, origin, said, problems)

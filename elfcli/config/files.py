@@ -16,7 +16,7 @@ from elfcli.errors import InputError, near_file
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 MAX_VALUES = 100_000
-LONGEST_NUMBER = 100  # characters of a number with an exponent
+MAX_NUMBER_CHARS = 100  # characters of a number with an exponent
 
 KeyPath = tuple[str | int, ...]
 
@@ -195,7 +195,7 @@ class _YamlWalk:
             return items
         if node.tag == _DATE:
             return node.value
-        if node.style is None and len(node.value) < LONGEST_NUMBER and _EXPONENT.fullmatch(node.value):
+        if node.style is None and len(node.value) < MAX_NUMBER_CHARS and _EXPONENT.fullmatch(node.value):
             return float(node.value)  # YAML 1.1 takes 1e-3 for text
         return self.scalar(node)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from elfcli.config.files import SettingsFile
-from elfcli.config.schema import SECTIONS, SamplingSetting
+from elfcli.config.schema import SECTIONS, SamplingPreset
 
-STYLES = ("elf", "reference")
+CONFIG_STYLES = ("elf", "reference")
 DEFAULT_LAYER = "reference default"
 """Origin of values that a file of the reference leaves out."""
 PER_DEVICE = "config file, per device"
@@ -31,8 +31,8 @@ KEYS = frozenset(
 DEFAULTS: dict[str, Any] = {
     "max_length": 128, "max_input_length": 0, "latent_std": 1.0, "model": "ELF-B", "denoiser_p_mean": 0.8,
     "denoiser_noise_scale": 1.0, "decoder_prob": 0.5, "decoder_noise_scale": 1.0, "blr": 5e-5, "warmup_steps": 5000,
-    "epochs": 200.0, "seed": 0, "online_eval": True, "eval_freq": 10.0, "num_samples": 100, "clean_up": True,
-    "sampling": (SamplingSetting(num_sampling_steps=(50,)),),
+    "epochs": 200.0, "seed": 0, "online_eval": True, "eval_every_epochs": 10.0, "num_samples": 100, "clean_up": True,
+    "sampling": (SamplingPreset(num_sampling_steps=(50,)),),
 }  # fmt: skip
 """The reference's defaults where they differ from ours. max_input_length: no limit, so it comes from the data."""
 

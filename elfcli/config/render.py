@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from elfcli.config.entries import COMPLETE, Origin
+from elfcli.config.entries import COMPLETE, SettingOrigin
 from elfcli.config.resolve import Resolved
 from elfcli.config.schema import SECTIONS, Config
 
@@ -40,7 +40,7 @@ def as_recorded(resolved: Resolved, path: Path) -> Resolved:
     for name, origin in origins.items():
         if origin.layer == "config file" and origin.line is not None:
             _, mark, said = lines[origin.line - 1].rpartition("  # ")
-            origins[name] = Origin(said) if mark else origin
+            origins[name] = SettingOrigin(said) if mark else origin
     return replace(resolved, origins=origins)
 
 
@@ -111,7 +111,7 @@ def to_json(resolved: Resolved | Config, origins: bool = True) -> str:
     return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str, Origin] | None]:
+def _split(resolved: Resolved | Config, origins: bool) -> tuple[Config, dict[str, SettingOrigin] | None]:
     if isinstance(resolved, Config):
         return resolved, None
     return resolved.config, resolved.origins if origins else None
@@ -121,7 +121,7 @@ def _meaning(section: str, name: str) -> list[str]:
     return [f"# {SECTIONS[section].model_fields[name].description}"]
 
 
-def _comment(origins: dict[str, Origin] | None, name: str) -> str:
+def _comment(origins: dict[str, SettingOrigin] | None, name: str) -> str:
     if origins is None:
         return ""
     return "  # " + "".join(char if char.isprintable() else "?" for char in str(origins[name]))

@@ -15,20 +15,32 @@ from elfcli.config.check import contradictions
 from elfcli.config.entries import (
     Entry,
     FileLayer,
-    Origin,
     Problems,
+    SettingOrigin,
     environment_entries,
     file_entries,
     flag_entries,
     set_entries,
 )
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
-from elfcli.config.reference import DEFAULT_LAYER, DEFAULTS, PER_DEVICE, STYLES, how_it_was_read, metrics_of
+from elfcli.config.reference import CONFIG_STYLES, DEFAULT_LAYER, DEFAULTS, PER_DEVICE, how_it_was_read, metrics_of
 from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError, did_you_mean
 
-__all__ = ["ConfigError", "Origin", "Resolved", "changed", "check_again", "load_config", "model_names", "presets_dir",
-           "resolve", "resolve_run", "task_names", "with_devices"]  # fmt: skip
+__all__ = [
+    "ConfigError",
+    "Resolved",
+    "SettingOrigin",
+    "changed",
+    "check_again",
+    "load_config",
+    "model_names",
+    "presets_dir",
+    "resolve",
+    "resolve_run",
+    "task_names",
+    "with_devices",
+]
 
 
 class ConfigError(InputError):
@@ -44,7 +56,7 @@ class Resolved:
     """`origins` holds one Origin per setting, by bare name (`sampling` is one name). notices: how files were read."""
 
     config: Config
-    origins: dict[str, Origin]
+    origins: dict[str, SettingOrigin]
     warnings: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
 
@@ -53,14 +65,14 @@ class _Setting(NamedTuple):
     """A value after all layers; `rank` is the place of the layer that set it, the highest wins."""
 
     value: Any = None
-    origin: Origin = Origin("default")
+    origin: SettingOrigin = SettingOrigin("default")
     rank: int = -1
 
 
 _UNSET = _Setting()
 ALTERNATIVES = (
     ("steps", "minutes"), ("minutes", "steps"), ("steps", "epochs"), ("minutes", "epochs"), ("lr", "blr"),
-    ("global_batch_size", "batch_size"), ("warmup_steps", "warmup_epochs"), ("save_every_steps", "save_freq"),
+    ("global_batch_size", "batch_size"), ("warmup_steps", "warmup_epochs"), ("save_every_steps", "save_every_epochs"),
 )  # fmt: skip
 """Pairs of settings that say the same thing."""
 _Merged = dict[str, _Setting]
@@ -89,8 +101,10 @@ def resolve(
     Raises ConfigError, with every problem found.
     """
     problems = Problems()
-    if style not in (None, *STYLES):
-        problems.add(f"--config-style {style}: expected {' or '.join(STYLES)}{did_you_mean(style, STYLES)}")
+    if style not in (None, *CONFIG_STYLES):
+        problems.add(
+            f"--config-style {style}: expected {' or '.join(CONFIG_STYLES)}{did_you_mean(style, CONFIG_STYLES)}"
+        )
     given = {**presets, **(flags or {})}
     file_layers = [file_entries(path, "config file", problems) for path in files]
     above = [
@@ -105,7 +119,7 @@ def resolve(
         _refuse_presets_over(str(files[complete[-1]]), layers, problems)
     else:
         theirs = _of_the_reference(file_layers, style, _last(above, "task"))
-        defaults = [Entry(name, value, Origin(DEFAULT_LAYER)) for name, value in DEFAULTS.items() if theirs]
+        defaults = [Entry(name, value, SettingOrigin(DEFAULT_LAYER)) for name, value in DEFAULTS.items() if theirs]
         layers = [defaults, *_preset_layers(above, problems), *above]
     merged = {
         entry.name: _Setting(entry.value, entry.origin, rank)
@@ -130,7 +144,7 @@ def resolve(
 def changed(resolved: Resolved, section: str, layer: str | None, **values: Any) -> Resolved:
     """The settings with some of one section's values replaced; `layer` is their new origin, None keeps the old."""
     part = getattr(resolved.config, section).model_copy(update=values)
-    origins = resolved.origins | ({name: Origin(layer) for name in values} if layer else {})
+    origins = resolved.origins | ({name: SettingOrigin(layer) for name in values} if layer else {})
     return replace(resolved, config=resolved.config.model_copy(update={section: part}), origins=origins)
 
 
@@ -257,7 +271,7 @@ def _count_as_the_reference(merged: _Merged, ranks: set[int]) -> None:
         merged["warmup_steps"] = warmup._replace(value=warmup.value // accumulate, origin=origin)
     if "metrics" not in merged:
         sources = [merged.get(name, _UNSET).value for name in ("max_input_length", "eval_data_path")]
-        merged["metrics"] = _Setting(metrics_of(*sources), Origin(DEFAULT_LAYER))
+        merged["metrics"] = _Setting(metrics_of(*sources), SettingOrigin(DEFAULT_LAYER))
 
 
 def _build(merged: _Merged) -> Config:

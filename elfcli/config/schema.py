@@ -33,16 +33,16 @@ def setting(default, description: str):
     return Field(default, description=description)
 
 
-class Data(Section):
+class DataSettings(Section):
     task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
     data_path: str | None = setting(None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set")
     eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
-    held_out: CountOrZero = setting(64, "Last examples kept from training, at most a hundredth, where the data has no "
-        "validation split")  # fmt: skip
+    num_held_out: CountOrZero = setting(64, "Examples at the end of the data that are held out if it has no "
+        "validation split (at most 1%)")  # fmt: skip
     max_length: Size = setting(1024, "Sequence length S in tokens, condition included")
     max_input_length: SizeOrZero = setting(0, "Most condition tokens kept; where nothing sets it, it follows from "
         "the data: 0 without sources")  # fmt: skip
-    frames: tuple[Size, ...] = setting((), "Lengths of batches, below max_length, of examples that fit them; a run's "
+    buckets: tuple[Size, ...] = setting((), "Lengths of batches, below max_length, of examples that fit them; a run's "
         "last quarter has max_length alone")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Token that pads; `eos` makes the model learn to end texts")
     tokenizer_name: str | None = setting(None, "Tokenizer: Hub name or folder; None: the one recorded with the data")
@@ -62,7 +62,7 @@ class EncoderSettings(Section):
     latent_std: Positive | Literal["measure"] = setting(0.2, "Standard deviation latents are divided by, or `measure`")
 
 
-class Network(Section):
+class NetworkSettings(Section):
     model: str | None = setting(None, "Model preset, e.g. ELF-B; None: the fields below as they stand")
     depth: Annotated[int, Field(ge=1, le=1000)] = setting(12, "Transformer blocks")
     hidden_size: Size = setting(768, "Hidden width H")
@@ -82,7 +82,7 @@ class Network(Section):
     )
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     denoiser_p_mean: FiniteFloat = setting(-1.5, "Mean of the logit of t")
     denoiser_p_std: Positive = setting(0.8, "Standard deviation of the logit of t")
     denoiser_noise_scale: Positive = setting(2.0, "Noise scale of the denoise branch and of sampling")
@@ -100,7 +100,7 @@ class Objective(Section):
         "multiple of it. None: 16 or the next smaller divisor of the batch down to 8, else the batch")  # fmt: skip
 
 
-class Optimization(Section):
+class OptimizationSettings(Section):
     optimizer: Literal["muon", "adamw"] = setting("muon", "Muon for matrices with Adam for the rest, or AdamW")
     lr: Positive | None = setting(None, "Peak learning rate; None: blr * global batch * grad_accum_steps / 256")
     blr: Positive = setting(0.001, "Base learning rate per 256 examples, used where lr is not given")
@@ -113,27 +113,29 @@ class Optimization(Section):
     adam_b2: Decay = setting(0.95, "AdamW only: decay of the second moment")
     grad_accum_steps: Count = setting(1, "Batches whose gradients are averaged into one optimiser step")
     clip_norm: Positive = setting(1.0, "Global gradient norm above which gradients are scaled down")
-    ema_decay1: Decay = setting(0.9999, "Decay per optimiser step of the weights' moving average")
+    ema_decay: Decay = setting(0.9999, "Decay per optimiser step of the weights' moving average")
 
 
-class Training(Section):
+class TrainingSettings(Section):
     epochs: Positive = setting(5.0, "Passes over the data; used where steps is not given")
     steps: Steps | None = setting(None, "Optimiser steps of the whole run; wins over epochs")
     minutes: Positive | None = setting(None, "Minutes from the start of `elf train` to its last checkpoint; steps "
         "follows from it and the time of a step, measured before training")  # fmt: skip
     batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins where both are "
         "given in one place")  # fmt: skip
-    overfit: Count | None = setting(None, "Train on the first examples alone, so many of them, to see what is learnt")
+    overfit_examples: Count | None = setting(None, "Train on only the first N examples (sanity check)")
     global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
     seed: Seed = setting(42, "Seed of weights, data order and every draw")
-    log_freq: Count = setting(100, "Steps between lines of metrics.jsonl, after those of steps 1, 2, 5, 10, 20 and 50")
-    eval_freq: NonNegative = setting(
+    log_every_steps: Count = setting(
+        100, "Steps between lines of metrics.jsonl, after those of steps 1, 2, 5, 10, 20 and 50"
+    )
+    eval_every_epochs: NonNegative = setting(
         0.0, "Epochs between samples shown while training, and online evaluations if online_eval; 0: only at the end"
     )
-    save_freq: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
-    save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_freq")
+    save_every_epochs: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")
+    save_every_steps: Count | None = setting(None, "Steps between checkpoints; wins over save_every_epochs")
     save_every_minutes: NonNegative = setting(10.0, "Minutes after which a checkpoint is saved in any case; 0: never")
-    keep: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
+    keep_checkpoints: Count = setting(3, "Checkpoints kept; older ones are deleted once a newer one is complete")
     output_dir: str | None = setting(None, "Run folder; None: runs/<task>-<model>")
     init_from: str | None = setting(None, "Weights to start from: run folder, exported or reference checkpoint, or "
         "Hub name; None: drawn from seed")  # fmt: skip
@@ -149,11 +151,11 @@ class Training(Section):
         "all but matmuls (and fused attention), whole blocks; auto: dots on accelerators, none on CPU")  # fmt: skip
     attention: Literal["auto", "plain", "tpu", "cudnn"] = setting("auto", "Attention kernel: plain XLA, or the fused "
         "one of TPUs or of GPUs; auto: what the backend has")  # fmt: skip
-    fsdp: Count | None = setting(None, "Devices that share one copy of weights, average and optimiser; None: 1, or "
-        "more where it would not fit")  # fmt: skip
+    fsdp_devices: Count | None = setting(None, "Devices that share one copy of weights, average and optimizer "
+        "state; None: 1, or more if one device is too small")  # fmt: skip
 
 
-class Distillation(Section):
+class DistillationSettings(Section):
     """What `elf distill` sets: a run with student_steps is a round of it, and learns from the frozen teacher."""
 
     teacher: str | None = setting(None, "Frozen teacher: run folder, exported or reference checkpoint, or Hub name")
@@ -173,7 +175,7 @@ class Distillation(Section):
         return self.teacher_steps // (self.student_steps or self.teacher_steps)
 
 
-class SamplingSetting(Section):
+class SamplingPreset(Section):
     """One entry of a sampling preset, in the form of the reference's files; every combination of its lists is run."""
 
     sampling_method: Literal["ode", "sde", "multistep"] = setting("ode", "Solver; multistep: the ODE to second order")
@@ -187,11 +189,11 @@ class SamplingSetting(Section):
     candidates: Size = setting(1, "Texts drawn for each source, of which the one most like the others is kept")
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     sampling_configs_path: str | None = setting(None, "File with a list of sampling settings; replaces `sampling`")
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
-    num_shown: CountOrZero = setting(3, "Texts sampled and shown every eval_freq epochs of training")
+    num_live_samples: CountOrZero = setting(3, "Texts sampled and shown every eval_every_epochs epochs of training")
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
     clean_up: bool = setting(False, "Take the space before . ? ! , n't 's and the like out of decoded texts, as the "
         "published figures do; alters text that has such spaces")  # fmt: skip
@@ -203,7 +205,7 @@ class Evaluation(Section):
         "is float32")  # fmt: skip
 
 
-class Tracking(Section):
+class TrackingSettings(Section):
     hub_repo: str | None = setting(None, "Hub repository that every checkpoint is mirrored to")
     hf_repo_id: str | None = setting(None, "The reference's name of hub_repo, which wins where both are given")
     use_wandb: bool = setting(False, "Log to Weights & Biases")
@@ -223,16 +225,16 @@ class Retired(Section):
 
 
 class Config(Section):
-    data: Data = Data()
+    data: DataSettings = DataSettings()
     encoder: EncoderSettings = EncoderSettings()
-    network: Network = Network()
-    objective: Objective = Objective()
-    optimization: Optimization = Optimization()
-    training: Training = Training()
-    distillation: Distillation = Distillation()
-    sampling: tuple[SamplingSetting, ...] = (SamplingSetting(),)
-    evaluation: Evaluation = Evaluation()
-    tracking: Tracking = Tracking()
+    network: NetworkSettings = NetworkSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimization: OptimizationSettings = OptimizationSettings()
+    training: TrainingSettings = TrainingSettings()
+    distillation: DistillationSettings = DistillationSettings()
+    sampling: tuple[SamplingPreset, ...] = (SamplingPreset(),)
+    evaluation: EvaluationSettings = EvaluationSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     @property
     def global_batch(self) -> int:
@@ -254,9 +256,22 @@ class Config(Section):
 SECTIONS: dict[str, type[Section]] = {name: type(value) for name, value in Config() if name != "sampling"}
 SECTION_OF: dict[str, str] = {leaf: name for name, section in SECTIONS.items() for leaf in section.model_fields}
 """Section that holds each setting, by the setting's bare name."""
+RENAMED = {
+    "held_out": "num_held_out",
+    "frames": "buckets",
+    "overfit": "overfit_examples",
+    "keep": "keep_checkpoints",
+    "fsdp": "fsdp_devices",
+    "num_shown": "num_live_samples",
+    "ema_decay1": "ema_decay",
+    "save_freq": "save_every_epochs",
+    "eval_freq": "eval_every_epochs",
+    "log_freq": "log_every_steps",
+}
+"""Former names of settings, and those of the reference, which stay readable everywhere."""
 RETIRED = {"branching": "objective", "time_grid": "evaluation"}
 REMOVED_SCHEDULE = "the `fitted` grid was removed, since no score showed its gain (docs/experiments.md): use `uniform`"
-BEFORE_0_2 = {"gradient_dtype": "bfloat16", "held_out": 0}
+BEFORE_0_2 = {"gradient_dtype": "bfloat16", "num_held_out": 0}
 """What settings meant in the runs of 0.1.0, whose config.toml lacks them; such a run keeps it when it is resumed."""
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "wandb_resume": ((None, False, ""), "wandb_resume changes nothing here: a resumed run continues its tracker run "

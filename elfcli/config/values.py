@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from elfcli.config.schema import REMOVED_SCHEDULE, RETIRED, SECTION_OF, SECTIONS, Retired, SamplingSetting, Section
+from elfcli.config.schema import REMOVED_SCHEDULE, RETIRED, SECTION_OF, SECTIONS, Retired, SamplingPreset, Section
 from elfcli.errors import did_you_mean
 
 
@@ -25,7 +25,7 @@ def check_sampling_field(name: str, value: Any) -> Any:
     """The same for one field of a sampling setting."""
     if (name, value) == ("time_schedule", "fitted"):
         raise BadValue(REMOVED_SCHEDULE)
-    return _check(SamplingSetting, name, [value])
+    return _check(SamplingPreset, name, [value])
 
 
 def check_sampling_item(name: str, value: Any) -> Any:
@@ -33,11 +33,11 @@ def check_sampling_item(name: str, value: Any) -> Any:
     try:
         return check_sampling_field(name, [value])[0]
     except BadValue:
-        item = _properties(SamplingSetting)[name]["items"]
+        item = _properties(SamplingPreset)[name]["items"]
         raise BadValue(f"expected {_describe(item)}, got {_show(value)}") from None
 
 
-def check_text(name: str, text: str) -> Any:
+def parse_setting(name: str, text: str) -> Any:
     """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
     return _check(_section_of(name), name, [*_readings(text)], shown=parse_toml_value(text))
 

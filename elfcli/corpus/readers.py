@@ -16,7 +16,7 @@ from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
-LONGEST_FIELD = 2**31 - 1
+MAX_FIELD_CHARS = 2**31 - 1
 
 Record = dict[str, Any]
 
@@ -139,7 +139,7 @@ def json_records(
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
     """Records of a CSV or TSV file, by the number of their first line."""
-    csv.field_size_limit(LONGEST_FIELD)
+    csv.field_size_limit(MAX_FIELD_CHARS)
     line = 0
 
     def lines() -> Iterator[str]:

@@ -160,9 +160,9 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     for name, corpus in corpora.items():
         part = folder / name if job.validation else folder
         part.mkdir(exist_ok=True)
-        documents = observed(corpus, f"tokenizing {name}", progress)
+        documents = with_progress(corpus, f"tokenizing {name}", progress)
         if name == "train":
-            documents = noted(documents, held_out, found)
+            documents = record_matches(documents, held_out, found)
         splits[name] = write_split(corpus, documents, part, job, tokenizer)
     if job.validation:
         splits["validation"].also_in_train = sum(held_out[text] for text in found)
@@ -177,7 +177,9 @@ def hashed(texts: tuple[str, ...]) -> int:
     return xxhash.xxh3_64_intdigest("\0".join(texts))
 
 
-def noted(documents: Iterable[tuple[str, ...]], wanted: Container[int], found: set[int]) -> Iterator[tuple[str, ...]]:
+def record_matches(
+    documents: Iterable[tuple[str, ...]], wanted: Container[int], found: set[int]
+) -> Iterator[tuple[str, ...]]:
     """The documents; the hashes of those that are `wanted` are put into `found`."""
     for texts in documents:
         if wanted and (text := hashed(texts)) in wanted:
@@ -189,7 +191,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
     """The tokenizer that the job trains or names, saved in `folder`."""
     folder.mkdir()
     if job.trains_tokenizer:
-        documents = observed(corpus, "training the tokenizer", progress)
+        documents = with_progress(corpus, "training the tokenizer", progress)
         train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer)
         return load_tokenizer(folder)
     tokenizer = load_tokenizer(job.tokenizer or T5_TOKENIZER)
@@ -198,7 +200,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
     return tokenizer
 
 
-def observed(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
+def with_progress(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
     """The documents; `progress` is called every thousand."""
     total = sum(path.stat().st_size for path in corpus.files)
     for texts in corpus:

@@ -14,8 +14,8 @@ from random import Random
 
 from elfcli.errors import InputError, did_you_mean
 
-LONGEST = 12
-SHORTEST = 4
+MAX_WORDS = 12
+MIN_WORDS = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ TRANSITIVE = (
     (Verb("kauft", "kaufen", "buys", "buy"), PERSONS, ANIMALS + THINGS),
     (Verb("liebt", "lieben", "loves", "love"), PERSONS + ANIMALS, PERSONS + ANIMALS),
 )
-HELP = Verb("hilft", "helfen", "helps", "help")
+HELPS = Verb("hilft", "helfen", "helps", "help")
 DITRANSITIVE = (Verb("gibt", "geben", "gives", "give"), Verb("zeigt", "zeigen", "shows", "show"))
 OPINIONS = (("sagt", "says"), ("glaubt", "believes"))
 FEELINGS = (("lacht", "laughs"), ("wartet", "waits"))
@@ -173,7 +173,7 @@ def draw_clause(random: Random) -> Clause:
     subject = draw_phrase(random, PERSONS)
     if kind < 0.8:
         helped = draw_phrase(random, PERSONS + ANIMALS, (subject,))
-        return Clause(HELP, subject, None, helped, modal, adverb)
+        return Clause(HELPS, subject, None, helped, modal, adverb)
     receiver = draw_phrase(random, PERSONS, (subject,))
     verb = random.choice(DITRANSITIVE)
     return Clause(verb, subject, draw_phrase(random, THINGS), receiver, modal, adverb)
@@ -192,7 +192,7 @@ def draw_translation(random: Random) -> dict[str, str]:
             fronts = ["subject"] + (["adverb"] * 2 if clause.adverb else []) + (["dative"] if clause.dative else [])
             front = random.choice([*fronts, "accusative"] if may_stand_first(clause) else fronts)
             german, english = german_main(clause, front), english_clause(clause)
-        if all(SHORTEST <= len(words) <= LONGEST for words in (german, english)):
+        if all(MIN_WORDS <= len(words) <= MAX_WORDS for words in (german, english)):
             return {"input": " ".join(german), "output": " ".join(english)}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from elfcli.errors import ElfError, InputError
 
-MOST_SENTENCES = 1_000_000
-LONGEST_SENTENCE = 100_000
+MAX_SENTENCES = 1_000_000
+MAX_SENTENCE = 100_000
 """In bytes; the tokenizer is trained without longer documents (the data keeps them)."""
 
 
@@ -43,7 +43,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=watched(), model_writer=model, num_threads=1, minloglevel=2,
             pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>",
-            input_sentence_size=MOST_SENTENCES, shuffle_input_sentence=False, max_sentence_length=LONGEST_SENTENCE,
+            input_sentence_size=MAX_SENTENCES, shuffle_input_sentence=False, max_sentence_length=MAX_SENTENCE,
             **kind,
         )  # fmt: skip
     except RuntimeError as error:

@@ -16,7 +16,7 @@ from elfcli.errors import InputError
 Example = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
-LARGEST_DATASET = 2**31
+MAX_EXAMPLES = 2**31
 """Most examples that grain's 32-bit permutation can order."""
 
 
@@ -127,8 +127,8 @@ def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -
     """Rows of the batch at the 0-based `step` of the whole run, int64 (batch_size,); needs no other step's rows."""
     from grain.experimental import index_shuffle
 
-    if num_examples > LARGEST_DATASET:
-        raise InputError(f"The data has {num_examples} examples, more than the {LARGEST_DATASET} that can be shuffled")
+    if num_examples > MAX_EXAMPLES:
+        raise InputError(f"The data has {num_examples} examples, more than the {MAX_EXAMPLES} that can be shuffled")
     epoch, step_in_epoch = divmod(step, steps_per_epoch(num_examples, batch_size))
     epoch_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     shuffled = partial(index_shuffle, max_index=num_examples - 1, seed=epoch_seed, rounds=4)

@@ -15,7 +15,7 @@ from elfcli.errors import InputError, did_you_mean, first_line
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 
 METADATA_FILE = "elf_data.json"
-TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
+KNOWN_TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
 SAVED_FOLDER_COLUMN = "_data_files"
 """Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
 
@@ -150,7 +150,7 @@ def token_table(dataset, where: str) -> TokenTable:
 
 def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
     """Reads the text columns of a row; None where there are none."""
-    names = [name for name in TEXT_COLUMNS if name in dataset.column_names]
+    names = [name for name in KNOWN_TEXT_COLUMNS if name in dataset.column_names]
     if not names:
         return None
     texts = dataset.select_columns(names)

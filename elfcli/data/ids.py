@@ -11,7 +11,7 @@ from elfcli.data.folder import Examples
 from elfcli.errors import InputError
 
 
-def check_ids(examples: Examples, vocab_size: int) -> None:
+def check_token_ids(examples: Examples, vocab_size: int) -> None:
     """Raises InputError that names the first row with a token id outside 0..vocab_size-1.
 
     Where the largest id is known, from `elf tokenize` or an earlier look at the same files, no token is read.

@@ -3,7 +3,7 @@
 import numpy as np
 
 PERCENTILES = (50, 90, 99, 100)
-LONGEST = 1024
+MAX_SUGGESTED_LENGTH = 1024
 """Most tokens of a sequence that is not asked for."""
 
 
@@ -25,12 +25,12 @@ def fitting_lengths(lengths: dict[str, np.ndarray], max_input_length: int = 0, p
     """
     condition, text = lengths.get("condition_input_ids"), rounded(lengths["input_ids"], percent)
     if condition is None:
-        return min(text, LONGEST), 0
-    source = max_input_length or min(rounded(condition, percent), LONGEST // 2)
-    return source + min(text, LONGEST // 2), source
+        return min(text, MAX_SUGGESTED_LENGTH), 0
+    source = max_input_length or min(rounded(condition, percent), MAX_SUGGESTED_LENGTH // 2)
+    return source + min(text, MAX_SUGGESTED_LENGTH // 2), source
 
 
-def cut_counts(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> dict[str, int]:
+def truncated_counts(lengths: dict[str, np.ndarray], max_length: int, max_input_length: int) -> dict[str, int]:
     """Rows that collation will cut, per column: conditions over max_input_length, texts that then do not fit."""
     condition = lengths.get("condition_input_ids")
     if condition is None:

@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-PARTS = ("data", "latents", "decoder", "learning_rate", "steps", "ema", "denoise", "recovery", "sampling")
+CHECK_ORDER = ("data", "latents", "decoder", "learning_rate", "steps", "ema", "denoise", "recovery", "sampling")
 """From the most fundamental on."""
 UPDATE_LOW, UPDATE_GOOD, UPDATE_HIGH = 5e-4, 5e-3, 0.1
 """An optimiser step's change of a matrix relative to its initial size: too little, usual, too much."""
@@ -34,14 +34,14 @@ def row(name: str, value: float | str, expected: str, verdict: str, advice: str)
     return Check(name, value, expected, verdict, advice if verdict != "ok" else "")
 
 
-def most(value: float, warn: float, fail: float) -> str:
+def verdict_if_above(value: float, warn: float, fail: float) -> str:
     """The verdict of a figure that should be small; NaN fails."""
     return "ok" if value <= warn else "warn" if value <= fail else "fail"
 
 
-def least(value: float, warn: float, fail: float) -> str:
+def verdict_if_below(value: float, warn: float, fail: float) -> str:
     """The verdict of a figure that should be large; NaN fails."""
-    return most(-value, -warn, -fail)
+    return verdict_if_above(-value, -warn, -fail)
 
 
 # --- data and latents ---------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def same_vocabulary(of_data: Mapping[str, int], of_model: Mapping[str, int]) -> 
     share = sum(of_model.get(piece) == number for piece, number in of_data.items()) / max(len(of_data), 1)
     advice = "the data was made with another tokenizer: leave tokenizer_name out (the data's own is taken) and train " \
              "again, or tokenize the data with the model's"  # fmt: skip
-    return row("data.same_tokenizer", share, "1", least(share, 1, 0.99), advice)
+    return row("data.same_tokenizer", share, "1", verdict_if_below(share, 1, 0.99), advice)
 
 
 def encoder_vocabulary(tokenizer: int, encoder: int, name: str) -> Check:
@@ -73,14 +73,14 @@ def cut(side: str, lengths: np.ndarray, room: np.ndarray | int, setting: str, ot
     wanted = others + -(-int(np.percentile(lengths, 99, method="inverted_cdf")) // 8) * 8
     more = ", and max_length with it" if setting == "max_input_length" else ""
     advice = f"train again with --set {setting}={wanted}{more}: what is cut off cannot be learned"
-    return row(f"data.{side}_cut", share, "at most 0.01", most(share, 0.01, 0.1), advice)
+    return row(f"data.{side}_cut", share, "at most 0.01", verdict_if_above(share, 0.01, 0.1), advice)
 
 
 def padding(lengths: np.ndarray, max_length: int) -> Check:
     share = 1 - float(np.mean(np.minimum(lengths, max_length))) / max_length
     wanted = -(-int(lengths.max()) // 8) * 8
     advice = f"most positions are padding: --set max_length={wanted}, or elf tokenize --pack for free text"
-    return row("data.padding", share, "at most 0.75", most(share, 0.75, 1), advice)
+    return row("data.padding", share, "at most 0.75", verdict_if_above(share, 0.75, 1), advice)
 
 
 def latents(mean: float, std: float, settings: tuple[float, float]) -> list[Check]:
@@ -88,8 +88,14 @@ def latents(mean: float, std: float, settings: tuple[float, float]) -> list[Chec
     shift, ratio = abs(mean - settings[0]) / max(std, 1e-12), abs(log10(max(std, 1e-12) / settings[1]))
     advice = f"train again with --set latent_mean={mean:.3g} --set latent_std={std:.3g} (or =measure)"
     return [
-        row("latents.mean", mean, f"{settings[0]:.3g} (latent_mean)", most(shift, 0.1, 0.5), advice),
-        row("latents.std", std, f"{settings[1]:.3g} (latent_std)", most(ratio, log10(1.25), log10(1.6)), advice),
+        row("latents.mean", mean, f"{settings[0]:.3g} (latent_mean)", verdict_if_above(shift, 0.1, 0.5), advice),
+        row(
+            "latents.std",
+            std,
+            f"{settings[1]:.3g} (latent_std)",
+            verdict_if_above(ratio, log10(1.25), log10(1.6)),
+            advice,
+        ),
     ]
 
 
@@ -101,17 +107,22 @@ def decoder(clean: float, noised: float, lookup: float) -> list[Check]:
     more = "train the decoder: --set decoder_prob=0.2, and more steps"
     less = "--set decoder_noise_scale lower, or decoder_prob higher"
     return [
-        row("decoder.clean", clean, "at least 0.99", least(clean, 0.99, 0.9), more),
-        row("decoder.noised", noised, f"about a lookup's {lookup:.2f}", least(noised, 0.9 * lookup, 0.5 * lookup),
-            less if clean >= 0.9 else more),
-    ]  # fmt: skip
+        row("decoder.clean", clean, "at least 0.99", verdict_if_below(clean, 0.99, 0.9), more),
+        row(
+            "decoder.noised",
+            noised,
+            f"about a lookup's {lookup:.2f}",
+            verdict_if_below(noised, 0.9 * lookup, 0.5 * lookup),
+            less if clean >= 0.9 else more,
+        ),
+    ]
 
 
 def denoise(t: float, network: float, mean: float, nearest: float) -> Check:
     """Mean squared errors at time t of the network, the mean latent and the nearest training latent."""
     trivial = min(mean, nearest)
     # Of a table of tokens the nearest latent is exact at little noise; a tenth of the variance is near enough.
-    verdict = most(network, trivial + 0.1 * mean, min(trivial + 0.3 * mean, 1.05 * mean))
+    verdict = verdict_if_above(network, trivial + 0.1 * mean, min(trivial + 0.3 * mean, 1.05 * mean))
     advice = "the denoiser is no better than a lookup: train longer (--set steps=2x), or a larger --model"
     return row(f"denoise.t{t:g}", network, f"mean latent {mean:.2f}, nearest {nearest:.2f}", verdict, advice)
 
@@ -122,7 +133,7 @@ def recovery(t: float, accuracy: float, lookup: float, paired: bool) -> Check:
     if not paired and t < 0.5:
         return row(f"recovery.t{t:g}", accuracy, "no source, any text", "ok", "")
     wanted = max(lookup, 0.5) if t else 0.5
-    verdict = least(accuracy, 0.9 * wanted, 0.6 * wanted)
+    verdict = verdict_if_below(accuracy, 0.9 * wanted, 0.6 * wanted)
     return row(f"recovery.t{t:g}", accuracy, f"at least {0.9 * wanted:.2f}, a lookup {lookup:.2f}", verdict, advice)
 
 
@@ -189,9 +200,9 @@ def average(decay: float, done: int, errors: tuple[float, float] | None) -> list
     """The weights' moving average after `done` steps. errors: mean denoise errors of the raw weights and of it."""
     share, horizon = decay**done, 1 / (1 - decay)
     good = 1 - max(10 / max(done, 11), 1e-4)
-    advice = f"the average is too long: train again with --set ema_decay1={good:.4g}; meanwhile --raw-weights"
+    advice = f"the average is too long: train again with --set ema_decay={good:.4g}; meanwhile --raw-weights"
     expected = f"at most 0.01: horizon {horizon:,.0f} steps, {done:,} trained"
-    rows = [row("ema.initial_share", share, expected, most(share, 0.01, 0.1), advice)]
+    rows = [row("ema.initial_share", share, expected, verdict_if_above(share, 0.01, 0.1), advice)]
     if errors is not None:
         raw, ema = errors
         rows.append(
@@ -199,7 +210,7 @@ def average(decay: float, done: int, errors: tuple[float, float] | None) -> list
                 "ema.error",
                 ema,
                 f"about the raw weights' {raw:.3g}",
-                most(ema, 1.1 * raw + 0.02, 1.3 * raw + 0.1),
+                verdict_if_above(ema, 1.1 * raw + 0.02, 1.3 * raw + 0.1),
                 advice,
             )
         )
@@ -219,16 +230,16 @@ def texts(found: Mapping[str, float], usual: Mapping[str, float]) -> list[Check]
     }
     rows = [
         row(f"sampling.{name}", found[name], f"about {usual[name]:.3g} as in real texts",
-            most(found[name] - usual[name], 0.1, 0.3), words)
+            verdict_if_above(found[name] - usual[name], 0.1, 0.3), words)
         for name, words in advice.items() if name in found
     ]  # fmt: skip
     ratio = found["words"] / max(usual["words"], 1e-9)
-    verdict = most(abs(log10(max(ratio, 1e-9))), log10(1.3), log10(2))
+    verdict = verdict_if_above(abs(log10(max(ratio, 1e-9))), log10(1.3), log10(2))
     longer = "compare max_length and max_input_length with the data; pad_token=eos makes texts end"
     return [*rows, row("sampling.words", found["words"], f"about {usual['words']:.1f}", verdict, longer)]
 
 
-def ways(chosen: str, values: Mapping[str, tuple[float, float | None]]) -> list[Check]:
+def sampling_comparison(chosen: str, values: Mapping[str, tuple[float, float | None]]) -> list[Check]:
     """One row per way to sample, {options: (share of broken texts, BLEU or None)}; only the chosen one is judged."""
 
     def better(way: str) -> float:
@@ -244,14 +255,14 @@ def ways(chosen: str, values: Mapping[str, tuple[float, float | None]]) -> list[
     return rows
 
 
-def first(rows: Sequence[Check]) -> str:
+def first_advice(rows: Sequence[Check]) -> str:
     """The one thing to try first: the advice of the most fundamental failing row, else of a warning."""
 
     def part(check: Check) -> str:
         return check.check.partition(".")[0]
 
     failing = {part(check) for check in rows if check.verdict == "fail"}
-    order = list(PARTS)
+    order = list(CHECK_ORDER)
     if "denoise" in failing:  # then the decoder suffers from what the denoiser suffers from
         order.insert(order.index("denoise"), order.pop(order.index("decoder")))
     for verdict in ("fail", "warn"):

@@ -15,30 +15,32 @@ from elfcli.diagnosis import probe
 from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
 from elfcli.flow import objective, sampler
-from elfcli.models.layers import over_positions
+from elfcli.models.layers import map_position_chunks
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.examples import evaluation_examples
-from elfcli.sampling.generate import Program, everywhere
-from elfcli.sampling.model import Model
+from elfcli.sampling.generate import SamplerStatics, everywhere
+from elfcli.sampling.model import LoadedModel
 
-TIMES = tuple((2 * i + 1) / 16 for i in range(8))
+HELD_OUT_TIMES = tuple((2 * i + 1) / 16 for i in range(8))
 """The middles of eight equal parts of time."""
-EXAMPLES = 64
+MAX_HELD_OUT = 64
 
 
 class HeldOut(NamedTuple):
-    program: Program
+    program: SamplerStatics
     tried: Probe
 
 
-def held_out(model: Model) -> HeldOut | None:
+def held_out(model: LoadedModel) -> HeldOut | None:
     """The first examples of the evaluation split with their latents and noise; None where nothing is held out."""
     try:
         examples = evaluation_examples(model.config)
     except InputError:
         return None
-    program = Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest=1)
-    tried = probe.on_examples(model, jax.jit(model.encoder.apply), examples, np.arange(min(EXAMPLES, len(examples))), 0)
+    program = SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest=1)
+    tried = probe.on_examples(
+        model, jax.jit(model.encoder.apply), examples, np.arange(min(MAX_HELD_OUT, len(examples))), 0
+    )
     return HeldOut(program, tried)
 
 
@@ -50,7 +52,7 @@ def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
     in nats of latents noised as in training, and `val_token_accuracy`; the same with `clean` of latents without noise.
     """
     found = jax.device_get(losses(slice_.program, on_devices(weights), slice_.tried))
-    figures = {f"val_denoise_t{t:.2f}": float(error) for t, error in zip(TIMES, found["denoise"], strict=True)}
+    figures = {f"val_denoise_t{t:.2f}": float(error) for t, error in zip(HELD_OUT_TIMES, found["denoise"], strict=True)}
     figures = {"val_denoise_loss": float(np.mean(found["denoise"])), **figures}
     names = ("val_decode_loss", "val_token_accuracy"), ("val_clean_decode_loss", "val_clean_token_accuracy")
     for pair, values in zip(names, found["decode"], strict=True):
@@ -61,7 +63,7 @@ def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
 
 
 @partial(jax.jit, static_argnums=0)
-def losses(program: Program, params, tried: Probe):
+def losses(program: SamplerStatics, params, tried: Probe):
     """`denoise` (T,) at TIMES; `decode` (2, 2): cross-entropy and accuracy of noised and of clean latents."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, predict = probe.flow(program, params, tried)
@@ -71,19 +73,21 @@ def losses(program: Program, params, tried: Probe):
             return jnp.sum(values_BxS * text) / text.sum()
 
         def denoise(t):
-            z = probe.noised(program, tried, t)
+            z = probe.noised_latents(program, tried, t)
             x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
             return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
 
         def decode(z):
             features = sampler.decode_features(model, z, condition, tried.guidance)
-            both = over_positions(partial(read, model), program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
+            both = map_position_chunks(
+                partial(read, model), program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS)
+            )
             return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
 
-        batch, draws = probe.drawn(program, tried)
+        batch, draws = probe.draw_for_probe(program, tried)
         noisy = objective.decode_input(batch, draws, program.objective)[0]
         found = {
-            "denoise": jax.lax.map(denoise, jnp.asarray(TIMES, jnp.float32)),
+            "denoise": jax.lax.map(denoise, jnp.asarray(HELD_OUT_TIMES, jnp.float32)),
             "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
         }
         return everywhere(program, found)

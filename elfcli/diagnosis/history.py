@@ -21,5 +21,5 @@ def history_of(model, examples: int):
         skipped=sum(row.get("skipped", 0) for row in rows),
         done=model.step,
         planned=run_length(config, examples).total_steps,
-        decay=config.optimization.ema_decay1,
+        decay=config.optimization.ema_decay,
     )

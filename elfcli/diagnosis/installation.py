@@ -8,7 +8,7 @@ from pathlib import Path
 
 from elfcli.diagnosis.checks import Check
 
-LEAST_DISK = 5e9
+MIN_DISK = 5e9
 """Free bytes below which a run may not find room for its checkpoints."""
 PLUGINS = {"cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("libtpu",)}
 DEVICES = {"cuda": Path("/dev/nvidia0"), "tpu": Path("/dev/accel0")}
@@ -77,9 +77,9 @@ def places() -> Iterator[Check]:
     yield Check("Hub cache", str(constants.HF_HUB_CACHE), "", "ok")
     yield Check("compiled programs", str(jax.config.jax_compilation_cache_dir), "", "ok")  # type: ignore[attr-defined]
     free = shutil.disk_usage(".").free
-    low = free < LEAST_DISK
+    low = free < MIN_DISK
     mend = "make room, or train elsewhere with --output" if low else ""
-    yield Check("free here", size_text(free), f"{size_text(LEAST_DISK)} or more", "warn" if low else "ok", mend)
+    yield Check("free here", size_text(free), f"{size_text(MIN_DISK)} or more", "warn" if low else "ok", mend)
 
 
 def hub() -> Iterator[Check]:

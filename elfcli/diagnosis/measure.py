@@ -17,19 +17,19 @@ from elfcli.errors import InputError
 from elfcli.parallel.mesh import make_mesh, on_devices
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.examples import evaluation_examples
-from elfcli.sampling.generate import Options, Program, generate
-from elfcli.sampling.model import Model
-from elfcli.sampling.settings import Setting, distinct, settings_of
-from elfcli.sampling.sources import rows_of, training_texts
+from elfcli.sampling.generate import Options, SamplerStatics, generate
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import SamplingSetting, settings_of, without_repeats
+from elfcli.sampling.sources import example_sources, training_texts
 from elfcli.scoring import text_quality as quality
 from elfcli.scoring.bleu import corpus_bleu
 
-TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
-MOST_KNOWN, MOST_TOKENS = 4096, 2048
+DENOISE_TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
+MAX_BANK_LATENTS, MAX_COMPARED_TOKENS = 4096, 2048
 """Training latents to look up, tokens compared with them."""
 
 
-class Data(NamedTuple):
+class DoctorData(NamedTuple):
     """held_out: what the model is tried on. train: the training data. new: the former are no part of the latter."""
 
     held_out: Examples
@@ -37,14 +37,14 @@ class Data(NamedTuple):
     new: bool
 
 
-class Known(NamedTuple):
+class LatentBank(NamedTuple):
     """Latents (K, E) of training texts, and their tokens (K,)."""
 
     latents: np.ndarray
     ids: np.ndarray
 
 
-def open_data(model: Model, data: str | None) -> Data:
+def open_data(model: LoadedModel, data: str | None) -> DoctorData:
     """The validation split, else the training data; InputError where there is neither."""
     train, where = None, data or model.config.data.data_path
     with suppress(InputError):
@@ -54,23 +54,25 @@ def open_data(model: Model, data: str | None) -> Data:
     except InputError:
         if train is None:
             raise
-        return Data(train, train, False)
-    return Data(held_out, train or held_out, train is not None and held_out.fingerprint != train.fingerprint)
+        return DoctorData(train, train, False)
+    return DoctorData(held_out, train or held_out, train is not None and held_out.fingerprint != train.fingerprint)
 
 
-def diagnose(model: Model, data: Data, history: History | None, options: Options, count: int) -> list[Check]:
+def diagnose(
+    model: LoadedModel, data: DoctorData, history: History | None, options: Options, count: int
+) -> list[Check]:
     """All rows; those of the data alone where its ids are outside the vocabulary, since nothing can be computed."""
     rows = data_rows(model, data.train)
     if rows[0].verdict == "fail":
         return rows
-    tried, known = encoded(model, data, options.seed, count)
+    tried, known = encode_examples(model, data, options.seed, count)
     mean, std = scale_of(model)
     latents = tried.x0_BxSxE[tried.valid_BxS] * std + mean
     rows += checks.latents(float(latents.mean()), float(latents.std()), (mean, std))
     return [*rows, *network_rows(model, tried, known, history), *sampling_rows(model, data, options, count)]
 
 
-def data_rows(model: Model, train: Examples) -> list[Check]:
+def data_rows(model: LoadedModel, train: Examples) -> list[Check]:
     config, tokens = model.config.data, train.tokens
     columns = [column for column in (tokens.input_ids, tokens.condition_input_ids) if column is not None]
     rows = [checks.ids(train.largest_id or max(map(largest_id, columns)), model.shape.vocab_size)]
@@ -88,11 +90,11 @@ def data_rows(model: Model, train: Examples) -> list[Check]:
     return [*rows, checks.padding(texts + taken, config.max_length)]
 
 
-def scale_of(model: Model) -> tuple[float, float]:
+def scale_of(model: LoadedModel) -> tuple[float, float]:
     return float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
 
 
-def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Probe, Known]:
+def encode_examples(model: LoadedModel, data: DoctorData, seed: int, count: int) -> tuple[Probe, LatentBank]:
     """The first held-out examples with their latents, and latents of other training examples to look up."""
     encode, count = jax.jit(model.encoder.apply), min(count, len(data.held_out))
     tried = probe.on_examples(model, encode, data.held_out, np.arange(count), seed)
@@ -104,16 +106,16 @@ def encoded(model: Model, data: Data, seed: int, count: int) -> tuple[Probe, Kno
         ids, cond, valid, x0, *_ = probe.on_examples(model, encode, data.train, numbers, seed)
         known.append((x0[valid & ~cond], ids[valid & ~cond]))
         total += len(known[-1][1])
-        if total >= MOST_KNOWN:
+        if total >= MAX_BANK_LATENTS:
             break
-    return tried, Known(*(np.concatenate(parts)[:MOST_KNOWN] for parts in zip(*known, strict=True)))
+    return tried, LatentBank(*(np.concatenate(parts)[:MAX_BANK_LATENTS] for parts in zip(*known, strict=True)))
 
 
-def network_rows(model: Model, tried: Probe, known: Known, history: History | None) -> list[Check]:
+def network_rows(model: LoadedModel, tried: Probe, known: LatentBank, history: History | None) -> list[Check]:
     """Decoder, denoiser, flow, training and average. Of a run the better of raw and average weights are judged: whether
     the average is at fault has rows of its own."""
-    program = Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), SOLVER_STEPS)
-    counted = np.random.default_rng(0).permutation(np.argwhere(tried.text_BxS))[:MOST_TOKENS]
+    program = SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), SOLVER_STEPS)
+    counted = np.random.default_rng(0).permutation(np.argwhere(tried.text_BxS))[:MAX_COMPARED_TOKENS]
     where = tuple(counted.T)
     x0, ids, weights = tried.x0_BxSxE[where], tried.ids_BxS[where], {model.source.ema: model.params}
     if model.source.kind == "run" and model.source.folder is not None:
@@ -121,12 +123,12 @@ def network_rows(model: Model, tried: Probe, known: Known, history: History | No
         weights[not model.source.ema] = on_devices(other)
     noisy, errors = {}, {}
     for ema, params in weights.items():
-        for t in TIMES:
+        for t in DENOISE_TIMES:
             noisy[t], x = (np.asarray(a)[where] for a in probe.denoised(program, params, tried, np.float32(t)))
             errors[ema, t] = float(((x - x0) ** 2).mean())
-    means = {ema: float(np.mean([errors[ema, t] for t in TIMES])) for ema in weights}
+    means = {ema: float(np.mean([errors[ema, t] for t in DENOISE_TIMES])) for ema in weights}
     best = min(weights, key=lambda ema: means[ema] if np.isfinite(means[ema]) else np.inf)
-    found, params = {t: probe.nearest(noisy[t], t, known.latents) for t in TIMES}, weights[best]
+    found, params = {t: probe.nearest(noisy[t], t, known.latents) for t in DENOISE_TIMES}, weights[best]
 
     def right(tokens) -> float:
         return float((tokens == ids).mean())
@@ -135,7 +137,7 @@ def network_rows(model: Model, tried: Probe, known: Known, history: History | No
     lookup = known.ids[probe.nearest(z, share[:, 0], known.latents)]
     rows = checks.decoder(right(clean), right(noised), right(lookup))
     trivial = float(((x0 - known.latents.mean(axis=0)) ** 2).mean())
-    for t in TIMES:
+    for t in DENOISE_TIMES:
         error = float(((known.latents[found[t]] - x0) ** 2).mean())
         rows.append(checks.denoise(t, errors[best, t], trivial, error))
     for t in STARTS:
@@ -148,27 +150,27 @@ def network_rows(model: Model, tried: Probe, known: Known, history: History | No
     return rows
 
 
-def sampling_rows(model: Model, data: Data, options: Options, count: int) -> list[Check]:
+def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count: int) -> list[Check]:
     """Texts of the preset's setting against real ones, and a few other settings beside it."""
-    paired, sources = model.config.data.max_input_length > 0, rows_of(model, data.held_out, count)
+    paired, sources = model.config.data.max_input_length > 0, example_sources(model, data.held_out, count)
     references = [row["reference"] for row in sources.rows]
     usual = settings_of(model.config.sampling)[0]
     plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0, candidates=1)
     others = [replace(plain, num_sampling_steps=steps) for steps in (8, 32, 64)]
     others += [replace(plain, cfg=cfg) for cfg in (1.5, 2.0)] if paired else []
-    settings = distinct([usual, *others])
+    settings = without_repeats([usual, *others])
     options = replace(options, longest=max(setting.num_sampling_steps for setting in settings))
     texts = [list(generate(model, sources.conditions, setting, options)) for setting in settings]
 
     values: dict[str, tuple[float, float | None]] = {}
     for setting, found in zip(settings, texts, strict=True):
-        shares = quality.shares(found)
+        shares = quality.quality_shares(found)
         bleu = corpus_bleu(found, references).bleu if paired else None
-        values[way(setting)] = shares["empty"] + shares["degenerate"], bleu
+        values[option_text(setting)] = shares["empty"] + shares["degenerate"], bleu
     seen = training_texts(model, data.train) if data.new else set()
-    figures, real = quality.shares(texts[0], seen), quality.shares(references, seen)
-    return checks.texts(figures, real) + checks.ways(way(settings[0]), values)
+    figures, real = quality.quality_shares(texts[0], seen), quality.quality_shares(references, seen)
+    return checks.texts(figures, real) + checks.sampling_comparison(option_text(settings[0]), values)
 
 
-def way(setting: Setting) -> str:
+def option_text(setting: SamplingSetting) -> str:
     return f"{setting.sampling_method} --steps {setting.num_sampling_steps} --cfg {setting.cfg:g}"

@@ -7,9 +7,9 @@ ENOUGH = 0.9
 
 def tell_overfit(run: Path) -> None:
     """Samples the run's training examples and says how many come out as they are; else the doctor's advice."""
-    from elfcli.diagnosis.checks import first, named
+    from elfcli.diagnosis.checks import first_advice, named
     from elfcli.diagnosis.history import history_of
-    from elfcli.diagnosis.measure import Data, diagnose
+    from elfcli.diagnosis.measure import DoctorData, diagnose
     from elfcli.runs.examples import open_examples
     from elfcli.sampling.generate import Options, generate
     from elfcli.sampling.model import load_model
@@ -25,8 +25,8 @@ def tell_overfit(run: Path) -> None:
     right = sum(text == real if paired else text in texts for text, real in zip(found, texts, strict=True))
     say(f"{right} of {count} examples learnt by heart ({setting.name})" + ("" if right >= ENOUGH * count else ", but:"))
     if right < ENOUGH * count:
-        rows = diagnose(model, Data(examples, examples, False), history_of(model, count), options, min(count, 64))
-        say(f"  {first(named(rows, str(run)))}")
+        rows = diagnose(model, DoctorData(examples, examples, False), history_of(model, count), options, min(count, 64))
+        say(f"  {first_advice(named(rows, str(run)))}")
 
 
 def wanted(model, examples) -> tuple[list, list[str]]:

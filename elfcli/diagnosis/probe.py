@@ -20,8 +20,8 @@ from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import round_up_to_devices
-from elfcli.sampling.generate import Program, everywhere
-from elfcli.sampling.model import Model
+from elfcli.sampling.generate import SamplerStatics, everywhere
+from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
 
 
@@ -40,7 +40,7 @@ class Probe(NamedTuple):
         return self.valid_BxS & ~self.cond_BxS
 
 
-def on_examples(model: Model, encode: Callable, examples: Examples, numbers: np.ndarray, seed: int) -> Probe:
+def on_examples(model: LoadedModel, encode: Callable, examples: Examples, numbers: np.ndarray, seed: int) -> Probe:
     """The examples of these numbers with their latents; some of them again, so that the devices share them evenly.
 
     encode: `model.encoder.apply`, jitted by the caller.
@@ -61,21 +61,21 @@ def on_examples(model: Model, encode: Callable, examples: Examples, numbers: np.
 
 
 @partial(jax.jit, static_argnums=0)
-def denoised(program: Program, params, probe: Probe, t):
+def denoised(program: SamplerStatics, params, probe: Probe, t):
     """(latents noised to time t, the network's estimate of the clean ones), each (B, S, E)."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         _, condition, predict = flow(program, params, probe)
-        z = noised(program, probe, t)
+        z = noised_latents(program, probe, t)
         x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
         return everywhere(program, (z, x))
 
 
 @partial(jax.jit, static_argnums=0)
-def recovered(program: Program, params, probe: Probe, t):
+def recovered(program: SamplerStatics, params, probe: Probe, t):
     """Tokens (B, S) that even steps of the ODE lead to from latents noised to time t."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, predict = flow(program, params, probe)
-        z = noised(program, probe, t)
+        z = noised_latents(program, probe, t)
         grid_M = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
         grid_BxM = jnp.broadcast_to(grid_M, (len(z), len(grid_M)))
         z, _ = sampler.solve(predict, z, condition, grid_BxM, lambda i: jnp.zeros_like(z), 0.0)
@@ -83,33 +83,33 @@ def recovered(program: Program, params, probe: Probe, t):
 
 
 @partial(jax.jit, static_argnums=0)
-def reconstructed(program: Program, params, probe: Probe):
+def reconstructed(program: SamplerStatics, params, probe: Probe):
     """Tokens (B, S) of clean latents and of those noised as in training; the latter (B, S, E), their clean share."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, _ = flow(program, params, probe)
-        batch, draws = drawn(program, probe)
+        batch, draws = draw_for_probe(program, probe)
         z = objective.decode_input(batch, draws, program.objective)[0]
         clean, noised = (sampler.decode(model, x, condition, probe.guidance) for x in (probe.x0_BxSxE, z))
         return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
 
 
-def flow(program: Program, params, probe: Probe):
+def flow(program: SamplerStatics, params, probe: Probe):
     """(network, condition, guided network as a function of latents, estimate and time)."""
     model = nnx.merge(graphdef_of(ELF, program.shape), params)
     condition, t_eps = sampler.Condition(probe.cond_BxS, probe.x0_BxSxE), program.objective.t_eps
     return model, condition, sampler.make_predict(model, condition, probe.guidance, t_eps, use_cfg=False, use_w=False)
 
 
-def drawn(program: Program, probe: Probe) -> tuple[objective.Batch, objective.Draws]:
+def draw_for_probe(program: SamplerStatics, probe: Probe) -> tuple[objective.Batch, objective.Draws]:
     """The objective's batch and draws, one group of all examples."""
     ids, cond, text, x0 = (a[None] for a in (probe.ids_BxS, probe.cond_BxS, probe.text_BxS, probe.x0_BxSxE))
     draws = objective.draw(jax.random.wrap_key_data(probe.key), program.objective, x0.shape)
     return objective.Batch(ids, cond, text, x0), draws
 
 
-def noised(program: Program, probe: Probe, t):
+def noised_latents(program: SamplerStatics, probe: Probe, t):
     """Latents (B, S, E) noised to time t, the condition as it is."""
-    batch, draws = drawn(program, probe)
+    batch, draws = draw_for_probe(program, probe)
     draws = draws._replace(t_GxN=jnp.full_like(draws.t_GxN, t))
     return objective.denoise_input(batch, draws, program.objective)[0][0]
 

@@ -21,17 +21,17 @@ import xxhash
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.outputs import check_output_file, write_whole
-from elfcli.parallel.agree import by_first, everyone, require_same
+from elfcli.parallel.agree import assert_same_on_all, broadcast_from_first, run_on_all
 from elfcli.parallel.hashes import tree_hash
 from elfcli.runs.lock import locked
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.made_by import origin_of, split_of
-from elfcli.sampling.model import Model
-from elfcli.sampling.settings import Setting, check_setting
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources, real_texts, seen_texts
 from elfcli.scoring.report import Texts, low_entropy, reports
 from elfcli.scoring.samples_file import read_jsonl, write_samples
-from elfcli.scoring.samples_meta import Origin, write_meta
+from elfcli.scoring.samples_meta import SampleProvenance, write_meta
 from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
 
@@ -40,14 +40,14 @@ ANOTHER = "give another --output or --seed, or --overwrite"
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationJob:
     """What is evaluated. metrics: the first one ranks the settings. folder: of the samples and results.
 
     data: where the sources are from, if not from the run's own data.
     """
 
-    model: Model
-    settings: tuple[Setting, ...]
+    model: LoadedModel
+    settings: tuple[SamplingSetting, ...]
     sources: Sources
     metrics: tuple[str, ...]
     folder: Path
@@ -55,7 +55,7 @@ class Evaluation:
     data: str | None = None
 
 
-class Known(NamedTuple):
+class ComparisonTexts(NamedTuple):
     """Texts beside the samples: real ones, and training texts where they are at hand."""
 
     real: list[str]
@@ -112,7 +112,7 @@ def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = (
         found = compute(generated, references)
         return found.as_dict() | {"resampled": rounded(found.resampled)}
 
-    return by_first(by_one)
+    return broadcast_from_first(by_one)
 
 
 def rounded(values) -> list[float | None]:
@@ -120,12 +120,18 @@ def rounded(values) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def known_texts(evaluation: Evaluation) -> Known:
+def known_texts(evaluation: EvaluationJob) -> ComparisonTexts:
     model = evaluation.model
-    return Known(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
+    return ComparisonTexts(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
 
 
-def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], known: Known, origin: Origin) -> dict:
+def score_samples(
+    evaluation: EvaluationJob,
+    setting: SamplingSetting,
+    samples: list[dict],
+    known: ComparisonTexts,
+    origin: SampleProvenance,
+) -> dict:
     """{"scores", "resampled"} of one setting's samples; the latter by metric. origin: what made the samples."""
     found = [score(samples, metric, evaluation.model.config, known.real) for metric in evaluation.metrics]
     draws = {one["metric"]: one.pop("resampled", []) for one in found}
@@ -141,19 +147,19 @@ def scores_of(evaluation: Evaluation, setting: Setting, samples: list[dict], kno
 
 
 @contextmanager
-def opened(evaluation: Evaluation, overwrite: bool = False) -> Iterator[list[dict]]:
+def open_results(evaluation: EvaluationJob, overwrite: bool = False) -> Iterator[list[dict]]:
     """Locks the folder; yields the results that it already holds, none with `overwrite`.
 
     InputError where the metrics cannot be computed, the folder holds something else, or its results are of another
     evaluation.
     """
     for setting in evaluation.settings:
-        check_setting(evaluation.model.config, setting)
-    by_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
-    by_first(lambda: check_folder(evaluation.folder))
-    everyone(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))
+        check_sampling_setting(evaluation.model.config, setting)
+    broadcast_from_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
+    broadcast_from_first(lambda: check_folder(evaluation.folder))
+    run_on_all(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))
     with locked(evaluation.folder):
-        yield by_first(lambda: [] if overwrite else finished(evaluation))
+        yield broadcast_from_first(lambda: [] if overwrite else read_results(evaluation))
 
 
 def check_folder(folder: Path) -> None:
@@ -164,12 +170,12 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} exists and holds no {RESULTS_FILE} of elf; give another --output")
 
 
-def finished(evaluation: Evaluation) -> list[dict]:
+def read_results(evaluation: EvaluationJob) -> list[dict]:
     """The folder's results; InputError where one is damaged, or of another evaluation."""
     path = evaluation.folder / RESULTS_FILE
     if not path.is_file() or not path.stat().st_size:
         return []
-    results, expected = read_jsonl(path), made_of(evaluation)
+    results, expected = read_jsonl(path), result_key(evaluation)
     for number, result in enumerate(results, 1):
         found = result.get("of")
         if not isinstance(found, dict) or not {"setting", "scores", "seconds"} <= result.keys():
@@ -182,7 +188,7 @@ def finished(evaluation: Evaluation) -> list[dict]:
     return results
 
 
-def made_of(evaluation: Evaluation) -> dict:
+def result_key(evaluation: EvaluationJob) -> dict:
     """What a result depends on besides the setting; weights, data and settings as hashes."""
     model, sources = evaluation.model, evaluation.sources
     data = json.dumps([sources.rows, [[int(token) for token in condition] for condition in sources.conditions]])
@@ -210,14 +216,14 @@ def lower_precision(config: Config) -> set[str]:
     return {"eval_ppl_dtype"} if config.evaluation.eval_ppl_dtype != "float32" else set()
 
 
-def remaining(evaluation: Evaluation, done: list[dict]) -> list[Setting]:
+def pending_settings(evaluation: EvaluationJob, done: list[dict]) -> list[SamplingSetting]:
     """The settings that have no result yet."""
     names = {result.get("name") for result in done}
     return [setting for setting in evaluation.settings if setting.name not in names]
 
 
 def evaluate(
-    evaluation: Evaluation, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
+    evaluation: EvaluationJob, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
 ) -> list[dict]:
     """Samples and scores the settings without a result in `done`; returns the results of all, in their order.
 
@@ -225,15 +231,15 @@ def evaluate(
     by this call.
     """
     model, sources, results, texts = evaluation.model, evaluation.sources, list(done or ()), 0
-    path, of = evaluation.folder / RESULTS_FILE, made_of(evaluation)
+    path, of = evaluation.folder / RESULTS_FILE, result_key(evaluation)
     asked = {"sampling settings": [setting.name for setting in evaluation.settings]}
-    require_same("evaluation", of | asked | {"batch_size": evaluation.options.batch_size})
-    by_first(partial(write_results, path, results))  # also an empty file, which marks the folder as ours
+    assert_same_on_all("evaluation", of | asked | {"batch_size": evaluation.options.batch_size})
+    broadcast_from_first(partial(write_results, path, results))  # also an empty file, which marks the folder as ours
     # The longest of all settings, so that all share one compilation, also after a stop.
     longest = max(setting.num_sampling_steps for setting in evaluation.settings)
     options = replace(evaluation.options, longest=longest)
-    todo = remaining(evaluation, results)
-    known = everyone(partial(known_texts, evaluation)) if todo else Known([], None)
+    todo = pending_settings(evaluation, results)
+    known = run_on_all(partial(known_texts, evaluation)) if todo else ComparisonTexts([], None)
     for setting in todo:
         start = time.monotonic()
 
@@ -246,18 +252,18 @@ def evaluate(
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         origin = origin_of(model, setting, options.seed, split_of(model.config, evaluation.data))
-        result |= scores_of(evaluation, setting, samples, known, origin)
+        result |= score_samples(evaluation, setting, samples, known, origin)
         file = evaluation.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)
-        by_first(partial(write_meta, file, origin, overwrite=True))
+        broadcast_from_first(partial(write_meta, file, origin, overwrite=True))
         results.append(result)
-        by_first(partial(write_results, path, results))
+        broadcast_from_first(partial(write_results, path, results))
     return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]
 
 
 def write_rows(path: Path, samples: list[dict]) -> None:
     """Samples as JSONL, written by process 0; an error is raised in all."""
-    by_first(partial(write_samples, path, samples, overwrite=True))
+    broadcast_from_first(partial(write_samples, path, samples, overwrite=True))
 
 
 def write_results(path: Path, results: list[dict]) -> None:

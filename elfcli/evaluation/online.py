@@ -5,11 +5,11 @@ from typing import TypeVar
 
 from elfcli.config.schema import Config
 from elfcli.errors import first_line
-from elfcli.evaluation.evaluate import Evaluation, evaluate, opened, write_rows
+from elfcli.evaluation.evaluate import EvaluationJob, evaluate, open_results, write_rows
 from elfcli.parallel.agree import is_shared
-from elfcli.runs.checkpoint import Figure
+from elfcli.runs.checkpoint import RankingMetric
 from elfcli.sampling.generate import Options, sample_rows
-from elfcli.sampling.model import Model, with_weights
+from elfcli.sampling.model import LoadedModel, with_weights
 from elfcli.sampling.settings import settings_of
 from elfcli.sampling.sources import first_sources, sources_of
 from elfcli.ui.progress import say
@@ -35,7 +35,7 @@ def without_stopping(what: str, compute: Callable[[], T]) -> T | None:
         return None
 
 
-def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
+def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, float]:
     """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. A failure is a figure."""
     config, seed = model.config, model.config.training.seed
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
@@ -43,8 +43,8 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     def compute() -> list[dict]:
         settings, options = tuple(settings_of(config.sampling)), Options(seed)
         now = with_weights(model, ema, step)
-        evaluation = Evaluation(now, settings, sources_of(now), config.evaluation.metrics, folder, options)
-        with opened(evaluation, overwrite=True):
+        evaluation = EvaluationJob(now, settings, sources_of(now), config.evaluation.metrics, folder, options)
+        with open_results(evaluation, overwrite=True):
             return evaluate(evaluation)
 
     results = without_stopping(f"the evaluation at step {step}", compute)
@@ -61,25 +61,25 @@ def online_evaluation(model: Model, ema: dict, step: int) -> dict[str, float]:
     return figures
 
 
-def figure_of(config: Config, figures: dict[str, float]) -> Figure | None:
+def figure_of(config: Config, figures: dict[str, float]) -> RankingMetric | None:
     """What ranks checkpoints: with online evaluation the best setting's score in the task's first metric, else the loss
     on held-out text; None where `figures` lacks it."""
     if not config.evaluation.online_eval:
-        return Figure("val_loss", figures["val_loss"], False) if "val_loss" in figures else None
+        return RankingMetric("val_loss", figures["val_loss"], False) if "val_loss" in figures else None
     metric = config.evaluation.metrics[0] if config.evaluation.metrics else ""
     larger = metric != "ppl"
     values = [value for name, value in figures.items() if name.startswith("eval/") and name.endswith(f"/{metric}")]
-    return Figure(metric, (max if larger else min)(values), larger) if values else None
+    return RankingMetric(metric, (max if larger else min)(values), larger) if values else None
 
 
-def shown_samples(model: Model, ema: dict, step: int) -> list[dict]:
+def shown_samples(model: LoadedModel, ema: dict, step: int) -> list[dict]:
     """A few texts, for the first held-out sources where there are sources; without held-out data for training's."""
-    now, count = with_weights(model, ema, step), model.config.evaluation.num_shown
+    now, count = with_weights(model, ema, step), model.config.evaluation.num_live_samples
     setting = settings_of(model.config.sampling)[0]
     return sample_rows(now, first_sources(now, count), setting, Options(model.config.training.seed))
 
 
-def show_samples(model: Model, ema: dict, step: int) -> str | None:
+def show_samples(model: LoadedModel, ema: dict, step: int) -> str | None:
     """Samples, tells and writes them to RUN/samples; returns the first text. A failure is told."""
 
     def compute() -> str:

@@ -14,7 +14,7 @@ def evaluated(
 ) -> list[dict]:
     """The results of every setting of a model's preset, scored by its task's metrics."""
     from elfcli.errors import InputError
-    from elfcli.evaluation.evaluate import Evaluation
+    from elfcli.evaluation.evaluate import EvaluationJob
     from elfcli.sampling.generate import Options
     from elfcli.sampling.settings import settings_of
     from elfcli.sampling.sources import sources_of
@@ -25,7 +25,7 @@ def evaluated(
         raise InputError(f"no metrics to score by: give --task, or --set 'metrics=[\"{wanted}\"]'")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
     settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
-    evaluation = Evaluation(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
+    evaluation = EvaluationJob(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
     return run_seeds("eval", evaluation, seeds, overwrite, what_is_sampled(loaded.config, data))
 
 
@@ -35,12 +35,12 @@ def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = T
     again: where all have one, show them once more; otherwise refuse.
     """
     from elfcli.errors import InputError
-    from elfcli.evaluation.evaluate import evaluate, opened, remaining
+    from elfcli.evaluation.evaluate import evaluate, open_results, pending_settings
     from elfcli.ui.progress import progress, say
 
     folder, settings, texts = evaluation.folder, len(evaluation.settings), len(evaluation.sources.rows)
-    with opened(evaluation, overwrite) as done:
-        todo = len(remaining(evaluation, done))
+    with open_results(evaluation, overwrite) as done:
+        todo = len(pending_settings(evaluation, done))
         if not todo and not again:
             raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
         say(f"{settings} settings of {texts} {sampled}, {settings - todo} of them done already, results in {folder}")

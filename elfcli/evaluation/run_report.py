@@ -10,7 +10,7 @@ from elfcli.evaluation.evaluate import RESULTS_FILE
 from elfcli.evaluation.online import SAMPLES_FOLDER
 from elfcli.runs.folder import DATA_FILE, recorded_starts
 from elfcli.runs.overview import Overview, age, differing
-from elfcli.scoring.report import FIGURES, figure
+from elfcli.scoring.report import SCORE_COLUMNS, figure
 from elfcli.scoring.samples_file import read_jsonl
 
 CURVES = {
@@ -23,7 +23,7 @@ CURVES = {
     "grad_norm": "gradient norm",
     "tokens_per_second": "tokens/s",
 }
-MOST_POINTS, MOST_SAMPLES = 400, 8
+MAX_POINTS, MAX_SAMPLES = 400, 8
 
 
 def report_data(runs: Sequence[Overview]) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def report_data(runs: Sequence[Overview]) -> dict[str, Any]:
     names = differing(runs)
     return {
         "runs": [about(run) for run in runs],
-        "differ": {name: [shown(run.settings[name]) for run in runs] for name in names},
+        "differ": {name: [display_value(run.settings[name]) for run in runs] for name in names},
         "curves": [
             {"title": title, "lines": [points(run.rows, name) for run in runs]}
             for name, title in CURVES.items()
             if any(run.values(name) for run in runs)
         ],
-        "scores": [row for run in runs for row in scores_of(run.folder)],
+        "scores": [row for run in runs for row in recorded_scores(run.folder)],
         "samples": [{"run": str(run.folder), "texts": samples_of(run.folder)} for run in runs],
     }
 
@@ -68,25 +68,25 @@ def code_of(git: dict | None) -> str:
     return f"commit {git['commit'][:12]}{', changed' if git.get('dirty') else ''}" if git else "no checkout"
 
 
-def shown(value: Any) -> str:
+def display_value(value: Any) -> str:
     return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def points(rows: Sequence[dict], name: str) -> list[list[float]]:
     """(step, value) of a curve, thinned out evenly; the last point stays."""
     found = [[row["step"], row[name]] for row in rows if row.get(name) is not None and math.isfinite(row[name])]
-    apart = -(-len(found) // MOST_POINTS) or 1
+    apart = -(-len(found) // MAX_POINTS) or 1
     return found[::-apart][::-1]
 
 
-def scores_of(run: Path) -> Iterator[dict[str, Any]]:
+def recorded_scores(run: Path) -> Iterator[dict[str, Any]]:
     """A row per result of `elf eval`, `elf sweep` and online evaluation that lies in the run."""
     for path in sorted(run.rglob(RESULTS_FILE)):
         for result in read_jsonl(path) if path.stat().st_size else ():
             cells = [
                 [title, figure(score, name)]
                 for score in result.get("scores", ())
-                for name, title in FIGURES.get(score["metric"], {}).items()
+                for name, title in SCORE_COLUMNS.get(score["metric"], {}).items()
             ]
             samples = result["scores"][0].get("num_samples") if result.get("scores") else None
             signature = "; ".join(f"{score['metric']}: {score.get('signature', '-')}" for score in result["scores"])
@@ -98,7 +98,7 @@ def samples_of(run: Path) -> list[dict[str, Any]]:
     """The samples taken while training, by source: {"input", "reference", "texts": [[step, text], ...]}."""
     found: dict[Any, dict[str, Any]] = {}
     for path in sorted((run / SAMPLES_FOLDER).glob("training-step*.jsonl"), key=step_of):
-        for row in read_jsonl(path)[:MOST_SAMPLES]:
+        for row in read_jsonl(path)[:MAX_SAMPLES]:
             same = found.setdefault(row.get("id"), {"texts": []})
             same |= {name: row[name] for name in ("input", "reference") if name in row}
             same["texts"].append([step_of(path), row.get("generated", "")])

@@ -15,19 +15,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from elfcli.config.schema import Distillation, Objective
+from elfcli.config.schema import DistillationSettings, ObjectiveSettings
 from elfcli.flow import objective, sampler
 from elfcli.flow.objective import Batch, Draws
 
 
-def draw(key, cfg: Objective, distillation: Distillation, shape: tuple[int, int, int, int]) -> Draws:
+def draw(key, cfg: ObjectiveSettings, distillation: DistillationSettings, shape: tuple[int, int, int, int]) -> Draws:
     """Draws for latents of `shape` (G, N, S, E): those of ordinary training, and where the teacher's steps begin."""
     draw_key, sub_key = jax.random.split(key)
     shares_GxNxK = jax.random.uniform(sub_key, (*shape[:2], distillation.sub_steps - 1))
     return with_sub_times(objective.draw(draw_key, cfg, shape), shares_GxNxK, distillation)
 
 
-def with_sub_times(draws: Draws, shares_GxNxK, distillation: Distillation) -> Draws:
+def with_sub_times(draws: Draws, shares_GxNxK, distillation: DistillationSettings) -> Draws:
     """The draws with t_s in place of u, and K + 1 times from t_s to t_s + h; shares: K - 1 draws from [0, 1)."""
     h = 1 / (distillation.student_steps or 1)
     start = (draws.t_GxN * (1 - h))[..., None]
@@ -35,7 +35,7 @@ def with_sub_times(draws: Draws, shares_GxNxK, distillation: Distillation) -> Dr
     return draws._replace(t_GxN=start[..., 0], sub_times_GxNxK=jnp.concatenate(times, axis=-1))
 
 
-class Taught(NamedTuple):
+class DistillTargets(NamedTuple):
     """Of the distilling examples, without gradient."""
 
     z_GxMxSxE: jax.Array  # latents at t_s
@@ -48,16 +48,16 @@ class Teacher:
     """model: the teacher's network with its weights, which are never trained. settings: of the round."""
 
     model: Any
-    settings: Distillation
+    settings: DistillationSettings
 
-    def losses(self, model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[int, int], key=None):
+    def losses(self, model, batch: Batch, draws: Draws, cfg: ObjectiveSettings, counts: tuple[int, int], key=None):
         """Mean losses (distill, decode) of the student `model`, with the arguments of `objective.split_loss`."""
         k, num_first = counts
         den_batch, den_draws = jax.tree.map(lambda a: a[:, k:], (batch, draws))
         taught = self.teach(den_batch, den_draws, cfg, num_first)
         return self.student_losses(model, taught, batch, draws, cfg, key)
 
-    def teach(self, batch: Batch, draws: Draws, cfg: Objective, num_first: int) -> Taught:
+    def teach(self, batch: Batch, draws: Draws, cfg: ObjectiveSettings, num_first: int) -> DistillTargets:
         """What the student learns of a batch of distilling examples.
 
         The first num_first examples of a group may be self-conditioned: they see the teacher's estimate at z.
@@ -65,7 +65,7 @@ class Teacher:
         z, _ = objective.denoise_input(batch, draws, cfg)
         seen = jnp.where(batch.cond_GxNxS[..., None], batch.x0_GxNxSxE, 0.0)
         if not z.size:
-            return Taught(z, seen, z)
+            return DistillTargets(z, seen, z)
         if num_first and self.model.shape.self_cond:
             first_batch, first, z_first, seen_first = jax.tree.map(lambda a: a[:, :num_first], (batch, draws, z, seen))
             estimate, _ = self.predict(first_batch, first, cfg)(flat(z_first), flat(seen_first), flat(first.t_GxN))
@@ -86,9 +86,11 @@ class Teacher:
             (end, _), _ = jax.lax.scan(step, start, (times_KxB[:-1], times_KxB[1:]))
             h = 1 / (self.settings.student_steps or 1)
             target = z + ((1 - draws.t_GxN) / h)[..., None, None] * (end.reshape(z.shape) - z)
-        return jax.lax.stop_gradient(Taught(z, seen, target))
+        return jax.lax.stop_gradient(DistillTargets(z, seen, target))
 
-    def student_losses(self, model, taught: Taught, batch: Batch, draws: Draws, cfg: Objective, key=None):
+    def student_losses(
+        self, model, taught: DistillTargets, batch: Batch, draws: Draws, cfg: ObjectiveSettings, key=None
+    ):
         """Mean losses (distill, decode) of one shared pass; of each group the first examples, those not taught, decode.
 
         Distilling: the squared error of the estimate, mean over the numbers of a latent, then over an example's tokens.
@@ -111,7 +113,7 @@ class Teacher:
             decode_loss = mean_of_examples(entropy_GxNxS, dec_batch.loss_GxNxS)
         return distill_loss, decode_loss
 
-    def predict(self, batch: Batch, draws: Draws, cfg: Objective):
+    def predict(self, batch: Batch, draws: Draws, cfg: ObjectiveSettings):
         """The sampler's function (z, previous estimate, t) -> (estimate, velocity) of the teacher, for flat arrays.
 
         With teacher_cfg other than 1 it is guided, by a second pass without the condition, so that the student learns

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from elfcli.config.schema import Objective
+from elfcli.config.schema import ObjectiveSettings
 from elfcli.flow.schedules import draw_times, logit_normal
 
 Array = jax.Array
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
     x0_GxNxSxE: Array
 
 
-def draw(key, cfg: Objective, shape: tuple[int, int, int, int]) -> Draws:
+def draw(key, cfg: ObjectiveSettings, shape: tuple[int, int, int, int]) -> Draws:
     """Draws for latents of `shape` (G, N, S, E)."""
     G, N, S, _ = shape
     keys = iter(jax.random.split(key, 8))
@@ -60,7 +60,7 @@ def draw(key, cfg: Objective, shape: tuple[int, int, int, int]) -> Draws:
     drop = jax.random.bernoulli(next(keys), cfg.label_drop_prob, (G, N))
     # Of a group's n denoising examples the first are self-conditioned: floor(p n) of them, and the next one with
     # probability p n - floor(p n), where p is self_cond_prob.
-    num_decode, _ = shares(N, cfg)
+    num_decode, _ = branch_sizes(N, cfg)
     rank_N = jnp.arange(N) - num_decode
     self_cond = u_GxN < jnp.clip(cfg.self_cond_prob * (N - num_decode) - rank_N, 0, 1)
     decode = jax.random.bernoulli(next(keys), cfg.decoder_prob, (G, N))
@@ -78,7 +78,7 @@ def drop_condition(x0_BxSxE, cond_BxS, drop_B):
     return jnp.where((cond_BxS & drop_B[:, None])[..., None], 0.0, x0_BxSxE)
 
 
-def shares(group_size: int, cfg: Objective) -> tuple[int, int]:
+def branch_sizes(group_size: int, cfg: ObjectiveSettings) -> tuple[int, int]:
     """(number of a group's examples that decode, number of the others that take the first pass), by the settings.
 
     A group of one example has no share to decode: `branch_loss` chooses its branch by `decode_GxN`.
@@ -89,7 +89,7 @@ def shares(group_size: int, cfg: Objective) -> tuple[int, int]:
     return num_decode, math.ceil((group_size - num_decode) * cfg.self_cond_prob)
 
 
-def denoise_input(batch: Batch, draws: Draws, cfg: Objective):
+def denoise_input(batch: Batch, draws: Draws, cfg: ObjectiveSettings):
     """z = t x0 + (1 - t) scale noise, x0 at the condition, and the target velocity; each (G, N, S, E)."""
     t = draws.t_GxN[..., None, None]
     z = t * batch.x0_GxNxSxE + (1 - t) * draws.noise_GxNxSxE * cfg.denoiser_noise_scale
@@ -97,7 +97,7 @@ def denoise_input(batch: Batch, draws: Draws, cfg: Objective):
     return z, velocity(batch.x0_GxNxSxE, z, draws.t_GxN, cfg.t_eps)
 
 
-def decode_input(batch: Batch, draws: Draws, cfg: Objective):
+def decode_input(batch: Batch, draws: Draws, cfg: ObjectiveSettings):
     """Noisy latents (G, N, S, E) of the decode branch, also at the condition."""
     share = draws.decoder_lambda_GxNxSx1
     return share * batch.x0_GxNxSxE + (1 - share) * draws.decoder_noise_GxNxSxE * cfg.decoder_noise_scale
@@ -121,7 +121,7 @@ def features_of(model, inputs, batch: Batch, scalars, key=None):
     return features.reshape(*batch.ids_GxNxS.shape, -1)
 
 
-def split_loss(model, batch: Batch, draws: Draws, cfg: Objective, counts: tuple[int, int], key=None):
+def split_loss(model, batch: Batch, draws: Draws, cfg: ObjectiveSettings, counts: tuple[int, int], key=None):
     """Mean losses (denoise, decode) of one shared pass; 0 for a branch without examples.
 
     counts: (k, num_first) of `shares`. Of each group the first k examples decode and the others denoise; num_first of
@@ -180,20 +180,20 @@ def guided_target(target, cond_v, uncond_v, draws: Draws):
     return jnp.where(draws.self_cond_GxN[..., None, None], target + guidance, target)
 
 
-def branch_loss(model, batch: Batch, draws: Draws, cfg: Objective, key=None, losses=split_loss):
+def branch_loss(model, batch: Batch, draws: Draws, cfg: ObjectiveSettings, key=None, losses=split_loss):
     """(loss to minimise, {"denoise_loss", "decode_loss"}). losses: `split_loss`, or that of distillation.
 
     A batch of one example takes the branch that its draw says; the other part is NaN.
     """
     G, N, _ = batch.ids_GxNxS.shape
     if G * N > 1:
-        denoise, decode = losses(model, batch, draws, cfg, shares(N, cfg), key)
+        denoise, decode = losses(model, batch, draws, cfg, branch_sizes(N, cfg), key)
         loss = cfg.decoder_prob * decode + (1 - cfg.decoder_prob) * denoise
         return loss, {"denoise_loss": denoise, "decode_loss": decode}
     decodes = draws.decode_GxN[0, 0]
     loss = jax.lax.cond(
         decodes,
         lambda: losses(model, batch, draws, cfg, (1, 0), key)[1],
-        lambda: losses(model, batch, draws, cfg, shares(1, cfg), key)[0],
+        lambda: losses(model, batch, draws, cfg, branch_sizes(1, cfg), key)[0],
     )
     return loss, {"denoise_loss": jnp.where(decodes, jnp.nan, loss), "decode_loss": jnp.where(decodes, loss, jnp.nan)}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from elfcli.flow.objective import velocity, with_estimate
 
-MOST_GROWTH = 2.0
+MAX_GROWTH = 2.0
 
 
 class Guidance(NamedTuple):
@@ -60,10 +60,10 @@ def integrate(step, z_BxSxE, condition: Condition, grid_BxM) -> State:
     grid: increasing times of each example, from 0; entries after the first 1 are ignored, so that grids of one length
     share a compilation.
     """
-    return jax.lax.fori_loop(0, steps_of(grid_BxM), step, initial(z_BxSxE, condition))
+    return jax.lax.fori_loop(0, grid_steps(grid_BxM), step, initial(z_BxSxE, condition))
 
 
-def steps_of(grid_BxM):
+def grid_steps(grid_BxM):
     """How many steps a grid has."""
     return jnp.max(jnp.argmax(grid_BxM >= 1.0, axis=1))
 
@@ -76,7 +76,7 @@ def initial(z_BxSxE, condition: Condition) -> State:
 def euler(predict, condition: Condition, grid_BxM, noise_at, gamma):
     """The step (i, state) -> state of first order. gamma 0: of the ODE; above: of the SDE, whose steps first go back in
     time by adding noise, except the last. noise_at(i): normal noise (B, S, E) of step i, already scaled."""
-    num_steps = steps_of(grid_BxM)
+    num_steps = grid_steps(grid_BxM)
 
     def step(i, state):
         t_B, t_next_B = grid_BxM[:, i], grid_BxM[:, i + 1]
@@ -97,7 +97,7 @@ def multistep(predict, condition: Condition, grid_BxM):
     slope ((t' - t) + (1 - t') log((1 - t') / (1 - t))). A network that is given its last estimate would be given one of
     time t - h, and its error would be of first order whatever the solver, so it is given x extrapolated to t. The first
     two steps are Euler's: the first estimate is made without another, so that the slope after it says nothing. A step
-    much longer than the one before goes on with at most MOST_GROWTH of the last change: drawn grids have such steps.
+    much longer than the one before goes on with at most MAX_GROWTH of the last change: drawn grids have such steps.
     """
 
     def step(i, state):
@@ -106,7 +106,7 @@ def multistep(predict, condition: Condition, grid_BxM):
         given = state.estimate_BxSxE + passed_B[:, None, None] * state.slope_BxSxE
         x, v = predict(state.z_BxSxE, condition.keep(given), t_B)
         h_B = t_next_B - t_B
-        per_time_B = jnp.where(i > 1, 1 / jnp.maximum(jnp.maximum(passed_B, h_B / MOST_GROWTH), 1e-6), 0.0)
+        per_time_B = jnp.where(i > 1, 1 / jnp.maximum(jnp.maximum(passed_B, h_B / MAX_GROWTH), 1e-6), 0.0)
         slope = condition.zero(per_time_B[:, None, None] * (x - state.estimate_BxSxE))
         more_B = h_B + left_B * jnp.log(left_B / jnp.maximum(1 - t_B, 1e-6))
         z = state.z_BxSxE + h_B[:, None, None] * v + more_B[:, None, None] * slope

@@ -14,10 +14,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from elfcli.models import layers
-from elfcli.models.layers import Linear, RMSNorm, apply_rope, attention, dropout, pairs_apart, rms_norm, rope_angles
+from elfcli.models.layers import (
+    Linear,
+    RMSNorm,
+    apply_rope,
+    attention,
+    dropout,
+    interleaved_to_halves,
+    rms_norm,
+    rope_angles,
+)
 
 SCALAR_FEATURES = 256
-MOST_UNROLLED = 4  # blocks; more take long to compile
+MAX_UNROLLED = 4  # blocks; more take long to compile
 normal_002 = nnx.initializers.normal(0.02)
 
 
@@ -94,7 +103,7 @@ class Attention(nnx.Module):
         B, T, H = x_BxTxH.shape
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(self._project(x_BxTxH), 3, axis=-1))
         q, k = (
-            apply_rope(rms_norm(y, pairs_apart(norm.weight[...], 1), norm.eps), *rope)
+            apply_rope(rms_norm(y, interleaved_to_halves(norm.weight[...], 1), norm.eps), *rope)
             for y, norm in ((q, self.q_norm), (k, self.k_norm))
         )
         return self.proj(attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
@@ -107,7 +116,9 @@ class Attention(nnx.Module):
 
         def reordered(weights):
             q, k, v = jnp.split(weights, 3, axis=-1)
-            return jnp.concatenate([pairs_apart(q, self.num_heads), pairs_apart(k, self.num_heads), v], axis=-1)
+            return jnp.concatenate(
+                [interleaved_to_halves(q, self.num_heads), interleaved_to_halves(k, self.num_heads), v], axis=-1
+            )
 
         weights = nnx.to_pure_dict(nnx.state(self.qkv))
         return self.qkv(x_BxTxH, reordered(weights["kernel"]), reordered(weights["bias"]))
@@ -212,7 +223,7 @@ class ELF(nnx.Module):
             return block(x, rope, mask_BxS, active, key)
 
         # A loop copies the weights and activations of its blocks, which on a CPU takes a tenth of the time.
-        unroll = shape.depth if shape.remat == "none" and shape.depth <= MOST_UNROLLED else 1
+        unroll = shape.depth if shape.remat == "none" and shape.depth <= MAX_UNROLLED else 1
         return layers.scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat, unroll=unroll)[:, P:]
 
     def _positions(self, S, start_B):
@@ -245,7 +256,7 @@ class ELF(nnx.Module):
 
     def tokens(self, features_BxSxH):
         """The most likely tokens (B, S), computed without all logits (B, S, V) in memory."""
-        return layers.over_positions(
+        return layers.map_position_chunks(
             lambda chunk: jnp.argmax(self.logits(chunk), axis=-1), self.shape.vocab_size, features_BxSxH
         )
 

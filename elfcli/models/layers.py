@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from elfcli.models import tpu_attention
 
 xavier = nnx.initializers.xavier_uniform()
-MOST_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while argmax or logsumexp is computed
+MAX_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while argmax or logsumexp is computed
 
 
 class RMSNorm(nnx.Module):
@@ -97,7 +97,7 @@ def apply_rope(x_BxTxNxD, cos, sin):
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxTxNxD.dtype)
 
 
-def pairs_apart(weights, num_heads: int):
+def interleaved_to_halves(weights, num_heads: int):
     """Reorders the last axis, heads of neighbouring pairs (0 1)(2 3)..., to the order that `apply_rope` expects."""
     heads = weights.reshape(*weights.shape[:-1], num_heads, -1, 2)
     return jnp.swapaxes(heads, -1, -2).reshape(weights.shape)
@@ -119,7 +119,7 @@ def attention(qkv, mask=None, bias=None, scale=None, kernel: str = "plain"):
     q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
-    if kernel == "tpu" and tpu_attention.fits(B, T):
+    if kernel == "tpu" and tpu_attention.fits_vmem(B, T):
         if mask is None and bias is None:
             return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
         if mask is not None and bias is not None:
@@ -130,13 +130,13 @@ def attention(qkv, mask=None, bias=None, scale=None, kernel: str = "plain"):
     return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale, implementation=fused)
 
 
-def over_positions(function, vocab_size: int, *arrays):
+def map_position_chunks(function, vocab_size: int, *arrays):
     """`function(*arrays)` of arrays (B, S, ...), computed in chunks of positions: the logits (B, chunk, V) that it
-    makes have at most MOST_LOGITS numbers on each device."""
+    makes have at most MAX_LOGITS numbers on each device."""
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
-    size = max(MOST_LOGITS // (examples * vocab_size), 1)
+    size = max(MAX_LOGITS // (examples * vocab_size), 1)
     if size >= S:
         return function(*arrays)
     count = -(-S // size)
@@ -158,7 +158,7 @@ def next_token_nll(weights_VxC, features_BxTxC, targets_BxT):
         target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         return jax.nn.logsumexp(logits, axis=-1) - target_logits
 
-    return over_positions(nll, len(weights_VxC), features_BxTxC, targets_BxT)
+    return map_position_chunks(nll, len(weights_VxC), features_BxTxC, targets_BxT)
 
 
 def stack_blocks(make, depth: int, rngs: nnx.Rngs):

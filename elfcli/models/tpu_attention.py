@@ -14,7 +14,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
-MOST_LOGITS = 5 * 2**17  # of a block of queries: float32 arrays of 2.5 MiB each, of which a few fit into fast memory
+MAX_BLOCK_LOGITS = (
+    5 * 2**17
+)  # of a block of queries: float32 arrays of 2.5 MiB each, of which a few fit into fast memory
 LANES = 128
 ELEMENTWISE = 5  # scale, maximum, subtraction, sum, division: what XLA counts per logit in plain attention
 Array = jax.Array
@@ -68,9 +70,9 @@ def _back(x_BxNxDxT):
     return jnp.transpose(x_BxNxDxT, (0, 3, 1, 2))
 
 
-def fits(batch_size: int, length: int) -> bool:
+def fits_vmem(batch_size: int, length: int) -> bool:
     """Whether the logits of a block of queries fit into fast memory, and the devices divide the batch."""
-    return length * LANES <= MOST_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
+    return length * LANES <= MAX_BLOCK_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
 
 
 def _mesh():
@@ -83,7 +85,7 @@ def _on_one_device() -> bool:
 
 def _query_blocks(length: int) -> list[slice]:
     """The fewest blocks that fit, of equal size except the last, each a multiple of the lanes."""
-    most = min(MOST_LOGITS // length, 4 * LANES) // LANES * LANES
+    most = min(MAX_BLOCK_LOGITS // length, 4 * LANES) // LANES * LANES
     size = -(-length // -(-length // most) // LANES) * LANES
     return [slice(first, min(first + size, length)) for first in range(0, length, size)]
 

@@ -75,7 +75,7 @@ def barrier() -> None:
 
 
 @contextmanager
-def first_goes_ahead() -> Iterator[None]:
+def first_process_first() -> Iterator[None]:
     """Process 0 runs the block first, then the others, which find the files that it made or downloaded."""
     first = this_process() == 0
     if not first:
@@ -90,9 +90,9 @@ def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked
 
     `asked` may mean the newest of a run that is still training, which can change between two processes.
     """
-    with first_goes_ahead():
+    with first_process_first():
         found = load(asked)
-    version = by_first(lambda: version_of(found))
+    version = broadcast_from_first(lambda: version_of(found))
     return found if version_of(found) == version else load(version)
 
 
@@ -109,7 +109,7 @@ def is_shared(error: Exception) -> bool:
     return client() is None or isinstance(error, SharedError)
 
 
-def by_first(compute: Callable[[], Any]) -> Any:
+def broadcast_from_first(compute: Callable[[], Any]) -> Any:
     """The value (JSON) that process 0 computes, in all processes; its ElfError is raised in all."""
     if client() is None:
         return compute()
@@ -120,7 +120,7 @@ def by_first(compute: Callable[[], Any]) -> Any:
     return value
 
 
-def everyone(compute: Callable[[], Any]) -> Any:
+def run_on_all(compute: Callable[[], Any]) -> Any:
     """The value that this process computes; an ElfError of any process is raised in all."""
     if client() is None:
         return compute()
@@ -138,19 +138,19 @@ def _attempt(compute: Callable[[], Any]) -> tuple[Any, tuple[str, int] | None]:
         return None, (str(error), error.exit_code)
 
 
-def require_same(what: str, value: dict) -> None:
+def assert_same_on_all(what: str, value: dict) -> None:
     """Raises an error in all processes where the values (JSON) of one differ from those of process 0."""
     first, *others = gather(value)
     for process, other in enumerate(others, 1):
         names = [name for name in first if first[name] != other.get(name)]
         if names:
             raise SharedError(
-                f"process {process}: {names[0]} of its {what} is {shown(other.get(names[0]))}, that of process 0 "
-                f"{shown(first[names[0]])}: give the same command to every process",
+                f"process {process}: {names[0]} of its {what} is {short_json(other.get(names[0]))}, that of process 0 "
+                f"{short_json(first[names[0]])}: give the same command to every process",
                 InputError.exit_code,
             )
 
 
-def shown(value: Any) -> str:
+def short_json(value: Any) -> str:
     text = re.sub(r"\s+", " ", json.dumps(value))
     return text if len(text) <= 60 else text[:60] + "..."

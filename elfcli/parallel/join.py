@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from elfcli.errors import ElfError
-from elfcli.parallel.agree import leave, require_same
-from elfcli.parallel.place import Place, find_place
+from elfcli.parallel.agree import assert_same_on_all, leave
+from elfcli.parallel.place import ProcessLayout, find_place
 
 CONNECT_SECONDS = 300.0
 
@@ -50,7 +50,7 @@ def join(
 
     watch.start()
     if place.coordinator:
-        require_same("options", {"--num-processes": place.num_processes})
+        assert_same_on_all("options", {"--num-processes": place.num_processes})
 
 
 def _keep_stdout() -> None:
@@ -64,7 +64,7 @@ def _keep_stdout() -> None:
 
 
 @contextmanager
-def _time_limit(seconds: float, place: Place) -> Iterator[None]:
+def _time_limit(seconds: float, place: ProcessLayout) -> Iterator[None]:
     """Ends the process with one line where the others do not connect in time; JAX itself would abort in C++."""
     over = threading.Event()
 

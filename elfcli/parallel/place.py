@@ -11,7 +11,7 @@ from pathlib import Path
 
 from elfcli.errors import ElfError, InputError
 
-OPTIONS = {
+PROCESS_VARIABLES = {
     "--coordinator": "JAX_COORDINATOR_ADDRESS",
     "--num-processes": "JAX_NUM_PROCESSES",
     "--process-id": "JAX_PROCESS_ID",
@@ -20,7 +20,7 @@ TPU_WORKERS = "http://metadata.google.internal/computeMetadata/v1/instance/attri
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessLayout:
     """coordinator: HOST:PORT of process 0; None: JAX detects everything. local_devices: None for all."""
 
     coordinator: str | None = None
@@ -62,11 +62,11 @@ class Place:
 
 def find_place(
     environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> Place | None:
+) -> ProcessLayout | None:
     """This process's place; None for a single process. InputError for options that contradict each other."""
-    options = dict(zip(OPTIONS, (coordinator, num_processes, process_id), strict=True))
+    options = dict(zip(PROCESS_VARIABLES, (coordinator, num_processes, process_id), strict=True))
     given = {name: environ.get(variable) if options[name] is None else options[name]
-             for name, variable in OPTIONS.items()}  # fmt: skip
+             for name, variable in PROCESS_VARIABLES.items()}  # fmt: skip
     missing = [name for name, value in given.items() if value in (None, "")]
     if not missing:
         return explicit_place(given)
@@ -74,13 +74,13 @@ def find_place(
         found = slurm_place(environ) or tpu_place(environ)
         if found is not None or len(missing) == len(given):
             return found
-    names = " and ".join(f"{name} (or {OPTIONS[name]})" for name in missing)
+    names = " and ".join(f"{name} (or {PROCESS_VARIABLES[name]})" for name in missing)
     raise InputError(
         f"several processes take --coordinator, --num-processes and --process-id together: {names} missing"
     )
 
 
-def explicit_place(given: Mapping[str, object]) -> Place | None:
+def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:
     """The place from options and JAX's variables; None for a single process."""
     address = str(given["--coordinator"])
     count, index = (whole(name, given[name]) for name in ("--num-processes", "--process-id"))
@@ -91,17 +91,17 @@ def explicit_place(given: Mapping[str, object]) -> Place | None:
         raise InputError(f"--num-processes {count}: expected at least 1")
     if not 0 <= index < count:
         raise InputError(f"--process-id {index}: expected 0 to {count - 1}, for --num-processes {count}")
-    return Place(address, count, index) if count > 1 else None
+    return ProcessLayout(address, count, index) if count > 1 else None
 
 
 def whole(name: str, value: object) -> int:
     try:
         return int(str(value))
     except ValueError:
-        raise InputError(f"{name} {value}: expected a whole number (from {OPTIONS[name]})") from None
+        raise InputError(f"{name} {value}: expected a whole number (from {PROCESS_VARIABLES[name]})") from None
 
 
-def slurm_place(environ: Mapping[str, str]) -> Place | None:
+def slurm_place(environ: Mapping[str, str]) -> ProcessLayout | None:
     """The place in a SLURM step of several tasks. A task alone on its host uses all devices there; one of several uses
     the device of its local number."""
     try:
@@ -115,16 +115,16 @@ def slurm_place(environ: Mapping[str, str]) -> Place | None:
         return None
     port = environ.get("JAX_COORDINATOR_PORT") or 40000 + (job * 31 + int(re.sub(r"\D", "", step) or 0)) % 20000
     shared = any(int(tasks_there) > 1 for tasks_there in re.findall(r"(\d+)(?:\(x\d+\))?", tasks))
-    return Place(f"{first[1]}{first[2] or ''}:{port}", count, index, [local] if shared else None)
+    return ProcessLayout(f"{first[1]}{first[2] or ''}:{port}", count, index, [local] if shared else None)
 
 
-def tpu_place(environ: Mapping[str, str]) -> Place | None:
+def tpu_place(environ: Mapping[str, str]) -> ProcessLayout | None:
     """A place that JAX detects, on a TPU slice of several hosts."""
     workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
     if workers is None and has_tpu() and "TPU_SKIP_MDS_QUERY" not in environ:
         workers = tpu_workers()
     several = "," in (workers or "") or int(environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
-    return Place() if several else None
+    return ProcessLayout() if several else None
 
 
 def has_tpu() -> bool:

@@ -64,7 +64,7 @@ def finish() -> None:
 
 def _watch(over: threading.Event) -> None:
     connection, index, beats = client(), this_process(), itertools.count()
-    judge = Judge()
+    judge = FailureDetector()
     lost: float | None = None
     while not over.wait(PERIOD):
         try:
@@ -84,7 +84,7 @@ def _watch(over: threading.Event) -> None:
                 leave(f"process {index}: the coordinator, process 0, cannot be reached any more")
 
 
-class Judge:
+class FailureDetector:
     """What process 0 knows of the others: decides whether the run must end, and why."""
 
     def __init__(self) -> None:
@@ -96,13 +96,13 @@ class Judge:
         import jax
 
         now = time.monotonic()
-        beats = {number(name): text for name, text in connection.key_value_dir_get("elf/alive/")}
+        beats = {process_number(name): text for name, text in connection.key_value_dir_get("elf/alive/")}
         for process in range(jax.process_count()):
             beat = beats.get(process, "")
             if process not in self.heartbeats or self.heartbeats[process][0] != beat:
                 self.heartbeats[process] = beat, now
         silence = {process: now - since for process, (_, since) in self.heartbeats.items()}
-        failed = {number(name): json.loads(text) for name, text in connection.key_value_dir_get("elf/failed/")}
+        failed = {process_number(name): json.loads(text) for name, text in connection.key_value_dir_get("elf/failed/")}
         if failed and self.failing is None:
             self.failing = now
         waited = now - self.failing if self.failing is not None else 0.0
@@ -122,7 +122,7 @@ class Judge:
         return None
 
 
-def number(name: str) -> int:
+def process_number(name: str) -> int:
     return int(name.rsplit("/", 1)[1])
 
 
@@ -134,7 +134,7 @@ def _end_all(connection: Any, text: str, code: int, silent: set[int]) -> NoRetur
     expected = set(range(1, jax.process_count())) - silent
     deadline = time.monotonic() + LEAVING
     while time.monotonic() < deadline:
-        if expected <= {number(name) for name, _ in connection.key_value_dir_get("elf/exited/")}:
+        if expected <= {process_number(name) for name, _ in connection.key_value_dir_get("elf/exited/")}:
             break
         time.sleep(0.1)
     time.sleep(0.2)  # a process writes its name just before it exits

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from elfcli.errors import ElfError
 from elfcli.parallel.memory import memory_of_device
 from elfcli.planning.hlo import Rates
-from elfcli.planning.slices import KINDS, LOCAL
+from elfcli.planning.slices import LOCAL, TPU_KINDS
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def find_machine(name: str) -> Machine:
     from jax.experimental import topologies
 
     kind, _, count = name.partition("-")
-    found = KINDS[kind]
+    found = TPU_KINDS[kind]
     layout = found.slices[int(count) // found.cores]
     topology_name = f"{found.library_name}:{'x'.join(map(str, layout))}"
     try:

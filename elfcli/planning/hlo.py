@@ -13,7 +13,16 @@ from math import prod
 
 from elfcli.errors import ElfError
 
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "copy-done"}
+FREE_OPCODES = {
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "copy-done",
+}
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
          "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
@@ -73,7 +82,7 @@ class Instruction:
 
 
 @dataclass(frozen=True)
-class Program:
+class HloModule:
     computations: dict[str, dict[str, Instruction]]
     texts: dict[str, str]
     entry: str
@@ -111,7 +120,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
             elif instruction.opcode in ("call", "conditional"):
                 branches = [total(called, times) for called in instruction.called]
                 cost += max(branches, key=lambda branch: branch.seconds, default=Cost())
-            elif instruction.opcode not in FREE:
+            elif instruction.opcode not in FREE_OPCODES:
                 cost += cost_of(name, instruction)
         return cost
 
@@ -124,7 +133,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
     return total(program.entry, lambda loop: 1), total(program.entry, trips_of)
 
 
-def known_trips(program: Program, loop: Instruction) -> int | None:
+def known_trips(program: HloModule, loop: Instruction) -> int | None:
     """The trips of a loop: XLA's note, or the only constant that its condition compares the counter with."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(noted[1])
@@ -142,7 +151,7 @@ def kernel_cost(instruction: Instruction, rates: Rates) -> Cost | None:
     return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
 
 
-def instruction_cost(program: Program, computation: str, instruction: Instruction, rates: Rates) -> Cost:
+def instruction_cost(program: HloModule, computation: str, instruction: Instruction, rates: Rates) -> Cost:
     """XLA's cost of one instruction, as a program that holds nothing else."""
     import jax
     from jax._src.lib import _jax as xla  # XLA's analysis of a parsed program has no public name
@@ -170,7 +179,7 @@ def instruction_cost(program: Program, computation: str, instruction: Instructio
     return rates.cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
 
 
-def callees(program: Program, instruction: Instruction) -> list[str]:
+def callees(program: HloModule, instruction: Instruction) -> list[str]:
     """Every computation that an instruction needs, each after the computations that it calls itself."""
     found: list[str] = []
 
@@ -186,7 +195,7 @@ def callees(program: Program, instruction: Instruction) -> list[str]:
     return found
 
 
-def parse(text: str) -> Program:
+def parse(text: str) -> HloModule:
     """The computations of an HLO module's text."""
     computations: dict[str, dict[str, Instruction]] = {}
     texts: dict[str, str] = {}
@@ -204,7 +213,7 @@ def parse(text: str) -> Program:
                 texts[name], name = "\n".join(lines), ""
             elif found := _instruction(line):
                 computations[name][found.name] = found
-    return Program(computations, texts, entry)
+    return HloModule(computations, texts, entry)
 
 
 def _instruction(line: str) -> Instruction | None:

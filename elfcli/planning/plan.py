@@ -23,13 +23,13 @@ from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
 from elfcli.planning.slices import LOCAL
 from elfcli.recipe import choose as recipe
-from elfcli.recipe.apply import foreseen
+from elfcli.recipe.apply import preview_settings
 from elfcli.recipe.vectors import vectors_folder
 from elfcli.sampling.settings import settings_of
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 
-LONGEST = 300
+MAX_TIMED_SECONDS = 300
 """Seconds by XLA's analysis above which a step is not timed. The analysis was up to five times too high on a CPU."""
 MEASURING = 20.0
 """Seconds after which no further execution is begun."""
@@ -112,7 +112,7 @@ def with_own_recipe(resolved: Resolved, machine: Machine) -> Resolved:
         made = vectors_folder(examples)
         return made if (made / "config.json").is_file() else Path("embedding")
 
-    resolved = foreseen(resolved, vectors, (machine.platform, len(machine.devices)))
+    resolved = preview_settings(resolved, vectors, (machine.platform, len(machine.devices)))
     name, length = resolved.config.network.model or "its network", resolved.config.data.max_length
     say(f"planned is what `elf train` would choose: {name}, max_length {length}, batch {resolved.config.global_batch}")
     return resolved
@@ -180,7 +180,7 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
         notes = (*notes, "the compiler gave up: at least this much memory is needed, and nothing else is known")
     seconds = time.monotonic() - start
     if needed is None:
-        figures = figures_of(compiled, machine, work)
+        figures = compiled_figures(compiled, machine, work)
         fits = figures["peak_bytes_per_chip"] <= machine.memory
         if fits and machine.name == LOCAL:
             measured, why_not = timed(compiled, work, figures["step_seconds_estimate"])
@@ -195,7 +195,7 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
     )  # fmt: skip
 
 
-def figures_of(compiled, machine: Machine, work: Work) -> dict[str, Any]:
+def compiled_figures(compiled, machine: Machine, work: Work) -> dict[str, Any]:
     """The fields of Estimate that come from the compiled program."""
     memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, work.trips)
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
@@ -213,8 +213,8 @@ def figures_of(compiled, machine: Machine, work: Work) -> dict[str, Any]:
 
 def timed(compiled, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(fields of Estimate with the time of real executions, ()), or ({}, a note that says why there is none)."""
-    if guess > LONGEST:
-        return {}, (f"not timed: a step may take {guess:,.0f} s here; up to {LONGEST} s it would be",)
+    if guess > MAX_TIMED_SECONDS:
+        return {}, (f"not timed: a step may take {guess:,.0f} s here; up to {MAX_TIMED_SECONDS} s it would be",)
     say("timing the compiled program on this machine")
     try:
         seconds = seconds_per_step(work.planned.executions(compiled), at_most=MEASURING)

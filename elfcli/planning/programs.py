@@ -24,8 +24,8 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import lr_schedule, make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
-from elfcli.sampling.generate import Inputs, Program, sample_batch, traced_inputs, ways
-from elfcli.sampling.settings import Setting
+from elfcli.sampling.generate import SamplerArrays, SamplerStatics, program_flags, sample_batch, traced_inputs
+from elfcli.sampling.settings import SamplingSetting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.step import device_group, init_state, make_train_step
@@ -49,7 +49,7 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Task:
+class DataFacts:
     """Facts of a run's data. num_examples: None without local data."""
 
     vocabulary: int
@@ -57,7 +57,7 @@ class Task:
     notes: tuple[str, ...]
 
 
-def look_at_data(config: Config) -> Task:
+def look_at_data(config: Config) -> DataFacts:
     """The vocabulary and number of examples of local data; without data T5's vocabulary."""
     notes, count, tokens = [], None, None
     try:
@@ -71,9 +71,9 @@ def look_at_data(config: Config) -> Task:
         tokens = vocab_size(load_tokenizer(config.data.tokenizer_name))
     if tokens is None:
         notes.append(f"vocabulary taken as T5's {VOCABULARY:,}")
-    if config.data.frames:
-        notes.append("the step of max_length is planned; with frames most are shorter")
-    return Task(tokens or VOCABULARY, count, tuple(notes))
+    if config.data.buckets:
+        notes.append("the step of max_length is planned; with buckets most are shorter")
+    return DataFacts(tokens or VOCABULARY, count, tuple(notes))
 
 
 def with_known_latents(config: Config) -> Config:
@@ -98,7 +98,7 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     return Encoder(params, partial(apply_t5, shape), shape.d_model, shape.vocab_size)
 
 
-def drawn(shapes: Any, shardings: Any, vocabulary: int) -> Any:
+def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
     """Arrays of these shapes: small random numbers, random token ids, and masks that leave nothing out.
 
     shardings: those of a compiled program, None for an argument that it does not use.
@@ -125,7 +125,7 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
     init = partial(init_state, shape, tx, 0)
     state = jax.eval_shape(init)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    fsdp = config.training.fsdp or needed_fsdp(count, len(machine.devices), machine.memory)
+    fsdp = config.training.fsdp_devices or needed_fsdp(count, len(machine.devices), machine.memory)
     mesh = make_mesh(fsdp, devices=machine.devices)
     if group_size := device_group(config, len(machine.devices)):
         config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
@@ -134,12 +134,16 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
 
     def executions(compiled) -> StepRunner:
         where, *others = compiled.input_shardings[0]
-        return StepRunner(compiled, jax.jit(init, out_shardings=where)(), *drawn(rest, tuple(others), vocabulary))
+        return StepRunner(
+            compiled, jax.jit(init, out_shardings=where)(), *random_arguments(rest, tuple(others), vocabulary)
+        )
 
     return Planned(partial(step.lower, state, *rest), executions, fsdp)
 
 
-def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: Setting, batch_size: int) -> Planned:
+def sampling_batch(
+    config: Config, machine: Machine, vocabulary: int, setting: SamplingSetting, batch_size: int
+) -> Planned:
     """The program that samples one batch of texts, as `elf sample` runs it."""
     config = with_known_latents(config)
     encoder = abstract_encoder(config, vocabulary, machine.platform)
@@ -155,8 +159,8 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
 
     fields = traced_inputs(config, setting, 0)
     longest = setting.num_sampling_steps
-    program = Program(shape, encoder.apply, config.objective, mesh, longest, *ways(config, setting))
-    inputs = Inputs(
+    program = SamplerStatics(shape, encoder.apply, config.objective, mesh, longest, *program_flags(config, setting))
+    inputs = SamplerArrays(
         whole(abstract_params(shape)),
         whole(encoder.params),
         row(jnp.int32, S),
@@ -169,6 +173,6 @@ def sampling_batch(config: Config, machine: Machine, vocabulary: int, setting: S
     def executions(compiled) -> Callable[[], Any]:
         (where,) = compiled.input_shardings[0]
         # The number of steps and the grid are the setting's own: how long the program runs depends on them.
-        return partial(compiled, drawn(inputs, where, vocabulary)._replace(**fields))
+        return partial(compiled, random_arguments(inputs, where, vocabulary)._replace(**fields))
 
     return Planned(partial(sample_batch.lower, program, inputs), executions)

@@ -31,7 +31,7 @@ class Kind:
 V5P = {4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8),
        512: (8, 8, 8)}  # fmt: skip
 FLAT = {4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
-KINDS = {
+TPU_KINDS = {
     "v5p": Kind("v5", 95 * GIB, 600e9, 2, V5P),
     "v5e": Kind("v5e", 16 * GIB, 200e9, 1, FLAT),
     "v6e": Kind("v6e", 32 * GIB, 448e9, 1, FLAT),
@@ -39,7 +39,7 @@ KINDS = {
 
 
 def names() -> list[str]:
-    return [f"{kind}-{chips * KINDS[kind].cores}" for kind in KINDS for chips in KINDS[kind].slices]
+    return [f"{kind}-{chips * TPU_KINDS[kind].cores}" for kind in TPU_KINDS for chips in TPU_KINDS[kind].slices]
 
 
 def check_name(name: str) -> None:

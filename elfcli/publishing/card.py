@@ -11,8 +11,8 @@ from elfcli.models.elf import num_params
 from elfcli.weights.settings import preset_of
 from elfcli.weights.source import Source
 
-METRICS = {"bleu": "BLEU", "rouge": "ROUGE-L", "ppl": "Generative perplexity"}
-PROTOCOLS = {
+CARD_METRICS = {"bleu": "BLEU", "rouge": "ROUGE-L", "ppl": "Generative perplexity"}
+CARD_PROTOCOLS = {
     "bleu": "sacrebleu corpus BLEU, lowercase, effective order",
     "rouge": "rouge_score with stemmer, mean F1 x 100",
     "ppl": "texts re-tokenised for the judge, next-token NLL pooled over samples, empty samples skipped",
@@ -77,7 +77,7 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
             **where,
             dataset_split="validation",
             metric_type="perplexity" if score["metric"] == "ppl" else score["metric"],
-            metric_name=f"{METRICS.get(score['metric'], score['metric'])} ({setting_text(result['setting'])})",
+            metric_name=f"{CARD_METRICS.get(score['metric'], score['metric'])} ({setting_text(result['setting'])})",
             metric_value=round(float(score["value"]), 4),
             metric_args={"num_samples": result["num_samples"], "seed": result["seed"], **result["setting"]},
         )
@@ -123,16 +123,16 @@ def figures(results: list[dict], config: Config) -> list[str]:
     for result in results:
         for score in result["scores"]:
             metric = score["metric"]
-            details = "; ".join(f"{k} {plain(score[k])}" for k in DETAILS if k in score)
-            protocol = "; ".join(text for text in (PROTOCOLS.get(metric, ""), details) if text)
+            details = "; ".join(f"{k} {without_markup(score[k])}" for k in DETAILS if k in score)
+            protocol = "; ".join(text for text in (CARD_PROTOCOLS.get(metric, ""), details) if text)
             lines.append(
-                f"| {METRICS.get(metric, metric)} | {score['value']:.2f} | {setting_text(result['setting'])} "
+                f"| {CARD_METRICS.get(metric, metric)} | {score['value']:.2f} | {setting_text(result['setting'])} "
                 f"| {result['num_samples']} | {result['seed']} | {protocol.replace('|', ' ')} |"
             )
     return ["\n".join(lines)]
 
 
-def plain(value) -> str:
+def without_markup(value) -> str:
     """A detail for the table: short numbers, names without folders."""
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -161,7 +161,7 @@ def recipe(config: Config) -> str:
         "encoder": encoder.encoder_model_name + own,
         "latents": f"mean {encoder.latent_mean}, standard deviation {encoder.latent_std}",
         "length": f"{length}, batch {config.global_batch}, accumulation {optimization.grad_accum_steps}",
-        "optimiser": f"{optimization.optimizer}, {rate}, {optimization.lr_schedule}, EMA {optimization.ema_decay1:g}",
+        "optimiser": f"{optimization.optimizer}, {rate}, {optimization.lr_schedule}, EMA {optimization.ema_decay:g}",
         "noise scales": noise,
         "condition dropped": f"{objective.label_drop_prob:g}",
         "seed": str(training.seed),

@@ -17,13 +17,13 @@ from typing import Literal
 import yaml
 
 from elfcli.config.render import to_toml
-from elfcli.config.schema import SECTIONS, Config, Tracking
+from elfcli.config.schema import SECTIONS, Config, TrackingSettings
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.hub_access import looks_like_a_path
 from elfcli.outputs import folder_written_whole
 from elfcli.publishing.card import model_card
-from elfcli.runs.folder import steps_of
+from elfcli.runs.folder import checkpoint_steps
 from elfcli.runs.secrets import holds_secret
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import fetch, read_json
@@ -61,7 +61,7 @@ def export(source: Source, config: Config, folder: Path, options: ExportOptions 
     export holds what looks like a secret.
     """
     options = options or ExportOptions()
-    check_target(folder, options.overwrite)
+    check_export_folder(folder, options.overwrite)
     try:
         with folder_written_whole(folder) as new:
             write_files(source, config, new, options, options.name or folder.name)
@@ -71,7 +71,7 @@ def export(source: Source, config: Config, folder: Path, options: ExportOptions 
     return folder
 
 
-def check_target(folder: Path, overwrite: bool) -> None:
+def check_export_folder(folder: Path, overwrite: bool) -> None:
     """InputError where there is a folder that may not be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
@@ -86,7 +86,7 @@ def write_files(source: Source, config: Config, folder: Path, options: ExportOpt
     own_encoder = write_encoder(config, folder / EXPORTED_ENCODER)
     shared = portable_config(config, own_encoder)
     write_weights(source, folder / WEIGHTS_FILE, options.torch_names)
-    kept = steps_of(source.folder) if source.folder is not None else []
+    kept = checkpoint_steps(source.folder) if source.folder is not None else []
     for step in kept if options.steps == "all" else options.steps:
         other = source if step == source.step else open_source(str(source.folder), ema=source.ema, step=step)
         write_weights(other, folder / "checkpoints" / str(step) / WEIGHTS_FILE, options.torch_names)
@@ -145,7 +145,7 @@ def write_encoder(config: Config, folder: Path) -> bool:
 
 def portable_config(config: Config, own_encoder: bool) -> Config:
     """The settings without the tracking section, and with local paths reduced to names."""
-    sections: dict = {"tracking": Tracking()}
+    sections: dict = {"tracking": TrackingSettings()}
     for section in SECTIONS.keys() - sections.keys():
         part = getattr(config, section)
         local = {k: Path(v).name for k, v in part if isinstance(v, str) and looks_like_a_path(v)}

@@ -7,7 +7,7 @@ import jax
 
 from elfcli.config.resolve import Resolved, changed, check_again, with_devices
 from elfcli.data.folder import Examples
-from elfcli.parallel.agree import first_goes_ahead
+from elfcli.parallel.agree import first_process_first
 from elfcli.recipe import choose as recipe
 from elfcli.recipe.defaults import with_source_length
 from elfcli.recipe.encoder import with_encoder
@@ -28,16 +28,18 @@ def with_recipe(
     if not recipe.applies(resolved):
         return check_again(with_source_length(resolved, examples))
     if start := resolved.config.training.init_from:
-        with first_goes_ahead():  # the others find it in the cache
+        with first_process_first():  # the others find it in the cache
             theirs = open_source(start).config
         resolved = recipe.from_weights(resolved, theirs) if theirs else resolved
     resolved = with_source_length(recipe.from_data(resolved, examples), examples)
-    with first_goes_ahead():
+    with first_process_first():
         resolved = with_encoder(resolved, examples, make)
     return check_again(recipe.from_machine(resolved, examples, backend, devices))
 
 
-def foreseen(resolved: Resolved, make: Callable[[Examples], Path], machine: tuple[str, int] | None = None) -> Resolved:
+def preview_settings(
+    resolved: Resolved, make: Callable[[Examples], Path], machine: tuple[str, int] | None = None
+) -> Resolved:
     """The settings that `elf train` would choose, but for what it measures. make, machine: as in with_recipe."""
     examples = open_examples(resolved.config)
     resolved = with_recipe(resolved, examples, make, machine)

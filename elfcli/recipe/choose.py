@@ -11,24 +11,24 @@ from typing import Any
 
 import numpy as np
 
-from elfcli.config.entries import Origin, Problems, file_entries
+from elfcli.config.entries import Problems, SettingOrigin, file_entries
 from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed, check_again
-from elfcli.config.schema import SECTION_OF, Config, SamplingSetting
+from elfcli.config.schema import SECTION_OF, Config, SamplingPreset
+from elfcli.data.buckets import fitting_buckets, positions_needed
 from elfcli.data.folder import Examples, keys_of
-from elfcli.data.frames import fitting_frames, rooms
 from elfcli.data.lengths import fitting_lengths
 from elfcli.runs.length import run_length
 
-DATA, MACHINE, LENGTH = "from the data", "from the machine", "from the run's length"
-RECIPE, WEIGHTS = "recipe for own data", "from init_from"
+FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "from the run's length"
+RECIPE, FROM_WEIGHTS = "recipe for own data", "from init_from"
 """Origins of what is chosen here."""
-PAIRS = SamplingSetting(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
-TEXTS = SamplingSetting(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
-LEAST_STEPS, MOST_STEPS, PASSES = 2000, 100_000, 30
+PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
+TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
+MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run where nothing says it: so many passes over the data, within these steps."""
-FRAMED_STEPS, FRAMED_MINUTES = 500, 10.0  # least run that gains from frames what their compilations cost
+MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # least run that gains from buckets what their compilations cost
 SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
 LEARNING_RATE = 8e-3  # peak, of Muon at width 128
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
@@ -45,14 +45,14 @@ def is_set(resolved: Resolved, *names: str) -> bool:
     return any(resolved.origins[name].layer != "default" for name in names)
 
 
-def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
+def with_defaults(resolved: Resolved, layer: str, **values: Any) -> Resolved:
     """The settings with those of the values that nothing else has set."""
     for name, value in values.items():
         if is_set(resolved, name):
             continue
         if name == "sampling":
             config = resolved.config.model_copy(update={"sampling": value})
-            resolved = replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(layer)})
+            resolved = replace(resolved, config=config, origins=resolved.origins | {"sampling": SettingOrigin(layer)})
         else:
             resolved = changed(resolved, SECTION_OF[name], layer, **{name: value})
     return resolved
@@ -61,7 +61,7 @@ def chosen(resolved: Resolved, layer: str, **values: Any) -> Resolved:
 def from_weights(resolved: Resolved, theirs: Config) -> Resolved:
     """Network and encoder of the settings that the weights to start from were trained with."""
     for part in (theirs.network, theirs.encoder):
-        resolved = chosen(resolved, WEIGHTS, **part.model_dump())
+        resolved = with_defaults(resolved, FROM_WEIGHTS, **part.model_dump())
     return resolved
 
 
@@ -69,38 +69,40 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     """Lengths, padding and the objective's side that depends on whether texts have sources."""
     lengths = lengths_of(examples)
     longest, source = fitting_lengths(lengths, resolved.config.data.max_input_length)
-    resolved = chosen(resolved, RECIPE, latent_mean="measure", latent_std="measure")
-    if resolved.config.training.overfit:
-        resolved = by_heart(resolved, paired="condition_input_ids" in lengths)
+    resolved = with_defaults(resolved, RECIPE, latent_mean="measure", latent_std="measure")
+    if resolved.config.training.overfit_examples:
+        resolved = overfit_settings(resolved, paired="condition_input_ids" in lengths)
     if "condition_input_ids" not in lengths:
-        return chosen(resolved, DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
+        return with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
     summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
-    resolved = chosen(resolved, DATA, max_length=longest)
-    resolved = chosen(
+    resolved = with_defaults(resolved, FROM_DATA, max_length=longest)
+    resolved = with_defaults(
         resolved,
-        DATA,
+        FROM_DATA,
         max_input_length=min(source, max(resolved.config.data.max_length - 8, 1)),
         pad_token="eos",
         metrics=("rouge",) if summaries else ("bleu",),
         sampling=(PAIRS,),
     )
     if resolved.config.training.init_from is None:  # translations are then equally far apart
-        resolved = chosen(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
-    return chosen(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+        resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
+    return with_defaults(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
 
 
-def by_heart(resolved: Resolved, paired: bool) -> Resolved:
+def overfit_settings(resolved: Resolved, paired: bool) -> Resolved:
     """The settings of a run that learns by heart: it is tried on itself, at its end, and every source is there, so that
     guidance away from none would be away from what was never trained."""
     if paired:
         unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
-        resolved = chosen(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
-    return chosen(resolved, RECIPE, frames=(), eval_freq=0.0, num_shown=0)
+        resolved = with_defaults(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
+    return with_defaults(resolved, RECIPE, buckets=(), eval_every_epochs=0.0, num_live_samples=0)
 
 
 def with_keys(resolved: Resolved, examples: Examples) -> Resolved:
     """The columns of sources and targets, for the files that are sampled later, perhaps where the data is not."""
-    return chosen(resolved, DATA, **dict(zip(("source_key", "target_key"), keys_of(examples.metadata), strict=False)))
+    return with_defaults(
+        resolved, FROM_DATA, **dict(zip(("source_key", "target_key"), keys_of(examples.metadata), strict=False))
+    )
 
 
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
@@ -119,23 +121,23 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
     if resolved.config.training.init_from is None and not is_set(resolved, "model"):
         name = "ELF-XS" if backend == "cpu" else "ELF-B" if tokens > 100_000_000 else "ELF-S"
         entries = file_entries(preset_path("model", name), "model preset", Problems()).entries
-        resolved = chosen(resolved, MACHINE, model=name, **{entry.name: entry.value for entry in entries})
+        resolved = with_defaults(resolved, FROM_MACHINE, model=name, **{entry.name: entry.value for entry in entries})
         if backend == "cpu":  # of 60 positions, 12 would be prefix
             prefix = ("num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens")
-            resolved = chosen(resolved, RECIPE, **dict.fromkeys(prefix, 1))
+            resolved = with_defaults(resolved, RECIPE, **dict.fromkeys(prefix, 1))
     data, training = resolved.config.data, resolved.config.training
     if not is_set(resolved, "batch_size", "global_batch_size"):
         room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
-        few = len(examples) // (4 if training.overfit else 2) // 8 * 8
+        few = len(examples) // (4 if training.overfit_examples else 2) // 8 * 8
         batch = max(min(room // data.max_length // 8 * 8, most, few), 8)
         batch = min(batch, len(examples))
         batch = max(batch // devices, 1) * devices
-        resolved = chosen(resolved, MACHINE, batch_size=batch)
+        resolved = with_defaults(resolved, FROM_MACHINE, batch_size=batch)
     told = is_set(resolved, "steps", "epochs")
-    steps = run_length(resolved.config, len(examples)).total_steps if told else LEAST_STEPS
-    if backend == "cpu" and steps >= FRAMED_STEPS and (training.minutes or inf) >= FRAMED_MINUTES:
-        needed = rooms(examples.tokens, data.max_length, data.max_input_length)
-        resolved = chosen(resolved, DATA, frames=fitting_frames(needed, data.max_length))
+    steps = run_length(resolved.config, len(examples)).total_steps if told else MIN_RECIPE_STEPS
+    if backend == "cpu" and steps >= MIN_BUCKET_STEPS and (training.minutes or inf) >= MIN_BUCKET_MINUTES:
+        needed = positions_needed(examples.tokens, data.max_length, data.max_input_length)
+        resolved = with_defaults(resolved, FROM_DATA, buckets=fitting_buckets(needed, data.max_length))
     return resolved
 
 
@@ -148,21 +150,21 @@ def from_length(resolved: Resolved, num_examples: int, measured_steps: int | Non
     config = resolved.config
     per_epoch = run_length(config, num_examples).epoch_steps
     if measured_steps is not None:
-        layer = f"{LENGTH}, {config.training.minutes:g} minutes"
+        layer = f"{FROM_LENGTH}, {config.training.minutes:g} minutes"
         resolved = changed(resolved, "training", layer, steps=measured_steps)
     elif not is_set(resolved, "steps", "epochs"):
-        steps = int(min(max(PASSES * per_epoch, LEAST_STEPS), MOST_STEPS))
-        resolved = chosen(resolved, LENGTH, steps=steps)
+        steps = int(min(max(PASSES * per_epoch, MIN_RECIPE_STEPS), MAX_RECIPE_STEPS))
+        resolved = with_defaults(resolved, FROM_LENGTH, steps=steps)
     if not own:
         return resolved
     total = run_length(resolved.config, num_examples).total_steps
     horizon = min(max(total / EMA_SHARE, 1.0), 10_000.0)
-    values: dict[str, Any] = {"lr_schedule": "cosine", "ema_decay1": round(1 - 1 / horizon, 6)}
+    values: dict[str, Any] = {"lr_schedule": "cosine", "ema_decay": round(1 - 1 / horizon, 6)}
     if not is_set(resolved, "warmup_steps", "warmup_epochs"):
         values["warmup_steps"] = min(total // 30, 1000)
     if not is_set(resolved, "lr", "blr", "optimizer"):
         values["lr"] = float(f"{LEARNING_RATE * (128 / config.network.hidden_size) ** 0.5:.2g}")
-    if not is_set(resolved, "save_freq", "save_every_steps"):
+    if not is_set(resolved, "save_every_epochs", "save_every_steps"):
         values["save_every_steps"] = max(total // SAVES, 1)
-    values["eval_freq"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
-    return check_again(chosen(resolved, LENGTH, **values))
+    values["eval_every_epochs"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")
+    return check_again(with_defaults(resolved, FROM_LENGTH, **values))

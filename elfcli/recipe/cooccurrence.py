@@ -15,18 +15,18 @@ from scipy.sparse.linalg import svds
 
 from elfcli.data.batches import TokenTable
 
-WIDTH = 64
+VECTOR_WIDTH = 64
 SHARE = 0.3  # of a vector's mean square that comes from the data
 PART = 32  # tokens of a text that count as near each other
-MOST_TOKENS = 4_000_000  # of the data that are looked at: seconds
+MAX_SCANNED_TOKENS = 4_000_000  # of the data that are looked at: seconds
 SMALL = 1000  # vocabulary whose matrix is factored whole; the iteration draws at random where there are few factors
 SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens from looking alike (Levy et al. 2015)
 
 
-def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = WIDTH) -> np.ndarray:
+def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = VECTOR_WIDTH) -> np.ndarray:
     """The table, float32 (V, width), each row with a mean square of 1, as T5's last norm leaves it."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, width))
-    found_VxE = scaled(factors(information(parts(tokens), vocab_size), width))
+    found_VxE = scaled(factors(information(token_chunks(tokens), vocab_size), width))
     return scaled(SHARE**0.5 * found_VxE + (1 - SHARE) ** 0.5 * random_VxE).astype(np.float32)
 
 
@@ -35,7 +35,7 @@ def scaled(table_VxE: np.ndarray) -> np.ndarray:
     return table_VxE / np.maximum(np.sqrt(np.mean(table_VxE**2, axis=1, keepdims=True)), 1e-9)
 
 
-def parts(tokens: TokenTable) -> Iterator[np.ndarray]:
+def token_chunks(tokens: TokenTable) -> Iterator[np.ndarray]:
     """The different tokens of each part of a text; of pairs, those of a source's part and the target's beside it."""
     seen = 0
     for row in range(len(tokens)):
@@ -44,7 +44,7 @@ def parts(tokens: TokenTable) -> Iterator[np.ndarray]:
         for beside in zip(*(np.array_split(side, count) for side in sides), strict=True):
             yield np.unique(np.concatenate(beside))
         seen += sum(map(len, sides))
-        if seen >= MOST_TOKENS:
+        if seen >= MAX_SCANNED_TOKENS:
             return
 
 

@@ -24,7 +24,7 @@ def needs_task(resolved: Resolved, has_files: bool) -> bool:
 
 def with_overfit_length(resolved: Resolved) -> Resolved:
     """The settings, with the steps of a run that learns few examples by heart, where its length was not set by hand."""
-    few = resolved.config.training.overfit
+    few = resolved.config.training.overfit_examples
     said_by = {resolved.origins[name].layer for name in ("steps", "minutes", "epochs")}
     if few is None or not said_by <= {"default", "task preset"}:
         return resolved

@@ -9,7 +9,7 @@ from elfcli.config.resolve import Resolved
 from elfcli.data.folder import Examples
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
-from elfcli.recipe.choose import DATA, chosen, is_set
+from elfcli.recipe.choose import FROM_DATA, is_set, with_defaults
 from elfcli.runs.folder import ENCODER_FOLDER
 from elfcli.ui.progress import say
 from elfcli.weights.files import fetch, read_json, weight_files
@@ -33,7 +33,7 @@ def with_encoder(resolved: Resolved, examples: Examples, make: Callable[[Example
     if name == "embedding" and make and writable and not is_set(resolved, *TABLE_SETTINGS):
         name, why = str(make(examples)), "token vectors from what occurs together in the data"
     say(f"encoder: {name}, {why}")
-    return chosen(resolved, DATA, encoder_model_name=name)
+    return with_defaults(resolved, FROM_DATA, encoder_model_name=name)
 
 
 def found_encoder(examples: Examples) -> tuple[str, str]:

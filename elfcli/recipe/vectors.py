@@ -13,7 +13,7 @@ from elfcli.errors import InputError
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.outputs import folder_written_whole
-from elfcli.recipe.cooccurrence import WIDTH, token_vectors
+from elfcli.recipe.cooccurrence import VECTOR_WIDTH, token_vectors
 from elfcli.runs.folder import LATENTS_FILE, VECTORS_FOLDER
 from elfcli.ui.progress import say
 from elfcli.weights.t5 import save_t5, t5_config
@@ -34,7 +34,7 @@ def make_vectors(examples: Examples) -> Path:
         return folder
     say(f"making token vectors from what occurs together in {examples.path}")
     tokenizer = load_tokenizer(recorded_tokenizer(examples))
-    shape = T5Shape(vocab_size(tokenizer), WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
+    shape = T5Shape(vocab_size(tokenizer), VECTOR_WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
     network = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), network)
     for norm in (params["final_norm"], params["blocks"]["attn_norm"], params["blocks"]["mlp_norm"]):

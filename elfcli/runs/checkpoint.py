@@ -20,13 +20,13 @@ from orbax.checkpoint import checkpoint_managers
 
 from elfcli.errors import ElfError, InputError, Stopped, first_line
 from elfcli.outputs import write_whole
-from elfcli.parallel.agree import barrier, by_first
+from elfcli.parallel.agree import barrier, broadcast_from_first
 from elfcli.runs import seal
-from elfcli.runs.folder import BEST_FILE, CHECKPOINT_FOLDER, best_of, chosen_step, steps_of
+from elfcli.runs.folder import BEST_FILE, CHECKPOINT_FOLDER, best_of, checkpoint_steps, chosen_step
 from elfcli.runs.state import TrainState
 from elfcli.ui.progress import is_first_process, say
 
-PARTS = ("params", "ema", "rest")
+CHECKPOINT_PARTS = ("params", "ema", "rest")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Best:
         return [best is not None and checkpoint.step == best["step"] for checkpoint in checkpoints]
 
 
-class Figure(NamedTuple):
+class RankingMetric(NamedTuple):
     """What checkpoints are ranked by; `larger` is better, or smaller."""
 
     name: str
@@ -87,7 +87,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
         manager.save(int(state.step), args=args)
 
 
-def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: Figure | None) -> None:
+def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: RankingMetric | None) -> None:
     """Saves `state` and records it in `best.json` where its figure is better than the one recorded there.
 
     The record is written once the checkpoint is whole, so that it always names one that can be read.
@@ -102,7 +102,7 @@ def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: Figure |
             return True
         return found.value > before["value"] if found.larger else found.value < before["value"]
 
-    if not by_first(is_better):
+    if not broadcast_from_first(is_better):
         return
     if manager.latest_step() != step:
         save(manager, state)
@@ -131,7 +131,7 @@ def save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a full disk is an OSError or, from TensorStore, a ValueError; Orbax has its own
-        kept = steps_of(Path(manager.directory).parent)
+        kept = checkpoint_steps(Path(manager.directory).parent)
         good = f"that of step {max(kept)} is intact" if kept else "there is none before it"
         raise ElfError(
             f"{manager.directory}: the checkpoint could not be saved ({reason(error)}); {good}, and "
@@ -153,7 +153,9 @@ def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainSt
     steps are lost, and the damaged ones are moved to `checkpoints/damaged-STEP`.
     """
     folder = Path(manager.directory)
-    step, damaged = by_first(lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback))
+    step, damaged = broadcast_from_first(
+        lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback)
+    )
     if step is None:
         return None
     state = restore(manager, like, step)
@@ -188,8 +190,8 @@ def unreadable(checkpoint: Path) -> str | None:
     if seal.is_sealed(checkpoint):
         return None
     try:
-        for part in PARTS:
-            read_alone(checkpoint / part)
+        for part in CHECKPOINT_PARTS:
+            read_without_barriers(checkpoint / part)
     except ElfError as error:
         return str(error)
     return None
@@ -226,7 +228,7 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
     """(weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
     folder = (run / CHECKPOINT_FOLDER).absolute()
-    steps = steps_of(run)
+    steps = checkpoint_steps(run)
     if not steps:
         raise InputError(f"{run}: this run has no checkpoint yet")
     step = chosen_step(run, steps, step)
@@ -234,10 +236,10 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
     problem = seal.damage(path.parent, path.name)
     if problem:
         raise ElfError(f"{problem}: this checkpoint is damaged; give another step of {', '.join(map(str, steps))}")
-    return read_alone(path), step
+    return read_without_barriers(path), step
 
 
-def read_alone(path: Path) -> dict:
+def read_without_barriers(path: Path) -> dict:
     """One part of a checkpoint as numpy arrays, read without the other processes. ElfError where it is damaged."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(

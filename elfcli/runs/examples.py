@@ -29,10 +29,10 @@ def open_examples(config: Config) -> data.Examples:
     if config.data.data_path is None:
         raise InputError("no training data: give --data DIR (written by `elf tokenize`), or a --task that has its own")
     examples = data.load_examples(config.data.data_path, "train")
-    few = config.training.overfit
+    few = config.training.overfit_examples
     if few is not None:
         return first_examples(examples, few)
-    return examples if has_evaluation_split(config) else without_held_out(examples, config.data.held_out)[0]
+    return examples if has_evaluation_split(config) else without_held_out(examples, config.data.num_held_out)[0]
 
 
 def has_evaluation_split(config: Config) -> bool:
@@ -65,7 +65,7 @@ def evaluation_examples(config: Config, data: str | None = None) -> Examples:
         try:
             return load_examples(config.data.data_path, "validation")
         except InputError:
-            kept = without_held_out(load_examples(config.data.data_path, "train"), config.data.held_out)[1]
+            kept = without_held_out(load_examples(config.data.data_path, "train"), config.data.num_held_out)[1]
             if kept is None:
                 raise
             return kept

@@ -47,7 +47,7 @@ def is_run(folder: Path) -> bool:
     return (folder / CONFIG_FILE).is_file()
 
 
-def steps_of(run: Path) -> list[int]:
+def checkpoint_steps(run: Path) -> list[int]:
     """Steps of the run's checkpoints, in order."""
     return sorted(int(path.name) for path in (run / CHECKPOINT_FOLDER).glob("*/") if path.name.isdecimal())
 
@@ -57,7 +57,7 @@ def best_of(run: Path) -> dict | None:
     path = run / BEST_FILE
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return found if found and found["step"] in steps_of(run) else None
+        return found if found and found["step"] in checkpoint_steps(run) else None
     except (ValueError, TypeError, KeyError) as error:
         raise ElfError(f"{path}: damaged ({error}); move it away to go on") from None
 

@@ -26,8 +26,8 @@ def run_length(config: Config, num_examples: int) -> RunLength:
     warmup = optimization.warmup_steps
     if warmup < 0:
         warmup = round(optimization.warmup_epochs * epoch_steps)
-    save = training.save_every_steps or steps_between(training.save_freq, epoch_steps)
-    return RunLength(epoch_steps, total, warmup, save, steps_between(training.eval_freq, epoch_steps))
+    save = training.save_every_steps or steps_between(training.save_every_epochs, epoch_steps)
+    return RunLength(epoch_steps, total, warmup, save, steps_between(training.eval_every_epochs, epoch_steps))
 
 
 def steps_between(epochs: float, epoch_steps: float) -> int:

@@ -1,6 +1,6 @@
 """One process per run folder: the process that trains locks `RUN/.lock`; the system unlocks it when the process ends.
 
-`RUN/.lock.json` names the process that locked it last.
+`RUN/.lock.json` names that process.
 """
 
 import json
@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -37,6 +37,8 @@ def locked(folder: Path) -> Iterator[None]:
         path.write_text(json.dumps(who) + "\n", encoding="utf-8")
         yield
     finally:
+        with suppress(OSError):
+            path.unlink()
         lock.release()
 
 

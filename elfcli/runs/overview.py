@@ -10,10 +10,10 @@ from typing import Any
 from elfcli.config.resolve import resolve_run
 from elfcli.config.schema import SECTIONS
 from elfcli.errors import ElfError, InputError, near_file
-from elfcli.runs.folder import CONFIG_FILE, METRICS_FILE, is_run, read_metrics, steps_of
+from elfcli.runs.folder import CONFIG_FILE, METRICS_FILE, checkpoint_steps, is_run, read_metrics
 
 NOT_COMPARED = {"output_dir", "wandb_run_name", "wandb_tag", "latent_mean", "latent_std"}
-BY_HAND = ("command line", "--set", "environment", "config file")
+USER_LAYERS = ("command line", "--set", "environment", "config file")
 """Origins of settings that somebody chose for this run."""
 
 
@@ -31,7 +31,7 @@ class Overview:
 
     @property
     def step(self) -> int:
-        return max([row["step"] for row in self.rows] + steps_of(self.folder), default=0)
+        return max([row["step"] for row in self.rows] + checkpoint_steps(self.folder), default=0)
 
     def values(self, name: str) -> list[float]:
         return [row[name] for row in self.rows if row.get(name) is not None]
@@ -75,7 +75,7 @@ def chosen_by_hand(folder: Path) -> list[str]:
     """Names of settings whose origin, the comment behind them in config.toml, is somebody's choice."""
     lines = (folder / CONFIG_FILE).read_text(encoding="utf-8").splitlines()
     found = [re.match(r"(\w+) = .*  # (.*)$", line) for line in lines]
-    return [one[1] for one in found if one and one[2].startswith(BY_HAND) and one[1] not in NOT_COMPARED]
+    return [one[1] for one in found if one and one[2].startswith(USER_LAYERS) and one[1] not in NOT_COMPARED]
 
 
 def differing(runs: Sequence[Overview]) -> list[str]:

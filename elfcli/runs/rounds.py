@@ -11,7 +11,7 @@ from pathlib import Path
 
 from elfcli.errors import ElfError, InputError
 from elfcli.outputs import write_whole
-from elfcli.runs.folder import check_new, is_run, steps_of
+from elfcli.runs.folder import check_new, checkpoint_steps, is_run
 
 ROUNDS_FILE = "distill.json"
 
@@ -60,7 +60,7 @@ def check_new_rounds(folder: Path) -> None:
 
 
 def is_finished(folder: Path, student_steps: int, steps: int) -> bool:
-    return max(steps_of(round_folder(folder, student_steps)), default=0) >= steps
+    return max(checkpoint_steps(round_folder(folder, student_steps)), default=0) >= steps
 
 
 def remaining_rounds(folder: Path) -> list[tuple[int, bool]]:
@@ -77,6 +77,6 @@ def last_student(folder: Path) -> Path:
     plan = read_rounds(folder)
     done = [n for n in plan.rounds if is_finished(folder, n, plan.steps)]
     run = round_folder(folder, (done or plan.rounds)[-1 if done else 0])
-    if not is_run(run) or not steps_of(run):
+    if not is_run(run) or not checkpoint_steps(run):
         raise InputError(f"{folder}: no round has a checkpoint yet")
     return run

@@ -16,7 +16,7 @@ MANIFEST_FILE = "elf_manifest.json"
 def seal(checkpoint: Path) -> None:
     """Writes the manifest of a complete checkpoint, unless there is one."""
     if not is_sealed(checkpoint):
-        files = {str(path.relative_to(checkpoint)): record(path) for path in files_of(checkpoint)}
+        files = {str(path.relative_to(checkpoint)): file_record(path) for path in files_of(checkpoint)}
         write_whole(checkpoint / MANIFEST_FILE, json.dumps({"files": files}, indent=1) + "\n")
 
 
@@ -41,7 +41,7 @@ def damage(checkpoint: Path, part: str = "") -> str | None:
             found = path.stat().st_size
             if found != size:
                 return f"{path} has {found:,} bytes, it had {size:,}"
-            if record(path)[1] != digest:
+            if file_record(path)[1] != digest:
                 return f"{path} is not what was saved (its hash differs)"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{file} cannot be read ({' '.join(str(error).split())})"
@@ -52,7 +52,7 @@ def files_of(checkpoint: Path) -> list[Path]:
     return sorted(path for path in checkpoint.rglob("*") if path.is_file())
 
 
-def record(path: Path) -> tuple[int, str]:
+def file_record(path: Path) -> tuple[int, str]:
     """(bytes, hash) of a file."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:

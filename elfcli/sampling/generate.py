@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.config.schema import Config, Objective
+from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.data.batches import collate
 from elfcli.data.tokenizers import decoded, eos_id, pad_id
 from elfcli.flow import sampler
@@ -26,17 +26,17 @@ from elfcli.flow.schedules import even_grid, time_grid
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
-from elfcli.parallel.agree import require_same
+from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import by_row, make_mesh, round_up_to_devices
 from elfcli.sampling.candidates import draw_keys, most_alike
-from elfcli.sampling.model import Model
-from elfcli.sampling.settings import Setting, check_setting
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources
 
 
 @dataclass(frozen=True)
-class Program:
+class SamplerStatics:
     """The static arguments of `sample_batch`: each value is compiled for. encode: `Encoder.apply`.
 
     longest: the most steps of a setting that shares the compilation. use_cfg, use_w: as in `sampler.make_predict`.
@@ -45,7 +45,7 @@ class Program:
 
     shape: ElfShape
     encode: Callable
-    objective: Objective
+    objective: ObjectiveSettings
     mesh: Mesh
     longest: int
     use_cfg: bool = False
@@ -53,7 +53,7 @@ class Program:
     multistep: bool = False
 
 
-class Inputs(NamedTuple):
+class SamplerArrays(NamedTuple):
     """The traced arguments of `sample_batch`."""
 
     params: Any
@@ -87,33 +87,35 @@ class Part(NamedTuple):
     first: int
     wanted: int
     shift_B: np.ndarray
-    inputs: Inputs
+    inputs: SamplerArrays
 
 
 def generate(
-    model: Model,
+    model: LoadedModel,
     conditions: Sequence[Sequence[int]],
-    setting: Setting,
+    setting: SamplingSetting,
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
     """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
     program = program_of(model, setting, options)
-    for part in parts(model, conditions, setting, options):
+    for part in sampling_batches(model, conditions, setting, options):
         tries = candidates_of(part, setting, options)
-        drawn = [texts_of(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
+        drawn = [decode_texts(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
         yield from (texts[most_alike(texts)] for texts in zip(*drawn, strict=True))
         update(part.first + part.wanted)
 
 
-def program_of(model: Model, setting: Setting, options: Options) -> Program:
+def program_of(model: LoadedModel, setting: SamplingSetting, options: Options) -> SamplerStatics:
     longest = options.longest or setting.num_sampling_steps
-    check_setting(model.config, setting)
-    uses = ways(model.config, setting)
-    return Program(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
+    check_sampling_setting(model.config, setting)
+    uses = program_flags(model.config, setting)
+    return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
 
 
-def parts(model: Model, conditions: Sequence, setting: Setting, options: Options) -> Iterator[Part]:
+def sampling_batches(
+    model: LoadedModel, conditions: Sequence, setting: SamplingSetting, options: Options
+) -> Iterator[Part]:
     """The batches, all of one size."""
     config, tokenizer, mesh = model.config, model.tokenizer, make_mesh()
     pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
@@ -128,11 +130,11 @@ def parts(model: Model, conditions: Sequence, setting: Setting, options: Options
         rows = [*(batch[name] for name in ("input_ids", "cond_mask", "valid_mask")),
                 np.arange(first, first + batch_size, dtype=np.int32)]  # fmt: skip
         ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
-        inputs = Inputs(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
+        inputs = SamplerArrays(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
         yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
 
 
-def candidates_of(part: Part, setting: Setting, options: Options) -> Iterator[Part]:
+def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Iterator[Part]:
     """The batch, and again with the draws of each further candidate."""
     yield part
     for candidate in range(1, setting.candidates):
@@ -144,25 +146,25 @@ def lengths(config: Config) -> dict[str, int]:
     return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
 
-def texts_of(model: Model, tokens_BxS: np.ndarray, part: Part) -> list[str]:
+def decode_texts(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[str]:
     """The texts of a batch."""
     ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
     rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
     return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
 
 
-def passes(config: Config, setting: Setting) -> tuple[bool, bool]:
+def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:
     """(use_cfg, use_w) of a program that samples with a setting."""
     extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
     return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
 
 
-def ways(config: Config, setting: Setting) -> tuple[bool, bool, bool]:
+def program_flags(config: Config, setting: SamplingSetting) -> tuple[bool, bool, bool]:
     """(use_cfg, use_w, multistep) of the program."""
     return (*passes(config, setting), setting.sampling_method == "multistep")
 
 
-def traced_inputs(config: Config, setting: Setting, seed: int, longest: int | None = None) -> dict[str, Any]:
+def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: int | None = None) -> dict[str, Any]:
     """The fields of `Inputs` that all batches of a setting share, as numpy arrays. longest: as in `Options`."""
     longest = longest or setting.num_sampling_steps
     noise_key, grid_key = draw_keys(seed)
@@ -188,7 +190,7 @@ class Flow(NamedTuple):
     grid_BxM: jax.Array
 
 
-def encoded(program: Program, inputs: Inputs) -> sampler.Condition:
+def encode_condition(program: SamplerStatics, inputs: SamplerArrays) -> sampler.Condition:
     """The conditions with their latents."""
     nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
     mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
@@ -197,7 +199,7 @@ def encoded(program: Program, inputs: Inputs) -> sampler.Condition:
     return sampler.Condition(inputs.cond_BxS, latents_BxSxE)
 
 
-def flow_of(program: Program, inputs: Inputs, condition: sampler.Condition) -> Flow:
+def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition) -> Flow:
     """The network under guidance, and the noise and the times of each sample, from seed and number."""
     noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
     objective, shape = program.objective, condition.latents_BxSxE.shape[1:]
@@ -219,23 +221,23 @@ def flow_of(program: Program, inputs: Inputs, condition: sampler.Condition) -> F
     return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
 
 
-def step_of(program: Program, inputs: Inputs, condition: sampler.Condition, flow: Flow) -> Callable:
+def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, flow: Flow) -> Callable:
     """The step of the program's solver."""
     if program.multistep:
         return sampler.multistep(flow.predict, condition, flow.grid_BxM)
     return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
-def everywhere(program: Program, arrays):
+def everywhere(program: SamplerStatics, arrays):
     """The arrays whole on all devices, so that every process can read them."""
     return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
 
 
 @partial(jax.jit, static_argnums=0)
-def sample_batch(program: Program, inputs: Inputs):
+def sample_batch(program: SamplerStatics, inputs: SamplerArrays):
     """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
-        condition = encoded(program, inputs)
+        condition = encode_condition(program, inputs)
         flow = flow_of(program, inputs, condition)
         step = step_of(program, inputs, condition, flow)
         z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
@@ -244,13 +246,13 @@ def sample_batch(program: Program, inputs: Inputs):
 
 
 def sample_rows(
-    model: Model,
+    model: LoadedModel,
     sources: Sources,
-    setting: Setting,
+    setting: SamplingSetting,
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
     """A row per sample: `id`, `generated`, and `input` and `reference` where known. update(done): after each batch."""
-    require_same("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    assert_same_on_all("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
     texts = generate(model, sources.conditions, setting, options, update)
     return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]

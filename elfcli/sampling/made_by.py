@@ -5,21 +5,21 @@ from pathlib import Path
 from elfcli.config.schema import Config
 from elfcli.data.folder import split_names
 from elfcli.sampling.generate import passes
-from elfcli.sampling.model import Model
-from elfcli.sampling.settings import Setting
-from elfcli.scoring.samples_meta import Origin
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import SamplingSetting
+from elfcli.scoring.samples_meta import SampleProvenance
 
 
-def network_calls(config: Config, setting: Setting) -> int:
+def network_calls(config: Config, setting: SamplingSetting) -> int:
     """Passes of the network for one text and all of its candidates: guidance doubles those of a step, and decoding
     takes one more."""
     use_cfg, use_w = passes(config, setting)
     return setting.candidates * (setting.num_sampling_steps * 2 ** (use_cfg + use_w) + 1)
 
 
-def made_by(model: Model, setting: Setting, seed: int) -> dict:
+def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict:
     """EMA horizon: the steps that the average spans, 1 / (1 - decay); None where the decay is not known."""
-    source, decay = model.source, model.config.optimization.ema_decay1
+    source, decay = model.source, model.config.optimization.ema_decay
     known = source.kind in ("run", "exported") and source.ema and decay < 1
     return {
         "checkpoint": model.name,
@@ -38,8 +38,8 @@ def made_by(model: Model, setting: Setting, seed: int) -> dict:
     }
 
 
-def origin_of(model: Model, setting: Setting, seed: int, split: str | None) -> Origin:
-    return Origin(made_by(model, setting, seed), model.config.evaluation.clean_up, split)
+def origin_of(model: LoadedModel, setting: SamplingSetting, seed: int, split: str | None) -> SampleProvenance:
+    return SampleProvenance(made_by(model, setting, seed), model.config.evaluation.clean_up, split)
 
 
 def split_of(config: Config, data: str | None) -> str:

@@ -20,7 +20,7 @@ from elfcli.weights.source import Source
 
 
 @dataclass(frozen=True)
-class Model:
+class LoadedModel:
     """A trained network with the encoder, tokenizer and settings that sampling needs."""
 
     config: Config
@@ -46,17 +46,19 @@ class Model:
         return Path("results") / self.name.rstrip("/").replace("@", "/").split("/")[-1]
 
 
-def model_in_training(config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path | None) -> Model:
+def model_in_training(
+    config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path | None
+) -> LoadedModel:
     """The model that the functions below sample from, without weights: each call brings its own."""
     source = Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
-    return Model(config, shape, {}, encoder, tokenizer, source)
+    return LoadedModel(config, shape, {}, encoder, tokenizer, source)
 
 
-def with_weights(model: Model, ema: dict, step: int) -> Model:
+def with_weights(model: LoadedModel, ema: dict, step: int) -> LoadedModel:
     return replace(model, params=on_devices(ema), source=replace(model.source, step=step))
 
 
-def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings) -> Model:
+def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings) -> LoadedModel:
     """The model of any source that `open_source` takes, from its newest checkpoint or that of `step`.
 
     settings: task, model, files and sets, as `config_of` takes them. InputError where weights, settings, tokenizer and
@@ -76,4 +78,4 @@ def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = N
     shape = elf_shape(config, encoder.dim, vocabulary)
     check_tree(source.params, shape)
     encoder = replace(encoder, params=on_devices(encoder.params))
-    return Model(config, shape, on_devices(source.params), encoder, tokenizer, source)
+    return LoadedModel(config, shape, on_devices(source.params), encoder, tokenizer, source)

@@ -8,11 +8,11 @@ from typing import Any
 
 from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import Config, SamplingSetting
+from elfcli.config.schema import Config, SamplingPreset
 from elfcli.config.values import BadValue, check_sampling_field, check_sampling_item, parse_toml_value
 from elfcli.errors import InputError
 
-OPTIONS = {
+SAMPLING_OPTIONS = {
     "sampling_method": "--sampler",
     "num_sampling_steps": "--steps",
     "sde_gamma": "--gamma",
@@ -26,11 +26,11 @@ OPTIONS = {
 OPTION_NAMES = {"self_cond_cfg_scale": "--sc-cfg (or --w)"}
 LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_cfg_scale": "self_cond_cfg_scales"}
 """Fields that are lists in a preset, and their name there."""
-MOST_SETTINGS = 1000
+MAX_SETTINGS = 1000
 
 
 @dataclass(frozen=True)
-class Setting:
+class SamplingSetting:
     """One way to sample, with the names of `SamplingSetting`; the ODE ignores sde_gamma."""
 
     sampling_method: str = "ode"
@@ -60,14 +60,16 @@ class Setting:
         unused = {"sde_gamma"} if self.sampling_method != "sde" else set()
         unused |= {"time_shift"} if self.time_schedule != "shifted" else set()
         unused |= {"candidates"} if self.candidates == 1 else set()
-        names = [name for name in OPTIONS if name not in unused]
-        return " ".join(f"{OPTIONS[name]} {getattr(self, name)}" for name in names)
+        names = [name for name in SAMPLING_OPTIONS if name not in unused]
+        return " ".join(f"{SAMPLING_OPTIONS[name]} {getattr(self, name)}" for name in names)
 
 
-def settings_of(presets: Sequence[SamplingSetting]) -> list[Setting]:
+def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:
     """Every combination of every preset."""
     return [
-        Setting(one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates)
+        SamplingSetting(
+            one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates
+        )
         for one in presets
         for steps, cfg, w in product(one.num_sampling_steps, one.cfgs, one.self_cond_cfg_scales)
     ]
@@ -88,7 +90,7 @@ def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:
                 else:
                     value = check_sampling_field(name, value)
             except BadValue as error:
-                option = OPTION_NAMES.get(name, OPTIONS[name])
+                option = OPTION_NAMES.get(name, SAMPLING_OPTIONS[name])
                 raise InputError(f"{option} {text}: '{word.strip()}': {error}") from None
             found[name] = [*found.get(name, ()), value]
     return {name: list(dict.fromkeys(values)) for name, values in found.items()}
@@ -99,11 +101,11 @@ def one_value_each(texts: Mapping[str, str | None]) -> dict[str, Any]:
     found = option_values(texts)
     for name, values in found.items():
         if len(values) > 1:
-            raise InputError(f"{OPTIONS[name]} {texts[name]}: one value is sampled with; `elf sweep` takes several")
+            raise InputError(f"{SAMPLING_OPTIONS[name]} {texts[name]}: one value is sampled; `elf sweep` takes several")
     return {name: values[0] for name, values in found.items()}
 
 
-def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any]) -> Setting:
+def chosen_setting(presets: Sequence[SamplingPreset], given: Mapping[str, Any]) -> SamplingSetting:
     """The presets' setting that is nearest in sampler and steps, with the given fields replaced.
 
     An SDE without a given gamma takes that of the nearest SDE preset, of the published ones where the presets have
@@ -111,8 +113,8 @@ def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any])
     """
     sampler, steps = given.get("sampling_method"), given.get("num_sampling_steps")
 
-    def nearest(settings: list[Setting]) -> Setting:
-        def distance(setting: Setting):
+    def nearest(settings: list[SamplingSetting]) -> SamplingSetting:
+        def distance(setting: SamplingSetting):
             return sampler not in (None, setting.sampling_method), abs((steps or 0) - setting.num_sampling_steps)
 
         return min(settings, key=distance if steps else lambda setting: distance(setting)[:1])
@@ -124,26 +126,26 @@ def chosen_setting(presets: Sequence[SamplingSetting], given: Mapping[str, Any])
     return replace(found, **given)
 
 
-def combinations(presets: Sequence[SamplingSetting], wanted: Mapping[str, list]) -> list[Setting]:
+def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) -> list[SamplingSetting]:
     """Every combination of the wanted values, each completed as by `elf sample`; the presets where none is wanted."""
     if not wanted:
-        return distinct(settings_of(presets))
+        return without_repeats(settings_of(presets))
     count = prod(map(len, wanted.values()))
-    if count > MOST_SETTINGS:
-        raise InputError(f"{count:,} settings are more than {MOST_SETTINGS:,}; ask for fewer values")
-    return distinct(
+    if count > MAX_SETTINGS:
+        raise InputError(f"{count:,} settings are more than {MAX_SETTINGS:,}; ask for fewer values")
+    return without_repeats(
         chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
     )
 
 
-def one_setting(config: Config, given: Mapping[str, Any]) -> Setting:
+def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
     """The chosen setting of a model's presets. InputError for a given field without effect."""
     found = chosen_setting(config.sampling, given)
     check_used(config, given, [found])
     return found
 
 
-def check_used(config: Config, given: Collection[str], settings: Sequence[Setting]) -> None:
+def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:
     """InputError for a given field that none of the settings uses."""
     if "sde_gamma" in given and all(setting.sampling_method != "sde" for setting in settings):
         raise InputError("--gamma: only the SDE has one; add --sampler sde")
@@ -153,14 +155,14 @@ def check_used(config: Config, given: Collection[str], settings: Sequence[Settin
         raise InputError("--cfg: guidance towards the source, and this model writes free texts; --sc-cfg guides those")
 
 
-def distinct(settings: Iterable[Setting]) -> list[Setting]:
+def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting]:
     """The settings without duplicates, those of the ODE without gamma, and other grids than shifted without shift."""
     found = [replace(s, sde_gamma=0.0) if s.sampling_method != "sde" else s for s in settings]
     found = [replace(s, time_shift=1.0) if s.time_schedule != "shifted" else s for s in found]
     return list({setting.name: setting for setting in found}.values())
 
 
-def check_setting(config: Config, setting: Setting) -> None:
+def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
     """InputError for candidates of texts without a source, and for more guidance than a student was made for."""
     if setting.candidates > 1 and not config.data.max_input_length:
         raise InputError(f"--candidates {setting.candidates}: the one most like the others is kept, which is for texts "

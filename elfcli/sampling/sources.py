@@ -11,12 +11,19 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata
 from elfcli.data.tokenizers import decoded
 from elfcli.errors import InputError, did_you_mean
-from elfcli.parallel.agree import everyone
+from elfcli.parallel.agree import run_on_all
 from elfcli.runs.examples import evaluation_examples
-from elfcli.sampling.model import Model
-from elfcli.scoring.samples_file import REFERENCE_KEYS, SOURCE_KEYS, check_text, first, has_columns, records_of
+from elfcli.sampling.model import LoadedModel
+from elfcli.scoring.samples_file import (
+    REFERENCE_KEYS,
+    SOURCE_KEYS,
+    check_row_text,
+    first_of_keys,
+    has_columns,
+    records_of,
+)
 
-MOST_TEXTS = 20_000
+MAX_TRAINING_TEXTS = 20_000
 """Training texts that a sample may equal."""
 
 
@@ -27,14 +34,14 @@ class Sources(NamedTuple):
     rows: list[dict]
 
 
-def rows_to_sample(model: Model, data: str | None, count: int) -> Sources:
+def rows_to_sample(model: LoadedModel, data: str | None, count: int) -> Sources:
     """The evaluation split's first `count` sources; for unconditional models `count` free texts."""
     if not model.config.data.max_input_length:
         return Sources([()] * count, [{"id": i} for i in range(count)])
-    return rows_of(model, evaluation_examples(model.config, data), count)
+    return example_sources(model, evaluation_examples(model.config, data), count)
 
 
-def rows_of(model: Model, examples: Examples, count: int) -> Sources:
+def example_sources(model: LoadedModel, examples: Examples, count: int) -> Sources:
     """The first `count` examples: their sources, none for unconditional models, and their texts as references."""
     paired = model.config.data.max_input_length > 0
     if paired and examples.tokens.condition_input_ids is None:
@@ -45,7 +52,7 @@ def rows_of(model: Model, examples: Examples, count: int) -> Sources:
         tokens, texts = examples.tokens[i], examples.texts(i) if examples.texts else {}
 
         def text(keys, ids, texts=texts):
-            found = first(texts, keys)
+            found = first_of_keys(texts, keys)
             return found if found is not None else decoded(model.tokenizer, [ids], model.config.evaluation.clean_up)[0]
 
         conditions.append(tokens["condition_input_ids"] if paired else ())
@@ -54,14 +61,14 @@ def rows_of(model: Model, examples: Examples, count: int) -> Sources:
     return Sources(conditions, rows)
 
 
-def training_texts(model: Model, train: Examples) -> set[str]:
+def training_texts(model: LoadedModel, train: Examples) -> set[str]:
     """The first training texts, as the model would write them."""
-    count = min(len(train), MOST_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
+    count = min(len(train), MAX_TRAINING_TEXTS, max(2_000_000 // model.config.data.max_length, 1))
     rows = [train.tokens.input_ids[i].tolist() for i in range(count)]
     return set(decoded(model.tokenizer, rows, model.config.evaluation.clean_up)) - {""}
 
 
-def seen_texts(model: Model) -> set[str] | None:
+def seen_texts(model: LoadedModel) -> set[str] | None:
     """Training texts, where the training data is a folder that is at hand."""
     where = model.config.data.data_path
     with suppress(InputError):
@@ -70,7 +77,7 @@ def seen_texts(model: Model) -> set[str] | None:
     return None
 
 
-def real_texts(model: Model, sources: Sources, data: str | None) -> list[str]:
+def real_texts(model: LoadedModel, sources: Sources, data: str | None) -> list[str]:
     """As many held-out texts as are sampled: the references, else those of a validation split that is at hand."""
     if sources.rows and all("reference" in row for row in sources.rows):
         return [row["reference"] for row in sources.rows]
@@ -78,14 +85,14 @@ def real_texts(model: Model, sources: Sources, data: str | None) -> list[str]:
     with suppress(InputError):
         if where is not None and Path(where).is_dir():
             examples = evaluation_examples(model.config, data)
-            return [row["reference"] for row in rows_of(model, examples, len(sources.rows)).rows]
+            return [row["reference"] for row in example_sources(model, examples, len(sources.rows)).rows]
     return []
 
 
-def sources_of_texts(model: Model, texts: Sequence[str]) -> Sources:
+def sources_of_texts(model: LoadedModel, texts: Sequence[str]) -> Sources:
     """Sources that are at hand as texts."""
     for place, text in enumerate(texts):
-        check_text({"input": text}, "input", f"inputs[{place}]")
+        check_row_text({"input": text}, "input", f"inputs[{place}]")
         if not text.strip():
             raise InputError(f"inputs[{place}]: is empty; every input is a source")
     if not texts:
@@ -106,14 +113,14 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     return (list(keys[:1]), list(keys[1:]))
 
 
-def encode_conditions(model: Model, texts: Sequence[str]) -> list[list[int]]:
+def encode_conditions(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of source texts. InputError for an unconditional model."""
     if not model.config.data.max_input_length:
         raise InputError(f"{model.name}: an unconditional model takes no input; give --num-samples instead")
     return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
 
 
-def rows_of_file(model: Model, path: Path, source_key: str | None = None, count: int | None = None) -> Sources:
+def rows_of_file(model: LoadedModel, path: Path, source_key: str | None = None, count: int | None = None) -> Sources:
     """The sources of a file's first `count` lines, with their references where it has them.
 
     A source is the column `source_key`, by default `input` or `source`, else the one recorded with the training data;
@@ -130,13 +137,13 @@ def rows_of_file(model: Model, path: Path, source_key: str | None = None, count:
         if key is None:
             raise InputError(f"{where}: no source under {' or '.join(map(repr, keys))}{did_you_mean(keys[-1], line)}: "
                              f"its columns are {', '.join(line) or 'none'}; name one with --source-key")  # fmt: skip
-        check_text(line, key, where)
+        check_row_text(line, key, where)
         if not line[key].strip():
             raise InputError(f"{where}: {'an empty line' if key == 'text' else f'{key!r} is empty'}; every line of the "
                              "input needs a source")  # fmt: skip
         target = next((k for k in (*REFERENCE_KEYS, *targets) if k != key and line.get(k) is not None), None)
         if target is not None:
-            check_text(line, target, where)
+            check_row_text(line, target, where)
         row = {"id": line.get("id", len(rows)), "input": line[key]}
         rows.append(row | ({"reference": line[target]} if target is not None else {}))
     if not rows:
@@ -144,13 +151,13 @@ def rows_of_file(model: Model, path: Path, source_key: str | None = None, count:
     return Sources(encode_conditions(model, [row["input"] for row in rows]), rows)
 
 
-def first_sources(model: Model, count: int) -> Sources:
+def first_sources(model: LoadedModel, count: int) -> Sources:
     try:
         return sources_of(model, None, count)
     except InputError:  # no validation split
         return sources_of(model, model.config.data.data_path, count)
 
 
-def sources_of(model: Model, data: str | None = None, count: int | None = None) -> Sources:
+def sources_of(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:
     """The evaluation split's sources, or free texts; `count` of them, by default what the settings say."""
-    return everyone(partial(rows_to_sample, model, data, count or model.config.evaluation.num_samples))
+    return run_on_all(partial(rows_to_sample, model, data, count or model.config.evaluation.num_samples))

@@ -14,28 +14,28 @@ import numpy as np
 
 from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.flow import sampler
-from elfcli.models.layers import over_positions
+from elfcli.models.layers import map_position_chunks
 from elfcli.sampling.candidates import most_alike
 from elfcli.sampling.generate import (
-    Inputs,
     Options,
     Part,
-    Program,
+    SamplerArrays,
+    SamplerStatics,
     candidates_of,
-    encoded,
+    decode_texts,
+    encode_condition,
     everywhere,
     flow_of,
     lengths,
-    parts,
     program_of,
+    sampling_batches,
     step_of,
-    texts_of,
 )
-from elfcli.sampling.model import Model
-from elfcli.sampling.settings import Setting
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import SamplingSetting
 from elfcli.sampling.sources import Sources
 
-MOST_TIMES = 32
+MAX_TIMES = 32
 """Recorded times of a sample, besides the start."""
 
 
@@ -59,22 +59,22 @@ class Trace:
         return found
 
 
-def recorded_steps(num_steps: int, most: int = MOST_TIMES) -> list[int]:
+def recorded_steps(num_steps: int, most: int = MAX_TIMES) -> list[int]:
     """0, then evenly spread numbers of steps that are done, the last one included."""
     return sorted({round(i * num_steps / min(most, num_steps)) for i in range(min(most, num_steps) + 1)})
 
 
 @partial(jax.jit, static_argnums=0)
-def begin(program: Program, inputs: Inputs):
+def begin(program: SamplerStatics, inputs: SamplerArrays):
     """(condition, state before the first step, grid (B, M))."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        condition = encoded(program, inputs)
+        condition = encode_condition(program, inputs)
         _, _, noise_at, grid_BxM = flow_of(program, inputs, condition)
         return condition, sampler.initial(noise_at(-1), condition), everywhere(program, grid_BxM)
 
 
 @partial(jax.jit, static_argnums=0)
-def advance(program: Program, inputs: Inputs, condition: sampler.Condition, state, steps):
+def advance(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, state, steps):
     """(state, tokens read from it (B, S), their probabilities (B, S)) after the steps from `steps[0]` to `steps[1]`."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         flow = flow_of(program, inputs, condition)
@@ -87,14 +87,14 @@ def advance(program: Program, inputs: Inputs, condition: sampler.Condition, stat
             return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), sure], axis=-1)  # ids below 2^24
 
         features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
-        both = over_positions(read, program.shape.vocab_size, features)
+        both = map_position_chunks(read, program.shape.vocab_size, features)
         return state, *everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 
 
 def traced(
-    model: Model,
+    model: LoadedModel,
     sources: Sources,
-    setting: Setting,
+    setting: SamplingSetting,
     options: Options = Options(),
     update: Callable[[list[Trace], int], None] = lambda traces, done: None,
 ) -> list[Trace]:
@@ -103,7 +103,7 @@ def traced(
     update(traces of the batch so far, texts done) after each record.
     """
     program, found = program_of(model, setting, options), []
-    for part in parts(model, sources.conditions, setting, options):
+    for part in sampling_batches(model, sources.conditions, setting, options):
         rows = sources.rows[part.first : part.first + part.wanted]
         tries = candidates_of(part, setting, options)
         drawn = [traced_batch(model, program, rows, one, update) for one in tries]
@@ -113,7 +113,9 @@ def traced(
     return found
 
 
-def traced_batch(model: Model, program: Program, rows: Sequence[dict], part: Part, update: Callable) -> list[Trace]:
+def traced_batch(
+    model: LoadedModel, program: SamplerStatics, rows: Sequence[dict], part: Part, update: Callable
+) -> list[Trace]:
     """The traces of one batch. update(traces so far, texts done) after each record."""
     traces, marks = [Trace(dict(row)) for row in rows], recorded_steps(int(part.inputs.num_steps))
     condition, state, grid_BxM = begin(program, part.inputs)
@@ -122,12 +124,12 @@ def traced_batch(model: Model, program: Program, rows: Sequence[dict], part: Par
         tokens_BxS, sure_BxS = map(np.asarray, read)
         record(model, part, traces, np.asarray(grid_BxM)[:, mark], (tokens_BxS, sure_BxS))
         update(traces, part.first)
-    for trace, text in zip(traces, texts_of(model, tokens_BxS, part), strict=True):
+    for trace, text in zip(traces, decode_texts(model, tokens_BxS, part), strict=True):
         trace.row = {"id": trace.row["id"], "generated": text} | trace.row
     return traces
 
 
-def record(model: Model, part: Part, traces: list[Trace], times_B: np.ndarray, read: tuple) -> None:
+def record(model: LoadedModel, part: Part, traces: list[Trace], times_B: np.ndarray, read: tuple) -> None:
     """Adds what was read at a time to the traces."""
     tokens_BxS, sure_BxS = read
     config, eos, pads = lengths(model.config), eos_id(model.tokenizer), pad_id(model.tokenizer)
@@ -149,7 +151,7 @@ def piece_of(tokenizer, token: int) -> str:
     return str(tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ")
 
 
-def page_data(model: Model, setting: Setting, traces: Sequence[Trace]) -> dict:
+def page_data(model: LoadedModel, setting: SamplingSetting, traces: Sequence[Trace]) -> dict:
     """What the page shows, as JSON: pieces by number, and of each sample times, pieces and per cent."""
     numbers: dict[str, int] = {}
     samples = []

@@ -17,7 +17,7 @@ from elfcli.hub_access import hub_reachable, looks_like_a_path
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import graphdef_of
 from elfcli.models.llama import LlamaShape
-from elfcli.parallel.agree import require_same
+from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest, tree_hash
 from elfcli.parallel.mesh import by_row, make_mesh, round_up_to_devices
 from elfcli.weights.files import fetch
@@ -100,7 +100,7 @@ def in_cache(model: str) -> bool:
 def row_batches(rows: Sequence[Sequence[int]], *, eos_id: int, window: int, batch_size: int) -> Iterator[tuple]:
     """(places of its rows, ids (B, T) padded with eos, mask (B, T)) of each batch, longest rows first."""
     longest_first = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-    require_same("texts", {"texts": len(rows), "hash": digest(rows)})
+    assert_same_on_all("texts", {"texts": len(rows), "hash": digest(rows)})
     batch_size = round_up_to_devices(min(batch_size, len(rows)))
     for first in range(0, len(rows), batch_size):
         part = longest_first[first : first + batch_size]

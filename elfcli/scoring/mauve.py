@@ -18,9 +18,9 @@ from elfcli.scoring.bootstrap import Draws
 from elfcli.scoring.judge import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
 from elfcli.scoring.score import Score
 
-SEED = 25
+CLUSTER_SEED = 25
 """Of the clustering: the package's own default."""
-LEAST = 100
+MIN_TEXTS = 100
 """Texts of each kind below which the figure means nothing: it has a bucket for every ten."""
 
 
@@ -47,16 +47,16 @@ def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> 
     except ImportError:
         raise InputError("MAUVE needs a package that is not installed: pip install 'elfcli[mauve]'") from None
     kept, compared = not_empty(texts), not_empty(real)
-    if min(len(kept), len(compared)) < LEAST:
-        raise InputError(f"MAUVE of {len(kept)} texts and {len(compared)} real ones: give at least {LEAST} of each, "
-                         "and as many as the scores that it is compared with")  # fmt: skip
+    if min(len(kept), len(compared)) < MIN_TEXTS:
+        raise InputError(f"MAUVE of {len(kept)} texts and {len(compared)} real ones: use at least {MIN_TEXTS} of "
+                         "each, and as many as the scores that it is compared with")  # fmt: skip
     ours, theirs = (features(part, judge) for part in (kept, compared))
-    found = compute_mauve(p_features=theirs, q_features=ours, seed=SEED)
+    found = compute_mauve(p_features=theirs, q_features=ours, seed=CLUSTER_SEED)
     _, shape, _, weights = load_judge(judge.model, judge.tokenizer)
     name, window = Path(judge.model.rstrip("/")).name, min(judge.max_length, shape.n_positions)
     signature = (
         f"metric:mauve|version:mauve-text {version('mauve-text')}|features:{name}, last token|weights:{weights[:16]}"
-        f"|dtype:{judge.dtype}|window:{window}|buckets:{found.num_buckets}|seed:{SEED}|empty:skipped"
+        f"|dtype:{judge.dtype}|window:{window}|buckets:{found.num_buckets}|seed:{CLUSTER_SEED}|empty:skipped"
         f"|texts:{len(kept)}|real:{len(compared)}"
     )
     return MauveResult(float(found.mauve), float(found.mauve_star), float(found.frontier_integral), len(kept),

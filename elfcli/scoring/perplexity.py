@@ -14,7 +14,7 @@ import numpy as np
 
 from elfcli.data.tokenizers import eos_id
 from elfcli.errors import ElfError, InputError
-from elfcli.parallel.agree import everyone
+from elfcli.parallel.agree import run_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import on_devices
 from elfcli.scoring.bootstrap import Draws, interval, resampled
@@ -67,7 +67,7 @@ def perplexity(
         raise InputError(
             f"max_length {judge.max_length}: a text's first token is never scored, so 2 or more are needed"
         )
-    judge_tokenizer, shape, params, weights = everyone(partial(load_judge, judge.model, judge.tokenizer))
+    judge_tokenizer, shape, params, weights = run_on_all(partial(load_judge, judge.model, judge.tokenizer))
     window, eos = min(judge.max_length, shape.n_positions), eos_id(judge_tokenizer)
     rows = token_rows(judge_tokenizer, kept, window)
     skipped = len(texts) - len(kept)
@@ -75,7 +75,7 @@ def perplexity(
     nll, counts = row_totals(
         score, rows, eos_id=eos, window=window, batch_size=judge.batch_size, update=lambda done: update(skipped + done)
     )
-    value = everyone(lambda: pooled(nll, counts, judge.model))
+    value = run_on_all(lambda: pooled(nll, counts, judge.model))
     entropies = unigram_entropies(rows, eos)
     values, entropy_draws = spread(texts, nll, counts, entropies)
     name, vocabulary = (Path(n.rstrip("/")).name for n in (judge.model, judge.tokenizer or judge.model))

@@ -15,8 +15,8 @@ from elfcli.scoring.comparison import best_first, cost
 from elfcli.ui.table import aligned
 
 SUFFIXES = (".png", ".svg", ".html")
-STYLES = tuple(zip("osD^vPX*", ("-", "--", "-.", ":") * 2, strict=True))
-WIDTH = 40
+LINE_STYLES = tuple(zip("osD^vPX*", ("-", "--", "-.", ":") * 2, strict=True))
+STRIP_WIDTH = 40
 APART = 0.03
 
 
@@ -82,7 +82,7 @@ def series(axes: Any, results: Sequence[dict], without: str, x_of) -> None:
         by_label.setdefault(label(result, without), []).append(result)
     for number, (name, members) in enumerate(by_label.items()):
         members.sort(key=x_of)
-        marker, dashes = STYLES[number % len(STYLES)]
+        marker, dashes = LINE_STYLES[number % len(LINE_STYLES)]
         scores = [member["scores"][0] for member in members]
         values = [score["value"] for score in scores]
         ends = [score.get("interval") or [score["value"]] * 2 for score in scores]
@@ -115,7 +115,7 @@ def frontier(axes: Any, results: Sequence[dict]) -> None:
         score = next(score for score in result["scores"] if score["metric"] == "ppl")
         if score["value"] is None:
             continue
-        marker, _ = STYLES[number % len(STYLES)]
+        marker, _ = LINE_STYLES[number % len(LINE_STYLES)]
         axes.plot(score["entropy"], score["value"], marker=marker, linestyle="none", label=result["name"])
         real = (score.get("details") or {}).get("real") or {}
     if real.get("entropy"):
@@ -163,14 +163,14 @@ def strips(results: Sequence[dict]) -> list[str]:
     high = max(r["scores"][0]["interval"][1] for r in known)
 
     def place(value: float) -> int:
-        return round((value - low) / (high - low or 1) * (WIDTH - 1))
+        return round((value - low) / (high - low or 1) * (STRIP_WIDTH - 1))
 
     rows = []
     for result in known:
         score = result["scores"][0]
-        (first, last), strip = map(place, score["interval"]), [" "] * WIDTH
+        (first, last), strip = map(place, score["interval"]), [" "] * STRIP_WIDTH
         strip[first : last + 1] = "-" * (last + 1 - first)
         strip[place(score["value"])] = "o"
         rows.append([result["name"], f"{cost(result)} calls", "".join(strip)])
-    scale = f"{low:.4g}".ljust(WIDTH - len(f"{high:.4g}")) + f"{high:.4g}"
+    scale = f"{low:.4g}".ljust(STRIP_WIDTH - len(f"{high:.4g}")) + f"{high:.4g}"
     return aligned([*rows, ["", known[0]["scores"][0]["metric"], scale]], numbers=[1])

@@ -9,15 +9,15 @@ from functools import lru_cache
 import xxhash
 
 from elfcli.scoring.protocol import departing
-from elfcli.scoring.samples_meta import UNKNOWN, Origin
-from elfcli.scoring.text_quality import distinct, shares
+from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
+from elfcli.scoring.text_quality import distinct_share, quality_shares
 from elfcli.ui.table import aligned
 
-SIZES, SHARES = (1, 2, 4), ("empty", "degenerate", "duplicate", "memorised")
-LEAST_OF_REAL, LEAST_NATS = 0.8, 4.0
+NGRAM_SIZES, SHARES = (1, 2, 4), ("empty", "degenerate", "duplicate", "memorised")
+MIN_OF_REAL, MIN_NATS = 0.8, 4.0
 """Entropy below this share of the real text's, or without real text below these nats, makes perplexity worthless."""
 COMMON = ("metric", "value", "interval", "num_samples", "signature", "made_by", "details", "real")
-FIGURES = {
+SCORE_COLUMNS = {
     "bleu": {"bleu": "BLEU"},
     "rouge": {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"},
     "ppl": {"ppl": "perplexity", "entropy": "entropy"},
@@ -35,7 +35,7 @@ class Texts:
     generated: Sequence[str]
     references: Sequence[str] | None = None
     real: Sequence[str] | None = None
-    origin: Origin = UNKNOWN
+    origin: SampleProvenance = UNKNOWN
     seen: Collection[str] | None = None
 
 
@@ -71,10 +71,10 @@ def hash_of(texts: Sequence[str]) -> str:
 @lru_cache(maxsize=4)
 def counted(texts: tuple[str, ...]) -> dict[str, float | None]:
     """Shares of texts that went wrong, words per text, and distinct phrases within and across texts."""
-    found = {size: distinct(texts, size) for size in SIZES}
-    return {name: share for name, share in shares(list(texts)).items() if name != "memorised"} | {
-        **{f"distinct_{size}": found[size][0] for size in SIZES},
-        **{f"distinct_{size}_across": found[size][1] for size in SIZES},
+    found = {size: distinct_share(texts, size) for size in NGRAM_SIZES}
+    return {name: share for name, share in quality_shares(list(texts)).items() if name != "memorised"} | {
+        **{f"distinct_{size}": found[size][0] for size in NGRAM_SIZES},
+        **{f"distinct_{size}_across": found[size][1] for size in NGRAM_SIZES},
     }
 
 
@@ -99,7 +99,7 @@ def low_entropy(score: dict) -> str | None:
     if entropy is None:
         return None
     longest = math.log(max(score["num_tokens"] / max(score["num_samples"], 1), 2))
-    least = LEAST_OF_REAL * real if real is not None else min(LEAST_NATS, LEAST_OF_REAL * longest)
+    least = MIN_OF_REAL * real if real is not None else min(MIN_NATS, MIN_OF_REAL * longest)
     if entropy >= least:
         return None
     beside = f"that of the real text is {real:.2f}" if real is not None else f"expected {least:.2f} or more"
@@ -111,20 +111,20 @@ def low_entropy(score: dict) -> str | None:
 
 def table(rows: Sequence[tuple[str, list[dict]]]) -> str:
     """Two tables with a line per (name, scores of the same texts) and one for the real text: scores, and the texts."""
-    figures = [(metric, name) for metric in (score["metric"] for score in rows[0][1]) for name in FIGURES[metric]]
-    above = [["", *(FIGURES[metric][name] for metric, name in figures), "samples", "calls"]]
+    figures = [(metric, name) for metric in (score["metric"] for score in rows[0][1]) for name in SCORE_COLUMNS[metric]]
+    above = [["", *(SCORE_COLUMNS[metric][name] for metric, name in figures), "samples", "calls"]]
     below = [["", "words", "empty", "degenerate", "duplicate", "in train", "distinct-1/2/4", "across"]]
     for name, scores in rows:
         by_metric, made_by = {score["metric"]: score for score in scores}, scores[0].get("made_by")
         calls = str(made_by["network_calls"]) if isinstance(made_by, dict) else "-"
         shown = [figure(by_metric[metric], name) for metric, name in figures]
         above.append([name, *shown, f"{scores[0]['num_samples']:,}", calls])
-        below.append([name, *texts_of(scores[0].get("details") or {})])
+        below.append([name, *text_cells(scores[0].get("details") or {})])
     real: dict = {}
     for score in rows[0][1]:
         real |= (score.get("details") or {}).get("real") or {}
     if real:
-        below.append(["real text", *texts_of(real)])
+        below.append(["real text", *text_cells(real)])
     if "ppl" in real:
         shown = [f"{real[name]:,.2f}" if name in real else "-" for _, name in figures]
         above.append(["real text", *shown, f"{real['num_samples']:,}", "-"])
@@ -143,11 +143,11 @@ def figure(score: dict, name: str) -> str:
     return f"{value:,.2f}{spread}" + (f" [{within[0]:,.2f}, {within[1]:,.2f}]" if within else "")
 
 
-def texts_of(details: dict) -> list[str]:
+def text_cells(details: dict) -> list[str]:
     """Cells of words, shares and distinct phrases."""
     counts = [f"{100 * details[name]:.1f}%" if details.get(name) is not None else "-" for name in SHARES]
     words = f"{details['words']:.1f}" if "words" in details else "-"
-    values = [[details.get(f"distinct_{size}{ending}") for size in SIZES] for ending in ("", "_across")]
+    values = [[details.get(f"distinct_{size}{ending}") for size in NGRAM_SIZES] for ending in ("", "_across")]
     return [words, *counts, *("/".join("-" if x is None else f"{x:.2f}" for x in three) for three in values)]
 
 

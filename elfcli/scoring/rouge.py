@@ -9,7 +9,7 @@ from elfcli.scoring.bootstrap import Draws, interval, means
 from elfcli.scoring.protocol import protocol_part
 from elfcli.scoring.score import Score, check_paired
 
-KINDS = ("rouge1", "rouge2", "rougeL")
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
     from rouge_score.rouge_scorer import RougeScorer
 
     check_paired(generated, references)
-    scorer = RougeScorer(KINDS, use_stemmer=True)
+    scorer = RougeScorer(ROUGE_TYPES, use_stemmer=True)
     scores = [scorer.score(reference, text) for text, reference in zip(generated, references, strict=True)]
-    parts = [[100 * score[kind].fmeasure for kind in KINDS] for score in scores]
-    values = dict(zip(KINDS, map(fmean, zip(*parts, strict=True)), strict=True))
-    draws = dict(zip(KINDS, means(parts), strict=True))
+    parts = [[100 * score[kind].fmeasure for kind in ROUGE_TYPES] for score in scores]
+    values = dict(zip(ROUGE_TYPES, map(fmean, zip(*parts, strict=True)), strict=True))
+    draws = dict(zip(ROUGE_TYPES, means(parts), strict=True))
     signature = f"metric:rouge|{protocol_part()}|version:rouge_score {version('rouge-score')}|stemmer:yes|mean:F1"
-    intervals = {kind: interval(draws[kind]) for kind in KINDS[:2]}
+    intervals = {kind: interval(draws[kind]) for kind in ROUGE_TYPES[:2]}
     return RougeResult(**values, num_samples=len(generated), signature=signature, intervals=intervals,
                        resampled=draws["rougeL"])  # fmt: skip

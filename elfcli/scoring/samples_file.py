@@ -12,7 +12,7 @@ from elfcli.outputs import write_output
 from elfcli.ui.progress import say
 
 SOURCE_KEYS, REFERENCE_KEYS = ("input", "source"), ("reference", "output", "target")
-MOST_UNLIKE, SAME_START = 0.1, 20
+MAX_MISMATCHED, SAME_START = 0.1, 20
 """The share of samples whose source may be unlike that of their reference; letters after which two sources that begin
 alike count as one."""
 STDIN = Path("/dev/stdin")
@@ -82,29 +82,29 @@ def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
     rows = numbered_records(path)
     for number, row in rows:
         for key in need:
-            check_text(row, key, f"{path}:{number}")
-    check_ids(rows, path)
+            check_row_text(row, key, f"{path}:{number}")
+    check_unique_ids(rows, path)
     return rows
 
 
-def check_ids(rows: Numbered, path: Path) -> None:
+def check_unique_ids(rows: Numbered, path: Path) -> None:
     """InputError where one id stands for two sources or references: samples of two files or splits in one."""
     known: dict[str, tuple[int, Record]] = {}
     for number, row in rows:
         before, other = known.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
         for keys in (SOURCE_KEYS, ("reference",)):
-            ours, theirs = first(row, keys), first(other, keys)
+            ours, theirs = first_of_keys(row, keys), first_of_keys(other, keys)
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{path}:{number}: id {row['id']!r} is that of line {before}, which has another "
                                  f"{keys[0]}: samples of two splits or files; score each alone")  # fmt: skip
 
 
-def first(row: dict, keys: Sequence[str]) -> Any:
+def first_of_keys(row: dict, keys: Sequence[str]) -> Any:
     """The row's value under the first of the keys that it has."""
     return next((row[key] for key in keys if key in row), None)
 
 
-def check_text(row: dict, key: str, where: str) -> None:
+def check_row_text(row: dict, key: str, where: str) -> None:
     if key not in row:
         found = f"its keys are {', '.join(row) or 'none'}"
         mend = "; --references FILE may hold them instead" if key == "reference" else ""
@@ -154,11 +154,11 @@ def read_pairs(path: Path, references: Path | None = None, key: str | None = Non
 
 def check_sources(samples: Numbered, matched: Numbered, path: Path, references: Path) -> None:
     """InputError where samples and the references that they were matched with are of other sources."""
-    pairs = [(number, there, first(row, SOURCE_KEYS), first(other, SOURCE_KEYS))
+    pairs = [(number, there, first_of_keys(row, SOURCE_KEYS), first_of_keys(other, SOURCE_KEYS))
              for (number, row), (there, other) in zip(samples, matched, strict=True)]  # fmt: skip
     pairs = [pair for pair in pairs if isinstance(pair[2], str) and isinstance(pair[3], str)]
     unlike = [(number, there) for number, there, ours, theirs in pairs if not alike(ours, theirs)]
-    if len(unlike) > MOST_UNLIKE * len(pairs):
+    if len(unlike) > MAX_MISMATCHED * len(pairs):
         number, there = unlike[0]
         raise InputError(f"{path}:{number}: its source is not that of {references}:{there}, and so for {len(unlike)} "
                          f"of {len(pairs)} samples: are the references of another split?")  # fmt: skip
@@ -188,7 +188,7 @@ def reference_text(row: dict, where: str, key: str | None = None) -> str:
     if key is None:
         found = f"its keys are {', '.join(row) or 'none'}"
         raise InputError(f"{where}: none of {', '.join(map(repr, REFERENCE_KEYS))}; {found}; name one, --reference-key")
-    check_text(row, key, where)
+    check_row_text(row, key, where)
     return row[key]
 
 

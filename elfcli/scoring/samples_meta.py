@@ -12,7 +12,7 @@ from elfcli.ui.progress import say
 
 
 @dataclass(frozen=True)
-class Origin:
+class SampleProvenance:
     """made_by: the checkpoint and the way to sample. clean_up: whether decoding cleans up spaces. split: of the data.
 
     None: not known.
@@ -23,7 +23,7 @@ class Origin:
     split: str | None = None
 
 
-UNKNOWN = Origin()
+UNKNOWN = SampleProvenance()
 
 
 def meta_file(samples: Path) -> Path:
@@ -40,13 +40,13 @@ def file_hash(path: Path) -> str:
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
 
-def write_meta(samples: Path, origin: Origin, overwrite: bool = False) -> None:
+def write_meta(samples: Path, origin: SampleProvenance, overwrite: bool = False) -> None:
     """Written after the samples: without it, or with an older one, they are of unknown origin."""
     found = vars(origin) | {"xxh3_128": file_hash(samples)}
     write_output(meta_file(samples), json.dumps(found, indent=1) + "\n", overwrite)
 
 
-def read_meta(samples: Path) -> Origin:
+def read_meta(samples: Path) -> SampleProvenance:
     """The origin of a samples file; unknown, after a warning, where the file beside it is of other samples."""
     path = meta_file(samples)
     if not path.is_file():
@@ -62,4 +62,4 @@ def read_meta(samples: Path) -> Origin:
     if found.get("xxh3_128") != file_hash(samples):
         say(f"warning: {path} is of other samples than {samples} holds now; made by: unknown")
         return UNKNOWN
-    return Origin(made_by, clean_up, split)
+    return SampleProvenance(made_by, clean_up, split)

@@ -9,7 +9,7 @@ import numpy as np
 from elfcli.errors import InputError
 from elfcli.scoring.bootstrap import interval
 
-LARGEST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 
 
 def seeds_of(seed: int, text: str | None) -> list[int]:
@@ -20,7 +20,7 @@ def seeds_of(seed: int, text: str | None) -> list[int]:
         raise InputError("--seed and --seeds exclude each other")
     found: list[int] = []
     for word in text.split(","):
-        if not word.strip().isdecimal() or int(word) > LARGEST_SEED:
+        if not word.strip().isdecimal() or int(word) > MAX_SEED:
             raise InputError(f"--seeds {text}: '{word.strip()}' is no seed; expected whole numbers such as 0,1,2")
         if int(word) in found:
             raise InputError(f"--seeds {text}: {int(word)} is there twice, which would count the same texts twice")

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-LONGEST_LOOP = 64
+MAX_LOOP = 64
 """Words of the longest phrase whose repetition counts as a loop."""
 
 
@@ -27,7 +27,7 @@ def has_loop(units: Sequence[str], least: int) -> bool:
     """Whether a phrase follows on itself at least three times, over `least` units or more."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units])
-    for period in range(1, min(len(units) // 3, LONGEST_LOOP) + 1):
+    for period in range(1, min(len(units) // 3, MAX_LOOP) + 1):
         same, needed = ids[period:] == ids[:-period], max(3 * period, least) - period
         if np.count_nonzero(same) >= needed and longest_run(same) >= needed:
             return True
@@ -40,7 +40,7 @@ def longest_run(flags: np.ndarray) -> int:
     return int(np.diff(np.concatenate(([-1], ends, [len(flags)]))).max()) - 1
 
 
-def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
+def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
     """Shares (0..1) of texts that are `empty`, `degenerate`, a `duplicate` of an earlier one, or `memorised` (among
     those `seen`), and `words` per text."""
     count = max(len(texts), 1)
@@ -54,7 +54,7 @@ def shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
     }
 
 
-def distinct(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
+def distinct_share(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
     """Distinct phrases of `size` words over all of them: the mean within a text, and across all texts together.
 
     None where no text has so many words.

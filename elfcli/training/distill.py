@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from elfcli.config.entries import Origin
+from elfcli.config.entries import SettingOrigin
 from elfcli.config.resolve import Resolved, changed, resolve_run
-from elfcli.config.schema import Config, SamplingSetting
+from elfcli.config.schema import Config, SamplingPreset
 from elfcli.errors import ElfError
-from elfcli.parallel.agree import first_goes_ahead
+from elfcli.parallel.agree import first_process_first
 from elfcli.recipe.defaults import with_data
 from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import CONFIG_FILE
@@ -32,25 +32,25 @@ LAYER = "elf distill"
 GIVEN = ("--set", "command line")
 """Origins of what the user has set."""
 ANNEALED = 20  # by so much lower is the rate of students whose teacher was trained at a cosine schedule
-MOST_INITIAL = 0.25  # share of a student's average that may be the weights it started from
+MAX_INITIAL = 0.25  # share of a student's average that may be the weights it started from
 
 
 def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
     """Trains all rounds in a new folder; returns it. resolved: the teacher's settings, with what a user has set."""
-    with first_goes_ahead():
+    with first_process_first():
         resolved = with_data(resolved)
         examples = open_examples(resolved.config)
     start = first_round(resolved, teacher, folder, len(examples))
     return train_rounds(folder, [(student_steps, False) for student_steps in start[0].rounds], start)
 
 
-def student_sampling(config: Config, student_steps: int) -> SamplingSetting:
+def student_sampling(config: Config, student_steps: int) -> SamplingPreset:
     """How a student is sampled: as the authors sample theirs, or, with sources, as was best on the demo's task."""
     steps = (student_steps,)
     if config.data.max_input_length:
-        return SamplingSetting(sampling_method="ode", num_sampling_steps=steps)
+        return SamplingPreset(sampling_method="ode", num_sampling_steps=steps)
     gamma, w = (1.5, 2.5) if student_steps <= 8 else (2.0, 2.0)
-    return SamplingSetting(sampling_method="sde", num_sampling_steps=steps, self_cond_cfg_scales=(w,), sde_gamma=gamma)
+    return SamplingPreset(sampling_method="sde", num_sampling_steps=steps, self_cond_cfg_scales=(w,), sde_gamma=gamma)
 
 
 def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples: int) -> tuple[Rounds, Resolved]:
@@ -58,8 +58,8 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
     config, asked = resolved.config, resolved.config.distillation
     training: dict[str, Any] = {"minutes": None, "epochs": 1.0, "steps": asked.round_steps}
     steps = run_length(changed(resolved, "training", None, **training).config, num_examples).total_steps
-    decay = config.optimization.ema_decay1
-    if decay**steps > MOST_INITIAL:
+    decay = config.optimization.ema_decay
+    if decay**steps > MAX_INITIAL:
         decay = round(1 - 1 / max(steps / 10, 1.0), 6)
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
     annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
@@ -68,9 +68,9 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
         | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
         "training": training
-        | {"steps": steps, "resume": None, "eval_freq": 0.0, "save_every_steps": max(steps // 5, 1)},
-        "optimization": {"warmup_steps": steps // 10, "ema_decay1": decay, **rate},
-        "data": {"frames": ()},  # each is another program, and rounds are short
+        | {"steps": steps, "resume": None, "eval_every_epochs": 0.0, "save_every_steps": max(steps // 5, 1)},
+        "optimization": {"warmup_steps": steps // 10, "ema_decay": decay, **rate},
+        "data": {"buckets": ()},  # each is another program, and rounds are short
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
@@ -99,7 +99,7 @@ def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path 
     if resolved.origins["sampling"].layer in GIVEN:
         return resolved
     config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
-    return replace(resolved, config=config, origins=resolved.origins | {"sampling": Origin(LAYER)})
+    return replace(resolved, config=config, origins=resolved.origins | {"sampling": SettingOrigin(LAYER)})
 
 
 def train_rounds(

@@ -10,7 +10,7 @@ import numpy as np
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
 from elfcli.data.batches import batch_indices, collate
-from elfcli.data.frames import WHOLE_SHARE, Frames, make_frames, rooms
+from elfcli.data.buckets import FULL_LENGTH_SHARE, Buckets, make_buckets, positions_needed
 from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import arithmetic
@@ -22,27 +22,27 @@ from elfcli.weights.encoder import load_encoder
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """collate: from a list of examples to the arrays of a batch. frames: None where all batches have max_length."""
+class RunInputs:
+    """collate: from a list of examples to the arrays of a batch. buckets: None where all batches have max_length."""
 
     examples: data.Examples
     tokenizer: Any
     encoder: Encoder
     collate: partial
-    frames: Frames | None = None
+    buckets: Buckets | None = None
 
 
-def batch_rows(config: Config, inputs: Inputs, number: int) -> tuple[int, np.ndarray]:
+def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.ndarray]:
     """(length S, rows of the examples (B,)) of a batch of the run, over all processes; number: 0-based."""
     count, size, seed = len(inputs.examples), config.global_batch, config.training.seed
     step, part = divmod(number, config.optimization.grad_accum_steps)
-    if inputs.frames and step < (1 - WHOLE_SHARE) * run_length(config, count).total_steps:
-        length, rows = inputs.frames.batch(step, seed)
+    if inputs.buckets and step < (1 - FULL_LENGTH_SHARE) * run_length(config, count).total_steps:
+        length, rows = inputs.buckets.batch(step, seed)
         return length, rows[part * size : (part + 1) * size]
     return config.data.max_length, batch_indices(number, num_examples=count, batch_size=size, seed=seed)
 
 
-def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
+def open_inputs(config: Config, examples: data.Examples, tokenizer) -> RunInputs:
     """Opens and checks everything else that the settings name, before anything is written."""
     vocab = vocab_size(tokenizer)
     if config.evaluation.online_eval and config.data.max_input_length:
@@ -54,11 +54,11 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer) -> Inputs:
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
     settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
-    frames = None
-    if settings.frames:
-        needed = rooms(examples.tokens, settings.max_length, settings.max_input_length)
-        frames = make_frames(needed, settings.frames, settings.max_length, step_size)
-    return Inputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together, frames)
+    buckets = None
+    if settings.buckets:
+        needed = positions_needed(examples.tokens, settings.max_length, settings.max_input_length)
+        buckets = make_buckets(needed, settings.buckets, settings.max_length, step_size)
+    return RunInputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together, buckets)
 
 
 def tokenizer_of(config: Config, examples: data.Examples) -> str:
@@ -73,7 +73,7 @@ def tokenizer_of(config: Config, examples: data.Examples) -> str:
         return config.encoder.encoder_model_name
 
 
-def measured_latents(config: Config, inputs: Inputs, num_examples: int = 1024) -> dict[str, float]:
+def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024) -> dict[str, float]:
     """latent_mean and latent_std, where the settings say `measure`: of the first examples' latents."""
     asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
     if not asked:

@@ -16,9 +16,9 @@ from elfcli.models.elf import num_params
 from elfcli.parallel.memory import used_memory
 from elfcli.runs import folder as run
 from elfcli.runs.state import TrainState
-from elfcli.training.inputs import Inputs, batch_rows
+from elfcli.training.inputs import RunInputs, batch_rows
 from elfcli.training.trackers import open_tracker
-from elfcli.ui.progress import is_first_process, number, say
+from elfcli.ui.progress import format_number, is_first_process, say
 
 SPIKE_LINES, SPIKE_FROM, SPIKE_FACTOR = 20, 10, 8.0
 """Number of last lines that a loss is compared with, the fewest needed, and the multiple of their spread that is a
@@ -64,15 +64,16 @@ class Log:
         usual = usual_loss(self.losses)
         if usual is not None and row["loss"] is not None and row["loss"] > usual:
             row["spike"] = True
-            say(f"warning: step {self.done}: the loss jumped to {number(row['loss'])}, it was below {number(usual)}")
+            jump = f"{format_number(row['loss'])} from below {format_number(usual)}"
+            say(f"warning: step {self.done}: the loss jumped to {jump}")
         self.losses.append(row["loss"])
         if is_first_process():
             self.history.append(row)
             run.append_metrics(self.folder, row)
             # Trackers have the step as their axis; trackio would rename a figure of that name.
             self.track(self.done, {key: value for key, value in row.items() if value is not None and key != "step"})
-        loss, denoise, decode = (number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
-        rate, speed = number(row["learning_rate"]), row["tokens_per_second"]
+        loss, denoise, decode = (format_number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
+        rate, speed = format_number(row["learning_rate"]), row["tokens_per_second"]
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
 
     def evaluation(self, figures: dict[str, float]) -> None:
@@ -84,9 +85,10 @@ class Log:
         if is_first_process() and kept:
             run.append_metrics(self.folder, {"step": self.done} | kept)
         if "val_denoise_loss" in kept:
-            say(f"step {self.done}, held-out text: denoise error {number(kept['val_denoise_loss'])}, decode loss "
-                f"{number(kept['val_decode_loss'])}, {kept['val_token_accuracy']:.1%} of noised and "
-                f"{kept['val_clean_token_accuracy']:.1%} of clean latents read right")  # fmt: skip
+            denoise, decode = (format_number(kept[f"val_{branch}_loss"]) for branch in ("denoise", "decode"))
+            noised, clean = (kept[f"val_{kind}token_accuracy"] for kind in ("", "clean_"))
+            say(f"step {self.done}, held-out text: denoise error {denoise}, decode loss {decode}, {noised:.1%} of "
+                f"noised and {clean:.1%} of clean latents decoded correctly")  # fmt: skip
         self.track(self.done, figures)
 
     def seen(self, waiting: float) -> dict:
@@ -108,7 +110,7 @@ def usual_loss(losses: Sequence[float | None]) -> float | None:
     return middle + SPIKE_FACTOR * max(spread, abs(middle) / 100)
 
 
-def tell_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
+def report_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
     say(
         f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples, "
         f"step {start} of {total}, {jax.device_count()} {jax.default_backend()} device(s)"
@@ -117,13 +119,13 @@ def tell_start(state: TrainState, num_examples: int, start: int, total: int) -> 
         say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
 
 
-def tell_best(folder: Path, done: int) -> None:
+def report_best(folder: Path, done: int) -> None:
     best = run.best_of(folder)
     if best and best["step"] != done:
         say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
 
 
-def stop_if_lost(config: Config, state: TrainState, step: int, saved: int | None, inputs: Inputs) -> None:
+def raise_if_diverged(config: Config, state: TrainState, step: int, saved: int | None, inputs: RunInputs) -> None:
     """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
     lost = int(state.skipped_in_a_row)
     if lost < config.training.max_skipped_steps:

@@ -31,20 +31,26 @@ from elfcli.runs import checkpoint
 from elfcli.runs.folder import record_start
 from elfcli.runs.length import RunLength, run_length
 from elfcli.runs.state import TrainState
-from elfcli.sampling.model import Model, model_in_training
-from elfcli.training.inputs import Inputs, batch_rows
-from elfcli.training.log import Log, stop_if_lost, tell_best, tell_start
+from elfcli.sampling.model import LoadedModel, model_in_training
+from elfcli.training.inputs import RunInputs, batch_rows
+from elfcli.training.log import Log, raise_if_diverged, report_best, report_start
 from elfcli.training.step import init_state, make_train_step, zero_totals
-from elfcli.training.throttle import Pace, every
+from elfcli.training.throttle import DispatchLimiter, every
 from elfcli.ui.live import running
 from elfcli.ui.progress import is_first_process
-from elfcli.weights.settings import initial_params
+from elfcli.weights.settings import load_initial_params
 
 FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 
 
 def train(
-    resolved: Resolved, inputs: Inputs, folder: Path, *, stop_at: int | None = None, fallback=False, new_settings=False
+    resolved: Resolved,
+    inputs: RunInputs,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    fallback=False,
+    new_settings=False,
 ) -> TrainState:
     """Runs the remaining steps, or those up to `stop_at`, and saves the last one; returns the final state.
 
@@ -55,14 +61,14 @@ def train(
     stop = min(stop_at or length.total_steps, length.total_steps)
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     schedule, tx = schedule_and_optimizer(config, length, shape)
-    mesh = make_mesh(config.training.fsdp, num_params(abstract_params(shape)))
-    with checkpoint.opened(folder, config.training.keep) as manager:
+    mesh = make_mesh(config.training.fsdp_devices, num_params(abstract_params(shape)))
+    with checkpoint.opened(folder, config.training.keep_checkpoints) as manager:
         teacher = teacher_weights(config, shape, mesh)
         restore = partial(checkpoint.restore_newest, manager, fallback)
         state, start = starting_state(config, (shape, tx, mesh), restore, *teacher)
         if is_first_process():
             record_start(folder, start, inputs.tokenizer, to_toml(resolved) if new_settings else None)
-        tell_start(state, len(inputs.examples), start, length.total_steps)
+        report_start(state, len(inputs.examples), start, length.total_steps)
         if start >= length.total_steps:
             return state
         step = make_train_step(config, shape, inputs.encoder, tx, mesh)
@@ -71,7 +77,7 @@ def train(
         mirror = Mirror(config.tracking.hub_repo or config.tracking.hf_repo_id, folder)
         sampled = model_in_training(config, shape, encoder, inputs.tokenizer, folder)
         slice_ = held_out(sampled) if length.eval_steps else None
-        pace = Pace(start, manager.latest_step)
+        pace = DispatchLimiter(start, manager.latest_step)
         view = running("train", length.total_steps, start, length.epoch_steps, log.history)
         with view as update, stop_requests(pace.notice) as requested:
             request = requested_anywhere(requested, every(config.training.save_every_minutes))
@@ -79,10 +85,10 @@ def train(
                 state = step(state, encoder.params, batch, *teacher)
                 log.count(batch)
                 last, detail = log.done == length.total_steps, ""
-                if last or is_logged(log.done, config.training.log_freq):
+                if last or is_logged(log.done, config.training.log_every_steps):
                     detail = log.write(state.totals)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
-                    stop_if_lost(config, state, log.done, manager.latest_step(), inputs)
+                    raise_if_diverged(config, state, log.done, manager.latest_step(), inputs)
                 saves = (asked := request()) or log.done == stop or is_due(log.done, length.save_steps)
                 done = pace.finished(state.step, wait=bool(saves or detail))
                 update(done, detail, **(log.seen(pace.waiting()) if detail else {}))
@@ -101,7 +107,7 @@ def train(
                     raise Stopped(f"{asked}: saved at step {log.done}; go on with `elf resume {folder}`")
         checkpoint.finish(manager)
         mirror.finish(manager)
-        tell_best(folder, log.done)
+        report_best(folder, log.done)
     return state
 
 
@@ -111,20 +117,20 @@ def schedule_and_optimizer(config: Config, length: RunLength, shape: ElfShape):
     return schedule, make_optimizer(config.optimization, schedule, shape.dtype)
 
 
-def is_logged(done: int, log_freq: int) -> bool:
-    """A few early steps, then every `log_freq`; never by the clock, so that a resumed run logs the same."""
-    return done in FIRST_LOGGED or done % log_freq == 0
+def is_logged(done: int, log_every_steps: int) -> bool:
+    """A few early steps, then every `log_every_steps`; never by the clock, so that a resumed run logs the same."""
+    return done in FIRST_LOGGED or done % log_every_steps == 0
 
 
 def evaluated(
-    model: Model, slice_: HeldOut | None, ema: dict, done: int, length: RunLength
+    model: LoadedModel, slice_: HeldOut | None, ema: dict, done: int, length: RunLength
 ) -> tuple[dict[str, float], str | None]:
     """(figures on held-out text and of an online evaluation where they are due, the first sample that is shown)."""
     last, settings, figures, text = done == length.total_steps, model.config.evaluation, {}, None
     due = is_due(done, length.eval_steps) or (last and length.eval_steps > 0)
     if due and slice_ is not None:
         figures = held_out_figures(slice_, ema)
-    if due and settings.num_shown:
+    if due and settings.num_live_samples:
         text = show_samples(model, ema, done)
     if settings.online_eval and (due or last):
         figures |= online_evaluation(model, ema, done)
@@ -150,7 +156,7 @@ def starting_state(config: Config, sizes: tuple, restore: Callable, teacher: dic
         return found
     params = jax.tree.map(jnp.copy, teacher)
     if config.training.init_from:
-        params = jax.tree.map(put, initial_params(config.training.init_from, shape), where.params)
+        params = jax.tree.map(put, load_initial_params(config.training.init_from, shape), where.params)
     if params is not None:
         # The average starts from the given weights, too; the optimiser's state stays initial.
         state = state._replace(params=params, ema=jax.tree.map(jnp.copy, params))
@@ -162,12 +168,12 @@ def teacher_weights(config: Config, shape: ElfShape, mesh: Mesh) -> tuple:
     settings = config.distillation
     if settings.student_steps is None:
         return ()
-    params = initial_params(settings.teacher or "", shape, settings.teacher_step)
+    params = load_initial_params(settings.teacher or "", shape, settings.teacher_step)
     return (jax.tree.map(put, params, state_shardings(abstract_params(shape), mesh)),)
 
 
-def optimizer_batches(config: Config, inputs: Inputs, mesh: Mesh, start: int, stop: int):
-    """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps; S is the batch's frame."""
+def optimizer_batches(config: Config, inputs: RunInputs, mesh: Mesh, start: int, stop: int):
+    """Device batches (A, B, S) of optimiser steps start..stop, A = grad_accum_steps; S is the batch's bucket."""
     accumulate = config.optimization.grad_accum_steps
     tokens, mine = inputs.examples.tokens, process_rows(config.global_batch)
 

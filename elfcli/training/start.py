@@ -13,11 +13,11 @@ from elfcli.config.render import to_toml
 from elfcli.config.resolve import Resolved, changed, resolve_run
 from elfcli.config.schema import Config
 from elfcli.data.folder import Examples
-from elfcli.data.ids import check_ids
+from elfcli.data.ids import check_token_ids
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import elf_shape
-from elfcli.parallel.agree import barrier, by_first, everyone, first_goes_ahead, require_same
+from elfcli.parallel.agree import assert_same_on_all, barrier, broadcast_from_first, first_process_first, run_on_all
 from elfcli.parallel.backend import prepare
 from elfcli.recipe import choose as recipe
 from elfcli.recipe import explain
@@ -38,14 +38,14 @@ from elfcli.runs.folder import (
 )  # fmt: skip
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.training.inputs import Inputs, measured_latents, open_inputs, tokenizer_of
+from elfcli.training.inputs import RunInputs, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
 from elfcli.training.step import device_group
 from elfcli.training.timing import check_memory, measured_pace, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
 from elfcli.weights.own_encoder import with_own_encoder
-from elfcli.weights.settings import initial_params
+from elfcli.weights.settings import load_initial_params
 
 FIXED = {
     "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
@@ -78,48 +78,50 @@ def start_run(
     resolved, inputs = prepared(resolved)
     examples, steps = inputs.examples, None
     if resolved.config.timed:
-        steps = by_first(partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began))
+        steps = broadcast_from_first(
+            partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began)
+        )
     if own or steps:
         resolved = recipe.from_length(resolved, len(examples), steps, own)
-    explain.tell_settings(resolved, len(examples))
+    explain.report_settings(resolved, len(examples))
     with locked(folder):
         before()
         if is_first_process():
             create_run(folder, to_toml(resolved))
-            record_data(folder, described(examples))
+            record_data(folder, data_record(examples))
             keep_encoder(resolved.config.encoder.encoder_model_name, folder)
         barrier()
-        everyone(partial(require_shared_run, folder))
+        run_on_all(partial(require_shared_run, folder))
         with memory_errors(resolved.config, folder):
             train(resolved, inputs, folder, stop_at=stop_at)
     return folder
 
 
-def prepared(resolved: Resolved) -> tuple[Resolved, Inputs]:
+def prepared(resolved: Resolved) -> tuple[Resolved, RunInputs]:
     """The settings with what data, machine and latents decide, and the inputs, checked before anything is written."""
-    with first_goes_ahead():
+    with first_process_first():
         examples = open_examples(resolved.config)
     own = recipe.applies(resolved)
     resolved = with_recipe(resolved, examples, make_vectors if jax.process_count() == 1 else None)
     if own:
-        explain.tell_data(resolved, examples)
-    inputs = open_alike(resolved.config, examples)
-    by_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
+        explain.report_data(resolved, examples)
+    inputs = open_inputs_on_all(resolved.config, examples)
+    broadcast_from_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
                      (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
-    everyone(partial(check_memory, resolved, inputs))
+    run_on_all(partial(check_memory, resolved, inputs))
     return with_measurements(resolved, inputs), inputs
 
 
-def with_measurements(resolved: Resolved, inputs: Inputs) -> Resolved:
+def with_measurements(resolved: Resolved, inputs: RunInputs) -> Resolved:
     """The settings with what follows from the latents and from the devices. InputError where init_from or the teacher
     does not fit."""
     config, taught = resolved.config, resolved.config.distillation
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     if config.training.init_from:  # refuses weights that do not fit; train reads them again
-        initial_params(config.training.init_from, shape)
+        load_initial_params(config.training.init_from, shape)
     if taught.student_steps is not None:
-        initial_params(taught.teacher or "", shape, taught.teacher_step)
-    latents = by_first(partial(measured_latents, config, inputs))
+        load_initial_params(taught.teacher or "", shape, taught.teacher_step)
+    latents = broadcast_from_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
     if group_size := device_group(config, jax.device_count()):
         say(f"group_size {group_size}: what each of the {jax.device_count()} devices has of a batch (docs/pods.md)")
@@ -134,7 +136,7 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     other_data: continue on data that is not what the run started with.
     """
     prepare()
-    everyone(partial(require_shared_run, folder))
+    run_on_all(partial(require_shared_run, folder))
     resolved = resolve_run(folder / CONFIG_FILE, sets)
     resolved = replace(resolved, config=with_own_encoder(resolved.config, folder))
     before = resolve_run(folder / CONFIG_FILE).config
@@ -142,17 +144,17 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
     if resolved.config.timed:
         raise InputError("minutes: the steps that fit are counted when a run starts, and kept; this one has "
                          f"{before.training.steps}: give --set steps=N")  # fmt: skip
-    with first_goes_ahead():
+    with first_process_first():
         examples = open_examples(resolved.config)
     if not other_data:
-        by_first(partial(require_same_data, folder, described(examples), examples.path))
-    inputs = open_alike(resolved.config, examples)
+        broadcast_from_first(partial(require_same_data, folder, data_record(examples), examples.path))
+    inputs = open_inputs_on_all(resolved.config, examples)
     refuse_old_dropout(recorded_starts(folder), resolved.config, sets)
     read_metrics(folder)
     with locked(folder):
         barrier()
         if is_first_process():
-            record_data(folder, described(examples))
+            record_data(folder, data_record(examples))
         with memory_errors(resolved.config, folder):
             train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
     return folder
@@ -186,24 +188,24 @@ def require_shared_run(folder: Path) -> None:
         raise InputError(f"{error}; all processes need the same file system") from None
 
 
-def described(examples: Examples) -> dict:
+def data_record(examples: Examples) -> dict:
     """What a run puts down of its data."""
     return {"fingerprint": examples.fingerprint, "examples": len(examples)}
 
 
-def open_alike(config: Config, examples: Examples) -> Inputs:
+def open_inputs_on_all(config: Config, examples: Examples) -> RunInputs:
     """The run's inputs, checked to be the same in all processes and to fit their devices."""
     problems = check_devices(config, jax.device_count())
     if problems:
         raise InputError("\n".join(problems))
-    with first_goes_ahead():
+    with first_process_first():
         tokenizer = load_tokenizer(tokenizer_of(config, examples))
-    by_first(partial(check_ids, examples, vocab_size(tokenizer)))
-    with first_goes_ahead():
+    broadcast_from_first(partial(check_token_ids, examples, vocab_size(tokenizer)))
+    with first_process_first():
         inputs = open_inputs(config, examples, tokenizer)
     run_length(config, len(examples))
     settings = config.model_dump(mode="json", exclude={"tracking"})
     flat = {f"{section}.{name}": value for section, values in settings.items() if section != "sampling"
             for name, value in values.items()}  # fmt: skip
-    require_same("settings", flat | {"sampling": settings["sampling"], **described(examples)})
+    assert_same_on_all("settings", flat | {"sampling": settings["sampling"], **data_record(examples)})
     return inputs

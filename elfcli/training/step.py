@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from elfcli.config.schema import Config, Objective
+from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.flow import distill, objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.encoder import Encoder, encoder_mask
@@ -23,7 +23,7 @@ from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import by_example, state_shardings
 from elfcli.runs.state import TrainState
 
-METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
+STEP_METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Frozen(NamedTuple):
 
 
 def zero_totals() -> dict[str, jax.Array]:
-    return {name: jnp.zeros(2) for name in METRICS}
+    return {name: jnp.zeros(2) for name in STEP_METRICS}
 
 
 def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> TrainState:
@@ -63,7 +63,7 @@ def init_state(shape: ElfShape, tx: optax.GradientTransformation, seed: int) -> 
     )
 
 
-def num_groups(batch_size: int, cfg: Objective) -> int:
+def num_groups(batch_size: int, cfg: ObjectiveSettings) -> int:
     """Number of groups of a batch: independent of the devices, so that any number of them gives the same run."""
     divisors = (size for size in range(16, 7, -1) if batch_size % size == 0)
     return batch_size // (cfg.group_size or next(divisors, batch_size))
@@ -108,7 +108,7 @@ def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str,
         values["skipped"] = 1.0 - finite[None]
         updates, opt_state = setup.tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1 - setup.config.optimization.ema_decay1)
+        ema = optax.incremental_update(params, state.ema, 1 - setup.config.optimization.ema_decay)
 
     def unless_skipped(new, old):
         return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
@@ -119,7 +119,7 @@ def train_step(setup: Setup, state: TrainState, encoder_params, batch: dict[str,
         ema=unless_skipped(ema, state.ema),
         opt_state=unless_skipped(opt_state, state.opt_state),
         key=state.key,
-        totals={name: state.totals[name] + total(values[name]) for name in METRICS},
+        totals={name: state.totals[name] + total(values[name]) for name in STEP_METRICS},
         skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
 

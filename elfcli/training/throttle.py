@@ -9,7 +9,7 @@ import jax
 T = TypeVar("T")
 
 
-class Pace:
+class DispatchLimiter:
     """Keeps at most two steps under way: dispatching is quick, and steps that are queued cannot be stopped."""
 
     def __init__(self, start: int, last_saved: Callable[[], int | None]):

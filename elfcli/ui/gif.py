@@ -6,7 +6,7 @@ from pathlib import Path
 WIDTH, MARGIN, LINE, SIZE = 760, 18, 30, 17
 BACK, TEXT, DIM = (255, 255, 255), (27, 27, 31), (110, 110, 122)
 RAMP = ((253, 231, 37), (144, 215, 67), (53, 183, 121), (102, 178, 190), (142, 170, 214), (196, 168, 220))
-MOST_TEXTS, FRAMES, MILLISECONDS, HOLD = 4, 40, 110, 2500
+MAX_TEXTS, FRAMES, MILLISECONDS, HOLD = 4, 40, 110, 2500
 
 
 def gif(data: dict) -> bytes:
@@ -16,7 +16,7 @@ def gif(data: dict) -> bytes:
 
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), SIZE)
-    samples = data["samples"][:MOST_TEXTS]
+    samples = data["samples"][:MAX_TEXTS]
     frames = [drawn(data["pieces"], samples, i / (FRAMES - 1), font) for i in range(FRAMES)]
     height = max(frame.height for frame in frames)
     whole = []

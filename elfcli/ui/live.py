@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from elfcli.ui.progress import clock, console, is_first_process, number, on_terminal, progress, say
+from elfcli.ui.progress import clock, console, format_number, is_first_process, on_terminal, progress, say
 from elfcli.ui.spark import spark
 from elfcli.ui.view import View, bar
 
@@ -61,8 +61,9 @@ class Run:
             lines.append(curve("held-out denoise", self.held_out, "val_denoise_loss", width))
             lines.append(curve("held-out decode", self.held_out, "val_decode_loss", width))
         speed = row.get("tokens_per_second")
-        figures = [f"learning rate {number(row.get('learning_rate'))}", f"gradient norm {number(row.get('grad_norm'))}",
-                   f"{speed:,.0f} tokens/s" if speed else "- tokens/s"]  # fmt: skip
+        rate, norm = format_number(row.get("learning_rate")), format_number(row.get("grad_norm"))
+        speed_text = f"{speed:,.0f} tokens/s" if speed else "- tokens/s"
+        figures = [f"learning rate {rate}", f"gradient norm {norm}", speed_text]
         more = [f"waiting for data {self.news['waiting']:.0%}"] if "waiting" in self.news else []
         more += [f"memory {self.news['memory'] / 1e9:.1f} GB"] if "memory" in self.news else []
         if self.saved:
@@ -75,7 +76,9 @@ class Run:
 
 def curve(title: str, rows: Sequence[dict], name: str, width: int) -> str:
     values = [row.get(name) for row in rows]
-    return f"{title:<18}{number(values[-1] if values else None):>8}  {spark(values, min(width - 30, 48))}".rstrip()
+    return (
+        f"{title:<18}{format_number(values[-1] if values else None):>8}  {spark(values, min(width - 30, 48))}".rstrip()
+    )
 
 
 @contextmanager

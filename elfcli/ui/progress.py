@@ -53,7 +53,7 @@ def is_first_process() -> bool:
     return jax is None or jax.process_index() == 0
 
 
-def number(value) -> str:
+def format_number(value) -> str:
     return "-" if value is None else f"{value:.3g}"
 
 

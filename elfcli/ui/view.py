@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-SPARE, MOST_WIDTH = 3, 100
+SPARE, MAX_WIDTH = 3, 100
 """Columns left free at the right, so that what is typed (^C) makes no new line; and the most that are used."""
 
 
@@ -18,7 +18,7 @@ class Lines:
         self.console, self.lines = console, lines
 
     def now(self) -> list[str]:
-        width = max(min(self.console.width - SPARE, MOST_WIDTH), 20)
+        width = max(min(self.console.width - SPARE, MAX_WIDTH), 20)
         return [line if len(line) <= width else line[: width - 1] + "…" for line in self.lines(width)]
 
     def __rich__(self) -> Text:

@@ -51,7 +51,7 @@ def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def weights_info(path: Path) -> dict:
+def read_export_note(path: Path) -> dict:
     """The note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and `text_position` where it
     is set; empty for other files."""
     try:

@@ -4,11 +4,11 @@ import tomllib
 from pathlib import Path
 
 from elfcli.errors import InputError
-from elfcli.runs.folder import CHECKPOINT_FOLDER, CONFIG_FILE, steps_of
+from elfcli.runs.folder import CHECKPOINT_FOLDER, CONFIG_FILE, checkpoint_steps
 from elfcli.ui.progress import say
 from elfcli.weights.names import PUBLISHED
 
-DEFAULT_TASK, DEFAULT_MODEL = "owt", "ELF-B"
+PUBLISHED_TASK, DEFAULT_MODEL = "owt", "ELF-B"
 
 
 def chosen_checkpoint(given: str | None, task: str | None, model: str | None) -> str:
@@ -19,12 +19,12 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
-    runs = [run for run in runs_here() if fits(run, task, model)]
+    runs = [run for run in runs_here() if matches_request(run, task, model)]
     if runs:
         newest = max(runs, key=lambda run: last_saved(run) or 0.0)
         say(f"no --checkpoint: taking the newest run{about} here, {newest}")
         return str(newest)
-    name = f"{model or DEFAULT_MODEL}-{task or DEFAULT_TASK}"
+    name = f"{model or DEFAULT_MODEL}-{task or PUBLISHED_TASK}"
     if name not in PUBLISHED:
         raise InputError(
             f"no run{about} in this folder or its runs/, and {name} is not published (there are "
@@ -42,10 +42,10 @@ def runs_here() -> list[Path]:
 
 def last_saved(run: Path) -> float | None:
     """When the newest checkpoint was written (seconds since the epoch); None without a checkpoint."""
-    return max(((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in steps_of(run)), default=None)
+    return max(((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in checkpoint_steps(run)), default=None)
 
 
-def fits(run: Path, task: str | None, model: str | None) -> bool:
+def matches_request(run: Path, task: str | None, model: str | None) -> bool:
     """Whether the run's settings name this task and this model; None allows any."""
     try:
         settings = tomllib.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from elfcli.weights.names import (
     WEIGHTS_FILE,
     checkpoints_in,
     is_exported,
-    weights_info,
+    read_export_note,
 )
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
@@ -114,7 +114,7 @@ def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
 
 def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Source:
     file = folder / WEIGHTS_FILE
-    if step is not None and weights_info(file).get("step") != step:
+    if step is not None and read_export_note(file).get("step") != step:
         file = folder / "checkpoints" / str(step) / WEIGHTS_FILE
         if not file.is_file():
             raise InputError(f"{name}: no checkpoint of step {step} in this exported model")
@@ -139,7 +139,7 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
         state, averaged = read_torch_state(path, ema=ema)
         info: dict = {"weights": "ema" if averaged else "raw"}
     else:
-        state, info = read_safetensors(path), weights_info(path)
+        state, info = read_safetensors(path), read_export_note(path)
     try:
         if is_torch_state(state):
             params, kind, text = elf_from_torch(state), "torch", "weights of the PyTorch port"

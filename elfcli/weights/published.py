@@ -17,7 +17,7 @@ written here because counting imports JAX."""
 
 
 @dataclass(frozen=True)
-class Figure:
+class PublishedScore:
     """A published score. approximate: the paper rounds it ("about"). steps: network steps of the sampler."""
 
     checkpoint: str
@@ -34,18 +34,18 @@ class Figure:
         return f"{self.metric} {'about ' if self.approximate else ''}{self.value:.{digits}f}"
 
 
-def _figures(checkpoint: str, split: str, how: str, approximate: bool = False, **values: float) -> list[Figure]:
+def _figures(checkpoint: str, split: str, how: str, approximate: bool = False, **values: float) -> list[PublishedScore]:
     sampler, steps = how.split()[:2]
     return [
-        Figure(checkpoint, metric, value, split, sampler.lower(), int(steps), how, approximate)
+        PublishedScore(checkpoint, metric, value, split, sampler.lower(), int(steps), how, approximate)
         for metric, value in values.items()
     ]
 
 
-FREE = "1,000 free samples"
+FREE_SAMPLES = "1,000 free samples"
 COND = "ODE 64 steps, CFG 2, w 1"
-FIGURES = (
-    *_figures("ELF-B-owt", FREE, "SDE 32 steps, gamma 1.5, w 3", ppl=24.1, entropy=5.15),
+PUBLISHED_SCORES = (
+    *_figures("ELF-B-owt", FREE_SAMPLES, "SDE 32 steps, gamma 1.5, w 3", ppl=24.1, entropy=5.15),
     *(
         figure
         for steps, ppl, entropy in (
@@ -58,14 +58,14 @@ FIGURES = (
         )
         for figure in _figures(
             "ELF-B-PD-owt",
-            FREE,
+            FREE_SAMPLES,
             f"SDE {steps} steps, {'gamma 1.5, w 2.5' if steps <= 8 else 'gamma 2, w 2'}",
             ppl=ppl,
             entropy=entropy,
         )
     ),
-    *_figures("ELF-M-owt", FREE, "SDE 64 steps, gamma 1.0", ppl=21.7, entropy=5.18),
-    *_figures("ELF-L-owt", FREE, "SDE 64 steps", ppl=23.3, entropy=5.28),
+    *_figures("ELF-M-owt", FREE_SAMPLES, "SDE 64 steps, gamma 1.0", ppl=21.7, entropy=5.18),
+    *_figures("ELF-L-owt", FREE_SAMPLES, "SDE 64 steps", ppl=23.3, entropy=5.28),
     *_figures("ELF-B-de-en", "test", COND, bleu=26.4),
     *_figures("ELF-B-de-en", "validation", COND, True, bleu=26.7),
     *_figures("ELF-B-xsum", "test", COND, rouge1=36.0, rouge2=12.2, rougeL=27.8),
@@ -73,13 +73,13 @@ FIGURES = (
 )
 
 
-def figures_of(task: str | None, model: str | None, students: bool = False) -> list[Figure]:
+def published_scores(task: str | None, model: str | None, students: bool = False) -> list[PublishedScore]:
     """The published figures of a task and model preset, or of the student distilled from it."""
-    known = [figure for figure in FIGURES if PUBLISHED[figure.checkpoint] == (task, model)]
+    known = [figure for figure in PUBLISHED_SCORES if PUBLISHED[figure.checkpoint] == (task, model)]
     return [figure for figure in known if (figure.checkpoint in STUDENTS) == students]
 
 
-def summary(figures: list[Figure]) -> list[str]:
+def summary(figures: list[PublishedScore]) -> list[str]:
     """One line per split and way of sampling: `bleu 26.4 (test; ODE 64 steps, CFG 2, w 1)`."""
     groups: dict[tuple[str, str], list[str]] = {}
     for figure in figures:

@@ -116,7 +116,7 @@ def t5_to_reference(params: dict) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf) for path, leaf in theirs.items()}
 
 
-WEIGHTS = ("params", "ema_params1")
+REFERENCE_WEIGHTS = ("params", "ema_params1")
 
 
 def read_reference_checkpoint(path: str | Path) -> dict:
@@ -131,7 +131,7 @@ def read_reference_checkpoint(path: str | Path) -> dict:
         held = ", ".join(sorted(map(str, tree))) or "nothing"
         raise InputError(f"{path}: no {missing[0]!r} in this checkpoint, it holds {held}")
     try:
-        weights = {name: elf_from_reference(flatten(tree[name])) for name in WEIGHTS if name in tree}
+        weights = {name: elf_from_reference(flatten(tree[name])) for name in REFERENCE_WEIGHTS if name in tree}
         return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -160,7 +160,7 @@ def _read_orbax(path: Path) -> dict:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             names = checkpointer.metadata(path.absolute()).item_metadata.tree
-            wanted = {k: names[k] for k in (*WEIGHTS, "step", "epoch") if k in names}
+            wanted = {k: names[k] for k in (*REFERENCE_WEIGHTS, "step", "epoch") if k in names}
             item = jax.tree.map(lambda _: 0, wanted)
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
             how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)

@@ -13,7 +13,7 @@ from elfcli.weights.open import open_source
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.source import Source
 
-SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
+PRESET_SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
 
 
 def config_of(source: Source, **settings) -> Config:
@@ -71,7 +71,7 @@ def preset_of(shape: ElfShape) -> str | None:
     """The model preset with this shape's depth, width, heads and bottleneck; None if there is none."""
     for model in model_names():
         network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
-        if all(getattr(network, name) == getattr(shape, name) for name in SIZES):
+        if all(getattr(network, name) == getattr(shape, name) for name in PRESET_SIZES):
             return model
     return None
 
@@ -92,10 +92,10 @@ def check_latents(source: Source, encoder: str, dim: int) -> None:
                          f"gives {dim}: set encoder_model_name to the one it was trained with")  # fmt: skip
 
 
-def initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
+def load_initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
     """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
     source = open_source(spec, step=step)
     prefix = "num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens"
-    fields = *SIZES, *prefix, "text_position", "self_cond", "latent_dim", "vocab_size"
+    fields = *PRESET_SIZES, *prefix, "text_position", "self_cond", "latent_dim", "vocab_size"
     check_shape(source, {name: getattr(shape, name) for name in fields})
     return source.params

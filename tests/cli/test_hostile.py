@@ -31,7 +31,7 @@ from elfcli.runs.seal import MANIFEST_FILE
 from elfcli.scoring.samples_file import read_samples
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import read_safetensors
-from elfcli.weights.names import weights_info
+from elfcli.weights.names import read_export_note
 from elfcli.weights.open import open_source
 from elfcli.weights.reference import elf_to_reference, read_reference_checkpoint
 
@@ -62,7 +62,7 @@ def good(params, tmp_path_factory) -> dict[str, Path]:
 
 
 READERS = {
-    "model.safetensors": lambda path: (read_safetensors(path), open_source(path), weights_info(path)),
+    "model.safetensors": lambda path: (read_safetensors(path), open_source(path), read_export_note(path)),
     "checkpoint_3": read_reference_checkpoint,
     "encoder.pkl": read_encoder_pickle,
     "samples.jsonl": read_samples,
@@ -213,22 +213,22 @@ def test_hostile_values_on_the_command_line(value):
         assert len(str(refused.value)) < 300 and "\n" not in str(refused.value)
 
 
-def frame(*operations: bytes) -> bytes:
+def bucket(*operations: bytes) -> bytes:
     return b"\x80\x04" + b"".join(operations) + b"."
 
 
 PICKLES = {
     "a call": pickle.dumps(os.getcwd),
     "an old class": b"cos\nsystem\n(S'true'\ntR.",
-    "a dotted name": frame(b"\x8c\x05numpy", b"\x8c\x10ndarray.__init__", b"\x93"),
-    "a huge string": frame(b"\x8d", struct.pack("<Q", 2**40)),
-    "a huge bytearray": frame(b"\x96", struct.pack("<Q", 2**40)),
-    "a huge memo": frame(b"N", b"r", struct.pack("<I", 2**31 - 1)),
-    "deep nesting": frame(b"(" * 200_000),
-    "lists in lists": frame(b"]" * 100_000 + b"a" * 99_999),
-    "doubling": frame(b"]2" + b"la" * 10),
-    "an extension": frame(b"\x82\x01"),
-    "a persistent id": frame(b"Pabc\n"),
+    "a dotted name": bucket(b"\x8c\x05numpy", b"\x8c\x10ndarray.__init__", b"\x93"),
+    "a huge string": bucket(b"\x8d", struct.pack("<Q", 2**40)),
+    "a huge bytearray": bucket(b"\x96", struct.pack("<Q", 2**40)),
+    "a huge memo": bucket(b"N", b"r", struct.pack("<I", 2**31 - 1)),
+    "deep nesting": bucket(b"(" * 200_000),
+    "lists in lists": bucket(b"]" * 100_000 + b"a" * 99_999),
+    "doubling": bucket(b"]2" + b"la" * 10),
+    "an extension": bucket(b"\x82\x01"),
+    "a persistent id": bucket(b"Pabc\n"),
     "nothing": b"",
 }
 

@@ -19,7 +19,7 @@ from elfcli.errors import InputError
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import abstract_params
 from elfcli.weights.names import PUBLISHED
-from elfcli.weights.published import FIGURES, PARAMETERS, figures_of, summary
+from elfcli.weights.published import PARAMETERS, PUBLISHED_SCORES, published_scores, summary
 
 
 @pytest.mark.parametrize("model", model_names())
@@ -30,12 +30,12 @@ def test_counted_parameters_are_those_of_the_network(model):
 
 
 def test_every_published_checkpoint_has_figures_and_their_split():
-    assert {figure.checkpoint for figure in FIGURES} == set(PUBLISHED)
-    assert summary(figures_of("de-en", "ELF-B")) == [
+    assert {figure.checkpoint for figure in PUBLISHED_SCORES} == set(PUBLISHED)
+    assert summary(published_scores("de-en", "ELF-B")) == [
         "bleu 26.4  (test; ODE 64 steps, CFG 2, w 1)",
         "bleu about 26.7  (validation; ODE 64 steps, CFG 2, w 1)",
     ]
-    assert figures_of("de-en", "ELF-M") == [] and figures_of(None, None) == []
+    assert published_scores("de-en", "ELF-M") == [] and published_scores(None, None) == []
 
 
 def test_tasks_lists_everything(elf):

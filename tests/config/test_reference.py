@@ -8,7 +8,7 @@ import yaml
 from elfcli.config.check import check_devices
 from elfcli.config.reference import KEYS
 from elfcli.config.resolve import ConfigError, resolve, with_devices
-from elfcli.config.schema import SECTION_OF, Config
+from elfcli.config.schema import RENAMED, SECTION_OF, Config
 from elfcli.runs.length import run_length
 
 DEFAULTS = {
@@ -79,7 +79,8 @@ def its_meaning(file: dict) -> dict:
 
 
 def our_meaning(config: Config) -> dict:
-    found = {name: getattr(getattr(config, SECTION_OF[name]), name) for name in DEFAULTS}
+    ours = {name: RENAMED.get(name, name) for name in DEFAULTS}
+    found = {name: getattr(getattr(config, SECTION_OF[new]), new) for name, new in ours.items()}
     length = run_length(config, EXAMPLES)
     network = config.network
     rest = {"batch": config.global_batch, "shape": (network.depth, network.hidden_size, network.num_heads),
@@ -121,7 +122,7 @@ def test_ours_keep_ours(tmp_path):
         "sections.yml": {"training": {"seed": 7}},
         "dotted.yml": {"training.seed": 7},
         "task.yml": {"task": "de-en", "seed": 7},
-        "own.yml": {"keep": 5, "compute_dtype": "float32"},
+        "own.yml": {"keep_checkpoints": 5, "compute_dtype": "float32"},
         "list.yml": [{"num_sampling_steps": [8]}],
         "complete.yml": {"complete": True, "seed": 7},
         "empty.yml": {},
@@ -196,4 +197,4 @@ def test_every_command_that_takes_a_file_takes_the_style(elf, tmp_path):
 
 
 def test_its_keys_are_all_known():
-    assert set(SECTION_OF) >= KEYS
+    assert {*SECTION_OF, *RENAMED} >= KEYS

@@ -40,10 +40,10 @@ def test_presets_do_not_creep_into_what_a_run_left_unset(tmp_path):
 
 
 def test_every_value_names_its_layer(tmp_path):
-    resolved = resolve(task="toy-de-en", sets=["seed=5"], environ={"ELF_KEEP": "2"})
+    resolved = resolve(task="toy-de-en", sets=["seed=5"], environ={"ELF_KEEP_CHECKPOINTS": "2"})
     toml = to_toml(resolved)
     assert "seed = 5  # --set\n" in toml
-    assert "keep = 2  # environment\n" in toml
+    assert "keep_checkpoints = 2  # environment\n" in toml
     assert "# weight_decay" not in toml and "# data_path is not set  # default\n" in toml
     assert any(line.startswith("max_length = ") and "task preset toy-de-en:" in line for line in toml.splitlines())
     assert "# default" not in to_toml(resolved, origins=False)
@@ -66,12 +66,12 @@ def test_other_readers_agree():
 
 
 def test_what_was_set_by_hand_stands_first_and_survives_in_a_run(tmp_path):
-    resolved = resolve(task="toy-de-en", sets=["lr=none", "blr=2e-3"], environ={"ELF_KEEP": "2"})
+    resolved = resolve(task="toy-de-en", sets=["lr=none", "blr=2e-3"], environ={"ELF_KEEP_CHECKPOINTS": "2"})
     path = tmp_path / "config.toml"
     path.write_text(to_toml(resolved))
     again = as_recorded(resolve_run(path, ["seed=5"]), path)
     head = by_hand(again)
-    assert "#   blr = 0.002  # --set\n" in head and "#   keep = 2  # environment\n" in head
+    assert "#   blr = 0.002  # --set\n" in head and "#   keep_checkpoints = 2  # environment\n" in head
     assert "#   seed = 5  # --set\n" in head and "max_length" not in head
     assert "peak 0.0005 (blr 0.002 * 64 examples * 1 / 256)" in head
     assert str(again.origins["max_length"]) == str(resolved.origins["max_length"])

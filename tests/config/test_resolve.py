@@ -50,16 +50,16 @@ optimizer: muon
 adam_b1: 0.9
 adam_b2: 0.95
 grad_accum_steps: 1
-ema_decay1: 0.9999
+ema_decay: 0.9999
 sampling_configs_path: sampling.yml
 num_samples: 5000
 online_eval: true
 eval_ppl_model: gpt2-large
 eval_ppl_batch_size: 8
 eval_ppl_max_length: 1024
-log_freq: 100
-eval_freq: 10
-save_freq: 10
+log_every_steps: 100
+eval_every_epochs: 10
+save_every_epochs: 10
 output_dir: out
 hf_repo_id: me/mirror
 resume: null
@@ -291,12 +291,13 @@ def test_tracker_of_the_same_or_a_later_layer_wins_over_use_wandb(tmp_path):
 @pytest.mark.parametrize(
     ("later", "gone"),
     [("epochs=3", "steps minutes"), ("minutes=2", "steps"), ("steps=9", "minutes"), ("blr=0.1", "lr"),
-     ("warmup_epochs=1", "warmup_steps"), ("save_freq=2", "save_every_steps"), ("batch_size=8", "global_batch_size")],
+     ("warmup_epochs=1", "warmup_steps"), ("save_every_epochs=2", "save_every_steps"),
+     ("batch_size=8", "global_batch_size")],
 )  # fmt: skip
 def test_of_settings_that_say_the_same_thing_the_latest_layer_counts(tmp_path, later, gone):
     """In one file, as that of a run, all stay."""
     given = {"steps": 100, "minutes": 5, "lr": 0.01, "warmup_steps": 4, "save_every_steps": 7, "global_batch_size": 16}
-    others = {"epochs": 1, "blr": 0.5, "warmup_epochs": 2, "save_freq": 3, "batch_size": 4}
+    others = {"epochs": 1, "blr": 0.5, "warmup_epochs": 2, "save_every_epochs": 3, "batch_size": 4}
     (tmp_path / "run.toml").write_text("".join(f"{name} = {value}\n" for name, value in (given | others).items()))
     before, after = (resolve(files=[tmp_path / "run.toml"], sets=sets, environ={}) for sets in ([], [later]))
     layers = {name: after.origins[name].layer for name in given}
@@ -388,3 +389,26 @@ def test_a_run_of_device_branching_is_sampled_but_not_resumed(tmp_path):
         resolve_run(path)
     write(tmp_path, "config.toml", text.format("split"))
     assert resolve_run(path, ["seed=3"]).config.training.seed == 3
+
+
+def test_former_names_are_read_with_a_notice(tmp_path):
+    path = write(tmp_path, "a.toml", "[training]\nsave_freq = 2.0\n")
+    found = resolve(files=[path], sets=["ema_decay1=0.5", "training.keep=7"], environ={"ELF_FRAMES": "[8]"})
+    config = found.config
+    assert (config.training.save_every_epochs, config.training.keep_checkpoints) == (2.0, 7)
+    assert (config.optimization.ema_decay, config.data.buckets) == (0.5, (8,))
+    assert set(found.notices) == {
+        f"{path}:2: save_freq is now called save_every_epochs",
+        "--set: ema_decay1 is now called ema_decay",
+        "--set: keep is now called keep_checkpoints",
+        "ELF_FRAMES: frames is now called buckets",
+    }
+    complete = write(tmp_path, "run.toml", "complete = true\n[training]\nkeep = 4\n")
+    found = resolve(files=[complete], environ={})
+    assert found.config.training.keep_checkpoints == 4 and found.notices == (), "a run of an earlier version"
+
+
+def test_the_removed_grid_is_replaced_in_files_and_refused_as_an_option(tmp_path):
+    path = write(tmp_path, "a.toml", 'complete = true\n[[sampling]]\ntime_schedule = "fitted"\n')
+    found = resolve(files=[path], environ={})
+    assert found.config.sampling[0].time_schedule == "uniform" and "use `uniform`" in found.notices[0]

@@ -24,7 +24,7 @@ from elfcli.corpus.readers import Keys, Reading, chosen_keys, open_corpus, reque
 from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.batches import column_from_rows
 from elfcli.data.folder import load_examples, recorded_tokenizer
-from elfcli.data.lengths import cut_counts, percentiles
+from elfcli.data.lengths import percentiles, truncated_counts
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.outputs import LOCK, clear_killed, folder_written_whole
@@ -349,8 +349,8 @@ def test_contradictory_jobs(tmp_path):
 def test_table_figures():
     assert percentiles(np.arange(1, 101)) == {"p50": 51, "p90": 91, "p99": 100, "max": 100}
     lengths = {"condition_input_ids": np.array([2, 5, 1]), "input_ids": np.array([6, 5, 7])}
-    assert cut_counts(lengths, 8, 4) == {"condition_input_ids": 1, "input_ids": 1}
-    assert cut_counts({"input_ids": np.array([8, 9])}, 8, 0) == {"input_ids": 1}
+    assert truncated_counts(lengths, 8, 4) == {"condition_input_ids": 1, "input_ids": 1}
+    assert truncated_counts({"input_ids": np.array([8, 9])}, 8, 0) == {"input_ids": 1}
 
 
 def test_the_command_prints_the_table(pairs_job, tmp_path):

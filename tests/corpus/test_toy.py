@@ -78,7 +78,7 @@ def test_english_articles_and_lengths(pairs):
 
 
 def test_verbs_stand_second_or_last(pairs):
-    finite = {verb.german for verb, *_ in toy.TRANSITIVE} | {toy.HELP.german} | {v.german for v in toy.DITRANSITIVE}
+    finite = {verb.german for verb, *_ in toy.TRANSITIVE} | {toy.HELPS.german} | {v.german for v in toy.DITRANSITIVE}
     modals = {german for german, _ in toy.MODALS}
     speech = {german for german, _ in toy.OPINIONS + toy.FEELINGS}
     seen = set()

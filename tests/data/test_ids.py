@@ -36,10 +36,10 @@ def saved(folder, *parts):
 def test_the_first_wrong_row_is_named(tmp_path):
     examples = saved(tmp_path / "d", [[1], [2, 3]], [[], [4, 99, 5], [-1]])
     with pytest.raises(InputError, match="Row 3 of 'input_ids' has token id 99, outside the vocabulary of 99"):
-        ids.check_ids(examples, 99)
+        ids.check_token_ids(examples, 99)
     with pytest.raises(InputError, match=r"Row 4 .* token id -1"):
-        ids.check_ids(examples, 100)
-    ids.check_ids(saved(tmp_path / "e", [[1, 9]]), 10)
+        ids.check_token_ids(examples, 100)
+    ids.check_token_ids(saved(tmp_path / "e", [[1, 9]]), 10)
 
 
 @pytest.mark.parametrize("kind", ["int8", "uint16", "int32", "int64"])
@@ -58,9 +58,9 @@ def test_what_elf_tokenize_wrote_is_never_scanned(tmp_path, looks):
     (record,) = json.loads((tmp_path / "d" / "elf_data.json").read_text())["splits"].values()
     largest = max(np.concatenate(examples.tokens.input_ids.values))
     assert (examples.largest_id, record["fingerprint"]) == (largest, examples.fingerprint)
-    ids.check_ids(examples, 1000)
+    ids.check_token_ids(examples, 1000)
     with pytest.raises(InputError, match=rf"has token id {largest}, outside the vocabulary of {largest}"):
-        ids.check_ids(examples, int(largest))
+        ids.check_token_ids(examples, int(largest))
     assert looks == []
 
 
@@ -69,27 +69,27 @@ def test_rows_written_over_what_elf_tokenize_wrote_are_scanned(tmp_path, looks):
     tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=19))
     datasets.Dataset.from_dict({"input_ids": [[5000]]}).save_to_disk(tmp_path / "d")
     with pytest.raises(InputError, match="token id 5000"):
-        ids.check_ids(load_examples(tmp_path / "d"), 1000)
+        ids.check_token_ids(load_examples(tmp_path / "d"), 1000)
     assert len(looks) == 1
 
 
 def test_other_data_is_scanned_once(tmp_path, looks):
     saved(tmp_path / "d", [[1, 2], [3]])
     for _ in range(3):
-        ids.check_ids(load_examples(tmp_path / "d"), 1000)
+        ids.check_token_ids(load_examples(tmp_path / "d"), 1000)
     assert len(looks) == 1
     file = next((tmp_path / "d").glob("*.arrow"))
     file.touch()
-    ids.check_ids(load_examples(tmp_path / "d"), 1000)
+    ids.check_token_ids(load_examples(tmp_path / "d"), 1000)
     assert len(looks) == 2
     assert not [path for path in (tmp_path / "d").rglob("*") if "elf" in path.name]
 
 
 def test_a_cache_that_cannot_be_written_or_read_costs_a_scan_only(tmp_path, monkeypatch, looks):
     examples = saved(tmp_path / "d", [[1, 2]])
-    ids.check_ids(examples, 1000)
+    ids.check_token_ids(examples, 1000)
     ids.note_of(examples).write_text("{")
-    ids.check_ids(examples, 1000)
+    ids.check_token_ids(examples, 1000)
     monkeypatch.setattr(constants, "HF_HOME", "/proc/none")
-    ids.check_ids(examples, 1000)
+    ids.check_token_ids(examples, 1000)
     assert len(looks) == 3

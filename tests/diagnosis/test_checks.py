@@ -38,7 +38,7 @@ def diagnosis(lengths=(5, 8), known=None, std=1.0, run=RUN, learned=True, net=No
         checks.steps(run, learned),
         *checks.average(run.decay, run.done, errors),
         *checks.texts(texts, GOOD),
-        *checks.ways("a", {"a": (0.0, 90.0), "b": (0.0, 91.0)}),
+        *checks.sampling_comparison("a", {"a": (0.0, 90.0), "b": (0.0, 91.0)}),
     ]
 
 
@@ -61,7 +61,7 @@ FAULTS = {
         "steps: train longer", "--set steps=24",
     ),
     "stopped": (dict(run=replace(RUN, planned=4000), net=UNTRAINED, learned=False), "steps: ", "elf resume"),
-    "EMA": (dict(run=replace(RUN, decay=0.9999), errors=(0.02, 0.9)), "ema.initial_share: ", "--set ema_decay1=0.975"),
+    "EMA": (dict(run=replace(RUN, decay=0.9999), errors=(0.02, 0.9)), "ema.initial_share: ", "--set ema_decay=0.975"),
     "sampling": (dict(texts=GOOD | {"degenerate": 0.7}), "sampling.degenerate: ", "--steps"),
 }  # fmt: skip
 
@@ -70,7 +70,7 @@ FAULTS = {
 def test_each_fault_is_named_first_with_the_setting_to_change(fault):
     figures, begins, contains = FAULTS[fault]
     rows = diagnosis(**figures)
-    advice = checks.first(rows)
+    advice = checks.first_advice(rows)
     assert advice.startswith(begins) and contains in advice
     named = next(row for row in rows if advice == f"{row.check}: {row.advice}")
     assert named.verdict == "fail"
@@ -79,8 +79,8 @@ def test_each_fault_is_named_first_with_the_setting_to_change(fault):
 def test_a_healthy_model_passes():
     rows = diagnosis()
     assert {row.verdict for row in rows} == {"ok"}
-    assert checks.first(rows).startswith("nothing") and not any(row.advice for row in rows)
-    assert {row.check.split(".")[0] for row in rows} == set(checks.PARTS)
+    assert checks.first_advice(rows).startswith("nothing") and not any(row.advice for row in rows)
+    assert {row.check.split(".")[0] for row in rows} == set(checks.CHECK_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +117,9 @@ def test_ids_vocabulary_of_the_encoder_and_free_texts():
 
 
 def test_the_better_way_to_sample_is_named():
-    rows = checks.ways("--steps 8", {"--steps 8": (0.1, 50.0), "--steps 64": (0.0, 60.0)})
+    rows = checks.sampling_comparison("--steps 8", {"--steps 8": (0.1, 50.0), "--steps 64": (0.0, 60.0)})
     assert [row.verdict for row in rows] == ["warn", "ok"] and "--steps 64" in rows[0].advice
-    assert checks.ways("a", {"a": (0.4, None), "b": (0.0, None)})[0].verdict == "warn"
+    assert checks.sampling_comparison("a", {"a": (0.4, None), "b": (0.0, None)})[0].verdict == "warn"
 
 
 def test_the_run_is_named():

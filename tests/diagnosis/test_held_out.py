@@ -5,7 +5,7 @@ import pytest
 from tiny_run import tiny_run
 
 from elfcli.diagnosis import probe
-from elfcli.diagnosis.held_out import TIMES, held_out, held_out_figures
+from elfcli.diagnosis.held_out import HELD_OUT_TIMES, held_out, held_out_figures
 from elfcli.sampling.model import load_model
 
 
@@ -21,7 +21,7 @@ def test_figures_are_means_over_the_tokens_of_texts(model):
     program, tried = slice_
     text = tried.text_BxS
     assert 0 < text.sum() < tried.valid_BxS.sum(), "sources and padding do not count"
-    for t in (TIMES[0], TIMES[5]):
+    for t in (HELD_OUT_TIMES[0], HELD_OUT_TIMES[5]):
         _, x = probe.denoised(program, model.params, tried, np.float32(t))
         expected = ((np.asarray(x) - tried.x0_BxSxE)[text] ** 2).mean()
         assert figures[f"val_denoise_t{t:.2f}"] == pytest.approx(expected, rel=1e-4)

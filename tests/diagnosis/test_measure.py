@@ -14,12 +14,12 @@ from elfcli.training.start import start_run
 
 SETTINGS = [
     *("hidden_size=64", "depth=3", "num_heads=2", "embedding_dim=32", "bottleneck_dim=32", "max_length=14"),
-    *("max_input_length=7", "batch_size=32", "steps=500", "log_freq=10", "save_freq=0"),
+    *("max_input_length=7", "batch_size=32", "steps=500", "log_every_steps=10", "save_every_epochs=0"),
 ]
 """Learns the task below in a minute: BLEU 98 and above."""
 FAULTS = {
     "healthy": ([], "nothing"),
-    "ema-too-long": (["ema_decay1=0.9999"], "ema.initial_share"),
+    "ema-too-long": (["ema_decay=0.9999"], "ema.initial_share"),
     "latent-std": (["latent_std=0.2"], "latents.std"),
     "vocabulary": (["tokenizer_name={folder}/other/tokenizer"], "data.same_tokenizer"),
     "sources-cut": (["max_input_length=3"], "data.sources_cut"),

@@ -13,11 +13,11 @@ from gpt2_files import write_judge
 from tiny_run import tiny_run
 
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import SamplingSetting
+from elfcli.config.schema import SamplingPreset
 from elfcli.errors import ElfError, InputError
 from elfcli.evaluation import evaluate
 from elfcli.sampling import generate
-from elfcli.sampling.settings import Setting, check_used, combinations, distinct
+from elfcli.sampling.settings import SamplingSetting, check_used, combinations, without_repeats
 from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
 from elfcli.scoring.samples_meta import UNKNOWN, read_meta
@@ -206,11 +206,11 @@ def test_presets_and_files_of_settings(sweep, sampled):
 
 
 def test_combinations():
-    presets = (SamplingSetting(num_sampling_steps=(32,), cfgs=(2.0,)),)
-    assert combinations(presets, {}) == [Setting(num_sampling_steps=32, cfg=2.0)]
+    presets = (SamplingPreset(num_sampling_steps=(32,), cfgs=(2.0,)),)
+    assert combinations(presets, {}) == [SamplingSetting(num_sampling_steps=32, cfg=2.0)]
     assert combinations(presets, {"num_sampling_steps": [4, 8]}) == [
-        Setting(num_sampling_steps=4, cfg=2.0),
-        Setting(num_sampling_steps=8, cfg=2.0),
+        SamplingSetting(num_sampling_steps=4, cfg=2.0),
+        SamplingSetting(num_sampling_steps=8, cfg=2.0),
     ]
     both = combinations(presets, {"sampling_method": ["ode", "sde"], "sde_gamma": [1.0, 2.0]})
     assert [(setting.sampling_method, setting.sde_gamma) for setting in both] == [
@@ -219,17 +219,17 @@ def test_combinations():
         ("sde", 2.0),
     ]
     assert combinations(presets, {"sampling_method": ["sde"]})[0].sde_gamma == 1.5  # the published preset's
-    assert distinct([Setting(sde_gamma=1.0), Setting()]) == [Setting()]
+    assert without_repeats([SamplingSetting(sde_gamma=1.0), SamplingSetting()]) == [SamplingSetting()]
 
 
 def test_options_that_no_setting_uses_are_refused():
     """Guidance towards a source, where texts have none, made a sweep of equal rows."""
     free, paired = (resolve(task=task, environ={}).config for task in ("toy-text", "toy-de-en"))
-    check_used(paired, {"cfg"}, [Setting(cfg=2.0)])
-    check_used(free, {"cfg"}, [Setting(cfg=1.0)])
+    check_used(paired, {"cfg"}, [SamplingSetting(cfg=2.0)])
+    check_used(free, {"cfg"}, [SamplingSetting(cfg=1.0)])
     with pytest.raises(InputError, match="--sc-cfg guides those"):
-        check_used(free, {"cfg"}, [Setting(cfg=1.0), Setting(cfg=2.0)])
-    check_used(free, {"sde_gamma", "time_shift"}, [Setting("sde"), Setting(time_schedule="shifted")])
+        check_used(free, {"cfg"}, [SamplingSetting(cfg=1.0), SamplingSetting(cfg=2.0)])
+    check_used(free, {"sde_gamma", "time_shift"}, [SamplingSetting("sde"), SamplingSetting(time_schedule="shifted")])
 
 
 def test_seeds_and_the_checkpoint_by_its_option(elf, copy):

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from elfcli.config.schema import Distillation, Objective
+from elfcli.config.schema import DistillationSettings, ObjectiveSettings
 from elfcli.flow import distill, objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
 
 N, S, E, V = 6, 5, 6, 11
 SHAPE = ElfShape(E, V, depth=1, hidden_size=16, num_heads=2, bottleneck_dim=4)
-CFG = Objective(decoder_noise_scale=1.0, decoder_prob=0.3, self_cond_prob=0.5, label_drop_prob=0.4)
+CFG = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.3, self_cond_prob=0.5, label_drop_prob=0.4)
 
 
 def network(seed: int):
@@ -78,13 +78,13 @@ def loss_of_one(teacher, student, one: objective.Batch, draws: objective.Draws, 
 
 @pytest.mark.parametrize("sub_steps", [1, 3])
 def test_losses_are_the_means_over_examples(sub_steps):
-    settings = Distillation(student_steps=4, teacher_steps=4 * sub_steps, teacher_cfg=1.5)
+    settings = DistillationSettings(student_steps=4, teacher_steps=4 * sub_steps, teacher_cfg=1.5)
     draws = distill.draw(jax.random.key(4), CFG, settings, (1, N, S, E))
     times = np.asarray(draws.sub_times_GxNxK[0])
     assert (np.diff(times) >= 0).all() and np.allclose(times[:, -1] - times[:, 0], 0.25) and times.max() <= 1
     draws = draws._replace(drop_GxN=jnp.array([[False, True, False, False, True, False]]))
     batch, (teacher, student) = make_batch(draws.drop_GxN[0]), (network(0), network(1))
-    k, num_first = objective.shares(N, CFG)
+    k, num_first = objective.branch_sizes(N, CFG)
     grouped = jax.tree.map(lambda a: a[None], batch)
     assert 0 < k < N and num_first and bool(draws.self_cond_GxN[0, k])
 

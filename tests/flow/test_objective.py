@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from elfcli.config.schema import Objective
+from elfcli.config.schema import ObjectiveSettings
 from elfcli.flow import objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.encoder import encoder_mask
@@ -71,7 +71,7 @@ def split_loss(params, batch, key, cfg):
 def test_the_split_has_the_expected_gradient_of_the_coin(params):
     """Mean gradients over many shuffled batches and draws agree within their standard errors, leaf by leaf."""
     batch, count = make_batch(jax.random.key(2)), 3000
-    cfg, moments = Objective(decoder_noise_scale=1.0, decoder_prob=0.3), []
+    cfg, moments = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.3), []
     for loss in (split_loss, coin_loss):
 
         def gradient(key, loss=loss):
@@ -95,7 +95,7 @@ def test_the_split_has_the_expected_gradient_of_the_coin(params):
 
 def test_groups_are_independent_batches(params):
     """Two groups in one call are the two halves alone; with equal token counts the losses average."""
-    cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.25)
+    cfg = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.25)
     batch = make_batch(jax.random.key(4))
     batch = batch._replace(cond_GxNxS=jnp.zeros((B, S), bool), loss_GxNxS=jnp.ones((B, S), bool))
     draws = draw(jax.random.key(5), cfg, groups=2)
@@ -112,7 +112,7 @@ def test_groups_are_independent_batches(params):
 @pytest.mark.parametrize("probability", [0.1, 0.3])
 def test_branches_are_weighted_by_their_probability(params, probability):
     """Exact, where the statistical test above would miss a weight of the decoding branch that is a tenth off."""
-    cfg = Objective(decoder_prob=probability)
+    cfg = ObjectiveSettings(decoder_prob=probability)
     loss, parts = loss_of(SHAPE, params, make_batch(jax.random.key(8)), draw(jax.random.key(9), cfg), cfg)
     expected = probability * parts["decode_loss"] + (1 - probability) * parts["denoise_loss"]
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -120,16 +120,16 @@ def test_branches_are_weighted_by_their_probability(params, probability):
 
 @pytest.mark.parametrize(("batch_size", "probability"), [(16, 0.2), (3, 0.2), (2, 0.9), (10, 0.0), (10, 1.0)])
 def test_shares(batch_size, probability):
-    cfg = Objective(decoder_prob=probability, self_cond_prob=0.5)
-    decode, first = objective.shares(batch_size, cfg)
+    cfg = ObjectiveSettings(decoder_prob=probability, self_cond_prob=0.5)
+    decode, first = objective.branch_sizes(batch_size, cfg)
     assert (decode == 0) == (probability == 0)
     assert (decode == batch_size) == (probability == 1)
     assert first == -(-(batch_size - decode) // 2)
 
 
 def test_self_conditioned_share_is_met_on_average():
-    cfg = Objective(decoder_prob=0.2, self_cond_prob=0.3)
-    decode, first = objective.shares(10, cfg)
+    cfg = ObjectiveSettings(decoder_prob=0.2, self_cond_prob=0.3)
+    decode, first = objective.branch_sizes(10, cfg)
     draw = jax.vmap(lambda key: objective.draw(key, cfg, (1, 10, 1, 1)).self_cond_GxN[0])
     flags = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))[:, decode:]
     assert abs(flags.mean() - 0.3) < 0.005
@@ -137,7 +137,7 @@ def test_self_conditioned_share_is_met_on_average():
 
 
 def test_dropout_draws_from_its_key(params):
-    cfg = Objective(decoder_noise_scale=1.0)
+    cfg = ObjectiveSettings(decoder_noise_scale=1.0)
     shape = ElfShape(**{**vars(SHAPE), "depth": 4, "proj_dropout": 0.2})
     params = init_params(shape, jax.random.key(0))
     params["final_layer"]["linear"]["kernel"] += 0.1
@@ -159,11 +159,11 @@ def test_encoder_mask():
 
 def test_a_batch_of_one_takes_the_branch_of_its_draw(params):
     """The branch that is not taken has no loss; the share of those that decode is decoder_prob."""
-    cfg = Objective(decoder_noise_scale=1.0, decoder_prob=0.3)
+    cfg = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.3)
     one = jax.tree.map(lambda a: a[None, :1], make_batch(jax.random.key(8)))
     model = nnx.merge(graphdef_of(ELF, SHAPE), params)
     draws = objective.draw(jax.random.key(9), cfg, (1, 1, S, E))
-    both = [objective.split_loss(model, one, draws, cfg, counts) for counts in (objective.shares(1, cfg), (1, 0))]
+    both = [objective.split_loss(model, one, draws, cfg, counts) for counts in (objective.branch_sizes(1, cfg), (1, 0))]
     for decodes, (denoise, decode) in zip((False, True), both, strict=True):
         chosen = draws._replace(decode_GxN=jnp.array([[decodes]]))
         loss, parts = objective.branch_loss(model, one, chosen, cfg)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from elfcli.config.schema import Objective
+from elfcli.config.schema import ObjectiveSettings
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
@@ -61,9 +61,9 @@ def test_objective_and_sampler_tell_the_network_where_texts_start():
 
     cond, x0 = jnp.arange(S) < START[:, None], jnp.ones((N, S, E))
     batch = objective.Batch(jnp.zeros((1, N, S), int), cond[None], ~cond[None], x0[None])
-    cfg = Objective(decoder_prob=0.34)
+    cfg = ObjectiveSettings(decoder_prob=0.34)
     draws = objective.draw(jax.random.key(0), cfg, (1, N, S, E))
-    objective.split_loss(Model(), batch, draws, cfg, objective.shares(N, cfg))
+    objective.split_loss(Model(), batch, draws, cfg, objective.branch_sizes(N, cfg))
     condition, guidance = sampler.Condition(cond, x0), sampler.Guidance(jnp.float32(2), jnp.float32(1))
     sampler.make_predict(Model(), condition, guidance, 0.05, use_cfg=True)(x0, x0, jnp.zeros(N))
     sampler.decode(Model(), x0, condition, guidance)

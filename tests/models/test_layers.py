@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from elfcli.models import layers
-from elfcli.models.layers import apply_rope, pairs_apart, rope_angles
+from elfcli.models.layers import apply_rope, interleaved_to_halves, rope_angles
 
 B, N, D = 2, 3, 8
 
@@ -23,7 +23,7 @@ def turned(x_BxTxND, num_unturned: int, theta: float = 10000.0):
 
 def ours(x_BxTxND, num_unturned: int):
     """The same by the layers, with pairs D/2 apart."""
-    heads = pairs_apart(jnp.asarray(x_BxTxND, jnp.float32), N).reshape(*x_BxTxND.shape[:2], N, D)
+    heads = interleaved_to_halves(jnp.asarray(x_BxTxND, jnp.float32), N).reshape(*x_BxTxND.shape[:2], N, D)
     position = jnp.maximum(jnp.arange(x_BxTxND.shape[1]) - num_unturned, 0)
     return np.asarray(apply_rope(heads, *rope_angles(position, D)))
 
@@ -48,8 +48,8 @@ def test_scores_depend_on_the_distance_alone():
 
 
 def test_pairs_apart_orders_weights_head_by_head():
-    assert pairs_apart(jnp.arange(8)[None], 2).tolist() == [[0, 2, 1, 3, 4, 6, 5, 7]]
-    assert pairs_apart(jnp.arange(8)[None], 1).tolist() == [[0, 2, 4, 6, 1, 3, 5, 7]]
+    assert interleaved_to_halves(jnp.arange(8)[None], 2).tolist() == [[0, 2, 1, 3, 4, 6, 5, 7]]
+    assert interleaved_to_halves(jnp.arange(8)[None], 1).tolist() == [[0, 2, 4, 6, 1, 3, 5, 7]]
 
 
 def test_chunks_of_positions_give_what_the_whole_gives(monkeypatch):
@@ -57,8 +57,8 @@ def test_chunks_of_positions_give_what_the_whole_gives(monkeypatch):
     features = jax.random.normal(jax.random.key(0), (3, 7, 4))
     weights = jax.random.normal(jax.random.key(1), (4, 50))
     whole = jnp.argmax(features @ weights, axis=-1)
-    monkeypatch.setattr(layers, "MOST_LOGITS", 3 * 50 * 2)  # two positions at once
-    chunked = jax.jit(lambda f: layers.over_positions(lambda part: jnp.argmax(part @ weights, axis=-1), 50, f))
+    monkeypatch.setattr(layers, "MAX_LOGITS", 3 * 50 * 2)  # two positions at once
+    chunked = jax.jit(lambda f: layers.map_position_chunks(lambda part: jnp.argmax(part @ weights, axis=-1), 50, f))
     np.testing.assert_array_equal(chunked(features), whole)
     assert "while" in chunked.lower(features).compile().as_text()
 
@@ -67,5 +67,5 @@ def test_argmax_over_a_large_vocabulary_needs_less_than_a_gibibyte():
     """64 texts of 1,024 tokens over T5's vocabulary: all logits would take 8 GiB."""
     features = jax.ShapeDtypeStruct((64, 1024, 32), jnp.float32)
     weights = jax.ShapeDtypeStruct((32, 32100), jnp.float32)
-    decode = jax.jit(lambda f, w: layers.over_positions(lambda part: jnp.argmax(part @ w, axis=-1), 32100, f))
+    decode = jax.jit(lambda f, w: layers.map_position_chunks(lambda part: jnp.argmax(part @ w, axis=-1), 32100, f))
     assert decode.lower(features, weights).compile().memory_analysis().temp_size_in_bytes < 2**30

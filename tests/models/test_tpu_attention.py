@@ -61,5 +61,5 @@ def test_the_kernel_counts_its_work_as_xla_counts_plain_attention():
 
 
 def test_long_sequences_stay_with_plain_attention():
-    assert tpu_attention.fits(1, 4096)
-    assert not tpu_attention.fits(1, 6000)
+    assert tpu_attention.fits_vmem(1, 4096)
+    assert not tpu_attention.fits_vmem(1, 6000)

@@ -14,12 +14,12 @@ from many_processes import ended, start, together, training, wait_for
 from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
-from elfcli.parallel.place import Place, find_place
+from elfcli.parallel.place import ProcessLayout, find_place
 from elfcli.runs import folder as run
 from elfcli.runs import seal
-from elfcli.runs.checkpoint import PARTS, read_alone
+from elfcli.runs.checkpoint import CHECKPOINT_PARTS, read_without_barriers
 
-STEPS = ("steps=8", "save_every_steps=2", "log_freq=1", "depth=1")
+STEPS = ("steps=8", "save_every_steps=2", "log_every_steps=1", "depth=1")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,8 @@ def straight(data, tmp_path_factory) -> Path:
 
 def states(folder: Path, step: int = 8) -> dict[str, np.ndarray]:
     arrays = {}
-    for part in PARTS:
-        tree = read_alone((folder / "checkpoints" / str(step) / part).absolute())
+    for part in CHECKPOINT_PARTS:
+        tree = read_without_barriers((folder / "checkpoints" / str(step) / part).absolute())
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
             arrays[part + jax.tree_util.keystr(path)] = leaf
     return arrays
@@ -137,8 +137,8 @@ def test_where_a_process_stands():
     none = (None, None, None)
     assert find_place({}, *none) is None and find_place({}, "host:1", 1, 0) is None
     jax_variables = {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4", "JAX_PROCESS_ID": "3"}
-    assert find_place(jax_variables, *none) == Place("a:1", 4, 3)
-    assert find_place(jax_variables, None, None, 2) == Place("a:1", 4, 2)
+    assert find_place(jax_variables, *none) == ProcessLayout("a:1", 4, 3)
+    assert find_place(jax_variables, None, None, 2) == ProcessLayout("a:1", 4, 2)
     with pytest.raises(InputError, match="JAX_PROCESS_ID"):
         find_place(jax_variables | {"JAX_PROCESS_ID": "x"}, *none)
     slurm = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5",
@@ -150,7 +150,7 @@ def test_where_a_process_stands():
     assert find_place(slurm | {"SLURM_STEP_TASKS_PER_NODE": "1(x8)"}, *none).local_devices is None
     assert find_place(slurm | {"SLURM_STEP_NUM_TASKS": "1"}, *none) is None
     assert find_place(slurm | {"SLURM_STEP_NODELIST": "solo"}, *none).coordinator.startswith("solo:")
-    assert find_place({"TPU_WORKER_HOSTNAMES": "a,b"}, *none) == Place()
+    assert find_place({"TPU_WORKER_HOSTNAMES": "a,b"}, *none) == ProcessLayout()
     assert find_place({"TPU_WORKER_HOSTNAMES": "a"}, *none) is None
 
 
@@ -166,13 +166,13 @@ def test_a_port_that_is_taken():
     import socket
 
     with socket.create_server(("", 0)) as taken, pytest.raises(ElfError, match="cannot listen there"):
-        Place(f"127.0.0.1:{taken.getsockname()[1]}", 2, 0).check_port()
+        ProcessLayout(f"127.0.0.1:{taken.getsockname()[1]}", 2, 0).check_port()
 
 
 @pytest.mark.slow
 def test_four_processes_then_two_then_one(data, tmp_path):
     """Stopped twice, each time gone on with fewer processes and the same four devices; batches of two lengths."""
-    whole, folder, steps = tmp_path / "whole", tmp_path / "run", (*STEPS, "frames=[12]")
+    whole, folder, steps = tmp_path / "whole", tmp_path / "run", (*STEPS, "buckets=[12]")
     (only,) = together(1, *training(data, whole, *steps), devices=4)
     assert only.code == 0, only.err
     stop = "import os, signal\nfrom elfcli.runs import folder as run\nwrite = run.append_metrics\n" \

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import Objective
+from elfcli.config.schema import ObjectiveSettings
 from elfcli.parallel.mesh import needed_fsdp, state_shardings
 from elfcli.training.step import device_group, num_groups
 
@@ -41,7 +41,7 @@ def test_every_mesh_of_eight_devices_equals_one():
     [(512, {}, 32), (64, {}, 4), (24, {}, 2), (4, {}, 1), (17, {}, 1), (64, {"group_size": 8}, 8)],
 )  # fmt: skip
 def test_groups_depend_on_the_batch_alone(batch, settings, expected):
-    assert num_groups(batch, Objective(**settings)) == expected
+    assert num_groups(batch, ObjectiveSettings(**settings)) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from flax import nnx
 
 from elfcli.cli.plan import described
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import SamplingSetting
+from elfcli.config.schema import SamplingPreset
 from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning import slices
@@ -137,7 +137,7 @@ def counted(runs: list, run_step, **_) -> float:
 def test_sampling_is_timed_with_the_steps_of_its_setting(monkeypatch):
     """With other numbers in place of the count of steps the loop would end at once, or run for ever."""
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
-    config = tiny_config().model_copy(update={"sampling": (SamplingSetting(candidates=3),)})
+    config = tiny_config().model_copy(update={"sampling": (SamplingPreset(candidates=3),)})
     found = plan_sampling(config, "local", batch_size=4, num_samples=8)
     assert (found.step_seconds_estimate, found.total_steps) == (0.25, 6), "two batches, three candidates of each"
     assert found.chip_hours_estimate == pytest.approx(6 * 0.25 / 3600)

@@ -22,7 +22,7 @@ from elfcli.publishing.push import files_to_upload
 from elfcli.runs.secrets import SECRET
 from elfcli.sampling.model import load_model
 from elfcli.weights.encoder import load_encoder
-from elfcli.weights.names import weights_info
+from elfcli.weights.names import read_export_note
 from elfcli.weights.open import open_source
 from elfcli.weights.reference import elf_to_reference
 from elfcli.weights.settings import config_of
@@ -97,7 +97,7 @@ def test_figures_of_other_weights_are_not_claimed(run, tmp_path):
     export(source, config_of(source), tmp_path / "raw")
     card = ModelCard.load(tmp_path / "raw" / "README.md")
     assert card.data.eval_results is None and "12.50" not in card.text and "Raw weights" in card.text
-    assert weights_info(tmp_path / "raw" / "model.safetensors") == {"step": 3, "weights": "raw", "text_position": 8}
+    assert read_export_note(tmp_path / "raw" / "model.safetensors") == {"step": 3, "weights": "raw", "text_position": 8}
 
 
 def test_the_same_weights_give_the_same_bytes(run, tmp_path):

@@ -31,7 +31,7 @@ from elfcli.recipe.vectors import make_vectors, vectors_folder
 from elfcli.runs.examples import open_examples
 from elfcli.sampling.sources import recorded_keys
 from elfcli.training import memory
-from elfcli.training.timing import Pace, steps_that_fit
+from elfcli.training.timing import RunTiming, steps_that_fit
 from elfcli.weights.encoder import load_encoder
 
 TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
@@ -77,7 +77,7 @@ def test_pairs_get_the_conditional_recipe_and_texts_the_other(folders):
 
 
 def test_learning_by_heart_drops_no_source_and_asks_for_no_guidance(folders):
-    given = settings(folders / "pairs", "overfit=32")
+    given = settings(folders / "pairs", "overfit_examples=32")
     examples = open_examples(given.config)
     found = recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1)
     assert values(found, "label_drop_prob", "batch_size") == {"label_drop_prob": 0.0, "batch_size": 8}
@@ -86,20 +86,20 @@ def test_learning_by_heart_drops_no_source_and_asks_for_no_guidance(folders):
 
 @pytest.mark.parametrize(
     ("sets", "steps"),
-    [([], 1000), (["overfit=640"], 5000), (["steps=7"], 7), (["minutes=2"], None), (["epochs=3"], None)],
+    [([], 1000), (["overfit_examples=640"], 5000), (["steps=7"], 7), (["minutes=2"], None), (["epochs=3"], None)],
 )
 def test_the_length_of_learning_by_heart_is_chosen_where_it_is_not_set(sets, steps):
-    found = with_overfit_length(resolve(task="toy-de-en", sets=["overfit=64", *sets], environ={}))
+    found = with_overfit_length(resolve(task="toy-de-en", sets=["overfit_examples=64", *sets], environ={}))
     assert found.config.training.steps == steps
 
 
 def test_what_the_user_sets_stays(folders):
     given = settings(
-        folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay1=0.9", "minutes=1"
+        folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay=0.9", "minutes=1"
     )
     examples = load_examples(folders / "pairs")
     found = recipe.from_length(recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1), 80, 50, True)
-    names = ("max_length", "label_drop_prob", "batch_size", "ema_decay1", "hidden_size", "steps")
+    names = ("max_length", "label_drop_prob", "batch_size", "ema_decay", "hidden_size", "steps")
     assert list(values(found, *names).values()) == [40, 0.3, 4, 0.9, 16, 50]
 
 
@@ -174,13 +174,13 @@ def test_the_length_decides_the_average(folders, capsys):
     examples = load_examples(folders / "pairs")
     for steps in (40, 1000, 10**6):
         found = recipe.from_length(settings(folders / "pairs", "batch_size=8", "minutes=1"), len(examples), steps, True)
-        horizon = 1 / (1 - found.config.optimization.ema_decay1)
+        horizon = 1 / (1 - found.config.optimization.ema_decay)
         assert horizon <= min(steps / 5, 10_001) and found.config.optimization.warmup_steps < steps / 10
-        explain.tell_settings(found, len(examples))
+        explain.report_settings(found, len(examples))
     assert "warning" not in capsys.readouterr().err
-    explain.tell_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
+    explain.report_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
     err = capsys.readouterr().err
-    assert "ema_decay1 0.9999 averages over 10,000 steps" in err and "90% of what is sampled will be initial" in err
+    assert "ema_decay 0.9999 averages over 10,000 steps" in err and "90% of what is sampled will be initial" in err
 
 
 def test_minutes_and_steps_of_the_later_layer_count():
@@ -192,9 +192,9 @@ def test_minutes_and_steps_of_the_later_layer_count():
 def test_steps_that_fit_into_minutes(folders):
     config = settings(folders / "pairs", "minutes=2").config
     began = time.monotonic() - 20
-    assert steps_that_fit(config, Pace(step=0.5, rest=10.0), began) == pytest.approx(180, abs=2)
+    assert steps_that_fit(config, RunTiming(step=0.5, rest=10.0), began) == pytest.approx(180, abs=2)
     with pytest.raises(InputError, match=r"--minutes 2: too few .* a step takes 9 s .* give at least 3\.6"):
-        steps_that_fit(config, Pace(step=9.0, rest=10.0), began)
+        steps_that_fit(config, RunTiming(step=9.0, rest=10.0), began)
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkeypatch):
@@ -277,7 +277,7 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     assert "step 10, held-out text: denoise error" in err
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "val_denoise_loss" in row] == [2, 4, 6, 8, 10]
-    assert "ema_decay1 = 0.0  # from the run's length" in (run / "config.toml").read_text()
+    assert "ema_decay = 0.0  # from the run's length" in (run / "config.toml").read_text()
     assert len((run / "samples" / "training-step10.jsonl").read_text().splitlines()) == 1
     code, out, _ = elf("config", "show", "--data", folders / "pairs", "--model", "ELF-S")
     assert code == 0 and "# from the data" in out and 'vectors"  # from the data' in out
@@ -304,8 +304,8 @@ def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monke
         lengths = {"input_ids": np.repeat([10, 100], [100 - few, few])}
         for module in (recipe, explain):
             monkeypatch.setattr(module, "lengths_of", lambda examples, lengths=lengths: lengths)
-        explain.tell_data(recipe.from_data(settings(folders / "texts"), examples), examples)
+        explain.report_data(recipe.from_data(settings(folders / "texts"), examples), examples)
         said = capsys.readouterr().err
         assert ("-s max_length=16 training sees" in said) == told, said
-    explain.tell_data(settings(folders / "texts", "max_length=104"), examples)
+    explain.report_data(settings(folders / "texts", "max_length=104"), examples)
     assert "padding" not in capsys.readouterr().err, "who chose the length needs no advice"

@@ -5,7 +5,7 @@ import pytest
 
 from elfcli.data.batches import TokenTable, column_from_rows
 from elfcli.recipe import cooccurrence
-from elfcli.recipe.cooccurrence import PART, WIDTH, information, parts, token_vectors
+from elfcli.recipe.cooccurrence import PART, VECTOR_WIDTH, information, token_chunks, token_vectors
 
 
 def pairs(count: int, words: int) -> TokenTable:
@@ -20,9 +20,9 @@ def test_a_word_is_near_its_translation(small, monkeypatch):
     monkeypatch.setattr(cooccurrence, "SMALL", small)
     words, unseen = 60, 3
     table = token_vectors(pairs(2000, words), 2 * words + unseen, seed=0)
-    assert table.shape == (2 * words + unseen, WIDTH) and table.dtype == np.float32
+    assert table.shape == (2 * words + unseen, VECTOR_WIDTH) and table.dtype == np.float32
     np.testing.assert_allclose(np.mean(table**2, axis=1), 1, atol=1e-5)
-    near = table[:words] @ table[words : 2 * words].T / WIDTH
+    near = table[:words] @ table[words : 2 * words].T / VECTOR_WIDTH
     assert np.mean(np.diag(near)) > 0.2 > 5 * abs(near.mean())
     np.testing.assert_array_equal(table, token_vectors(pairs(2000, words), 2 * words + unseen, seed=0))
 
@@ -39,7 +39,7 @@ def test_information_is_that_of_the_definition(monkeypatch):
 
 def test_long_pairs_are_cut_into_parts_that_stand_beside_each_other():
     source, target = np.arange(2 * PART), 100 + np.arange(6)
-    found = list(parts(TokenTable(column_from_rows([target]), column_from_rows([source]))))
+    found = list(token_chunks(TokenTable(column_from_rows([target]), column_from_rows([source]))))
     assert [part.tolist() for part in found] == [[*range(PART), 100, 101, 102], [*range(PART, 2 * PART), 103, 104, 105]]
 
 

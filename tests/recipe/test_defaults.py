@@ -11,10 +11,10 @@ from hub_server import published
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import SamplingSetting
+from elfcli.config.schema import SamplingPreset
 from elfcli.errors import InputError
 from elfcli.recipe.defaults import with_data
-from elfcli.sampling.settings import Setting, chosen_setting
+from elfcli.sampling.settings import SamplingSetting, chosen_setting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 from elfcli.weights.newest import chosen_checkpoint
@@ -75,9 +75,9 @@ def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
         3.0,
     )
     # A model whose preset is an ODE keeps its guidance.
-    ode = (SamplingSetting(cfgs=(2.0,)),)
+    ode = (SamplingPreset(cfgs=(2.0,)),)
     if flags.get("sampling_method"):
-        assert chosen_setting(ode, flags) == Setting("sde", steps, cfg=2.0, sde_gamma=gamma)
+        assert chosen_setting(ode, flags) == SamplingSetting("sde", steps, cfg=2.0, sde_gamma=gamma)
 
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):

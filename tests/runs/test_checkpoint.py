@@ -195,9 +195,9 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
         return ({"val_loss": figures[done]} if done in figures else {}), ""
 
     monkeypatch.setattr(loop, "evaluated", evaluated)
-    resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep=1", "warmup_steps=1"])
+    resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep_checkpoints=1", "warmup_steps=1"])
     assert json.loads((copy / "best.json").read_text()) == {"step": 5, "figure": "val_loss", "value": 0.4}
-    assert run.steps_of(copy) == [5, 7] and run.best_of(copy)["step"] == 5
+    assert run.checkpoint_steps(copy) == [5, 7] and run.best_of(copy)["step"] == 5
     assert f"best val_loss 0.4 at step 5: {copy}@best" in capsys.readouterr().err
     best = load_weights(copy, step=5)
     assert open_source(f"{copy}@best").step == 5
@@ -205,7 +205,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
         with pytest.raises(InputError, match=message):
             open_source(f"{copy}@{name}", step=at_step)
     resume_run(copy, sets=["steps=9"])
-    assert run.steps_of(copy) == [5, 9]
+    assert run.checkpoint_steps(copy) == [5, 9]
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), best[0], load_weights(copy, step=5)[0]))
     shutil.rmtree(copy / "checkpoints" / "5")
     assert run.best_of(copy) is None

@@ -11,7 +11,7 @@ from elfcli.sampling.candidates import draw_keys, most_alike
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.made_by import network_calls
 from elfcli.sampling.model import load_model
-from elfcli.sampling.settings import Setting
+from elfcli.sampling.settings import SamplingSetting
 from elfcli.sampling.sources import sources_of
 from elfcli.sampling.trace import traced
 
@@ -34,14 +34,14 @@ def test_the_text_that_agrees_with_most_is_kept(texts, kept):
 
 def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
     model = load_model(str(tiny_run()))
-    setting = Setting("sde", 3, 1.5, sde_gamma=1.0, candidates=3)
+    setting = SamplingSetting("sde", 3, 1.5, sde_gamma=1.0, candidates=3)
     sources = sources_of(model, model.config.data.data_path, 6)
     chosen = []
     monkeypatch.setattr(g, "most_alike", lambda texts: chosen.append(texts) or len(chosen) % 3)
     texts = [row["generated"] for row in sample_rows(model, sources, setting, Options(5, batch_size=4))]
     assert texts == [drawn[(i + 1) % 3] for i, drawn in enumerate(chosen)]
     monkeypatch.undo()
-    alone = sample_rows(model, sources, Setting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
+    alone = sample_rows(model, sources, SamplingSetting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
     assert [row["generated"] for row in alone] == [drawn[0] for drawn in chosen[:6]]
     assert any(len(set(drawn)) > 1 for drawn in chosen), "candidates differ"
     monkeypatch.setattr("elfcli.sampling.trace.most_alike", lambda texts: 2)
@@ -62,4 +62,4 @@ def test_free_texts_have_no_candidates():
     model = load_model(str(tiny_run()))
     free = model.config.model_copy(update={"data": model.config.data.model_copy(update={"max_input_length": 0})})
     with pytest.raises(InputError, match="free texts"):
-        g.check_setting(free, Setting(candidates=2))
+        g.check_sampling_setting(free, SamplingSetting(candidates=2))

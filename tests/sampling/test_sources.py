@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from elfcli.config.schema import Config, Data
+from elfcli.config.schema import Config, DataSettings
 from elfcli.errors import InputError
 from elfcli.sampling import sources as examples
 from elfcli.sampling.sources import rows_of_file
@@ -25,7 +25,7 @@ def model(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "elf_data.json").write_text(json.dumps({"settings": {"keys": ["de", "en"]}}))
     monkeypatch.setattr(examples, "encode_conditions", lambda model, texts: [[len(text)] for text in texts])
-    return SimpleNamespace(config=Config(data=Data(data_path=str(folder))))
+    return SimpleNamespace(config=Config(data=DataSettings(data_path=str(folder))))
 
 
 def files_of(folder, rows):

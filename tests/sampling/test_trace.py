@@ -14,7 +14,7 @@ from tiny_run import tiny_run
 
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.model import load_model
-from elfcli.sampling.settings import Setting
+from elfcli.sampling.settings import SamplingSetting
 from elfcli.sampling.sources import sources_of
 from elfcli.sampling.trace import Trace, page_data, recorded_steps, traced
 from elfcli.ui.page import page
@@ -40,7 +40,9 @@ def model():
 
 
 @pytest.mark.parametrize(
-    "setting", [Setting("ode", 5, 1.5), Setting("sde", 40, 1.0, 1.0, "uniform", 0.7)], ids=lambda one: one.name
+    "setting",
+    [SamplingSetting("ode", 5, 1.5), SamplingSetting("sde", 40, 1.0, 1.0, "uniform", 0.7)],
+    ids=lambda one: one.name,
 )
 def test_a_trace_changes_no_sample(model, setting):
     sources, options = sources_of(model, model.config.data.data_path, 7), Options(3, batch_size=4)
@@ -66,7 +68,7 @@ def hostile_data() -> dict:
     class Named:
         name, step = HOSTILE, 7
 
-    return page_data(Named, Setting(), traces)
+    return page_data(Named, SamplingSetting(), traces)
 
 
 def hostile_page() -> str:

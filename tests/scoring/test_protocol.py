@@ -11,7 +11,7 @@ from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
 from elfcli.scoring.report import Texts, differences, reports
 from elfcli.scoring.rouge import rouge
-from elfcli.scoring.samples_meta import Origin
+from elfcli.scoring.samples_meta import SampleProvenance
 
 TEXTS, REAL = ["The old man sleeps here", "a dog"], ["the old man sleeps there", "a dog runs home"]
 
@@ -78,7 +78,7 @@ def test_bleu_by_sacrebleus_defaults(elf, tmp_path):
 
 @pytest.mark.parametrize(("clean_up", "expected"), [(True, "paper"), (None, "paper"), (False, "custom (clean_up)")])
 def test_texts_decoded_another_way_are_not_the_papers(clean_up, expected):
-    texts = Texts(TEXTS, REAL, origin=Origin({}, clean_up, "validation"))
+    texts = Texts(TEXTS, REAL, origin=SampleProvenance({}, clean_up, "validation"))
     found = [corpus_bleu(TEXTS, REAL).as_dict(), rouge(TEXTS, REAL).as_dict()]
     assert [named(score["signature"]) for score in reports(found, texts)] == [expected, expected]
     (own,) = reports([corpus_bleu(TEXTS, REAL, "sacrebleu").as_dict()], texts)

@@ -4,7 +4,7 @@ import pytest
 
 from elfcli.scoring.bleu import corpus_bleu
 from elfcli.scoring.report import Texts, differences, low_entropy, provenance, reports, table
-from elfcli.scoring.samples_meta import Origin
+from elfcli.scoring.samples_meta import SampleProvenance
 
 TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no no no no", ""]
 REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]
@@ -16,7 +16,9 @@ def score_of(generated=TEXTS, references=REAL, **more):
 
 
 def test_every_field_is_there_and_right():
-    score = score_of(origin=Origin({"checkpoint": "run", "seed": 3, "network_calls": 9}, True, "test"), seen=TEXTS[:1])
+    score = score_of(
+        origin=SampleProvenance({"checkpoint": "run", "seed": 3, "network_calls": 9}, True, "test"), seen=TEXTS[:1]
+    )
     assert list(score)[:3] == ["metric", "value", "interval"]
     low, high = score["interval"]
     assert low <= score["value"] <= high and score["num_samples"] == 5

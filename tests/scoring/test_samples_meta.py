@@ -3,11 +3,11 @@
 import pytest
 
 from elfcli.errors import InputError
-from elfcli.scoring.samples_meta import UNKNOWN, Origin, check_meta, meta_file, read_meta, write_meta
+from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance, check_meta, meta_file, read_meta, write_meta
 
 
 def test_it_is_read_only_where_it_is_of_these_samples(tmp_path, capsys):
-    samples, origin = tmp_path / "F.jsonl", Origin({"checkpoint": "run", "step": 3}, False, "validation")
+    samples, origin = tmp_path / "F.jsonl", SampleProvenance({"checkpoint": "run", "step": 3}, False, "validation")
     samples.write_text('{"generated": "a"}\n')
     assert read_meta(samples) == UNKNOWN and capsys.readouterr().err == ""
     write_meta(samples, origin)

@@ -1,6 +1,6 @@
 import pytest
 
-from elfcli.scoring.text_quality import degenerate, shares, shortcomings
+from elfcli.scoring.text_quality import degenerate, quality_shares, shortcomings
 
 FINE = [
     "",
@@ -39,5 +39,5 @@ def test_they_are_counted_in_one_line():
 
 
 def test_shares():
-    found = shares(["a b", "a b", " ", "no no no no no no"], {"a b", "c"})
+    found = quality_shares(["a b", "a b", " ", "no no no no no no"], {"a b", "c"})
     assert found == {"empty": 0.25, "degenerate": 0.25, "duplicate": 0.25, "memorised": 0.5, "words": 2.5}

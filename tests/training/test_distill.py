@@ -20,7 +20,7 @@ from elfcli.training.distill import start_rounds, train_rounds
 from elfcli.weights.open import open_source
 from elfcli.weights.settings import resolved_of
 
-SETS = ["rounds=[16,8]", "round_steps=3", "teacher_cfg=2", "log_freq=1"]
+SETS = ["rounds=[16,8]", "round_steps=3", "teacher_cfg=2", "log_every_steps=1"]
 
 
 def start(folder, *sets):
@@ -48,7 +48,7 @@ def test_rounds_are_runs_of_one_teacher(straight):
     for config, steps in ((first, 16), (second, 8)):
         made = config.distillation
         assert (made.student_steps, made.teacher, made.teacher_step) == (steps, str(tiny_run()), 3)
-        assert made.sub_steps == 16 // steps and config.optimization.ema_decay1 == 0.5
+        assert made.sub_steps == 16 // steps and config.optimization.ema_decay == 0.5
         assert settings_of(config.sampling)[0].num_sampling_steps == steps
         assert settings_of(config.sampling)[0].cfg == 1
     assert [row["step"] for row in run.read_metrics(straight / "round-8")] == [1, 2, 3]

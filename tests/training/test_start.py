@@ -24,7 +24,7 @@ from elfcli.training.inputs import batch_rows, open_inputs, tokenizer_of
 from elfcli.training.start import resume_run, start_run
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "batch_size=4", "steps=12",
-        "save_every_steps=4", "log_freq=2", "warmup_steps=2", "max_length=24", "max_input_length=12",
+        "save_every_steps=4", "log_every_steps=2", "warmup_steps=2", "max_length=24", "max_input_length=12",
         "lr_schedule=constant"]  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("shared_step")
@@ -77,17 +77,17 @@ def test_stopping_and_resuming_changes_nothing(data, straight, tmp_path, stop):
 
 
 def test_resuming_a_run_with_frames_changes_nothing(data, tmp_path):
-    framed = settings(data, "frames=[16]")
-    whole, stopped = start_run(framed, tmp_path / "whole"), start_run(framed, tmp_path / "run", stop_at=7)
+    bucketed = settings(data, "buckets=[16]")
+    whole, stopped = start_run(bucketed, tmp_path / "whole"), start_run(bucketed, tmp_path / "run", stop_at=7)
     assert_same_run(resume_run(stopped), whole)
 
 
 def test_the_batches_of_a_step_share_a_frame(data):
-    """Of 12 steps the first 9 have frames."""
-    framed = settings(data, "grad_accum_steps=2", "frames=[16,20]")
-    examples = open_examples(framed.config)
-    inputs = open_inputs(framed.config, examples, load_tokenizer(tokenizer_of(framed.config, examples)))
-    lengths = [batch_rows(framed.config, inputs, number)[0] for number in range(24)]
+    """Of 12 steps the first 9 have buckets."""
+    bucketed = settings(data, "grad_accum_steps=2", "buckets=[16,20]")
+    examples = open_examples(bucketed.config)
+    inputs = open_inputs(bucketed.config, examples, load_tokenizer(tokenizer_of(bucketed.config, examples)))
+    lengths = [batch_rows(bucketed.config, inputs, number)[0] for number in range(24)]
     assert set(lengths[:18]) <= {16, 20, 24} and len(set(lengths[:18])) > 1 and lengths[18:] == [24] * 6
     assert lengths[::2] == lengths[1::2]
 
@@ -120,7 +120,7 @@ def test_run_folder(data, straight):
     start = json.loads((straight / "environment.json").read_text())[0]
     assert start["packages"]["jax"] == jax.__version__ and "git" in start
     rows = run.read_metrics(straight)
-    assert [row["step"] for row in rows] == [1, 2, 4, 5, 6, 8, 10, 12]  # a few early ones, then every log_freq
+    assert [row["step"] for row in rows] == [1, 2, 4, 5, 6, 8, 10, 12]  # a few early ones, then every log_every_steps
     needed = {"step", "loss", "denoise_loss", "decode_loss", "learning_rate", "grad_norm", "tokens_per_second"}
     assert all(needed <= row.keys() and np.isfinite([row[name] for name in needed]).all() for row in rows)
     assert rows[1]["learning_rate"] == pytest.approx(0.5 * rows[-1]["learning_rate"])
@@ -152,7 +152,7 @@ def test_an_epoch_counts_every_batch_of_an_optimiser_step(data, tmp_path):
 
 
 def test_adamw_at_the_rates_of_a_cosine(data, tmp_path):
-    sets = ["optimizer=adamw", "steps=8", "log_freq=1", "save_every_steps=8", "warmup_steps=0"]
+    sets = ["optimizer=adamw", "steps=8", "log_every_steps=1", "save_every_steps=8", "warmup_steps=0"]
     folder = start_run(settings(data, *sets, "lr_schedule=cosine", "lr=0.01", "min_lr=0.002"), tmp_path / "run")
     expected = [0.002 + 0.008 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
     assert [row["learning_rate"] for row in metrics(folder)] == pytest.approx(expected, rel=1e-5)

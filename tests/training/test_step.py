@@ -14,7 +14,7 @@ from elfcli.weights.encoder import load_encoder
 
 VOCAB, B, S = 20, 4, 6
 TINY = ["depth=1", "hidden_size=16", "num_heads=2", "bottleneck_dim=4", "embedding_dim=4", "max_length=6",
-        "max_input_length=0", "batch_size=4", "encoder_model_name=embedding", "ema_decay1=0.5"]  # fmt: skip
+        "max_input_length=0", "batch_size=4", "encoder_model_name=embedding", "ema_decay=0.5"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from elfcli.ui import live, progress
 from elfcli.ui.spark import spark
-from elfcli.ui.view import MOST_WIDTH, SPARE, Lines, View
+from elfcli.ui.view import MAX_WIDTH, SPARE, Lines, View
 
 ROWS = [{"step": step, "loss": 3 / step, "denoise_loss": 2 / step, "decode_loss": 9 / step, "grad_norm": 1.5,
          "learning_rate": 0.00123, "tokens_per_second": 123456.0} for step in (1, 2, 5, 10, 20, 50, 100)]  # fmt: skip
@@ -37,7 +37,7 @@ def test_the_view_fits_80_columns_and_says_all():
         assert part in text, part
     assert "46 s" not in text and f"{progress.clock(60 / 700_000 * 534_466)} left" in text
     assert max(map(len, Lines(Console(width=30, file=io.StringIO()), run_at(200).lines).now())) <= 30 - SPARE
-    assert max(map(len, Lines(Console(width=200, file=io.StringIO()), run_at(200).lines).now())) <= MOST_WIDTH
+    assert max(map(len, Lines(Console(width=200, file=io.StringIO()), run_at(200).lines).now())) <= MAX_WIDTH
 
 
 def test_a_view_without_figures_is_shown_too():

@@ -26,7 +26,7 @@ from elfcli.weights.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_p
 from elfcli.weights.open import open_source
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_to_reference, shape_of
-from elfcli.weights.settings import config_of, initial_params
+from elfcli.weights.settings import config_of, load_initial_params
 from elfcli.weights.torch_port import elf_from_torch, elf_to_torch
 
 
@@ -157,13 +157,13 @@ def test_published_parameter_counts():
 
 def test_initial_params_fit_or_say_what_does_not():
     source = open_source(tiny_run())
-    assert same(initial_params(tiny_run(), source.shape), source.params)
+    assert same(load_initial_params(tiny_run(), source.shape), source.params)
     wider = ElfShape(**{**vars(source.shape), "vocab_size": 40})
     with pytest.raises(InputError, match="checkpoint has vocab_size 26, but the settings ask for vocab_size 40"):
-        initial_params(tiny_run(), wider)
+        load_initial_params(tiny_run(), wider)
     elsewhere = ElfShape(**{**vars(source.shape), "text_position": None})
     with pytest.raises(InputError, match="checkpoint has text_position 8, but the settings ask for text_position None"):
-        initial_params(tiny_run(), elsewhere)
+        load_initial_params(tiny_run(), elsewhere)
 
 
 def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):

@@ -1,6 +1,6 @@
-"""Frames: lengths of batches, shorter than max_length, of examples that fit them, so that less is padding.
+"""Buckets: lengths of batches, shorter than max_length, of examples that fit them, so that less is padding.
 
-From a frame a network can tell how long the text in it may be, which it has to decide itself when it samples. So the
+From a bucket a network can tell how long the text in it may be, which it has to decide itself when it samples. So the
 end of a run has batches of max_length alone. The order of batches is a pure function of (seed, step).
 """
 
@@ -12,14 +12,14 @@ import numpy as np
 
 from elfcli.data.batches import TokenTable, batch_indices
 
-WHOLE_SHARE = 0.25  # of a run, at its end, in batches of max_length
-MOST_FRAMES = 2  # beside max_length; for each the step is compiled once more
-MOST_POSITIONS = 0.9  # share of those of max_length alone at which frames are worth it
+FULL_LENGTH_SHARE = 0.25  # of a run, at its end, in batches of max_length
+MAX_BUCKETS = 2  # beside max_length; for each the step is compiled once more
+MAX_POSITIONS = 0.9  # share of those of max_length alone at which buckets are worth it
 
 
 @dataclass(frozen=True)
-class Frames:
-    """lengths: of the frames, increasing, max_length the last. rows: the examples of each, which fit no shorter one.
+class Buckets:
+    """lengths: of the buckets, increasing, max_length the last. rows: the examples of each, which fit no shorter one.
     batch_size: examples of a step."""
 
     lengths: tuple[int, ...]
@@ -28,33 +28,33 @@ class Frames:
 
     @property
     def batches(self) -> np.ndarray:
-        """Whole batches of each frame in one pass over the data."""
+        """Whole batches of each bucket in one pass over the data."""
         return np.array([len(rows) // self.batch_size for rows in self.rows])
 
     def shares(self) -> np.ndarray:
-        """The part of the framed steps that each frame has."""
+        """The part of the bucketed steps that each bucket has."""
         return self.batches / self.batches.sum()
 
     def batch(self, step: int, seed: int) -> tuple[int, np.ndarray]:
-        """(frame, rows (batch_size,)) of a step, 0-based; in one pass no example comes twice."""
+        """(bucket, rows (batch_size,)) of a step, 0-based; in one pass no example comes twice."""
         ends = np.cumsum(self.batches)
         passes, number = step // ends[-1], int(batch_indices(step, num_examples=ends[-1], batch_size=1, seed=seed)[0])
-        frame = int(np.searchsorted(ends, number, side="right"))
-        rows, count = self.rows[frame], self.batches[frame]
-        within = int(passes * count + number - (ends[frame] - count))
+        bucket = int(np.searchsorted(ends, number, side="right"))
+        rows, count = self.rows[bucket], self.batches[bucket]
+        within = int(passes * count + number - (ends[bucket] - count))
         picked = batch_indices(within, num_examples=len(rows), batch_size=self.batch_size, seed=seed + 1)
-        return self.lengths[frame], rows[picked]
+        return self.lengths[bucket], rows[picked]
 
 
-def rooms(tokens: TokenTable, max_length: int, max_input_length: int) -> np.ndarray:
+def positions_needed(tokens: TokenTable, max_length: int, max_input_length: int) -> np.ndarray:
     """Positions that each example needs: condition, text and the token that ends it; at most max_length. int64."""
     text, condition = tokens.input_ids.lengths(), tokens.condition_input_ids
     source = 0 if condition is None else np.minimum(condition.lengths(), max_input_length)
     return np.minimum(source + text + 1, max_length)
 
 
-def fitting_frames(needed: np.ndarray, max_length: int) -> tuple[int, ...]:
-    """The frames, multiples of 8, with which the examples have the fewest positions; () where they save little.
+def fitting_buckets(needed: np.ndarray, max_length: int) -> tuple[int, ...]:
+    """The buckets, multiples of 8, with which the examples have the fewest positions; () where they save little.
 
     needed: by `rooms`.
     """
@@ -66,12 +66,12 @@ def fitting_frames(needed: np.ndarray, max_length: int) -> tuple[int, ...]:
         shares = np.diff([0.0, *fit[list(chosen)], 1.0])
         return float(shares @ [*lengths[list(chosen)], max_length])
 
-    found = min(combinations(range(len(lengths)), min(MOST_FRAMES, len(lengths))), key=positions)
-    return tuple(map(int, lengths[list(found)])) if positions(found) <= MOST_POSITIONS * max_length else ()
+    found = min(combinations(range(len(lengths)), min(MAX_BUCKETS, len(lengths))), key=positions)
+    return tuple(map(int, lengths[list(found)])) if positions(found) <= MAX_POSITIONS * max_length else ()
 
 
-def make_frames(needed: np.ndarray, lengths: Sequence[int], max_length: int, batch_size: int) -> Frames | None:
-    """The frames of a run; None where it has none. Examples that make no batch of their frame go to the next one."""
+def make_buckets(needed: np.ndarray, lengths: Sequence[int], max_length: int, batch_size: int) -> Buckets | None:
+    """The buckets of a run; None where it has none. Examples that make no batch of their bucket go to the next one."""
     lengths, left = sorted({length for length in lengths if length < max_length}), np.arange(len(needed))
     found: list[tuple[int, np.ndarray]] = []
     for length in (*lengths, max_length):
@@ -81,4 +81,4 @@ def make_frames(needed: np.ndarray, lengths: Sequence[int], max_length: int, bat
             left = left[needed[left] > length]
     if not lengths or not found:
         return None
-    return Frames(tuple(length for length, _ in found), tuple(rows for _, rows in found), batch_size)
+    return Buckets(tuple(length for length, _ in found), tuple(rows for _, rows in found), batch_size)
