@@ -54,7 +54,7 @@ def main() -> None:
     model = load_model(o.run)
     sources, preset = sources_of(model, None, o.num_samples), settings_of(model.config.sampling)[0]
     references = [row["reference"] for row in sources.rows]
-    guided = {"cfg": preset.cfg, "self_cond_cfg_scale": preset.self_cond_cfg_scale}
+    guided = {"cfg": preset.cfg, "self_cond_scale": preset.self_cond_scale}
     options = Options(batch_size=o.num_samples, longest=max(o.steps))
     exact = SamplingSetting("ode", o.reference_steps, time_schedule="uniform", **guided)
     target, _ = sampled(model, sources, exact, Options(batch_size=o.num_samples))

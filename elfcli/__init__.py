@@ -24,7 +24,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'elfcli' has no attribute '{name}'")
     from elfcli import api
 
-    return getattr(api, name)
+    found = getattr(api, name)
+    return found if name == "Model" else api.quietly(found)
 
 
 def __dir__() -> list[str]:

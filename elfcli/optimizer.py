@@ -1,10 +1,11 @@
 """Learning rate, AdamW and Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), as the reference sets them."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
@@ -20,14 +21,15 @@ GRAM_STEPS = (2, 3)  # of them computed from one product x x^T
 MUON_MOMENTUM = 0.95
 
 
-def lr_schedule(cfg: OptimizationSettings, peak: float, warmup_steps: int, total_steps: int) -> optax.Schedule:
-    """Learning rate at a 0-based optimiser step: linear from 0, then constant or cosine down to min_lr."""
+def learning_rates(cfg: OptimizationSettings, peak: float, warmup_steps: int, total_steps: int) -> np.ndarray:
+    """Return the learning rate of every step, float32 (steps,): linear from 0, then constant or cosine to min_lr."""
     after = optax.constant_schedule(peak)
     if cfg.lr_schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, max(total_steps - warmup_steps, 1), alpha=cfg.min_lr / peak)
-    if not warmup_steps:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
+    if warmup_steps:
+        after = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
+    steps = jnp.arange(total_steps)
+    return np.asarray(jnp.broadcast_to(jax.jit(after)(steps), steps.shape), np.float32)
 
 
 class MuonState(NamedTuple):
@@ -113,13 +115,41 @@ def rule_of(path, leaf) -> str:
     return "muon" if leaf.ndim - (path[0].key == "blocks") == 2 else "adam"
 
 
-def make_optimizer(cfg: OptimizationSettings, schedule, dtype=jnp.float32) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW or Muon (with Adam for all but matrices). dtype: of Muon's products."""
-    decay, rate = optax.add_decayed_weights(cfg.weight_decay), optax.scale_by_learning_rate(schedule)
-    if cfg.optimizer == "muon":
+def scale_by_rate() -> optax.GradientTransformationExtraArgs:
+    """Return the last step of an optimizer: updates times the negative of `rate`, an argument of `update`.
+
+    The rate is an argument, so that the compiled step does not depend on the schedule. The state is the one of
+    `optax.scale_by_learning_rate` with a schedule.
+    """
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None, *, rate: jax.Array, **_: Any) -> tuple[Any, Any]:
+        scaled = jax.tree.map(lambda update: -rate.astype(update.dtype) * update, updates)
+        return scaled, optax.ScaleByScheduleState(state.count + 1)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def make_optimizer(cfg: OptimizationSettings, dtype: Any = jnp.float32) -> optax.GradientTransformationExtraArgs:
+    """Return clipping by global norm, then AdamW or Muon (with Adam for all but matrices); `update` takes `rate`.
+
+    dtype: of Muon's products. Equal settings give the same object, so that programs that use it are compiled once.
+    """
+    return _optimizer(cfg.optimizer, cfg.weight_decay, (cfg.adam_b1, cfg.adam_b2), cfg.clip_norm, jnp.dtype(dtype))
+
+
+@cache
+def _optimizer(
+    name: str, weight_decay: float, betas: tuple[float, float], clip_norm: float, dtype: Any
+) -> optax.GradientTransformationExtraArgs:
+    decay = optax.add_decayed_weights(weight_decay)
+    if name == "muon":
         labels = partial(jax.tree_util.tree_map_with_path, rule_of)
-        adam = optax.adamw(schedule, b1=0.9, b2=0.999, weight_decay=cfg.weight_decay, nesterov=True)
-        update = optax.partition({"muon": optax.chain(scale_by_muon(dtype), decay, rate), "adam": adam}, labels)
+        adam = optax.chain(optax.scale_by_adam(b1=0.9, b2=0.999, nesterov=True), decay, scale_by_rate())
+        muon = optax.chain(scale_by_muon(dtype), decay, scale_by_rate())
+        update = optax.partition({"muon": muon, "adam": adam}, labels)
     else:
-        update = optax.adamw(schedule, b1=cfg.adam_b1, b2=cfg.adam_b2, weight_decay=cfg.weight_decay)
-    return optax.chain(optax.clip_by_global_norm(cfg.clip_norm), update)
+        update = optax.chain(optax.scale_by_adam(b1=betas[0], b2=betas[1]), decay, scale_by_rate())
+    return optax.chain(optax.clip_by_global_norm(clip_norm), update)

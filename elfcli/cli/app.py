@@ -1,4 +1,4 @@
-"""The `elf` command: registers the subcommands, one thin module each, which import heavy packages when they run."""
+"""The `elf` command: registers the commands, one thin module each; they import heavy packages when they run."""
 
 from typing import Annotated, Any
 
@@ -46,12 +46,12 @@ def _print_version(wanted: bool) -> None:
 
 
 VERSION = option("--version", "", "Print the version and exit.", callback=_print_version, is_eager=True)
-DEBUG = option("--debug", "", "Show tracebacks and what libraries log; anywhere on the line.")
+DEBUG = option("--debug", "", "Show tracebacks and the logs of libraries; anywhere on the line.")
 
 
 @app.callback()
 def root(version: Annotated[bool, VERSION] = False, debug: Annotated[bool, DEBUG] = False) -> None:
-    pass
+    """Take the options of the command itself."""
 
 
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -67,11 +67,11 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "eval-rouge": eval_rouge.eval_rouge,
         "eval-ppl": eval_ppl.eval_ppl,
     },
-    "Looking at runs": {"runs": runs.runs, "report": report.report},
+    "Inspecting runs": {"runs": runs.runs, "report": report.report},
     "Settings": {"config": config.app},
     "Sharing": {"export": export.export, "push-to-hub": push.push_to_hub},
 }
-"""By the panel of `elf --help` that lists them, in its order."""
+"""Commands by the panel of `elf --help` that lists them, in its order."""
 
 for panel, commands in COMMANDS.items():
     for name, command in commands.items():

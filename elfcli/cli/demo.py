@@ -1,4 +1,4 @@
-"""`elf demo`: the whole pipeline on the built-in German-English task, on a laptop's CPU, with no network."""
+"""`elf demo`: the whole pipeline on the built-in German-English task, on a laptop's CPU, without network."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +13,14 @@ ROUNDS, ROUND_STEPS, TEACHER_STEPS = "2,1", 40, 64
 
 
 def demo(
-    output: Annotated[Path, o.option("--output -o", "DIR", "Folder to make.")] = Path("elf-demo"),
+    output: Annotated[Path, o.option("--output -o", "DIR", "Folder to create.")] = Path("elf-demo"),
     seed: Annotated[int, o.option("--seed", "S", "Seed of data, training and sampling.", **o.SEEDS)] = 0,
-    distill: Annotated[bool, o.option("--distill", "", "Distil the model, too, for two minutes more.")] = False,
+    distill: Annotated[bool, o.option("--distill", "", "Also distill the model (two more minutes).")] = False,
 ) -> None:
-    """Tokenize, train, resume, sample and score a small translation model in a few minutes."""
+    """Tokenize, train, resume, sample and score a small translation model in a few minutes.
+
+    Example: elf demo --output elf-demo
+    """
     import time
 
     from elfcli.errors import InputError
@@ -25,7 +28,7 @@ def demo(
     from elfcli.ui.progress import clock, say
 
     if output.exists():
-        raise InputError(f"{output} exists; give another --output")
+        raise InputError(f"{output} exists; choose another --output")
     check_writable(output)
     start = time.monotonic()
 
@@ -33,7 +36,7 @@ def demo(
         say(f"\n[{number}/{7 if distill else 5}] {title}, {clock(time.monotonic() - start)} so far\n      {command}")
 
     run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
-    stage(1, "make and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
+    stage(1, "generate and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
     from elfcli.corpus.tokenize import Job, tokenize
 
     summary = tokenize(Job(data, task="toy-de-en", seed=seed))
@@ -52,7 +55,7 @@ def demo(
     stage(3, "resume where it stopped", f"elf resume {run}")
     resume_run(run)
 
-    stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample --checkpoint {run} -o {samples_file}")
+    stage(4, f"translate {SENTENCES} held-out sentences", f"elf sample {run} -o {samples_file}")
     from elfcli.scoring.samples_file import write_samples
 
     samples = held_out_samples(run, seed)
@@ -60,7 +63,7 @@ def demo(
     write_samples(samples_file, samples)
 
     stage(5, "score", f"elf eval-bleu {samples_file}")
-    from elfcli.cli.sample import show
+    from elfcli.cli.output import show_samples
     from elfcli.outputs import write_result
     from elfcli.scoring.bleu import corpus_bleu, exact_match
 
@@ -68,18 +71,18 @@ def demo(
     bleu, exact = corpus_bleu(*pair).bleu, exact_match(*pair)
     result = {"bleu": bleu, "exact_match": exact, "sentences": len(samples), "seconds": seconds, "seed": seed}
     write_result(output / "demo.json", result)
-    show(samples, 3)
+    show_samples(samples, 3)
     typer.echo(
-        f"BLEU {bleu:.1f}, {exact:.1%} exactly right of {len(samples)} sentences that occur nowhere in training; "
-        f"{clock(seconds)} in all. Everything is in {output}."
+        f"BLEU {bleu:.1f}, {exact:.1%} exact matches of {len(samples)} sentences that do not occur in training; "
+        f"{clock(seconds)} in total. Everything is in {output}."
     )
     if distill:
         show_students(output, seed, stage)
-        say(f"{clock(time.monotonic() - start)} in all")
+        say(f"{clock(time.monotonic() - start)} in total")
 
 
 def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dict]:
-    """The run's translations of held-out sentences, with the first sampling setting of its preset, or other steps."""
+    """Return the run's translations of held-out sentences, by the first setting of its preset, or with other steps."""
     from dataclasses import replace
 
     from elfcli.sampling.generate import Options, sample_rows
@@ -98,26 +101,27 @@ def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dic
 
 
 def pair_of(rows: list[dict]) -> tuple[list[str], list[str]]:
+    """Return generated texts and references."""
     return [row["generated"] for row in rows], [row["reference"] for row in rows]
 
 
 def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None]) -> None:
-    """Distils the run and compares teacher and students."""
+    """Distill the run and compare teacher and students."""
     from elfcli.training.distill import start_rounds
     from elfcli.weights.open import open_source
     from elfcli.weights.settings import resolved_of
 
     run, students = output / "run", output / "students"
-    command = f"elf distill --teacher {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
-    stage(6, "distil it into students of few steps", command)
+    command = f"elf distill {run} -o {students} --rounds {ROUNDS} --steps {ROUND_STEPS}"
+    stage(6, "distill it into students of few steps", command)
     source = open_source(run)
     start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
-    stage(7, "translate the same sentences", f"elf sample --checkpoint {students}@round-2")
+    stage(7, "translate the same sentences", f"elf sample {students}@round-2")
     compare(run, students, seed)
 
 
 def compare(run: Path, students: Path, seed: int) -> None:
-    """Prints the scores of teacher and students, and writes them to students/demo.json."""
+    """Print the scores of teacher and students, and write them to students/demo.json."""
     from elfcli.outputs import write_result
     from elfcli.scoring.bleu import corpus_bleu
     from elfcli.scoring.bootstrap import interval
@@ -137,7 +141,7 @@ def compare(run: Path, students: Path, seed: int) -> None:
 
 
 def refuse_seen(rows: list[dict], data: Path) -> None:
-    """ElfError if a sentence that was translated, or its translation, occurs in the training data."""
+    """Raise ElfError if a translated sentence, or its translation, occurs in the training data."""
     from elfcli.data.folder import load_examples
     from elfcli.errors import ElfError
 

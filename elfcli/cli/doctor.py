@@ -1,60 +1,62 @@
 """`elf doctor`: what is wrong with a model, and which setting to change."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import load
-from elfcli.cli.output import check_outputs
-from elfcli.diagnosis.history import history_of
 
-CHECKPOINT = "As `elf sample --checkpoint` takes it; without one the installation is checked."
+if TYPE_CHECKING:
+    from elfcli.diagnosis.checks import Check
 
 
 @o.several_processes
+@o.settings_options
+@o.checkpoint_options
 def doctor(
-    checkpoint: Annotated[
-        str | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT, autocompletion=o.checkpoints)
-    ] = None,
-    data: Annotated[str | None, o.option("--data", "DIR", "Data to try it on; by default the run's own.")] = None,
-    num_samples: Annotated[int, o.option("--num-samples -n", "N", "Texts, of each check.", min=1)] = 64,
+    checkpoint: str | None,
+    settings: o.SettingsOptions,
+    data: o.DataOption = None,
+    num_samples: Annotated[int, o.option("--num-samples -n", "N", "Number of texts used by each check.", min=1)] = 64,
     seed: o.SeedOption = 0,
     at_step: o.StepOption = None,
     raw_weights: o.RawOption = False,
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
-    task: o.TaskOption = None,
-    model: o.ModelOption = None,
-    config: o.ConfigOption = None,
-    config_style: o.ConfigStyleOption = None,
-    sets: o.SetOption = None,
 ) -> None:
-    """Say what is wrong with a model and which setting to change: data, latents, training, sampling; or, without a
-    model, what is wrong with the installation."""
-    check_outputs(json_file, None, overwrite)
-    if checkpoint is None and task is None and model is None:
-        from elfcli.diagnosis.installation import first_to_mend, installation
+    """Check a model: data, latents, training, sampling; report what is wrong and which setting to change. Without a
+    model, check the installation.
+
+    Example: elf doctor runs/my
+    """
+    from elfcli import api
+    from elfcli.cli.output import check_json
+
+    check_json(json_file, overwrite)
+    if checkpoint is None and settings.task is None and settings.model is None:
+        from elfcli.diagnosis.installation import first_to_fix, installation
 
         rows = installation()
-        report(rows, first_to_mend(rows), json_file, overwrite)
+        report(rows, first_to_fix(rows), json_file, overwrite)
         return
-    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
-    name, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
+    loaded = api.load(checkpoint, at_step=at_step, raw_weights=raw_weights, **vars(settings)).loaded
     from elfcli.diagnosis.checks import first_advice, named
+    from elfcli.diagnosis.history import history_of
     from elfcli.diagnosis.measure import diagnose, open_data
     from elfcli.parallel.agree import run_on_all
     from elfcli.sampling.generate import Options
 
     found = run_on_all(lambda: open_data(loaded, data))
-    rows = named(diagnose(loaded, found, history_of(loaded, len(found.train)), Options(seed), num_samples), name)
+    history = history_of(loaded, len(found.train))
+    rows = named(diagnose(loaded, found, history, Options(seed), num_samples), loaded.name)
     report(rows, first_advice(rows), json_file, overwrite)
 
 
-def report(rows: list, advice: str, json_file: Path | None, overwrite: bool) -> None:
-    """The table of checks, and what to do first."""
+def report(rows: Sequence["Check"], advice: str, json_file: Path | None, overwrite: bool) -> None:
+    """Print the table of checks and what to do first; write them as JSON."""
     from elfcli.outputs import write_result
     from elfcli.ui.progress import is_first_process
     from elfcli.ui.table import aligned
@@ -69,4 +71,5 @@ def report(rows: list, advice: str, json_file: Path | None, overwrite: bool) -> 
 
 
 def display_value(value: float | str | None) -> str:
+    """Return a value for the table."""
     return value if isinstance(value, str) else "-" if value is None else f"{value:.4g}"

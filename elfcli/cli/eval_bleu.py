@@ -11,12 +11,10 @@ def eval_bleu(
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
-    """Score generated text by BLEU (sacrebleu, lowercase, effective order)."""
-    from functools import partial
+    """Score generated text by BLEU (sacrebleu, lowercase, effective order).
 
+    Example: elf eval-bleu samples.jsonl --references test.csv --reference-key en
+    """
     from elfcli.cli.output import score_pairs
-    from elfcli.scoring.bleu import corpus_bleu
-    from elfcli.scoring.protocol import check_protocol
 
-    check_protocol(protocol, "bleu")
-    score_pairs(partial(corpus_bleu, protocol=protocol), samples, references, reference_key, json_file, overwrite)
+    score_pairs("bleu", samples, references, reference_key, protocol, json_file, overwrite)

@@ -5,61 +5,62 @@ from typing import Annotated, Literal
 
 from elfcli.cli import options as o
 
+MODEL = "Judge: a GPT-2, Llama or Qwen, as a folder or Hub name."
+TOKENIZER = "Tokenizer of the judge (default: the one in its folder)."
+MAX_LENGTH = "Tokens at which texts are truncated."
+REFERENCES = "Reference texts to score with the same judge, for comparison."
+
 
 @o.several_processes
 def eval_ppl(
     samples: o.SamplesArgument,
-    model: Annotated[
-        str, o.option("--model", "DIR_OR_NAME", "GPT-2, Llama or Qwen: folder or Hub name.")
-    ] = "gpt2-large",
-    tokenizer: Annotated[
-        str | None, o.option("--tokenizer", "DIR_OR_NAME", "Its tokenizer; by default the one beside it.")
-    ] = None,
+    model: Annotated[str, o.option("--model", "DIR_OR_NAME", MODEL)] = "gpt2-large",
+    tokenizer: Annotated[str | None, o.option("--tokenizer", "DIR_OR_NAME", TOKENIZER)] = None,
     batch_size: Annotated[int, o.option("--batch-size", "N", "Texts scored at once.", min=1)] = 8,
-    max_length: Annotated[int, o.option("--max-length", "N", "Tokens at which texts are cut.", min=2)] = 1024,
+    max_length: Annotated[int, o.option("--max-length", "N", MAX_LENGTH, min=2)] = 1024,
     dtype: Annotated[
         Literal["float32", "bfloat16"], o.option("--dtype", "", "Arithmetic; bfloat16 is faster on accelerators.")
     ] = "float32",
-    references: Annotated[Path | None, o.option("--references", "FILE", "Real text, to stand beside.")] = None,
+    references: Annotated[Path | None, o.option("--references", "FILE", REFERENCES)] = None,
     reference_key: o.ReferenceKeyOption = None,
     protocol: o.ProtocolOption = "paper",
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
-    """Score generated text by its perplexity under a language model, and by its unigram entropy (nats)."""
-    from elfcli.cli.output import show_report
-    from elfcli.outputs import check_output_file, write_result
-    from elfcli.parallel.agree import broadcast_from_first
+    """Score generated text by its perplexity under a language model, and by its unigram entropy (nats).
+
+    Example: elf eval-ppl samples.jsonl --model gpt2-large --references valid.txt
+    """
+    from elfcli.cli.output import check_json, show_report
+    from elfcli.outputs import write_result
+    from elfcli.scoring import metric
+    from elfcli.scoring.judge import Judge
     from elfcli.scoring.protocol import check_protocol
-    from elfcli.scoring.report import Texts, low_entropy, reports
+    from elfcli.scoring.report import low_entropy, reports
     from elfcli.scoring.samples_file import read_real, read_samples
     from elfcli.scoring.samples_meta import read_meta
+    from elfcli.scoring.score import ScoreOptions, Texts
     from elfcli.ui.progress import is_first_process, progress, say
 
-    check_protocol(protocol, "ppl")
-    broadcast_from_first(lambda: check_output_file(json_file, overwrite, "--json"))
+    ppl = metric("ppl")
+    check_protocol(protocol, ppl.name, ppl.protocols)
+    check_json(json_file, overwrite)
     rows = read_samples(samples)
-    texts = [row["generated"] for row in rows]
+    generated = [row["generated"] for row in rows]
     own = [row["reference"] for row in rows] if all(isinstance(row.get("reference"), str) for row in rows) else None
-    real = own if references is None else read_real(references, len(texts), reference_key)
-
-    from elfcli.scoring.judge import Judge
-    from elfcli.scoring.perplexity import perplexity, real_text_score
-
+    real = own if references is None else read_real(references, len(generated), reference_key)
+    texts = Texts(generated, own, real, read_meta(samples))
     judge = Judge(model, tokenizer, batch_size, max_length, dtype)
-    with progress("eval-ppl", len(texts)) as update:
-        result = perplexity(texts, judge, update)
-    found = result.as_dict()
-    if any(map(str.strip, real or ())):
-        found["real"] = real_text_score(tuple(real or ()), judge)
+    with progress("eval-ppl", len(generated)) as update:
+        found = ppl.compute(texts, ScoreOptions(judge=judge, update=update)).as_dict()
     if not is_first_process():
         return
-    (score,) = reports([found], Texts(texts, own, real, read_meta(samples)))
+    (score,) = reports([found], texts)
     write_result(json_file, score, overwrite)
-    if result.max_length < max_length:
-        say(f"texts were cut at {result.max_length} tokens, the window of {model}, not at {max_length}")
-    if result.num_skipped_empty:
-        say(f"{result.num_skipped_empty} empty texts were skipped")
+    if found["max_length"] < max_length:
+        say(f"texts were truncated at {found['max_length']} tokens, the window of {model}, not at {max_length}")
+    if found["num_skipped_empty"]:
+        say(f"{found['num_skipped_empty']} empty texts were skipped")
     if line := low_entropy(score):
         say(line)
     show_report([("generated", [score])])

@@ -11,10 +11,10 @@ def eval_rouge(
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:
-    """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1)."""
-    from elfcli.cli.output import score_pairs
-    from elfcli.scoring.protocol import check_protocol
-    from elfcli.scoring.rouge import rouge
+    """Score generated text by ROUGE-1, 2 and L (rouge_score with stemmer, mean F1).
 
-    check_protocol(protocol, "rouge")
-    score_pairs(rouge, samples, references, reference_key, json_file, overwrite)
+    Example: elf eval-rouge samples.jsonl --json rouge.json
+    """
+    from elfcli.cli.output import score_pairs
+
+    score_pairs("rouge", samples, references, reference_key, protocol, json_file, overwrite)

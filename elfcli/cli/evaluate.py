@@ -5,15 +5,14 @@ from pathlib import Path
 import typer
 
 from elfcli.cli import options as o
-from elfcli.cli.output import check_outputs, show_report, without_draws
-from elfcli.evaluation.run import evaluated, what_is_sampled
 
 
 @o.several_processes
+@o.settings_options
+@o.checkpoint_options
 def evaluate(
-    checkpoint: o.CheckpointOption = None,
-    task: o.TaskOption = None,
-    model: o.ModelOption = None,
+    checkpoint: str | None,
+    settings: o.SettingsOptions,
     data: o.DataOption = None,
     num_samples: o.NumSamplesOption = None,
     seed: o.SeedOption = 0,
@@ -22,42 +21,33 @@ def evaluate(
     json_file: o.JsonOption = None,
     output: o.FolderOption = None,
     overwrite: o.OverwriteOption = False,
-    config: o.ConfigOption = None,
-    config_style: o.ConfigStyleOption = None,
-    sets: o.SetOption = None,
 ) -> None:
-    """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics."""
+    """Sample a task's evaluation split with every setting of its preset, and score it by the task's metrics.
+
+    Example: elf eval runs/my --num-samples 1000 --json scores.json
+    """
+    from elfcli import api
+    from elfcli.cli.output import check_json, show_report
+    from elfcli.evaluation.run import data_description
     from elfcli.outputs import write_result
     from elfcli.scoring.seeds import seeds_of
     from elfcli.ui.progress import is_first_process
-
-    wanted = seeds_of(seed, seeds)
-    check_outputs(json_file, output, overwrite)
-    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
-    loaded = load(checkpoint, **settings)[1]
-    results = evaluated(loaded, wanted, data, num_samples, batch_size, output, overwrite)
-    if not is_first_process():
-        return
-    show_report([(result["name"], result["scores"]) for result in results])
-    typer.echo(f"measured: {what_is_sampled(loaded.config, data)}")
     from elfcli.weights.names import STUDENTS, published_name
     from elfcli.weights.published import published_scores, summary
 
-    network, student = loaded.config.network.model, published_name(Path(loaded.name.partition("@")[0]).name) in STUDENTS
-    for line in summary(published_scores(task or loaded.config.data.task, network, student)):
+    wanted = seeds_of(seed, seeds)
+    check_json(json_file, overwrite)
+    model = api.load(checkpoint, **vars(settings))
+    results = api.evaluate(
+        model, data=data, num_samples=num_samples, seed=seed, seeds=wanted if seeds else None, batch_size=batch_size,
+        output=output, overwrite=overwrite,
+    )  # fmt: skip
+    if not is_first_process():
+        return
+    show_report([(result["name"], result["scores"]) for result in results])
+    typer.echo(f"measured: {data_description(model.config, data)}")
+    network = model.config.network.model
+    student = published_name(Path(model.loaded.name.partition("@")[0]).name) in STUDENTS
+    for line in summary(published_scores(settings.task or model.config.data.task, network, student)):
         typer.echo(f"published for {network}: {line}")
-    write_result(json_file, without_draws(results), overwrite)
-
-
-def load(checkpoint: str | None, **settings):
-    """(name, model) of the checkpoint that was given or is chosen; says which it is. settings: as of `load_model`."""
-    from elfcli.parallel.agree import broadcast_from_first
-    from elfcli.ui.progress import say
-    from elfcli.weights.newest import chosen_checkpoint
-
-    name = broadcast_from_first(lambda: chosen_checkpoint(checkpoint, settings["task"], settings["model"]))
-    from elfcli.sampling.model import load_model
-
-    loaded = load_model(name, **settings)
-    say(loaded.source.description)
-    return name, loaded
+    write_result(json_file, results, overwrite)

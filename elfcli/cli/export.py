@@ -7,10 +7,14 @@ import typer
 
 from elfcli.cli import options as o
 
+NAMES = "Names of the weights: ours or the PyTorch port's."
 
+
+@o.settings_options
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, or any other checkpoint.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    settings: o.SettingsOptions,
+    run: Annotated[str, o.run_argument("CHECKPOINT", "Run folder, or any other checkpoint.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
     raw_weights: o.RawOption = False,
     at_step: o.StepOption = None,
     format_: Annotated[
@@ -18,12 +22,12 @@ def export(
     ] = "elf",
     license_: o.LicenseOption = "mit",
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace a folder exported before.")] = False,
-    task: o.TaskOption = None,
-    config: o.ConfigOption = None,
-    config_style: o.ConfigStyleOption = None,
-    sets: o.SetOption = None,
 ) -> None:
-    """Export weights, settings, tokenizer, sampling presets and a model card into a folder."""
+    """Export weights, settings, tokenizer, sampling presets and a model card into a folder.
+
+    Example: elf export runs/my exports/my
+    """
+    from elfcli import api
     from elfcli.errors import InputError, did_you_mean
     from elfcli.ui.progress import say
 
@@ -38,11 +42,11 @@ def export(
     check_export_folder(folder, overwrite)
     source = open_source(run, ema=not raw_weights, step=at_step)
     say(source.description)
-    settings = config_of(source, task=task, files=config or (), sets=sets or (), style=config_style)
-    options = ExportOptions(torch_names=format_ == "torch", license=license_, overwrite=overwrite)
-    write(source, settings, folder, options)
-    if settings.network.text_position is not None:
-        say("the reference's code puts texts at other positions (it has no text_position): sample this model with elf")
-    say(f"sample with `elf sample --checkpoint {folder}`, publish a run with `elf push-to-hub RUN ORG/NAME`")
+    layers = api.settings(list(settings.config), settings.config_style, settings.sets)
+    config = config_of(source, task=settings.task, model=settings.model, **layers)
+    write(source, config, folder, ExportOptions(torch_names=format_ == "torch", license=license_, overwrite=overwrite))
+    if config.network.text_position is not None:
+        say("the reference's code has no text_position and would sample this model wrongly: sample it with elf")
+    say(f"sample with `elf sample {folder}`, publish a run with `elf push-to-hub RUN ORG/NAME`")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         typer.echo(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}")

@@ -1,6 +1,7 @@
-"""Options that several commands share, and the listing of commands."""
+"""Options that several commands share, in groups, and the listing of commands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from pathlib import Path
@@ -9,31 +10,32 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-SETTINGS, PROCESSES = {"rich_help_panel": "Settings"}, {"rich_help_panel": "Several processes (docs/pods.md)"}
+SETTINGS, SAMPLING = {"rich_help_panel": "Settings"}, {"rich_help_panel": "How to sample"}
+PROCESSES = {"rich_help_panel": "Several processes (docs/pods.md)"}
 SEEDS = {"min": 0, "max": 2**32 - 1}
 
 
 def option(names: str, metavar: str, text: str, **more: Any) -> Any:
-    """An option `--long -s` of a command; flags have no metavar. more: limits and what else typer.Option takes."""
+    """Return an option `--long -s` of a command; a flag has no metavar. more: further arguments of typer.Option."""
     return typer.Option(*names.split(), metavar=metavar or None, help=text, **more)
 
 
-def tasks(incomplete: str) -> list[str]:
-    """Completion of task presets."""
+def complete_task(incomplete: str) -> list[str]:
+    """Complete the name of a task preset."""
     from elfcli.config.presets import task_names
 
     return [name for name in task_names() if name.startswith(incomplete)]
 
 
-def models(incomplete: str) -> list[str]:
-    """Completion of model presets."""
+def complete_model(incomplete: str) -> list[str]:
+    """Complete the name of a model preset."""
     from elfcli.config.presets import model_names
 
     return [name for name in model_names() if name.startswith(incomplete)]
 
 
-def runs(incomplete: str) -> list[str]:
-    """Completion of runs here and in runs/, and of folders on the way to others."""
+def complete_run(incomplete: str) -> list[str]:
+    """Complete runs in the working folder and in runs/, and folders on the way to others."""
     here = [path.as_posix() for pattern in ("*/config.toml", "runs/*/config.toml") for path in Path(".").glob(pattern)]
     found = [str(Path(path).parent) for path in here]
     start, _, name = incomplete.rpartition("/")
@@ -44,99 +46,194 @@ def runs(incomplete: str) -> list[str]:
     return sorted({path for path in found if path.startswith(incomplete)})
 
 
-def checkpoints(incomplete: str) -> list[str]:
-    """Completion of runs and of published models."""
+def complete_checkpoint(incomplete: str) -> list[str]:
+    """Complete runs and the names of published models."""
     from elfcli.weights.names import PUBLISHED
 
-    return [*runs(incomplete), *(name for name in PUBLISHED if name.startswith(incomplete))]
+    return [*complete_run(incomplete), *(name for name in PUBLISHED if name.startswith(incomplete))]
 
 
-TASK, MODEL = SETTINGS | {"autocompletion": tasks}, SETTINGS | {"autocompletion": models}
-TaskOption = Annotated[str | None, option("--task", "TASK", "Task preset, e.g. toy-de-en.", **TASK)]
-ModelOption = Annotated[str | None, option("--model", "MODEL", "Model preset, e.g. ELF-B.", **MODEL)]
-ConfigOption = Annotated[
-    list[Path] | None,
-    option("--config -c", "FILE", "Settings file (TOML or YAML); may be given again, later ones win.", **SETTINGS),
-]
-STYLE = "Whose defaults a --config file means; by default the reference's where it is flat YAML without a task."
-ConfigStyleOption = Annotated[str | None, option("--config-style", "elf|reference", STYLE, **SETTINGS)]
-SetOption = Annotated[
-    list[str] | None, option("--set -s", "KEY=VALUE", "One setting, e.g. -s lr=2e-3; may be given again.", **SETTINGS)
-]
+def run_argument(metavar: str, text: str) -> Any:
+    """Return a positional argument that completes runs."""
+    return typer.Argument(metavar=metavar, help=text, autocompletion=complete_run)
 
-CHECKPOINTS = (
-    "Run, exported folder, file or folder of the reference or PyTorch port, or Hub name; by default the newest run "
-    "here, else what is published."
+
+# --- groups: a decorator adds the options of a group to a command and passes them on as one value -------------------
+
+
+def option_group(options: Mapping[str, Any], collect: Callable[[dict[str, Any]], dict[str, Any]], first: bool = False):
+    """Return a decorator that adds options to a command. collect: turns their values into the command's arguments.
+
+    options: annotated types by parameter name. first: their order; positional arguments stand before options.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def collected(**values: Any) -> Any:
+            return command(**collect({name: values.pop(name) for name in options}), **values)
+
+        own = signature(command)
+        added = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+                 for name, kind in options.items()]  # fmt: skip
+        given = {name for name in own.parameters if name in GROUP_PARAMETERS}
+        kept = [part.replace(kind=Parameter.KEYWORD_ONLY) for name, part in own.parameters.items() if name not in given]
+        collected.__signature__ = own.replace(  # type: ignore[attr-defined]
+            parameters=[*added, *kept] if first else [*kept, *added]
+        )
+        collected.__annotations__ = {part.name: part.annotation for part in [*kept, *added]}
+        return collected
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """The layers of settings that a command was given."""
+
+    task: str | None = None
+    model: str | None = None
+    config: tuple[Path, ...] = ()
+    config_style: str | None = None
+    sets: tuple[str, ...] = ()
+
+
+STYLE = "Which defaults --config files assume (default: the reference's for flat YAML without a task, otherwise elf's)."
+CHECKPOINT = ("Run, exported folder, checkpoint of the reference or PyTorch port, or Hub name (default: the newest run "
+              "in the working folder or runs/, otherwise a published model).")  # fmt: skip
+GROUP_PARAMETERS = {"settings", "checkpoint", "setting_options"}
+"""Parameters of commands that a group of options fills."""
+
+settings_options = option_group(
+    {
+        "task": Annotated[
+            str | None,
+            option("--task", "TASK", "Task preset, e.g. toy-de-en.", autocompletion=complete_task, **SETTINGS),
+        ],
+        "model": Annotated[
+            str | None,
+            option("--model", "MODEL", "Model preset, e.g. ELF-B.", autocompletion=complete_model, **SETTINGS),
+        ],
+        "config": Annotated[
+            list[Path] | None,
+            option("--config -c", "FILE", "Settings file (TOML or YAML); repeatable, later files win.", **SETTINGS),
+        ],
+        "config_style": Annotated[str | None, option("--config-style", "elf|reference", STYLE, **SETTINGS)],
+        "sets": Annotated[
+            list[str] | None, option("--set -s", "KEY=VALUE", "A setting, e.g. -s lr=2e-3; repeatable.", **SETTINGS)
+        ],
+    },
+    lambda given: {
+        "settings": SettingsOptions(
+            **given | {"config": tuple(given["config"] or ()), "sets": tuple(given["sets"] or ())}
+        )
+    },
 )
-CheckpointOption = Annotated[str | None, option("--checkpoint", "RUN", CHECKPOINTS, autocompletion=checkpoints)]
-RawOption = Annotated[bool, option("--raw-weights", "", "The weights themselves, not their EMA.")]
-StepOption = Annotated[int | None, option("--at-step", "N", "Checkpoint; by default the newest.")]
-DataOption = Annotated[str | None, option("--data", "DIR", "Evaluation data; by default the run's own.")]
-NumSamplesOption = Annotated[int | None, option("--num-samples -n", "N", "Texts, of each setting.", min=1)]
-SeedOption = Annotated[int, option("--seed", "S", "Seed of the draws.", **SEEDS)]
-SeedsOption = Annotated[str | None, option("--seeds", "0,1,2", "Several seeds: mean and spread.")]
+"""Adds --task, --model, --config, --config-style and --set; the command gets them as `settings`."""
+
+
+def _one_checkpoint(given: dict[str, Any]) -> dict[str, Any]:
+    positional, named = given["checkpoint"], given["named"]
+    if positional is not None and named is not None:
+        from elfcli.errors import InputError
+
+        raise InputError(f"two checkpoints: {positional}, and --checkpoint {named}; pass one")
+    return {"checkpoint": named if positional is None else positional}
+
+
+checkpoint_options = option_group(
+    {
+        "checkpoint": Annotated[
+            str | None, typer.Argument(metavar="[CHECKPOINT]", help=CHECKPOINT, autocompletion=complete_checkpoint)
+        ],
+        "named": Annotated[
+            str | None, option("--checkpoint", "CHECKPOINT", "The same.", autocompletion=complete_checkpoint)
+        ],
+    },
+    _one_checkpoint,
+    first=True,
+)
+"""Adds the checkpoint as an argument, and as --checkpoint; the command gets it as `checkpoint`."""
+
+sampling_options = option_group(
+    {
+        "steps": Annotated[str | None, option("--steps", "N", "Network steps.", **SAMPLING)],
+        "sampler": Annotated[str | None, option("--sampler", "ode|sde|multistep", "Solver.", **SAMPLING)],
+        "gamma": Annotated[str | None, option("--gamma", "G", "Noise put back by the SDE.", **SAMPLING)],
+        "cfg": Annotated[
+            str | None, option("--cfg", "C", "Classifier-free guidance scale of the condition; 1: off.", **SAMPLING)
+        ],
+        "w": Annotated[str | None, option("--w --sc-cfg", "W", "Self-conditioning guidance scale.", **SAMPLING)],
+        "time_schedule": Annotated[
+            str | None, option("--time-schedule", "logit_normal|uniform|shifted", "Time grid.", **SAMPLING)
+        ],
+        "time_shift": Annotated[
+            str | None, option("--time-shift", "S", "Shift of a shifted grid; above 1: more steps early.", **SAMPLING)
+        ],
+        "candidates": Annotated[
+            str | None, option("--candidates", "N", "Texts drawn per source; the consensus one is kept.", **SAMPLING)
+        ],
+    },
+    lambda given: {"setting_options": given},
+)
+"""Adds the options that say how to sample; the command gets their texts by name as `setting_options`."""
+
+
+def _join(given: dict[str, Any]) -> dict[str, Any]:
+    from elfcli.parallel.join import join
+
+    join(**given)
+    return {}
+
+
+COORDINATOR = "Address of process 0 (detected automatically on SLURM and TPU slices)."
+TIMEOUT = "Seconds to wait for all processes to connect (default: 300)."
+several_processes = option_group(
+    {
+        "coordinator": Annotated[str | None, option("--coordinator", "HOST:PORT", COORDINATOR, **PROCESSES)],
+        "num_processes": Annotated[int | None, option("--num-processes", "N", "Number of processes.", **PROCESSES)],
+        "process_id": Annotated[
+            int | None, option("--process-id", "I", "Number of this process, from 0.", **PROCESSES)
+        ],
+        "join_timeout": Annotated[
+            float | None, option("--join-timeout", "SECONDS", TIMEOUT, min=1, max=86400, **PROCESSES)
+        ],
+    },
+    _join,
+)
+"""Adds the options of several processes; the command starts once this process has joined the others."""
+
+# --- single options -------------------------------------------------------------------------------------------------
+
+RawOption = Annotated[bool, option("--raw-weights", "", "Use the weights themselves, not their moving average (EMA).")]
+StepOption = Annotated[int | None, option("--at-step", "N", "Step of the checkpoint (default: the newest).")]
+DataOption = Annotated[str | None, option("--data", "DIR", "Evaluation data (default: the run's own).")]
+NumSamplesOption = Annotated[
+    int | None, option("--num-samples -n", "N", "Number of texts per sampling setting.", min=1)
+]
+SeedOption = Annotated[int, option("--seed", "S", "Seed of sampling.", **SEEDS)]
+SeedsOption = Annotated[str | None, option("--seeds", "0,1,2", "Several seeds: report mean and standard deviation.")]
 BatchSizeOption = Annotated[int, option("--batch-size", "N", "Texts sampled at once.", min=1)]
 FolderOption = Annotated[Path | None, option("--output -o", "DIR", "Folder for samples and results.")]
-PROTOCOL = "The paper's scoring; where an option departs from it, the signature says custom."
+PROTOCOL = "Scoring protocol of the paper; options that depart from it are named in the signature."
 ProtocolOption = Annotated[str, option("--protocol", "paper", PROTOCOL)]
-BLEU_PROTOCOL = "The paper's scoring, or sacrebleu's defaults: mixed case, no effective order."
+BLEU_PROTOCOL = "The paper's scoring, or sacrebleu's defaults (mixed case, no effective order)."
 BleuProtocolOption = Annotated[str, option("--protocol", "paper|sacrebleu", BLEU_PROTOCOL)]
-JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results here.")]
-OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace results that are there.")]
-LicenseOption = Annotated[str, option("--license", "ID", "Licence named in the model card.")]
-SAMPLES = "Samples: `id`, `generated`, and `reference` where there is one."
+JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results to this file.")]
+OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace existing results.")]
+LicenseOption = Annotated[str, option("--license", "ID", "License named in the model card.")]
+SAMPLES = "Samples: rows with `id`, `generated`, and `reference` if known."
 SamplesArgument = Annotated[Path, typer.Argument(metavar="F.jsonl", help=SAMPLES)]
-REFERENCES = "References, by id or line order: JSON lines, CSV, TSV, Parquet, or text lines."
-REFERENCE_KEY = "Column of the references; by default `reference`, `output` or `target`."
+REFERENCES = "References, matched by id or line order: JSON lines, CSV, TSV, Parquet, or text lines."
+REFERENCE_KEY = "Column of the references (default: `reference`, `output` or `target`)."
 ReferencesOption = Annotated[Path | None, option("--references", "FILE", REFERENCES)]
 ReferenceKeyOption = Annotated[str | None, option("--reference-key", "KEY", REFERENCE_KEY)]
-
-# How to sample; `elf sweep` takes several values of each, with commas between.
-SamplerOption = Annotated[str | None, option("--sampler", "ode|sde|multistep", "Solver.")]
-StepsOption = Annotated[str | None, option("--steps", "N", "Network steps.")]
-GammaOption = Annotated[str | None, option("--gamma", "G", "Noise put back (SDE).")]
-CfgOption = Annotated[str | None, option("--cfg", "C", "Guidance scale of the condition; 1: off.")]
-ScCfgOption = Annotated[str | None, option("--sc-cfg --w", "W", "Self-conditioning guidance scale.")]
-TimeScheduleOption = Annotated[str | None, option("--time-schedule", "logit_normal|uniform|shifted", "Time grid.")]
-TimeShiftOption = Annotated[str | None, option("--time-shift", "S", "Of a shifted grid; above 1: earlier steps.")]
-CandidatesOption = Annotated[
-    str | None, option("--candidates", "N", "Texts drawn per source; the one most like the others is kept.")
-]
-
-COORDINATOR = "Address of process 0; found out on SLURM and TPU slices."
-JOIN_TIMEOUT = "Time in which all have to come; 300."
-PROCESS_OPTIONS = {
-    "coordinator": Annotated[str | None, option("--coordinator", "HOST:PORT", COORDINATOR, **PROCESSES)],
-    "num_processes": Annotated[int | None, option("--num-processes", "N", "How many processes run.", **PROCESSES)],
-    "process_id": Annotated[int | None, option("--process-id", "I", "Number of this one, from 0.", **PROCESSES)],
-    "join_timeout": Annotated[
-        float | None, option("--join-timeout", "SECONDS", JOIN_TIMEOUT, min=1, max=86400, **PROCESSES)
-    ],
-}
-
-
-def several_processes(command: Callable[..., Any]) -> Callable[..., None]:
-    """The command with the options of several processes; it starts once this process has joined the others."""
-
-    @wraps(command)
-    def joined(**options: Any) -> None:
-        from elfcli.parallel.join import join
-
-        join(*(options.pop(name) for name in PROCESS_OPTIONS))
-        command(**options)
-
-    own = signature(command)
-    more = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-            for name, kind in PROCESS_OPTIONS.items()]  # fmt: skip
-    joined.__signature__ = own.replace(parameters=[*own.parameters.values(), *more])  # type: ignore[attr-defined]
-    joined.__annotations__ = command.__annotations__ | PROCESS_OPTIONS
-    return joined
 
 
 class Grouped(TyperGroup):
     """Lists commands by their `rich_help_panel`, in the order in which they were registered."""
 
-    def format_commands(self, ctx, formatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the lists of commands."""
         panels: dict[str, list[tuple[str, str]]] = {}
         for name, command in self.commands.items():
             if not command.hidden:

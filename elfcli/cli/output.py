@@ -1,47 +1,70 @@
-"""What scoring commands print and write."""
+"""Prints and writes what scoring commands compute."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 
 def score_pairs(
-    compute, samples: Path, references: Path | None, reference_key: str | None, json_file: Path | None, overwrite: bool
-) -> None:
-    """Scores samples against one reference each; writes the report and shows it.
-
-    compute(generated, references): their `Score`. Errors as of `read_pairs` and `check_output_file`.
-    """
+    metric_name: str, samples: Path, references: Path | None, reference_key: str | None, protocol: str,
+    json_file: Path | None, overwrite: bool,
+) -> None:  # fmt: skip
+    """Score samples against one reference each; write the report and print it."""
     from elfcli.outputs import check_output_file, write_result
-    from elfcli.scoring.report import Texts, reports
+    from elfcli.scoring import metric
+    from elfcli.scoring.protocol import check_protocol
+    from elfcli.scoring.report import reports
     from elfcli.scoring.samples_file import read_pairs
     from elfcli.scoring.samples_meta import read_meta
+    from elfcli.scoring.score import ScoreOptions, Texts
 
+    scorer = metric(metric_name)
+    check_protocol(protocol, scorer.name, scorer.protocols)
     check_output_file(json_file, overwrite, "--json")
     generated, real = read_pairs(samples, references, reference_key)
-    found = compute(generated, real).as_dict()
-    (score,) = reports([found], Texts(generated, real, real, read_meta(samples)))
+    texts = Texts(generated, real, real, read_meta(samples))
+    (score,) = reports([scorer.compute(texts, ScoreOptions(protocol)).as_dict()], texts)
     write_result(json_file, score, overwrite)
     show_report([("generated", [score])])
 
 
-def show_report(rows: list[tuple[str, list[dict]]]) -> None:
-    """The table of scores by (name, scores), and below it what they are and what made the texts."""
+def show_report(rows: Sequence[tuple[str, list[dict]]]) -> None:
+    """Print the table of scores by (name, scores), and below it their signatures and provenance."""
     from elfcli.scoring.report import provenance, table
 
     typer.echo("\n".join([table(rows), *provenance([scores for _, scores in rows])]))
 
 
-def without_draws(results: list[dict]) -> list[dict]:
-    """Results without the value of each bootstrap draw."""
-    return [{name: value for name, value in result.items() if name != "resampled"} for result in results]
+def show_samples(samples: list[dict], count: int = 5) -> None:
+    """Print the first few samples."""
+    for row in samples[:count]:
+        for name in ("input", "generated", "reference"):
+            if name in row:
+                typer.echo(f"{name:>10}  {row[name]}")
+        typer.echo("")
 
 
-def check_outputs(json_file: Path | None, output: Path | None, overwrite: bool) -> None:
-    """InputError where the results could not be written."""
+def check_json(json_file: Path | None, overwrite: bool) -> None:
+    """Raise InputError, in all processes, if the results could not be written."""
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import broadcast_from_first
 
     broadcast_from_first(lambda: check_output_file(json_file, overwrite, "--json"))
-    if output is not None:
-        broadcast_from_first(lambda: check_output_file(output / "results.jsonl", overwrite=True))
+
+
+FORMATS, FORMAT = ("table", "json"), "Output format."
+
+
+def wants_json(format_name: str, flag: bool) -> bool:
+    """Return whether JSON is wanted on standard output. flag: `--json`, the former name of `--format json`."""
+    from elfcli.errors import InputError, did_you_mean
+    from elfcli.ui.progress import say
+
+    if flag:
+        say("warning: --json is now --format json")
+    if format_name not in ("table", "json"):
+        raise InputError(
+            f"--format {format_name}: expected table or json{did_you_mean(format_name, ('table', 'json'))}"
+        )
+    return flag or format_name == "json"

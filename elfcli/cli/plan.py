@@ -1,41 +1,46 @@
-"""`elf plan`: what a run will cost, before there is a machine for it."""
+"""`elf plan`: the memory, FLOPs and time of a run, without the machine it is for."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from elfcli.cli import options as o
 
+if TYPE_CHECKING:
+    from elfcli.planning.plan import Estimate
 
+TOPOLOGY = "TPU slice, e.g. v5p-64, or `local` for this machine."
+EXAMPLES = "Number of training examples, if the data is not available."
+TEXTS = "Number of texts, with --sampling."
+BATCH = "Examples per batch over all devices; texts with --sampling."
+
+
+@o.settings_options
 def plan(
-    topology: Annotated[
-        str, o.option("--topology", "NAME", "TPU slice, e.g. v5p-64, or `local` for this machine.")
-    ] = "local",
-    task: o.TaskOption = None,
-    model: o.ModelOption = None,
+    settings: o.SettingsOptions,
+    topology: Annotated[str, o.option("--topology", "NAME", TOPOLOGY)] = "local",
     data: Annotated[str | None, o.option("--data", "DIR", "Training data, for the run's length.")] = None,
-    examples: Annotated[int | None, o.option("--examples", "N", "Training examples, without data.", min=1)] = None,
-    batch_size: Annotated[
-        int | None, o.option("--batch-size", "N", "Examples per batch over all chips; texts with --sampling.", min=1)
-    ] = None,
+    examples: Annotated[int | None, o.option("--examples", "N", EXAMPLES, min=1)] = None,
+    batch_size: Annotated[int | None, o.option("--batch-size", "N", BATCH, min=1)] = None,
     sampling: Annotated[bool, o.option("--sampling", "", "Plan `elf sample` instead of `elf train`.")] = False,
     distill: Annotated[
         bool, o.option("--distill", "", "Plan the rounds of `elf distill` instead of `elf train`.")
     ] = False,
-    num_samples: Annotated[int | None, o.option("--num-samples", "N", "Texts, with --sampling.", min=1)] = None,
-    json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the figures here.")] = None,
-    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace that file.")] = False,
-    config: o.ConfigOption = None,
-    config_style: o.ConfigStyleOption = None,
-    sets: o.SetOption = None,
+    num_samples: Annotated[int | None, o.option("--num-samples", "N", TEXTS, min=1)] = None,
+    json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the estimate to this file.")] = None,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace an existing file.")] = False,
 ) -> None:
-    """Compile a run's step for a machine that need not be here: memory, work, time, and what to change.
+    """Estimate the memory, FLOPs and time of a run by compiling its step for a target machine, and suggest settings
+    that fit. On this machine (--topology local) the step is also run a few times and timed.
 
-    On this machine (--topology local) the step is run a few times, and its time is measured.
+    Example: elf plan --task owt --model ELF-B --topology v5p-64
     """
     from dataclasses import asdict
 
+    from elfcli import api
+    from elfcli.config.resolve import check_again
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file, write_result
     from elfcli.planning.slices import check_name, prepare_compiler
@@ -43,39 +48,25 @@ def plan(
     check_name(topology)
     check_output_file(json_file, overwrite, "--json")
     if num_samples is not None and not sampling:
-        raise InputError("--num-samples is for --sampling; a run's length is set with --examples or -s steps=N")
+        raise InputError("--num-samples is for --sampling; set a run's length with --examples or -s steps=N")
     if distill and sampling:
-        raise InputError("--distill and --sampling plan different things: give one of them")
+        raise InputError("--distill and --sampling plan different things: pass one of them")
     prepare_compiler(topology)
 
-    from elfcli.config.resolve import check_again, resolve, with_devices
-    from elfcli.recipe.defaults import DEFAULT_TASK, needs_task, with_local_data
+    from elfcli.planning.chips import find_machine
+    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training, settings_to_plan
+    from elfcli.recipe.apply import requested_settings
     from elfcli.ui.progress import say
 
-    given = [*(sets or ()), *([f"data_path={data}"] if data else [])]
-    if batch_size is not None and not sampling:
-        given.append(f"batch_size={batch_size}")
-    resolved = resolve(task=task, model=model, files=config or (), sets=given, style=config_style)
-    if needs_task(resolved, bool(config)):
-        resolved = resolve(task=DEFAULT_TASK, model=model, files=config or (), sets=given)
-        say(f"no --task: planning {DEFAULT_TASK}")
-    resolved = with_local_data(resolved)
-    for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
-        say(line)
-
-    from elfcli.planning.chips import find_machine
-    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training, with_own_recipe
-
-    machine = find_machine(topology)
-    resolved = with_own_recipe(resolved, machine)
-    if not sampling:
-        resolved = with_devices(resolved, len(machine.devices))
-    resolved = check_again(resolved)
+    flags = {"data_path": data, "batch_size": None if sampling else batch_size}
+    layers = api.settings(settings.config, settings.config_style, settings.sets)
+    resolved = requested_settings(task=settings.task, model=settings.model, flags=flags, **layers)
+    resolved = check_again(settings_to_plan(resolved, find_machine(topology), keep_batch=sampling))
     say(f"compiling for {topology} (a minute or more for large models)")
     if distill:
         rounds = plan_rounds(resolved.config, topology, examples)
         write_result(json_file, [asdict(one) for one in rounds], overwrite)
-        typer.echo("\n\n".join([*map(described, rounds), in_all(rounds)]))
+        typer.echo("\n\n".join([*map(described, rounds), total_of(rounds)]))
         return
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
@@ -85,19 +76,19 @@ def plan(
     typer.echo(described(found))
 
 
-MODELLED = " by the compiler's estimate, communication not counted"
+MODELLED = " by the compiler's estimate, without communication"
 
 
-def in_all(rounds: list) -> str:
-    """What all rounds of a distillation cost together."""
+def total_of(rounds: Sequence["Estimate"]) -> str:
+    """Return what all rounds of a distillation cost together."""
     costs = [one.chip_hours_estimate for one in rounds if one.chip_hours_estimate is not None]
     if len(costs) < len(rounds):
-        return "all rounds      not known: a round does not fit, or its length is not known"
+        return "all rounds      unknown: a round does not fit, or its length is unknown"
     return f"all rounds      {sum(costs) / rounds[0].chips:,.3g} hours, {sum(costs):,.3g} chip-hours"
 
 
-def described(found) -> str:
-    """The plan as lines for the terminal."""
+def described(found: "Estimate") -> str:
+    """Return the plan as lines for the terminal."""
     memory, used = found.chip_memory_bytes, found.peak_bytes_per_chip
     share = f"{used / 2**30:.2f} of {memory / 2**30:.1f} GiB per device ({used / memory:.0%})"
     machine = f"{found.topology}: {found.chips} device(s), fsdp {found.fsdp}"

@@ -6,20 +6,21 @@ import typer
 
 from elfcli.cli import options as o
 
+CHECKPOINTS = "Weights of every kept checkpoint, or of the newest."
+
 
 def push_to_hub(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run folder, or a folder of `elf export`.", autocompletion=o.runs)
-    ],
-    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; made where it does not exist.")],
+    run: Annotated[str, o.run_argument("RUN", "Run folder, or a folder of `elf export`.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="Repository; created if it does not exist.")],
     private: Annotated[bool, o.option("--private", "", "Make the repository private.")] = False,
-    revision: Annotated[str | None, o.option("--revision", "NAME", "Branch; made where missing.")] = None,
-    checkpoints: Annotated[
-        str, o.option("--checkpoints", "all|last", "Every kept checkpoint's weights, or the newest's.")
-    ] = "last",
+    revision: Annotated[str | None, o.option("--revision", "NAME", "Branch; created if it does not exist.")] = None,
+    checkpoints: Annotated[str, o.option("--checkpoints", "all|last", CHECKPOINTS)] = "last",
     license_: o.LicenseOption = "mit",
 ) -> None:
-    """Publish a run on the Hugging Face Hub: weights, settings, tokenizer, sampling presets and a model card."""
+    """Publish a run on the Hugging Face Hub: weights, settings, tokenizer, sampling presets and a model card.
+
+    Example: elf push-to-hub runs/my my-name/my-model --private
+    """
     from elfcli.errors import InputError, did_you_mean
     from elfcli.ui.progress import say
 
@@ -33,5 +34,5 @@ def push_to_hub(
     options = ExportOptions(license=license_, steps="all" if checkpoints == "all" else ())
     address = push(run, repo, private=private, revision=revision, options=options, report=say)
     at = f"@{revision}" if revision else ""
-    say(f"done: sample with `elf sample --checkpoint {repo}{at}`")
+    say(f"done: sample with `elf sample {repo}{at}`")
     typer.echo(address)

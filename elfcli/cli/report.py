@@ -1,21 +1,20 @@
-"""`elf report`: one page about runs, to look at and to send."""
+"""`elf report`: one page about runs, to read and to share."""
 
 from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from elfcli.cli import options as o
 
 
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs, or folders of runs.", autocompletion=o.runs)
-    ],
+    runs: Annotated[list[Path], o.run_argument("RUN...", "Runs, or folders of runs.")],
     output: Annotated[Path, o.option("--output -o", "F.html", "Page to write.")] = Path("report.html"),
-    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the page that is there.")] = False,
+    overwrite: Annotated[bool, o.option("--overwrite", "", "Replace an existing page.")] = False,
 ) -> None:
-    """Write one self-contained page about runs: curves, settings, scores, samples, and what was run on what."""
+    """Write one self-contained page about runs: curves, settings, scores, samples, and the machines they ran on.
+
+    Example: elf report runs --output report.html
+    """
     from elfcli.errors import InputError
     from elfcli.evaluation.run_report import report_data
     from elfcli.outputs import check_output_file, write_output
@@ -24,7 +23,7 @@ def report(
     from elfcli.ui.progress import say
 
     if output.suffix.lower() != ".html":
-        raise InputError(f"--output {output}: a page is written: give FILE.html")
+        raise InputError(f"--output {output}: the report is a page: use a name that ends in .html")
     check_output_file(output, overwrite)
     found, problems = overviews(runs_in(runs))
     if problems:

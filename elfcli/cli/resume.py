@@ -1,44 +1,29 @@
 """`elf resume`: continue a run exactly."""
 
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Annotated
 
 from elfcli.cli import options as o
+
+FALLBACK = "If the newest checkpoint is damaged, continue from the newest intact one."
+OTHER_DATA = "Continue even if the data is not what the run was trained on."
 
 
 @o.several_processes
 def resume(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN", help="Run folder of `elf train`, or folder of `elf distill`.", autocompletion=o.runs
-        ),
-    ],
-    fallback: Annotated[
-        bool, o.option("--fallback", "", "If the newest checkpoint is damaged, go on from the newest intact one.")
-    ] = False,
-    other_data: Annotated[
-        bool, typer.Option("--other-data", help="Go on though the data is not what the run was trained on so far.")
-    ] = False,
-    sets: o.SetOption = None,
+    run: Annotated[Path, o.run_argument("RUN", "Run folder of `elf train`, or folder of `elf distill`.")],
+    fallback: Annotated[bool, o.option("--fallback", "", FALLBACK)] = False,
+    other_data: Annotated[bool, o.option("--other-data", "", OTHER_DATA)] = False,
+    sets: Annotated[
+        list[str] | None, o.option("--set -s", "KEY=VALUE", "A setting to change; repeatable.", **o.SETTINGS)
+    ] = None,
 ) -> None:
-    """Continue a run from its newest checkpoint, as if it had never stopped."""
-    from elfcli.parallel.agree import broadcast_from_first
-    from elfcli.runs.rounds import is_distilled, remaining_rounds
+    """Continue a run from its newest checkpoint, as if it had never stopped.
+
+    Example: elf resume runs/my --set steps=20000
+    """
+    from elfcli import api
     from elfcli.ui.progress import say
 
-    resuming: dict[str, Any] = {"sets": sets or (), "fallback": fallback, "other_data": other_data}
-    if broadcast_from_first(lambda: is_distilled(run)):
-        from elfcli.training.distill import train_rounds
-
-        todo = broadcast_from_first(lambda: remaining_rounds(run))
-        if not todo:
-            say("nothing is left to do: every round is finished")
-        train_rounds(run, todo, **resuming)
-    else:
-        from elfcli.training.start import resume_run
-
-        resume_run(run, **resuming)
-    say(f"done: {run} (sample with `elf sample --checkpoint {run}`)")
+    api.resume(run, fallback=fallback, other_data=other_data, sets=sets or ())
+    say(f"done: {run} (sample with `elf sample {run}`)")

@@ -3,28 +3,21 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from elfcli.cli import options as o
-from elfcli.cli.evaluate import load
-from elfcli.cli.trace_output import check_trace, traced_samples
 
 INPUT = "Sources: JSON lines, CSV, TSV, Parquet, text lines; - for standard input."
-TRACE = "Page or picture of the denoising to write; the samples stay the same."
-SOURCE_KEY = "Column of the sources; by default `input`, `source`, or the training data's."
+TRACE = "Page or animation of the denoising to write; the samples stay the same."
+SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
 
 @o.several_processes
+@o.settings_options
+@o.sampling_options
+@o.checkpoint_options
 def sample(
-    checkpoint: o.CheckpointOption = None,
-    steps: o.StepsOption = None,
-    sampler: o.SamplerOption = None,
-    gamma: o.GammaOption = None,
-    cfg: o.CfgOption = None,
-    sc_cfg: o.ScCfgOption = None,
-    time_schedule: o.TimeScheduleOption = None,
-    time_shift: o.TimeShiftOption = None,
-    candidates: o.CandidatesOption = None,
+    checkpoint: str | None,
+    settings: o.SettingsOptions,
+    setting_options: dict[str, str | None],
     num_samples: o.NumSamplesOption = None,
     input_: Annotated[Path | None, o.option("--input -i", "FILE", INPUT)] = None,
     source_key: Annotated[str | None, o.option("--source-key", "KEY", SOURCE_KEY)] = None,
@@ -37,51 +30,47 @@ def sample(
     trace: Annotated[Path | None, o.option("--trace", "F.html|F.gif", TRACE)] = None,
     watch: Annotated[bool, o.option("--watch", "", "Show the denoising in the terminal.")] = False,
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the output file.")] = False,
-    task: o.TaskOption = None,
-    model: o.ModelOption = None,
-    config: o.ConfigOption = None,
-    config_style: o.ConfigStyleOption = None,
-    sets: o.SetOption = None,
 ) -> None:
-    """Sample texts: one per source for conditional models, else --num-samples of them."""
+    """Sample texts: one per source for models with sources, otherwise --num-samples of them.
+
+    Example: elf sample runs/my --input test.csv --output samples.jsonl
+    """
+    from elfcli import api
+    from elfcli.cli.output import show_samples
+    from elfcli.cli.trace_output import check_trace, traced_samples
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import broadcast_from_first
-    from elfcli.sampling.settings import SAMPLING_OPTIONS, one_value_each
+    from elfcli.sampling.settings import one_setting, one_value_each
     from elfcli.scoring.samples_meta import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
-    values = (sampler, steps, gamma, cfg, sc_cfg, time_schedule, time_shift, candidates)
-    given = one_value_each(dict(zip(SAMPLING_OPTIONS, values, strict=True)))
+    given = one_value_each(setting_options)
     if source_key is not None and input_ is None:
-        raise InputError("--source-key names a column of the input: give --input too")
+        raise InputError("--source-key names a column of the input: pass --input as well")
     broadcast_from_first(lambda: check_output_file(output, overwrite))
     broadcast_from_first(lambda: check_meta(output, overwrite))
     if trace is not None:
         broadcast_from_first(lambda: check_trace(trace, overwrite))
 
-    settings = {"task": task, "model": model, "files": config or (), "sets": sets or (), "style": config_style}
-    checkpoint, loaded = load(checkpoint, ema=not raw_weights, step=at_step, **settings)
+    loaded = api.load(checkpoint, at_step=at_step, raw_weights=raw_weights, **vars(settings)).loaded
     from elfcli.sampling.generate import Options, sample_rows
     from elfcli.sampling.made_by import origin_of, split_of
-    from elfcli.sampling.settings import one_setting
     from elfcli.sampling.sources import rows_of_file, sources_of
     from elfcli.scoring.samples_file import write_samples
     from elfcli.scoring.text_quality import shortcomings
 
     setting = one_setting(loaded.config, given)
-    if sampler == "sde" and gamma is None:
-        say(f"no --gamma: {setting.sde_gamma:g}, that of the nearest SDE setting of the model's or published ones")
-    path = output or loaded.folder / "samples" / (
-        f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
-    )
+    if setting_options["sampler"] == "sde" and setting_options["gamma"] is None:
+        say(f"no --gamma: using {setting.sde_gamma:g}, from the nearest SDE setting of this or published models")
+    name = f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
+    path = output or loaded.folder / "samples" / name
     broadcast_from_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
     broadcast_from_first(lambda: check_meta(path, overwrite))
-    sources = (
-        sources_of(loaded, data, num_samples)
-        if input_ is None
-        else rows_of_file(loaded, input_, source_key, num_samples)
-    )
+    if input_ is None:
+        sources = sources_of(loaded, data, num_samples)
+    else:
+        sources = rows_of_file(loaded, input_, source_key, num_samples)
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
     options = Options(seed, batch_size)
     if trace is not None or watch:
@@ -95,20 +84,11 @@ def sample(
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
     if is_first_process():
-        show(samples)
+        show_samples(samples)
 
 
 def name_of(input_: Path | None) -> str:
-    """What the default output's name adds for an input file."""
+    """Return what an input file adds to the name of the default output."""
     if input_ is None:
         return ""
     return "-stdin" if str(input_) == "-" else f"-{Path(input_.name.removesuffix('.gz')).stem}"
-
-
-def show(samples: list[dict], count: int = 5) -> None:
-    """The first few samples, on stdout."""
-    for row in samples[:count]:
-        for name in ("input", "generated", "reference"):
-            if name in row:
-                typer.echo(f"{name:>10}  {row[name]}")
-        typer.echo("")

@@ -1,16 +1,24 @@
-"""`elf tasks`: what can be trained and what is published."""
+"""`elf tasks`: list tasks, models and published checkpoints."""
 
+import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from elfcli.cli import options as o
+from elfcli.cli.output import FORMAT, wants_json
 
 
-def tasks(as_json: Annotated[bool, o.option("--json", "", "The same as JSON.")] = False) -> None:
-    """List tasks, models and published checkpoints, with sizes and published figures."""
-    import json
+def tasks(
+    format_: Annotated[str, o.option("--format", "table|json", FORMAT)] = "table",
+    json_flag: Annotated[bool, o.option("--json", "", "", hidden=True)] = False,
+) -> None:
+    """List tasks, models and published checkpoints, with sizes and published figures.
 
+    Example: elf tasks --format json
+    """
+    as_json = wants_json(format_, json_flag)
     found = {"tasks": all_tasks(), "models": all_models(), "checkpoints": all_checkpoints()}
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -26,7 +34,7 @@ def tasks(as_json: Annotated[bool, o.option("--json", "", "The same as JSON.")] 
 
 
 def all_tasks() -> list[dict]:
-    """Name, kind, lengths, metrics, default model and source of the training data of every task preset."""
+    """Return name, kind, lengths, metrics, default model and source of the training data of every task preset."""
     from elfcli.config.resolve import resolve, task_names
     from elfcli.corpus.public import SOURCES
 
@@ -40,14 +48,14 @@ def all_tasks() -> list[dict]:
             "max_input_length": config.data.max_input_length,
             "metrics": list(config.evaluation.metrics),
             "model": config.network.model,
-            "data": config.data.data_path or "generated here",
+            "data": config.data.data_path or "generated",
             "source_data": SOURCES[name].repo if name in SOURCES else None,
         })  # fmt: skip
     return rows
 
 
 def all_models() -> list[dict]:
-    """Name, dimensions, parameters and bytes of float32 weights of every model preset; None where not counted."""
+    """Return name, dimensions, parameters and bytes of float32 weights of every model preset; None if not counted."""
     from elfcli.config.resolve import model_names, resolve
     from elfcli.weights.published import PARAMETERS
 
@@ -60,7 +68,7 @@ def all_models() -> list[dict]:
 
 
 def all_checkpoints() -> list[dict]:
-    """Name, task, model, size and figures of every published checkpoint."""
+    """Return name, task, model, size and figures of every published checkpoint."""
     from dataclasses import asdict
 
     from elfcli.weights.names import PUBLISHED, STUDENTS
@@ -75,8 +83,8 @@ def all_checkpoints() -> list[dict]:
     return rows
 
 
-def print_table(title: str, columns: dict[str, str], rows: list[dict]) -> None:
-    """An aligned table of {heading: key of the rows}; a list in the last column takes a line per entry."""
+def print_table(title: str, columns: dict[str, str], rows: Sequence[dict]) -> None:
+    """Print an aligned table of {heading: key of the rows}; a list in the last column takes a line per entry."""
     from elfcli.ui.table import aligned
 
     def cell(key: str) -> str:

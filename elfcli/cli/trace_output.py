@@ -1,4 +1,4 @@
-"""`elf sample --trace FILE` and `--watch`: the samples, and how they came about."""
+"""`elf sample --trace FILE` and `--watch`: samples with their denoising."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

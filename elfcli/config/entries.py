@@ -177,8 +177,9 @@ def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | No
     settings = []
     for index, item in enumerate(value):
         fields = {}
-        for key, inner in item.items():
-            where = (index, key) if at_top else ("sampling", index, key)
+        for written, inner in item.items():
+            key = RENAMED.get(written, written)
+            where = (index, written) if at_top else ("sampling", index, written)
             place = SettingOrigin("", origin.file, source.line_of(*where)).place() if source else origin.place()
             if key not in SamplingPreset.model_fields:
                 near = did_you_mean(str(key), SamplingPreset.model_fields)

@@ -181,7 +181,7 @@ class SamplingPreset(Section):
     sampling_method: Literal["ode", "sde", "multistep"] = setting("ode", "Solver; multistep: the ODE to second order")
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
-    self_cond_cfg_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
+    self_cond_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
     time_schedule: Literal["logit_normal", "uniform", "shifted"] = setting("logit_normal", "Time grid")
     time_shift: Positive = setting(1.0, "Of a `shifted` grid: times u/(u + shift (1 - u)) for even u; above 1 more "
         "steps near the noise")  # fmt: skip
@@ -194,7 +194,7 @@ class EvaluationSettings(Section):
     num_samples: Count = setting(1000, "Samples drawn for an evaluation")
     online_eval: bool = setting(False, "Evaluate while training")
     num_live_samples: CountOrZero = setting(3, "Texts sampled and shown every eval_every_epochs epochs of training")
-    metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
+    metrics: tuple[str, ...] = setting((), "Scores of the task: bleu, rouge, ppl, mauve")
     clean_up: bool = setting(False, "Take the space before . ? ! , n't 's and the like out of decoded texts, as the "
         "published figures do; alters text that has such spaces")  # fmt: skip
     eval_ppl_model: str = setting("gpt2-large", "Judge of generative perplexity, a GPT-2, Llama or Qwen: folder or Hub "
@@ -267,6 +267,7 @@ RENAMED = {
     "save_freq": "save_every_epochs",
     "eval_freq": "eval_every_epochs",
     "log_freq": "log_every_steps",
+    "self_cond_cfg_scales": "self_cond_scales",
 }
 """Former names of settings, and those of the reference, which stay readable everywhere."""
 RETIRED = {"branching": "objective", "time_grid": "evaluation"}

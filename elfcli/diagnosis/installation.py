@@ -1,4 +1,4 @@
-"""`elf doctor` without a model: what is installed, which devices are seen, and whether Hub and caches are reachable."""
+"""`elf doctor` without a model: installed packages, devices, caches and the Hub."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,24 +9,24 @@ from pathlib import Path
 from elfcli.diagnosis.checks import Check
 
 MIN_DISK = 5e9
-"""Free bytes below which a run may not find room for its checkpoints."""
+"""With fewer free bytes a run may not have room for its checkpoints."""
 PLUGINS = {"cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("libtpu",)}
 DEVICES = {"cuda": Path("/dev/nvidia0"), "tpu": Path("/dev/accel0")}
 
 
 def installation() -> list[Check]:
-    """A row per check, the one to mend first above those that follow from it."""
+    """Return a row per check, causes before their effects."""
     return [*packages(), *devices(), *places(), *hub()]
 
 
-def first_to_mend(rows: list[Check]) -> str:
-    """The advice of the first row that fails, else of the first warning."""
+def first_to_fix(rows: list[Check]) -> str:
+    """Return the advice of the first row that fails, otherwise of the first warning."""
     found = sorted((row for row in rows if row.advice), key=lambda row: row.verdict != "fail")
-    return f"{found[0].check}: {found[0].advice}" if found else "nothing, all is as it should be"
+    return f"{found[0].check}: {found[0].advice}" if found else "no problems found"
 
 
 def packages() -> Iterator[Check]:
-    """Versions of what elf needs against what its own metadata asks for."""
+    """Yield the installed versions of the requirements of elf."""
     import platform
 
     from packaging.requirements import Requirement
@@ -41,16 +41,16 @@ def packages() -> Iterator[Check]:
         except PackageNotFoundError:
             found = None
         fits = found is not None and wanted.specifier.contains(found, prereleases=True)
-        mend = "" if fits else f"pip install '{wanted}'"
-        yield Check(wanted.name, found or "missing", str(wanted.specifier), "ok" if fits else "fail", mend)
+        fix = "" if fits else f"pip install '{wanted}'"
+        yield Check(wanted.name, found or "missing", str(wanted.specifier), "ok" if fits else "fail", fix)
     jax, jaxlib = version("jax"), version("jaxlib")
     same = jax.split(".")[:2] == jaxlib.split(".")[:2]
-    mend = "" if same else f"pip install 'jaxlib=={jax}'"
-    yield Check("jaxlib", jaxlib, f"as jax {jax}", "ok" if same else "fail", mend)
+    fix = "" if same else f"pip install 'jaxlib=={jax}'"
+    yield Check("jaxlib", jaxlib, f"as jax {jax}", "ok" if same else "fail", fix)
 
 
 def devices() -> Iterator[Check]:
-    """What JAX sees, and hardware that it does not see for want of a plugin."""
+    """Yield the devices visible to JAX, and hardware that it cannot use because a plugin is missing."""
     import jax
 
     from elfcli.parallel.memory import memory_of_device, size_text
@@ -58,15 +58,15 @@ def devices() -> Iterator[Check]:
     found, memory = jax.devices(), memory_of_device()
     kinds = f"{len(found)} {jax.default_backend()} ({found[0].device_kind})"
     unseen = [kind for kind, path in DEVICES.items() if path.exists() and jax.default_backend() == "cpu"]
-    mend = f"pip install 'elfcli[{unseen[0]}]'" if unseen else ""
+    fix = f"pip install 'elfcli[{unseen[0]}]'" if unseen else ""
     if unseen and any(find_spec(name) for name in PLUGINS[unseen[0]]):
-        mend = "the plugin is installed but does not work: run `python -c 'import jax; jax.devices()'` and see why"
-    yield Check("devices", kinds, f"a {unseen[0]} device" if unseen else "", "fail" if unseen else "ok", mend)
+        fix = "the plugin is installed but does not work: run `python -c 'import jax; jax.devices()'` and see why"
+    yield Check("devices", kinds, f"a {unseen[0]} device" if unseen else "", "fail" if unseen else "ok", fix)
     yield Check("memory of one", "-" if memory is None else size_text(memory), "", "ok")
 
 
 def places() -> Iterator[Check]:
-    """Where things are kept, and room for them."""
+    """Yield where things are stored, and the free space there."""
     import jax
     from huggingface_hub import constants
 
@@ -78,19 +78,19 @@ def places() -> Iterator[Check]:
     yield Check("compiled programs", str(jax.config.jax_compilation_cache_dir), "", "ok")  # type: ignore[attr-defined]
     free = shutil.disk_usage(".").free
     low = free < MIN_DISK
-    mend = "make room, or train elsewhere with --output" if low else ""
-    yield Check("free here", size_text(free), f"{size_text(MIN_DISK)} or more", "warn" if low else "ok", mend)
+    fix = "make room, or train elsewhere with --output" if low else ""
+    yield Check("free here", size_text(free), f"{size_text(MIN_DISK)} or more", "warn" if low else "ok", fix)
 
 
 def hub() -> Iterator[Check]:
-    """Whether the Hub answers, and whether there is a token; the token itself is not shown."""
+    """Yield whether the Hub answers, and whether there is a token; the token itself is not shown."""
     from huggingface_hub import constants, get_token
 
     from elfcli.hub_access import hub_reachable
 
     answers = hub_reachable()
     why = "offline mode is on (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else f"no answer from {constants.ENDPOINT}"
-    mend = "" if answers else "only what is in the cache can be opened; own data and built-in tasks need no Hub"
-    yield Check("Hub", "reachable" if answers else why, "reachable", "ok" if answers else "warn", mend)
+    fix = "" if answers else "only cached models can be opened; custom data and built-in tasks do not need the Hub"
+    yield Check("Hub", "reachable" if answers else why, "reachable", "ok" if answers else "warn", fix)
     token = get_token() is not None
     yield Check("Hub token", "there" if token else "none", "to publish: `hf auth login`", "ok")

@@ -1,12 +1,17 @@
-"""The end of `elf train --overfit N`: how many of the examples were learnt by heart, or which part could not."""
+"""Report for `elf train --overfit N`: how many examples the model reproduces, or which component fails."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elfcli.data.folder import Examples
+    from elfcli.sampling.model import LoadedModel
 
 ENOUGH = 0.9
 
 
-def tell_overfit(run: Path) -> None:
-    """Samples the run's training examples and says how many come out as they are; else the doctor's advice."""
+def report_overfit(run: Path) -> None:
+    """Sample the run's training examples; print how many the model reproduces, or else the doctor's advice."""
     from elfcli.diagnosis.checks import first_advice, named
     from elfcli.diagnosis.history import history_of
     from elfcli.diagnosis.measure import DoctorData, diagnose
@@ -19,18 +24,18 @@ def tell_overfit(run: Path) -> None:
     model = load_model(str(run))
     examples = open_examples(model.config)
     count, setting, options = len(examples), settings_of(model.config.sampling)[0], Options()
-    conditions, texts = wanted(model, examples)
+    conditions, texts = expected_texts(model, examples)
     found = list(generate(model, conditions, setting, options))
     paired = model.config.data.max_input_length > 0
     right = sum(text == real if paired else text in texts for text, real in zip(found, texts, strict=True))
-    say(f"{right} of {count} examples learnt by heart ({setting.name})" + ("" if right >= ENOUGH * count else ", but:"))
+    say(f"{right} of {count} examples reproduced ({setting.name})" + ("" if right >= ENOUGH * count else ", but:"))
     if right < ENOUGH * count:
         rows = diagnose(model, DoctorData(examples, examples, False), history_of(model, count), options, min(count, 64))
         say(f"  {first_advice(named(rows, str(run)))}")
 
 
-def wanted(model, examples) -> tuple[list, list[str]]:
-    """(conditions, texts as the model would write them) of the examples."""
+def expected_texts(model: "LoadedModel", examples: "Examples") -> tuple[list, list[str]]:
+    """Return the examples' conditions, and their texts as the model would write them."""
     from elfcli.data.tokenizers import decoded
 
     data, conditions, rows = model.config.data, [], []

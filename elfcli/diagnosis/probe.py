@@ -54,7 +54,7 @@ def on_examples(model: LoadedModel, encode: Callable, examples: Examples, number
     mask = np.asarray(encoder_mask(cond, valid, np.zeros(len(ids), bool)))
     latents = np.asarray(encode(model.encoder.params, ids, mask))
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    w = settings_of(config.sampling)[0].self_cond_cfg_scale
+    w = settings_of(config.sampling)[0].self_cond_scale
     guidance = jax.tree.map(np.asarray, sampler.Guidance(jnp.float32(1), jnp.float32(w)))  # all processes take these
     x0 = (latents - float(config.encoder.latent_mean)) / float(config.encoder.latent_std)
     return Probe(ids, cond, valid, x0, key, guidance)

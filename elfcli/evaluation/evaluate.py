@@ -1,20 +1,20 @@
-"""The loop behind `elf eval`, `elf sweep` and online evaluation: for each setting sample, score, write.
+"""The loop behind `elf eval`, `elf sweep` and online evaluation: sample, score and write each setting.
 
-`results.jsonl` holds a line per finished setting; its samples are in a file beside it. A stopped evaluation is
-continued: settings that already have a line are not sampled again. A line records what it was computed from (step,
-weights, data, ...), and a line from anything else is refused. All processes compute; process 0 decides what remains,
+`results.jsonl` holds a line per finished setting; its samples are in a file next to it. An interrupted evaluation
+resumes: settings that already have a line are not sampled again. A line records what it was computed from (step,
+weights, data, ...), and a line from anything else is refused. All processes compute; process 0 decides what remains
 and writes.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -29,21 +29,23 @@ from elfcli.sampling.made_by import origin_of, split_of
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources, real_texts, seen_texts
-from elfcli.scoring.report import Texts, low_entropy, reports
+from elfcli.scoring import check_metric_names, metric
+from elfcli.scoring.report import low_entropy, reports
 from elfcli.scoring.samples_file import read_jsonl, write_samples
 from elfcli.scoring.samples_meta import SampleProvenance, write_meta
+from elfcli.scoring.score import ScoreOptions, Texts
 from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
 
 RESULTS_FILE = "results.jsonl"
-ANOTHER = "give another --output or --seed, or --overwrite"
+ANOTHER = "choose another --output or --seed, or pass --overwrite"
 
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What is evaluated. metrics: the first one ranks the settings. folder: of the samples and results.
+    """What is evaluated. metrics: the first one ranks the settings. folder: for samples and results.
 
-    data: where the sources are from, if not from the run's own data.
+    data: where the sources come from, if not from the run's own data.
     """
 
     model: LoadedModel
@@ -56,7 +58,7 @@ class EvaluationJob:
 
 
 class ComparisonTexts(NamedTuple):
-    """Texts beside the samples: real ones, and training texts where they are at hand."""
+    """Texts to compare samples with: real ones, and training texts if they are available."""
 
     real: list[str]
     seen: set[str] | None
@@ -65,81 +67,65 @@ class ComparisonTexts(NamedTuple):
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-def references_of(rows: list[dict], metric: str) -> list[str]:
-    """The references of all rows; InputError for rows without one."""
-    if not all("reference" in row for row in rows):
-        raise InputError(f"metrics: {metric} compares with references, which free samples do not have; ask for ppl")
-    return [row["reference"] for row in rows]
+def judge_of(config: Config) -> Any:
+    """Return the judge that the settings name."""
+    from elfcli.scoring.judge import Judge
+
+    cfg = config.evaluation
+    return Judge(cfg.eval_ppl_model, None, cfg.eval_ppl_batch_size, cfg.eval_ppl_max_length, cfg.eval_ppl_dtype)
 
 
-def check_metrics(metrics: Sequence[str], rows: list[dict], config: Config) -> None:
-    """InputError where rows like these (not sampled yet) cannot be scored by all of the metrics."""
-    for metric in metrics:
-        if metric == "ppl":
-            from elfcli.scoring.judge import load_judge_tokenizer
+def check_metrics(job: EvaluationJob) -> None:
+    """Raise InputError if the texts, which are not sampled yet, cannot be scored by all of the job's metrics."""
+    rows, config = job.sources.rows, job.model.config
+    check_metric_names(job.metrics, "metrics")
+    for one in map(metric, job.metrics):
+        if one.needs == "references" and not all("reference" in row for row in rows):
+            raise InputError(f"metrics: {one.name} compares with references, which free samples do not have; use ppl")
+        real = len(real_texts(job.model, job.sources, job.data)) if one.needs == "real" else 0
+        one.check(len(rows), real, judge_of(config) if one.uses_judge else None)
 
-            load_judge_tokenizer(config.evaluation.eval_ppl_model, None)
-        else:
-            references_of(rows, metric)
 
+def score(texts: Texts, name: str, config: Config) -> dict:
+    """Return {"metric", "value", ...} of one metric; all processes call it together.
 
-def score(rows: list[dict], metric: str, config: Config, real: Sequence[str] = ()) -> dict:
-    """{"metric", "value", ...} of one metric: bleu, rouge or ppl, which all processes compute together.
-
-    `resampled` holds the value of each bootstrap draw. real: texts that ppl scores too.
+    `resampled` holds the value of each bootstrap draw.
     """
-    generated = [row["generated"] for row in rows]
-    if metric == "ppl":
-        from elfcli.scoring.judge import Judge
-        from elfcli.scoring.perplexity import perplexity, real_text_score
+    one = metric(name)
+    options = ScoreOptions(judge=judge_of(config) if one.uses_judge else None)
+    if one.uses_judge and not any(text.strip() for text in texts.generated):
+        # Other settings keep their scores.
+        skipped = {"num_samples": 0, "num_skipped_empty": len(texts.generated), "note": "all texts are empty"}
+        return {"metric": name, "value": None} | skipped
 
-        settings = config.evaluation
-        if not any(text.strip() for text in generated):  # no reason to lose the other settings' scores
-            skipped = {"num_samples": 0, "num_skipped_empty": len(generated), "note": "all texts are empty"}
-            return {"metric": "ppl", "value": None} | skipped
-        size, length = settings.eval_ppl_batch_size, settings.eval_ppl_max_length
-        judge = Judge(settings.eval_ppl_model, None, size, length, settings.eval_ppl_dtype)
-        found = perplexity(generated, judge)
-        beside = real_text_score(tuple(real), judge) if any(map(str.strip, real)) else None
-        return found.as_dict() | {"real": beside, "resampled": rounded(found.resampled)}
-    references = references_of(rows, metric)
-    if metric == "bleu":
-        from elfcli.scoring.bleu import corpus_bleu as compute
-    else:
-        from elfcli.scoring.rouge import rouge as compute
-
-    def by_one() -> dict:
-        found = compute(generated, references)
+    def compute() -> dict:
+        found = one.compute(texts, options)
         return found.as_dict() | {"resampled": rounded(found.resampled)}
 
-    return broadcast_from_first(by_one)
+    return compute() if one.uses_judge else broadcast_from_first(compute)
 
 
-def rounded(values) -> list[float | None]:
-    """Values for a file, six digits each."""
+def rounded(values: Iterable[float]) -> list[float | None]:
+    """Return values for a file, six digits each; None for values that are not finite."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def known_texts(evaluation: EvaluationJob) -> ComparisonTexts:
-    model = evaluation.model
-    return ComparisonTexts(real_texts(model, evaluation.sources, evaluation.data), seen_texts(model))
+def comparison_texts(job: EvaluationJob) -> ComparisonTexts:
+    """Return real texts, and training texts if they are available."""
+    return ComparisonTexts(real_texts(job.model, job.sources, job.data), seen_texts(job.model))
 
 
 def score_samples(
-    evaluation: EvaluationJob,
-    setting: SamplingSetting,
-    samples: list[dict],
-    known: ComparisonTexts,
-    origin: SampleProvenance,
+    job: EvaluationJob, setting: SamplingSetting, samples: list[dict], known: ComparisonTexts, origin: SampleProvenance
 ) -> dict:
-    """{"scores", "resampled"} of one setting's samples; the latter by metric. origin: what made the samples."""
-    found = [score(samples, metric, evaluation.model.config, known.real) for metric in evaluation.metrics]
+    """Return {"scores", "resampled"} of one setting's samples; the latter by metric. origin: their provenance."""
+    references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
+    texts = Texts([row["generated"] for row in samples], references, known.real, origin, known.seen)
+    found = [score(texts, name, job.model.config) for name in job.metrics]
     draws = {one["metric"]: one.pop("resampled", []) for one in found}
     for one in found:
         if line := low_entropy(one):
             say(f"{setting.name}: {line}")
-    references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
-    texts = Texts([row["generated"] for row in samples], references, known.real, origin, known.seen)
     return {"scores": reports(found, texts), "resampled": draws}
 
 
@@ -147,39 +133,39 @@ def score_samples(
 
 
 @contextmanager
-def open_results(evaluation: EvaluationJob, overwrite: bool = False) -> Iterator[list[dict]]:
-    """Locks the folder; yields the results that it already holds, none with `overwrite`.
+def open_results(job: EvaluationJob, overwrite: bool = False) -> Iterator[list[dict]]:
+    """Lock the folder and yield the results that it already holds, none with `overwrite`.
 
-    InputError where the metrics cannot be computed, the folder holds something else, or its results are of another
-    evaluation.
+    Raises InputError if the metrics cannot be computed, if the folder holds something else, or if its results are of
+    another job.
     """
-    for setting in evaluation.settings:
-        check_sampling_setting(evaluation.model.config, setting)
-    broadcast_from_first(lambda: check_output_file(evaluation.folder / RESULTS_FILE, overwrite=True))
-    broadcast_from_first(lambda: check_folder(evaluation.folder))
-    run_on_all(lambda: check_metrics(evaluation.metrics, evaluation.sources.rows, evaluation.model.config))
-    with locked(evaluation.folder):
-        yield broadcast_from_first(lambda: [] if overwrite else read_results(evaluation))
+    for setting in job.settings:
+        check_sampling_setting(job.model.config, setting)
+    broadcast_from_first(lambda: check_output_file(job.folder / RESULTS_FILE, overwrite=True))
+    broadcast_from_first(lambda: check_folder(job.folder))
+    run_on_all(lambda: check_metrics(job))
+    with locked(job.folder):
+        yield broadcast_from_first(lambda: [] if overwrite else read_results(job))
 
 
 def check_folder(folder: Path) -> None:
-    """InputError where the folder holds anything but results; those that elf 0.1.0 wrote may stay."""
+    """Raise InputError if the folder holds anything but results; those that elf 0.1.0 wrote may stay."""
     if (folder / RESULTS_FILE).is_file() or (folder / "results.json").is_file() or not folder.is_dir():
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise InputError(f"{folder} exists and holds no {RESULTS_FILE} of elf; give another --output")
+        raise InputError(f"{folder} exists and does not hold a {RESULTS_FILE} of elf; choose another --output")
 
 
-def read_results(evaluation: EvaluationJob) -> list[dict]:
-    """The folder's results; InputError where one is damaged, or of another evaluation."""
-    path = evaluation.folder / RESULTS_FILE
+def read_results(job: EvaluationJob) -> list[dict]:
+    """Return the folder's results. Raises InputError if one is damaged, or of another job."""
+    path = job.folder / RESULTS_FILE
     if not path.is_file() or not path.stat().st_size:
         return []
-    results, expected = read_jsonl(path), result_key(evaluation)
+    results, expected = read_jsonl(path), result_key(job)
     for number, result in enumerate(results, 1):
         found = result.get("of")
         if not isinstance(found, dict) or not {"setting", "scores", "seconds"} <= result.keys():
-            raise InputError(f"{path}:{number}: no result of elf; remove the line, or {ANOTHER}")
+            raise InputError(f"{path}:{number}: not a result of elf; remove the line, or {ANOTHER}")
         for name, value in expected.items():
             if found.get(name) != value:
                 what = f"other {name}" if name in ("weights", "data", "settings") else f"{name} {found.get(name)}"
@@ -188,9 +174,9 @@ def read_results(evaluation: EvaluationJob) -> list[dict]:
     return results
 
 
-def result_key(evaluation: EvaluationJob) -> dict:
-    """What a result depends on besides the setting; weights, data and settings as hashes."""
-    model, sources = evaluation.model, evaluation.sources
+def result_key(job: EvaluationJob) -> dict:
+    """Return what a result depends on besides the setting; weights, data and settings as hashes."""
+    model, sources = job.model, job.sources
     data = json.dumps([sources.rows, [[int(token) for token in condition] for condition in sources.conditions]])
     settings = model.config.model_dump_json(
         include={
@@ -202,9 +188,9 @@ def result_key(evaluation: EvaluationJob) -> dict:
     )
     return {
         "step": model.step,
-        "seed": evaluation.options.seed,
+        "seed": job.options.seed,
         "num_samples": len(sources.rows),
-        "metrics": list(evaluation.metrics),
+        "metrics": list(job.metrics),
         "weights": tree_hash(model.source.params),
         "data": xxhash.xxh3_128_hexdigest(data.encode()),
         "settings": xxhash.xxh3_128_hexdigest(settings.encode()),
@@ -212,34 +198,34 @@ def result_key(evaluation: EvaluationJob) -> dict:
 
 
 def lower_precision(config: Config) -> set[str]:
-    """The judge's dtype, where it is not the one of results that do not record it."""
+    """Return the judge's dtype, unless it is the one of results that do not record it."""
     return {"eval_ppl_dtype"} if config.evaluation.eval_ppl_dtype != "float32" else set()
 
 
-def pending_settings(evaluation: EvaluationJob, done: list[dict]) -> list[SamplingSetting]:
-    """The settings that have no result yet."""
+def pending_settings(job: EvaluationJob, done: list[dict]) -> list[SamplingSetting]:
+    """Return the settings that have no result yet."""
     names = {result.get("name") for result in done}
-    return [setting for setting in evaluation.settings if setting.name not in names]
+    return [setting for setting in job.settings if setting.name not in names]
 
 
 def evaluate(
-    evaluation: EvaluationJob, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
+    job: EvaluationJob, done: list[dict] | None = None, update: Callable[[int], None] = lambda texts: None
 ) -> list[dict]:
-    """Samples and scores the settings without a result in `done`; returns the results of all, in their order.
+    """Sample and score the settings without a result in `done`; return the results of all, in their order.
 
     A result is {"setting", "name", "of", "seconds", "scores": [...], "resampled": {...}}. update(texts): texts sampled
     by this call.
     """
-    model, sources, results, texts = evaluation.model, evaluation.sources, list(done or ()), 0
-    path, of = evaluation.folder / RESULTS_FILE, result_key(evaluation)
-    asked = {"sampling settings": [setting.name for setting in evaluation.settings]}
-    assert_same_on_all("evaluation", of | asked | {"batch_size": evaluation.options.batch_size})
+    model, sources, results, texts = job.model, job.sources, list(done or ()), 0
+    path, of = job.folder / RESULTS_FILE, result_key(job)
+    asked = {"sampling settings": [setting.name for setting in job.settings]}
+    assert_same_on_all("evaluation", of | asked | {"batch_size": job.options.batch_size})
     broadcast_from_first(partial(write_results, path, results))  # also an empty file, which marks the folder as ours
-    # The longest of all settings, so that all share one compilation, also after a stop.
-    longest = max(setting.num_sampling_steps for setting in evaluation.settings)
-    options = replace(evaluation.options, longest=longest)
-    todo = pending_settings(evaluation, results)
-    known = run_on_all(partial(known_texts, evaluation)) if todo else ComparisonTexts([], None)
+    # The most steps of all settings, so that all share one compilation, also after an interruption.
+    longest = max(setting.num_sampling_steps for setting in job.settings)
+    options = replace(job.options, longest=longest)
+    todo = pending_settings(job, results)
+    known = run_on_all(partial(comparison_texts, job)) if todo else ComparisonTexts([], None)
     for setting in todo:
         start = time.monotonic()
 
@@ -251,22 +237,23 @@ def evaluate(
         if line := shortcomings([row["generated"] for row in samples]):
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
-        origin = origin_of(model, setting, options.seed, split_of(model.config, evaluation.data))
-        result |= score_samples(evaluation, setting, samples, known, origin)
-        file = evaluation.folder / f"{setting.name}.jsonl"
+        origin = origin_of(model, setting, options.seed, split_of(model.config, job.data))
+        result |= score_samples(job, setting, samples, known, origin)
+        file = job.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)
         broadcast_from_first(partial(write_meta, file, origin, overwrite=True))
         results.append(result)
         broadcast_from_first(partial(write_results, path, results))
-    return [next(r for r in results if r["name"] == setting.name) for setting in evaluation.settings]
+    return [next(r for r in results if r["name"] == setting.name) for setting in job.settings]
 
 
 def write_rows(path: Path, samples: list[dict]) -> None:
-    """Samples as JSONL, written by process 0; an error is raised in all."""
+    """Write samples as JSONL, in process 0; an error is raised in all."""
     broadcast_from_first(partial(write_samples, path, samples, overwrite=True))
 
 
 def write_results(path: Path, results: list[dict]) -> None:
+    """Write all results, whole or not at all."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, "".join(json.dumps(result) + "\n" for result in results))

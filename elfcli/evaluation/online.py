@@ -1,4 +1,4 @@
-"""While a model trains: samples to look at, and online evaluation as `elf eval` does it, both with the EMA weights."""
+"""Evaluation during training with the EMA weights: samples to read, and scores as `elf eval` computes them."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -12,31 +12,32 @@ from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.model import LoadedModel, with_weights
 from elfcli.sampling.settings import settings_of
 from elfcli.sampling.sources import first_sources, sources_of
+from elfcli.scoring import metric
 from elfcli.ui.progress import say
 
 T = TypeVar("T")
 FAILED = "eval/failed"
-"""Figure of an evaluation that failed."""
+"""Name of the figure that reports a failed evaluation."""
 SAMPLES_FOLDER = "samples"
 
 
 def without_stopping(what: str, compute: Callable[[], T]) -> T | None:
-    """The value, or None after a warning where it fails in any way: training goes on.
+    """Return the value, or None after a warning if it fails in any way: training continues.
 
-    With several processes this holds for errors that all of them raise at the same place; another one is raised here,
-    since the others wait for this process.
+    With several processes this holds for errors that all of them raise at the same place; any other error is raised,
+    since the other processes wait for this one.
     """
     try:
         return compute()
     except Exception as error:  # out of memory, too
-        if not is_shared(error):  # the other processes do not know of it, and wait
+        if not is_shared(error):
             raise
-        say(f"warning: {what} failed, training goes on: {first_line(error)[:300]}")
+        say(f"warning: {what} failed, training continues: {first_line(error)[:300]}")
         return None
 
 
 def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, float]:
-    """Figures {"eval/setting/metric": value} at `step`; samples and results go to RUN/eval. A failure is a figure."""
+    """Return {"eval/setting/metric": value} at `step`; write samples and results to RUN/eval. A failure is a figure."""
     config, seed = model.config, model.config.training.seed
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
 
@@ -62,25 +63,29 @@ def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, flo
 
 
 def figure_of(config: Config, figures: dict[str, float]) -> RankingMetric | None:
-    """What ranks checkpoints: with online evaluation the best setting's score in the task's first metric, else the loss
-    on held-out text; None where `figures` lacks it."""
+    """Return what ranks checkpoints, None if `figures` does not have it.
+
+    With online evaluation it is the best setting's score in the task's first metric, otherwise the held-out loss.
+    """
     if not config.evaluation.online_eval:
         return RankingMetric("val_loss", figures["val_loss"], False) if "val_loss" in figures else None
-    metric = config.evaluation.metrics[0] if config.evaluation.metrics else ""
-    larger = metric != "ppl"
-    values = [value for name, value in figures.items() if name.startswith("eval/") and name.endswith(f"/{metric}")]
-    return RankingMetric(metric, (max if larger else min)(values), larger) if values else None
+    if not config.evaluation.metrics:
+        return None
+    first = metric(config.evaluation.metrics[0])
+    values = [value for name, value in figures.items() if name.startswith("eval/") and name.endswith(f"/{first.name}")]
+    larger = first.larger_is_better
+    return RankingMetric(first.name, (max if larger else min)(values), larger) if values else None
 
 
 def shown_samples(model: LoadedModel, ema: dict, step: int) -> list[dict]:
-    """A few texts, for the first held-out sources where there are sources; without held-out data for training's."""
+    """Return a few texts, for the first held-out sources if the model has sources, otherwise for training sources."""
     now, count = with_weights(model, ema, step), model.config.evaluation.num_live_samples
     setting = settings_of(model.config.sampling)[0]
     return sample_rows(now, first_sources(now, count), setting, Options(model.config.training.seed))
 
 
 def show_samples(model: LoadedModel, ema: dict, step: int) -> str | None:
-    """Samples, tells and writes them to RUN/samples; returns the first text. A failure is told."""
+    """Sample a few texts, print them and write them to RUN/samples; return the first. A failure is a warning."""
 
     def compute() -> str:
         rows = shown_samples(model, ema, step)

@@ -1,73 +1,87 @@
 """Evaluates the settings that have no result yet, for one seed or several."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from elfcli.config.schema import Config
+from elfcli.errors import InputError
+from elfcli.evaluation.evaluate import RESULTS_FILE, EvaluationJob, evaluate, open_results, pending_settings
+from elfcli.outputs import check_output_file
+from elfcli.parallel.agree import broadcast_from_first
+from elfcli.sampling.generate import Options
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.settings import settings_of
+from elfcli.sampling.sources import sources_of
+from elfcli.scoring.seeds import over_seeds
+from elfcli.ui.progress import progress, say
 
-def evaluated(
-    loaded,
+
+def check_results_folder(folder: Path | None) -> None:
+    """Raise InputError if results could not be written to the folder later."""
+    if folder is not None:
+        broadcast_from_first(lambda: check_output_file(folder / RESULTS_FILE, overwrite=True))
+
+
+def evaluate_preset(
+    loaded: LoadedModel,
     seeds: list[int],
-    data: str | None,
-    num_samples: int | None,
-    batch_size: int,
-    output: Path | None,
-    overwrite: bool,
+    *,
+    data: str | None = None,
+    num_samples: int | None = None,
+    batch_size: int = 64,
+    output: Path | None = None,
+    overwrite: bool = False,
 ) -> list[dict]:
-    """The results of every setting of a model's preset, scored by its task's metrics."""
-    from elfcli.errors import InputError
-    from elfcli.evaluation.evaluate import EvaluationJob
-    from elfcli.sampling.generate import Options
-    from elfcli.sampling.settings import settings_of
-    from elfcli.sampling.sources import sources_of
-
+    """Return the results of every setting of a model's preset, scored by its task's metrics."""
     metrics = loaded.config.evaluation.metrics
     if not metrics:
-        wanted = "bleu" if loaded.config.data.max_input_length else "ppl"
-        raise InputError(f"no metrics to score by: give --task, or --set 'metrics=[\"{wanted}\"]'")
+        suggested = "bleu" if loaded.config.data.max_input_length else "ppl"
+        raise InputError(f"no metrics to score by: pass --task, or --set 'metrics=[\"{suggested}\"]'")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
     settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
-    evaluation = EvaluationJob(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
-    return run_seeds("eval", evaluation, seeds, overwrite, what_is_sampled(loaded.config, data))
+    job = EvaluationJob(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
+    return without_draws(run_seeds("eval", job, seeds, overwrite))
 
 
-def run(command: str, evaluation, overwrite: bool, sampled: str, again: bool = True) -> list[dict]:
-    """Evaluates the settings that have no result yet, with a progress line; returns the results of all.
+def run_seeds(command: str, job: EvaluationJob, seeds: list[int], overwrite: bool) -> list[dict]:
+    """Evaluate one seed, or several and average over them.
 
-    again: where all have one, show them once more; otherwise refuse.
+    Each seed has the folder that it has alone, or output/seedN. `elf sweep` shows finished results again; other
+    commands refuse a folder of finished results.
     """
-    from elfcli.errors import InputError
-    from elfcli.evaluation.evaluate import evaluate, open_results, pending_settings
-    from elfcli.ui.progress import progress, say
-
-    folder, settings, texts = evaluation.folder, len(evaluation.settings), len(evaluation.sources.rows)
-    with open_results(evaluation, overwrite) as done:
-        todo = len(pending_settings(evaluation, done))
-        if not todo and not again:
-            raise InputError(f"{folder} holds results already; give another --output or --seed, or --overwrite")
-        say(f"{settings} settings of {texts} {sampled}, {settings - todo} of them done already, results in {folder}")
-        with progress(command, todo * texts) as update:
-            return evaluate(evaluation, done, update)
-
-
-def run_seeds(command: str, evaluation, seeds: list[int], overwrite: bool, sampled: str) -> list[dict]:
-    """`run` for one seed; for several the mean over them, each in the folder that it has alone, or in output/seedN."""
-    from dataclasses import replace
-
-    from elfcli.scoring.seeds import over_seeds
-
     if len(seeds) == 1:
-        return run(command, evaluation, overwrite, sampled, again=command == "sweep")
-    folder, ending = evaluation.folder, f"-seed{seeds[0]}"
-    named, found = folder.name.endswith(ending), []
+        return _run(command, job, overwrite, show_again=command == "sweep")
+    folder, ending = job.folder, f"-seed{seeds[0]}"
+    default = folder.name.endswith(ending)
+    found = []
     for seed in seeds:
-        own = folder.with_name(folder.name.removesuffix(ending) + f"-seed{seed}") if named else folder / f"seed{seed}"
-        options = replace(evaluation.options, seed=seed)
-        found.append(run(command, replace(evaluation, folder=own, options=options), overwrite, sampled))
+        own = folder.with_name(folder.name.removesuffix(ending) + f"-seed{seed}") if default else folder / f"seed{seed}"
+        options = replace(job.options, seed=seed)
+        found.append(_run(command, replace(job, folder=own, options=options), overwrite, show_again=True))
     return over_seeds(found, seeds)
 
 
-def what_is_sampled(config, data: str | None) -> str:
-    """The split and the data that the scores are of."""
+def _run(command: str, job: EvaluationJob, overwrite: bool, show_again: bool) -> list[dict]:
+    """Evaluate the settings that have no result yet; return the results of all."""
+    folder, settings, texts = job.folder, len(job.settings), len(job.sources.rows)
+    with open_results(job, overwrite) as done:
+        todo = len(pending_settings(job, done))
+        if not todo and not show_again:
+            raise InputError(f"{folder} already holds results; choose another --output or --seed, or pass --overwrite")
+        what = data_description(job.model.config, job.data)
+        say(f"{settings} settings of {texts} {what}, {settings - todo} already done, results in {folder}")
+        with progress(command, todo * texts) as update:
+            return evaluate(job, done, update)
+
+
+def data_description(config: Config, data: str | None) -> str:
+    """Return what is sampled: the split and the data."""
     if not config.data.max_input_length:
         return "free samples"
     where = data or config.data.eval_data_path or config.data.data_path
     return f"examples of the evaluation data {where}" if data else f"validation examples of {where}"
+
+
+def without_draws(results: list[dict]) -> list[dict]:
+    """Return results without the value of each bootstrap draw."""
+    return [{name: value for name, value in result.items() if name != "resampled"} for result in results]

@@ -10,7 +10,8 @@ from elfcli.evaluation.evaluate import RESULTS_FILE
 from elfcli.evaluation.online import SAMPLES_FOLDER
 from elfcli.runs.folder import DATA_FILE, recorded_starts
 from elfcli.runs.overview import Overview, age, differing
-from elfcli.scoring.report import SCORE_COLUMNS, figure
+from elfcli.scoring import columns
+from elfcli.scoring.report import figure
 from elfcli.scoring.samples_file import read_jsonl
 
 CURVES = {
@@ -86,7 +87,7 @@ def recorded_scores(run: Path) -> Iterator[dict[str, Any]]:
             cells = [
                 [title, figure(score, name)]
                 for score in result.get("scores", ())
-                for name, title in SCORE_COLUMNS.get(score["metric"], {}).items()
+                for name, title in columns(score["metric"]).items()
             ]
             samples = result["scores"][0].get("num_samples") if result.get("scores") else None
             signature = "; ".join(f"{score['metric']}: {score.get('signature', '-')}" for score in result["scores"])

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -29,6 +31,12 @@ def apply_table(table, ids_BxS, mask_BxSxS):
 def apply_t5(shape: T5Shape, params, ids_BxS, mask_BxSxS):
     """Latents (B, S, E) of a T5 encoder."""
     return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids_BxS, mask_BxSxS)
+
+
+@cache
+def t5_encode(shape: T5Shape) -> Callable[..., jax.Array]:
+    """Return `apply_t5` of a shape; equal shapes give the same object, so that programs with it are compiled once."""
+    return partial(apply_t5, shape)
 
 
 def encoder_mask(cond_BxS, valid_BxS, drop_B):

@@ -12,9 +12,8 @@ from typing import Any
 import jax
 
 from elfcli.config.check import check_devices
-from elfcli.config.resolve import Resolved
+from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
-from elfcli.data.folder import Examples
 from elfcli.errors import InputError
 from elfcli.parallel.memory import EXHAUSTED
 from elfcli.parallel.timing import seconds_per_step
@@ -22,9 +21,10 @@ from elfcli.planning.chips import Machine, find_machine
 from elfcli.planning.hlo import program_cost
 from elfcli.planning.programs import Planned, look_at_data, sampling_batch, training_step
 from elfcli.planning.slices import LOCAL
-from elfcli.recipe import choose as recipe
-from elfcli.recipe.apply import preview_settings
-from elfcli.recipe.vectors import vectors_folder
+from elfcli.recipe.apply import preview
+from elfcli.recipe.choose import uses_recipe
+from elfcli.recipe.cooccurrence import VECTOR_WIDTH
+from elfcli.runs.folder import VECTORS_FOLDER
 from elfcli.sampling.settings import settings_of
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
@@ -102,20 +102,22 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     return with_saved_traffic(found, config, machine, task.vocabulary)
 
 
-def with_own_recipe(resolved: Resolved, machine: Machine) -> Resolved:
-    """The settings that `elf train` would choose there for data of one's own, where the data is here."""
-    path = resolved.config.data.data_path
-    if not recipe.applies(resolved) or not path or not Path(path).expanduser().exists():
-        return resolved
+def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = False) -> Resolved:
+    """Return the settings that `elf train` would choose on this machine, if the data is available.
 
-    def vectors(examples: Examples) -> Path:  # random ones have the width of those that are still to be made
-        made = vectors_folder(examples)
-        return made if (made / "config.json").is_file() else Path("embedding")
-
-    resolved = preview_settings(resolved, vectors, (machine.platform, len(machine.devices)))
-    name, length = resolved.config.network.model or "its network", resolved.config.data.max_length
-    say(f"planned is what `elf train` would choose: {name}, max_length {length}, batch {resolved.config.global_batch}")
-    return resolved
+    Token vectors that training would still compute are replaced by random ones of their width. keep_batch: do not count
+    a batch size of the reference per device.
+    """
+    devices = 1 if keep_batch else len(machine.devices)
+    found = preview(resolved, machine=(machine.platform, devices))
+    encoder = found.config.encoder.encoder_model_name
+    if Path(encoder).name == VECTORS_FOLDER and not (Path(encoder) / "config.json").is_file():
+        found = changed(found, "encoder", None, encoder_model_name="embedding", embedding_dim=VECTOR_WIDTH)
+    if uses_recipe(resolved) and found is not resolved and found.config.data.data_path:
+        model, config = found.config.network.model or "its network", found.config
+        say(f"planning what `elf train` would choose: {model}, max_length {config.data.max_length}, batch "
+            f"{config.global_batch}")  # fmt: skip
+    return found
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:

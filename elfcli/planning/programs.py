@@ -18,17 +18,17 @@ from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import abstract_params
-from elfcli.models.encoder import Encoder, apply_t5, apply_table
+from elfcli.models.encoder import Encoder, apply_table, t5_encode
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
-from elfcli.optimizer import lr_schedule, make_optimizer
+from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
 from elfcli.sampling.generate import SamplerArrays, SamplerStatics, program_flags, sample_batch, traced_inputs
 from elfcli.sampling.settings import SamplingSetting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
-from elfcli.training.step import device_group, init_state, make_train_step
+from elfcli.training.step import device_group, init_state, make_train_step, step_rates
 from elfcli.training.timing import StepRunner
 from elfcli.weights.files import fetch, read_json
 from elfcli.weights.published import VOCABULARY
@@ -95,7 +95,7 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     dtype, attention = arithmetic(config, platform)
     shape = replace(shape, dtype=dtype, attention=attention)
     params = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))
-    return Encoder(params, partial(apply_t5, shape), shape.d_model, shape.vocab_size)
+    return Encoder(params, t5_encode(shape), shape.d_model, shape.vocab_size)
 
 
 def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
@@ -121,16 +121,15 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
     config = with_known_latents(config)
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
-    tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-3, 10, 1000), shape.dtype)
-    init = partial(init_state, shape, tx, 0)
+    init = partial(init_state, shape, make_optimizer(config.optimization, shape.dtype), 0)
     state = jax.eval_shape(init)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     fsdp = config.training.fsdp_devices or needed_fsdp(count, len(machine.devices), machine.memory)
     mesh = make_mesh(fsdp, devices=machine.devices)
     if group_size := device_group(config, len(machine.devices)):
         config = changed(Resolved(config, {}), "objective", None, group_size=group_size).config
-    step = make_train_step(config, shape, encoder, tx, mesh)
-    rest = (encoder.params, abstract_batch(config), *abstract_teacher(config, state))
+    step = make_train_step(config, shape, encoder, mesh)
+    rest = (encoder.params, abstract_batch(config), step_rates(config, 1e-3), *abstract_teacher(config, state))
 
     def executions(compiled) -> StepRunner:
         where, *others = compiled.input_shardings[0]

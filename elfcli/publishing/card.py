@@ -36,9 +36,9 @@ def model_card(source: Source, config: Config, name: str, license_name: str) -> 
     return "\n\n".join(parts) + "\n"
 
 
-OLD_NAMES = {"sampler": "sampling_method", "steps": "num_sampling_steps", "w": "self_cond_cfg_scale",
-             "gamma": "sde_gamma"}  # fmt: skip
-"""Fields of a sampling setting as version 0.1.0 wrote them in results.json."""
+OLD_NAMES = {"sampler": "sampling_method", "steps": "num_sampling_steps", "w": "self_cond_scale",
+             "self_cond_cfg_scale": "self_cond_scale", "gamma": "sde_gamma"}  # fmt: skip
+"""Fields of a sampling setting as versions 0.1.0 and 0.2.0 wrote them."""
 
 
 def evaluation_results(source: Source) -> list[dict]:
@@ -97,7 +97,7 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
 
 def setting_text(setting: dict) -> str:
     """One way of sampling in words: `sde 32 steps, gamma 1.5, CFG 1, w 3`."""
-    sampler, w = setting["sampling_method"], setting["self_cond_cfg_scale"]
+    sampler, w = setting["sampling_method"], setting["self_cond_scale"]
     gamma = f", gamma {setting['sde_gamma']:g}" if sampler == "sde" else ""
     return f"{sampler.upper()} {setting['num_sampling_steps']} steps{gamma}, CFG {setting['cfg']:g}, w {w:g}"
 

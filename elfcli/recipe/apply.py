@@ -1,49 +1,156 @@
-"""From the user's settings to the final ones."""
+"""From the user's settings to the final ones, in one order for `elf train`, `elf plan` and `elf config show`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from elfcli.config.resolve import Resolved, changed, check_again, with_devices
-from elfcli.data.folder import Examples
+from elfcli.config.resolve import Resolved, changed, check_again, resolve, with_devices
+from elfcli.data.folder import Examples, keys_of
 from elfcli.parallel.agree import first_process_first
-from elfcli.recipe import choose as recipe
-from elfcli.recipe.defaults import with_source_length
+from elfcli.recipe import choose
+from elfcli.recipe.defaults import (
+    DEFAULT_TASK,
+    needs_task,
+    with_data,
+    with_local_data,
+    with_overfit_length,
+    with_source_length,
+)
 from elfcli.recipe.encoder import with_encoder
 from elfcli.runs.examples import open_examples
+from elfcli.scoring import check_metric_names
+from elfcli.ui.progress import say
 from elfcli.weights.open import open_source
 
 
-def with_recipe(
-    resolved: Resolved,
-    examples: Examples,
-    make: Callable[[Examples], Path] | None,
-    machine: tuple[str, int] | None = None,
-) -> Resolved:
-    """The settings with what the data and the machine decide. make: see with_encoder. machine: (backend, number of
-    devices), by default this one."""
-    backend, devices = machine or (jax.default_backend(), jax.device_count())
-    resolved = recipe.with_keys(with_devices(resolved, devices), examples)
-    if not recipe.applies(resolved):
-        return check_again(with_source_length(resolved, examples))
-    if start := resolved.config.training.init_from:
-        with first_process_first():  # the others find it in the cache
-            theirs = open_source(start).config
-        resolved = recipe.from_weights(resolved, theirs) if theirs else resolved
-    resolved = with_source_length(recipe.from_data(resolved, examples), examples)
-    with first_process_first():
-        resolved = with_encoder(resolved, examples, make)
-    return check_again(recipe.from_machine(resolved, examples, backend, devices))
+@dataclass(frozen=True)
+class Context:
+    """What the steps of the pipeline look at.
+
+    backend, devices: the machine of the run. may_write: whether token vectors may be computed and written; otherwise
+    the folder that they would have is named.
+    """
+
+    examples: Examples
+    backend: str
+    devices: int
+    may_write: bool
 
 
-def preview_settings(
-    resolved: Resolved, make: Callable[[Examples], Path], machine: tuple[str, int] | None = None
+@dataclass(frozen=True)
+class Completed:
+    """Settings with what data and machine decide. uses_recipe: whether the recipe for custom data applies."""
+
+    resolved: Resolved
+    examples: Examples
+    uses_recipe: bool
+
+
+def requested_settings(
+    *,
+    task: str | None = None,
+    model: str | None = None,
+    flags: Mapping[str, Any] | None = None,
+    files: Sequence[str | Path] = (),
+    sets: Sequence[str] = (),
+    style: str | None = None,
 ) -> Resolved:
-    """The settings that `elf train` would choose, but for what it measures. make, machine: as in with_recipe."""
-    examples = open_examples(resolved.config)
-    resolved = with_recipe(resolved, examples, make, machine)
-    if recipe.applies(resolved):
-        found = recipe.from_length(resolved, len(examples), None, own=True)
-        return changed(found, "training", None, steps=None) if resolved.config.timed else found
+    """Resolve the settings that the user asked for, by default those of DEFAULT_TASK; print notices and warnings."""
+    resolved = resolve(task=task, model=model, files=files, sets=sets, flags=flags, style=style)
+    if needs_task(resolved, bool(files)):
+        say(f"no --task and no --data: using the {DEFAULT_TASK} recipe")
+        resolved = resolve(task=DEFAULT_TASK, model=model, sets=sets, flags=flags)
+    resolved = with_overfit_length(resolved)
+    for line in [*resolved.notices, *(f"warning: {warning}" for warning in resolved.warnings)]:
+        say(line)
     return resolved
+
+
+def complete(resolved: Resolved, *, machine: tuple[str, int] | None = None, may_write: bool = True) -> Completed:
+    """Return the settings with what data and machine decide, and the training examples.
+
+    machine: backend and number of devices (default: this one). Process 0 goes first, so that the others find what it
+    writes. Raises InputError if the settings contradict each other, the data or the machine.
+    """
+    backend, devices = machine or (jax.default_backend(), jax.device_count())
+    with first_process_first():
+        resolved = with_data(resolved) if may_write else with_local_data(resolved)
+        context = Context(open_examples(resolved.config), backend, devices, may_write)
+        recipe = choose.uses_recipe(resolved)
+        for step in RECIPE_STEPS if recipe else STEPS:
+            resolved = step(resolved, context)
+    return Completed(check_again(resolved), context.examples, recipe)
+
+
+def preview(resolved: Resolved, *, machine: tuple[str, int] | None = None) -> Resolved:
+    """Return the settings that `elf train` would choose, except those that it measures. Writes nothing.
+
+    What follows from the data is left out if the data is not available locally.
+    """
+    resolved = with_local_data(resolved)
+    path = resolved.config.data.data_path
+    if path is None or not Path(path).expanduser().exists():
+        return check_again(with_devices(resolved, machine[1] if machine else jax.device_count()))
+    completed = complete(resolved, machine=machine, may_write=False)
+    if not completed.uses_recipe:
+        return completed.resolved
+    found = choose.from_length(completed.resolved, len(completed.examples))
+    return changed(found, "training", None, steps=None) if completed.resolved.config.timed else found
+
+
+# --- the steps, in their order --------------------------------------------------------------------------------------
+
+
+def _for_devices(resolved: Resolved, context: Context) -> Resolved:
+    return with_devices(resolved, context.devices)
+
+
+def _check_metrics(resolved: Resolved, context: Context) -> Resolved:
+    check_metric_names(resolved.config.evaluation.metrics, resolved.origins["metrics"].place())
+    return resolved
+
+
+def _with_columns(resolved: Resolved, context: Context) -> Resolved:
+    """Record the columns of sources and targets for files that are sampled later, perhaps without the data."""
+    columns = dict(zip(("source_key", "target_key"), keys_of(context.examples.metadata), strict=False))
+    return choose.with_defaults(resolved, choose.FROM_DATA, **columns)
+
+
+def _from_init_weights(resolved: Resolved, context: Context) -> Resolved:
+    start = resolved.config.training.init_from
+    theirs = open_source(start).config if start else None
+    return choose.from_weights(resolved, theirs) if theirs else resolved
+
+
+def _from_data(resolved: Resolved, context: Context) -> Resolved:
+    return choose.from_data(resolved, context.examples)
+
+
+def _with_source_length(resolved: Resolved, context: Context) -> Resolved:
+    return with_source_length(resolved, context.examples)
+
+
+def _with_encoder(resolved: Resolved, context: Context) -> Resolved:
+    return with_encoder(resolved, context.examples, context.may_write)
+
+
+def _from_machine(resolved: Resolved, context: Context) -> Resolved:
+    return choose.from_machine(resolved, context.examples, context.backend, context.devices)
+
+
+Step = Callable[[Resolved, Context], Resolved]
+STEPS: tuple[Step, ...] = (_check_metrics, _for_devices, _with_columns, _with_source_length)
+RECIPE_STEPS: tuple[Step, ...] = (
+    _check_metrics,
+    _for_devices,
+    _with_columns,
+    _from_init_weights,
+    _from_data,
+    _with_source_length,
+    _with_encoder,
+    _from_machine,
+)
+"""Steps of a run on custom data; STEPS: of a task, a file of the reference, or a round of a distillation."""

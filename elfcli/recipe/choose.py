@@ -1,8 +1,8 @@
-"""The recipe of `elf train` for data of one's own: what it chooses where neither task, file nor flag says it.
+"""The recipe for custom data: what `elf train` chooses if no task, settings file or flag sets it.
 
 From the data: kind, lengths, encoder. From the machine: network and batch. From the length of the run: warm-up,
-learning rate, moving average. Every choice is a setting whose origin names what it came from. The figures behind the
-numbers are in docs/experiments.md.
+learning rate, moving average. Every choice is a setting whose origin names what it came from. docs/experiments.md has
+the measurements behind the numbers.
 """
 
 from dataclasses import replace
@@ -17,36 +17,37 @@ from elfcli.config.reference import DEFAULT_LAYER
 from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingPreset
 from elfcli.data.buckets import fitting_buckets, positions_needed
-from elfcli.data.folder import Examples, keys_of
+from elfcli.data.folder import Examples
 from elfcli.data.lengths import fitting_lengths
 from elfcli.runs.length import run_length
 
 FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "from the run's length"
-RECIPE, FROM_WEIGHTS = "recipe for own data", "from init_from"
-"""Origins of what is chosen here."""
+RECIPE, FROM_WEIGHTS = "recipe for custom data", "from init_from"
+"""Origins of what is chosen in this file."""
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
-TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_cfg_scales=(3.0,), sde_gamma=1.5)
+TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=1.5)
 MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
-"""Length of a run where nothing says it: so many passes over the data, within these steps."""
-MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # least run that gains from buckets what their compilations cost
-SHOWN, SAVES = 5, 10  # times in a run that texts are shown and checkpoints saved, at least
+"""Length of a run if nothing sets it: PASSES over the data, within these steps."""
+MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # shorter runs lose more to compiling buckets than they gain
+SHOWN, SAVES = 5, 10  # evaluations and checkpoints of a run, at least
 LEARNING_RATE = 8e-3  # peak, of Muon at width 128
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
 
 
-def applies(resolved: Resolved) -> bool:
-    """Whether a run is on data of one's own: no task, no file of the reference, and no teacher, whose settings stay."""
-    theirs = any(origin.layer == DEFAULT_LAYER for origin in resolved.origins.values())
-    taught = resolved.config.distillation.student_steps is not None
-    return resolved.config.data.task is None and not theirs and not taught
+def uses_recipe(resolved: Resolved) -> bool:
+    """Return whether a run is on custom data: no task, no file of the reference, and no teacher."""
+    of_reference = any(origin.layer == DEFAULT_LAYER for origin in resolved.origins.values())
+    distilled = resolved.config.distillation.student_steps is not None
+    return resolved.config.data.task is None and not of_reference and not distilled
 
 
 def is_set(resolved: Resolved, *names: str) -> bool:
+    """Return whether any of the settings has a value other than the built-in default."""
     return any(resolved.origins[name].layer != "default" for name in names)
 
 
 def with_defaults(resolved: Resolved, layer: str, **values: Any) -> Resolved:
-    """The settings with those of the values that nothing else has set."""
+    """Set those of the values that no other layer has set. layer: their origin."""
     for name, value in values.items():
         if is_set(resolved, name):
             continue
@@ -59,14 +60,14 @@ def with_defaults(resolved: Resolved, layer: str, **values: Any) -> Resolved:
 
 
 def from_weights(resolved: Resolved, theirs: Config) -> Resolved:
-    """Network and encoder of the settings that the weights to start from were trained with."""
+    """Take network and encoder from the settings of the weights that training starts from."""
     for part in (theirs.network, theirs.encoder):
         resolved = with_defaults(resolved, FROM_WEIGHTS, **part.model_dump())
     return resolved
 
 
 def from_data(resolved: Resolved, examples: Examples) -> Resolved:
-    """Lengths, padding and the objective's side that depends on whether texts have sources."""
+    """Choose lengths, padding, scores, sampling and what else depends on whether texts have sources."""
     lengths = lengths_of(examples)
     longest, source = fitting_lengths(lengths, resolved.config.data.max_input_length)
     resolved = with_defaults(resolved, RECIPE, latent_mean="measure", latent_std="measure")
@@ -84,38 +85,34 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
         metrics=("rouge",) if summaries else ("bleu",),
         sampling=(PAIRS,),
     )
-    if resolved.config.training.init_from is None:  # translations are then equally far apart
+    if resolved.config.training.init_from is None:
+        # A word and its translation are then equally far apart in every pair.
         resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
     return with_defaults(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
 
 
 def overfit_settings(resolved: Resolved, paired: bool) -> Resolved:
-    """The settings of a run that learns by heart: it is tried on itself, at its end, and every source is there, so that
-    guidance away from none would be away from what was never trained."""
+    """Choose settings for `--overfit`: the run is evaluated on its own training examples, at its end.
+
+    Sources are never dropped, so the unconditional branch is untrained and CFG is turned off.
+    """
     if paired:
         unguided = PAIRS.model_copy(update={"cfgs": (1.0,), "candidates": 1})
         resolved = with_defaults(resolved, RECIPE, label_drop_prob=0.0, sampling=(unguided,))
     return with_defaults(resolved, RECIPE, buckets=(), eval_every_epochs=0.0, num_live_samples=0)
 
 
-def with_keys(resolved: Resolved, examples: Examples) -> Resolved:
-    """The columns of sources and targets, for the files that are sampled later, perhaps where the data is not."""
-    return with_defaults(
-        resolved, FROM_DATA, **dict(zip(("source_key", "target_key"), keys_of(examples.metadata), strict=False))
-    )
-
-
 def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
-    """Tokens of every row, by column."""
+    """Return the number of tokens of every row, by column."""
     condition = examples.tokens.condition_input_ids
-    known = {} if condition is None else {"condition_input_ids": condition.lengths()}
-    return {"input_ids": examples.tokens.input_ids.lengths()} | known
+    sources = {} if condition is None else {"condition_input_ids": condition.lengths()}
+    return {"input_ids": examples.tokens.input_ids.lengths()} | sources
 
 
 def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
-    """Network and batch: what a CPU learns in an hour, or an accelerator in a day.
+    """Choose network and batch: what a CPU learns in an hour, or an accelerator in a day.
 
-    The network stays as it is where its model is named, or weights are given to start from.
+    The network stays as it is if its model is named, or if training starts from given weights.
     """
     tokens = int(examples.tokens.input_ids.lengths().sum())
     if resolved.config.training.init_from is None and not is_set(resolved, "model"):
@@ -127,36 +124,33 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
             resolved = with_defaults(resolved, RECIPE, **dict.fromkeys(prefix, 1))
     data, training = resolved.config.data, resolved.config.training
     if not is_set(resolved, "batch_size", "global_batch_size"):
-        room, most = (2048, 32) if backend == "cpu" else (2**18, 512)
+        positions, most = (2048, 32) if backend == "cpu" else (2**18, 512)
         few = len(examples) // (4 if training.overfit_examples else 2) // 8 * 8
-        batch = max(min(room // data.max_length // 8 * 8, most, few), 8)
-        batch = min(batch, len(examples))
-        batch = max(batch // devices, 1) * devices
+        batch = max(min(positions // data.max_length // 8 * 8, most, few), 8)
+        batch = max(min(batch, len(examples)) // devices, 1) * devices
         resolved = with_defaults(resolved, FROM_MACHINE, batch_size=batch)
-    told = is_set(resolved, "steps", "epochs")
-    steps = run_length(resolved.config, len(examples)).total_steps if told else MIN_RECIPE_STEPS
+    steps = MIN_RECIPE_STEPS
+    if is_set(resolved, "steps", "epochs"):
+        steps = run_length(resolved.config, len(examples)).total_steps
     if backend == "cpu" and steps >= MIN_BUCKET_STEPS and (training.minutes or inf) >= MIN_BUCKET_MINUTES:
         needed = positions_needed(examples.tokens, data.max_length, data.max_input_length)
         resolved = with_defaults(resolved, FROM_DATA, buckets=fitting_buckets(needed, data.max_length))
     return resolved
 
 
-def from_length(resolved: Resolved, num_examples: int, measured_steps: int | None, own: bool) -> Resolved:
-    """Steps, warm-up, learning rate and its schedule, moving average and the times of saving and sampling.
+def with_measured_steps(resolved: Resolved, steps: int) -> Resolved:
+    """Set the number of steps that fit into the run's minutes."""
+    layer = f"{FROM_LENGTH}, {resolved.config.training.minutes:g} minutes"
+    return changed(resolved, "training", layer, steps=steps)
 
-    measured_steps: those that fit the minutes that were asked for. own: whether the recipe applies; else these steps
-    are all that is set.
-    """
+
+def from_length(resolved: Resolved, num_examples: int) -> Resolved:
+    """Choose steps, warm-up, learning rate and its schedule, moving average, and when to save and to evaluate."""
     config = resolved.config
     per_epoch = run_length(config, num_examples).epoch_steps
-    if measured_steps is not None:
-        layer = f"{FROM_LENGTH}, {config.training.minutes:g} minutes"
-        resolved = changed(resolved, "training", layer, steps=measured_steps)
-    elif not is_set(resolved, "steps", "epochs"):
+    if not is_set(resolved, "steps", "epochs"):
         steps = int(min(max(PASSES * per_epoch, MIN_RECIPE_STEPS), MAX_RECIPE_STEPS))
         resolved = with_defaults(resolved, FROM_LENGTH, steps=steps)
-    if not own:
-        return resolved
     total = run_length(resolved.config, num_examples).total_steps
     horizon = min(max(total / EMA_SHARE, 1.0), 10_000.0)
     values: dict[str, Any] = {"lr_schedule": "cosine", "ema_decay": round(1 - 1 / horizon, 6)}

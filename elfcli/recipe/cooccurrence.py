@@ -1,10 +1,10 @@
-"""Token vectors from what occurs together in the data, in seconds and without a network.
+"""Token vectors from co-occurrence in the data, computed in seconds and without a network.
 
 Latent semantic analysis (Deerwester et al. 1990) of positive pointwise mutual information (Levy and Goldberg 2014).
 A source and its target count as one text, so that a word and its translation get similar vectors (Dumais et al. 1997).
-Most of each vector is random: means of purely semantic vectors repeat words, and the decoder could not tell apart
+Most of each vector is random: with purely semantic vectors samples repeat words, and the decoder cannot distinguish
 tokens that always occur together (docs/experiments.md).
-Shapes: V tokens of the vocabulary, P parts of texts, E latent width.
+Shapes: V tokens of the vocabulary, P chunks of texts, E latent width.
 """
 
 from collections.abc import Iterator
@@ -17,44 +17,44 @@ from elfcli.data.batches import TokenTable
 
 VECTOR_WIDTH = 64
 SHARE = 0.3  # of a vector's mean square that comes from the data
-PART = 32  # tokens of a text that count as near each other
-MAX_SCANNED_TOKENS = 4_000_000  # of the data that are looked at: seconds
-SMALL = 1000  # vocabulary whose matrix is factored whole; the iteration draws at random where there are few factors
+CHUNK = 32  # tokens of a text that count as near each other
+MAX_SCANNED_TOKENS = 4_000_000  # cap on tokens scanned; keeps this to a few seconds
+SMALL = 1000  # up to this vocabulary the whole matrix is factored; the iterative method is random with few factors
 SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens from looking alike (Levy et al. 2015)
 
 
 def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = VECTOR_WIDTH) -> np.ndarray:
-    """The table, float32 (V, width), each row with a mean square of 1, as T5's last norm leaves it."""
+    """Return the table, float32 (V, width); each row has a mean square of 1, like the output of T5's last norm."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, width))
     found_VxE = scaled(factors(information(token_chunks(tokens), vocab_size), width))
     return scaled(SHARE**0.5 * found_VxE + (1 - SHARE) ** 0.5 * random_VxE).astype(np.float32)
 
 
 def scaled(table_VxE: np.ndarray) -> np.ndarray:
-    """Each row with a mean square of 1; rows of zeros, as of tokens that never occur, stay."""
+    """Scale each row to a mean square of 1; rows of zeros (tokens that never occur) stay."""
     return table_VxE / np.maximum(np.sqrt(np.mean(table_VxE**2, axis=1, keepdims=True)), 1e-9)
 
 
 def token_chunks(tokens: TokenTable) -> Iterator[np.ndarray]:
-    """The different tokens of each part of a text; of pairs, those of a source's part and the target's beside it."""
+    """Yield the distinct tokens of each chunk of a text; a pair's source and target chunks count together."""
     seen = 0
     for row in range(len(tokens)):
         sides = list(tokens[row].values())
-        count = max(-(-max(map(len, sides)) // PART), 1)
-        for beside in zip(*(np.array_split(side, count) for side in sides), strict=True):
-            yield np.unique(np.concatenate(beside))
+        count = max(-(-max(map(len, sides)) // CHUNK), 1)
+        for together in zip(*(np.array_split(side, count) for side in sides), strict=True):
+            yield np.unique(np.concatenate(together))
         seen += sum(map(len, sides))
         if seen >= MAX_SCANNED_TOKENS:
             return
 
 
-def information(found: Iterator[np.ndarray], vocab_size: int) -> csr_array:
-    """Positive pointwise mutual information of two tokens in one part, symmetric, (V, V)."""
-    rows = list(found)
+def information(chunks: Iterator[np.ndarray], vocab_size: int) -> csr_array:
+    """Return the positive pointwise mutual information of two tokens in one chunk, symmetric, (V, V)."""
+    rows = list(chunks)
     ends_P = np.cumsum([0, *map(len, rows)])
     ids = np.concatenate([np.zeros(0, np.int64), *rows])
-    in_part_PxV = csr_array((np.ones(len(ids)), ids, ends_P), shape=(len(rows), vocab_size))
-    together_VxV = (in_part_PxV.T @ in_part_PxV).tocoo()
+    in_chunk_PxV = csr_array((np.ones(len(ids)), ids, ends_P), shape=(len(rows), vocab_size))
+    together_VxV = (in_chunk_PxV.T @ in_chunk_PxV).tocoo()
     apart = together_VxV.row != together_VxV.col
     one, other, count = (array[apart] for array in (together_VxV.row, together_VxV.col, together_VxV.data))
     total_V = np.bincount(one, count, minlength=vocab_size)
@@ -66,7 +66,7 @@ def information(found: Iterator[np.ndarray], vocab_size: int) -> csr_array:
 
 
 def factors(matrix_VxV: csr_array, width: int) -> np.ndarray:
-    """(V, width): the largest singular vectors, times the roots of their values; zeros where there are fewer."""
+    """Return (V, width): the largest singular vectors times the roots of their values; zeros if there are fewer."""
     size = matrix_VxV.shape[0]
     rank = min(width, size - 1)
     if size <= SMALL:

@@ -1,4 +1,4 @@
-"""The folder of token vectors beside the data."""
+"""The folder of token vectors in a data folder."""
 
 import json
 from pathlib import Path
@@ -20,19 +20,20 @@ from elfcli.weights.t5 import save_t5, t5_config
 
 
 def vectors_folder(examples: Examples) -> Path:
+    """Return the folder of the data's token vectors, whether or not it exists."""
     return Path(examples.path).absolute() / VECTORS_FOLDER
 
 
 def make_vectors(examples: Examples) -> Path:
-    """The folder of the data's token vectors, which is written where it is missing: seconds.
+    """Return the folder of the data's token vectors, after computing and writing it if it is missing (seconds).
 
-    It is a T5 encoder whose only block adds nothing, so that transformers and exports know it. InputError where
-    the folder cannot be written.
+    It holds a T5 encoder whose only block adds nothing, so that transformers and exports can read it. Raises InputError
+    if the folder cannot be written.
     """
     folder = vectors_folder(examples)
     if (folder / "config.json").is_file():
         return folder
-    say(f"making token vectors from what occurs together in {examples.path}")
+    say(f"computing token vectors from co-occurrence in {examples.path}")
     tokenizer = load_tokenizer(recorded_tokenizer(examples))
     shape = T5Shape(vocab_size(tokenizer), VECTOR_WIDTH, d_kv=8, d_ff=8, num_layers=1, num_heads=1, gated=True)
     network = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))

@@ -156,7 +156,7 @@ def decode_texts(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list
 def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:
     """(use_cfg, use_w) of a program that samples with a setting."""
     extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
-    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_cfg_scale != 1 and extrapolates)
+    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_scale != 1 and extrapolates)
 
 
 def program_flags(config: Config, setting: SamplingSetting) -> tuple[bool, bool, bool]:
@@ -174,7 +174,7 @@ def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: 
         "num_steps": jnp.int32(setting.num_sampling_steps),
         "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
-        "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_cfg_scale)),
+        "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_scale)),
         "latent_mean": jnp.float32(config.encoder.latent_mean),
         "latent_std": jnp.float32(config.encoder.latent_std),
     }

@@ -31,7 +31,7 @@ def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict:
         "steps": setting.num_sampling_steps,
         "network_calls": network_calls(model.config, setting),
         "gamma": setting.sde_gamma if setting.sampling_method == "sde" else None,
-        "w": setting.self_cond_cfg_scale,
+        "w": setting.self_cond_scale,
         "cfg": setting.cfg,
         "candidates": setting.candidates,
         "seed": seed,

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from elfcli.scoring.bootstrap import Draws, resampled
-from elfcli.scoring.protocol import PAPER, check_protocol
-from elfcli.scoring.score import Score, check_paired
+from elfcli.scoring.protocol import PAPER, SACREBLEU, check_protocol
+from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts, check_paired
 
 
 @dataclass(frozen=True)
 class BleuResult(Score, metric="bleu", value="bleu"):
-    """bleu: 0..100. signature: sacrebleu's own, which names every choice and its version, and the protocol."""
+    """BLEU from 0 to 100. signature: sacrebleu's own, which names every choice and its version, and the protocol."""
 
     bleu: float
     num_samples: int
@@ -22,25 +23,25 @@ class BleuResult(Score, metric="bleu", value="bleu"):
 
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
-    """BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults.
+    """Return BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults.
 
-    InputError if the numbers of texts differ or are 0, and for another protocol.
+    Raises InputError if the numbers of texts differ or are 0, and for another protocol.
     """
     check_paired(generated, references)
-    metric = bleu_metric(check_protocol(protocol, "bleu"))
-    # What `corpus_score` does, whose counts per text are needed for the interval.
+    metric = bleu_metric(check_protocol(protocol, METRIC.name, METRIC.protocols))
+    # The steps of `corpus_score`: the interval needs its counts per text.
     counts = metric._extract_corpus_statistics(list(generated), [list(references)])
     score = metric._aggregate_and_compute(counts)
 
-    def formula(sums_RxK) -> np.ndarray:
+    def formula(sums_RxK: np.ndarray) -> np.ndarray:
         return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
 
     values = resampled(counts, formula)
     return BleuResult(score.score, len(generated), score.bp, f"{metric.get_signature()}|protocol:{protocol}", values)
 
 
-def bleu_metric(protocol: str = PAPER):
-    """sacrebleu's metric with the choices of a protocol."""
+def bleu_metric(protocol: str = PAPER) -> Any:
+    """Return sacrebleu's metric with the choices of a protocol."""
     from sacrebleu.metrics import BLEU
 
     paper = protocol == PAPER
@@ -48,6 +49,21 @@ def bleu_metric(protocol: str = PAPER):
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:
-    """Share (0..1) of texts equal to their reference, white space at the ends aside. InputError as `corpus_bleu`."""
+    """Return the share (0 to 1) of texts equal to their reference up to surrounding white space."""
     check_paired(generated, references)
     return sum(a.strip() == b.strip() for a, b in zip(generated, references, strict=True)) / len(generated)
+
+
+def _compute(texts: Texts, options: ScoreOptions) -> BleuResult:
+    return corpus_bleu(texts.generated, texts.references or (), options.protocol)
+
+
+METRIC = Metric(
+    "bleu",
+    label="BLEU",
+    description="sacrebleu corpus BLEU, lowercase, effective order",
+    columns={"bleu": "BLEU"},
+    compute=_compute,
+    needs="references",
+    protocols=(PAPER, SACREBLEU),
+)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from elfcli.errors import InputError
+from elfcli.scoring import MODULES, metric
 from elfcli.scoring.bootstrap import differs
 from elfcli.scoring.report import differences
-
-LOWER_IS_BETTER = ("ppl",)
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class Verdict:
 
 
 def sign_of(result: dict) -> int:
-    return -1 if result["scores"][0]["metric"] in LOWER_IS_BETTER else 1
+    name = result["scores"][0]["metric"]
+    return 1 if name not in MODULES or metric(name).larger_is_better else -1
 
 
 def best_first(results: list[dict]) -> list[dict]:
@@ -44,23 +44,23 @@ def verdict(results: list[dict]) -> Verdict:
     Otherwise the cheapest setting that the best value is not surely better than.
     """
     ranked = best_first(results)
-    first, metric = ranked[0], ranked[0]["scores"][0]["metric"]
+    first, name = ranked[0], ranked[0]["scores"][0]["metric"]
     direction = "lower" if sign_of(first) < 0 else "higher"
     if first["scores"][0]["value"] is None:
-        return Verdict(None, first, f"no setting has a {metric}")
+        return Verdict(None, first, f"no setting has a {name}")
     signatures = [result["scores"][0].get("signature") for result in results]
     if found := differences([signature or "" for signature in signatures]):
         return Verdict(None, first, f"not ranked, for their signatures differ in {'; '.join(found)}")
     others = [result for result in ranked[1:] if result["scores"][0]["value"] is not None]
     if not others:
-        return Verdict(first, first, f"the only setting with a {metric}")
+        return Verdict(first, first, f"the only setting with a {name}")
     if not draws_of(first):
-        return Verdict(None, first, f"by {metric}, {direction} is better; no intervals, so none is called the best")
+        return Verdict(None, first, f"by {name}, {direction} is better; no intervals, so none is called the best")
     as_good = [result for result in others if not beats(first, result)]
     if not as_good:
-        return Verdict(first, first, f"ranked by {metric}, {direction} is better; * is better than all others")
+        return Verdict(first, first, f"ranked by {name}, {direction} is better; * is better than all others")
     named = min([first, *as_good], key=cost)
-    why = f"by {metric}, {direction} is better; {1 + len(as_good)} settings are as good as each other, within the noise"
+    why = f"by {name}, {direction} is better; {1 + len(as_good)} settings are as good as each other, within the noise"
     return Verdict(None, named, f"{why}; {named['name']} is the cheapest of them")
 
 
@@ -91,7 +91,7 @@ def wanted_entropy(text: str | None, metrics: list[str] | tuple[str, ...]) -> fl
     return value
 
 
-def at_entropy(results: list[dict], wanted: float | str) -> str:
+def perplexity_at(results: list[dict], wanted: float | str) -> str:
     """One line: the perplexity there, between the two settings around it (the logarithm is interpolated)."""
     scores = [score for result in results for score in result["scores"]
               if score["metric"] == "ppl" and score["value"] is not None]  # fmt: skip

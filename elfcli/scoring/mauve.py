@@ -1,13 +1,16 @@
-"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of texts and real ones, with a judge's features.
+"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of generated and real texts, with a judge's features.
 
-The package `mauve-text` compares the two sets of features; ours is the network that makes them.
+The package `mauve-text` compares the two sets of features; our network computes them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,18 +19,20 @@ from elfcli.errors import InputError
 from elfcli.parallel.mesh import on_devices
 from elfcli.scoring.bootstrap import Draws
 from elfcli.scoring.judge import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
-from elfcli.scoring.score import Score
+from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
 CLUSTER_SEED = 25
-"""Of the clustering: the package's own default."""
+"""Seed of the clustering: the package's own default."""
 MIN_TEXTS = 100
-"""Texts of each kind below which the figure means nothing: it has a bucket for every ten."""
+"""With fewer texts of each kind the figure means nothing: it has a cluster for every ten."""
 
 
 @dataclass(frozen=True)
 class MauveResult(Score, metric="mauve", value="mauve"):
-    """mauve: 0..1, higher is nearer to the real texts. star: with smoothed histograms (Pillutla et al. 2023). It has no
-    interval: texts drawn twice change the clusters. num_samples, num_real: texts compared, the empty ones left out."""
+    """MAUVE from 0 to 1, higher is closer to the real texts. mauve_star: with smoothed histograms (arXiv 2212.14578).
+
+    It has no interval: a text that is drawn twice changes the clusters. num_samples, num_real: non-empty texts.
+    """
 
     mauve: float
     mauve_star: float
@@ -40,16 +45,14 @@ class MauveResult(Score, metric="mauve", value="mauve"):
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
-    """Compares samples with real texts, which need not belong to them. InputError where the package is missing, where
-    there are too few texts, and as `perplexity`."""
-    try:
-        from mauve import compute_mauve
-    except ImportError:
-        raise InputError("MAUVE needs a package that is not installed: pip install 'elfcli[mauve]'") from None
+    """Compare samples with real texts, which do not have to belong together.
+
+    Raises InputError if the package is missing, if there are too few texts, and as `perplexity` does.
+    """
     kept, compared = not_empty(texts), not_empty(real)
-    if min(len(kept), len(compared)) < MIN_TEXTS:
-        raise InputError(f"MAUVE of {len(kept)} texts and {len(compared)} real ones: use at least {MIN_TEXTS} of "
-                         "each, and as many as the scores that it is compared with")  # fmt: skip
+    check(len(kept), len(compared), judge)
+    from mauve import compute_mauve
+
     ours, theirs = (features(part, judge) for part in (kept, compared))
     found = compute_mauve(p_features=theirs, q_features=ours, seed=CLUSTER_SEED)
     _, shape, _, weights = load_judge(judge.model, judge.tokenizer)
@@ -64,7 +67,7 @@ def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> 
 
 
 def features(texts: Sequence[str], judge: Judge) -> np.ndarray:
-    """The judge's last hidden state at each text's last token, float32 (texts, width)."""
+    """Return the judge's last hidden state at each text's last token, float32 (texts, width)."""
     tokenizer, shape, params, _ = load_judge(judge.model, judge.tokenizer)
     window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
     rows, weights = token_rows(tokenizer, list(texts), window), on_devices(params)
@@ -75,7 +78,32 @@ def features(texts: Sequence[str], judge: Judge) -> np.ndarray:
     return np.stack([found[row] for row in range(len(rows))])
 
 
-def last_states(model, ids_BxT, mask_BxT):
-    """The final hidden states (B, E) at the last position of each row's mask."""
+def last_states(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+    """Return the final hidden states (B, E) at the last position of each row's mask."""
     last_B = jnp.maximum(mask_BxT.sum(axis=1) - 1, 0)
     return jnp.take_along_axis(model(ids_BxT, mask_BxT), last_B[:, None, None], axis=1)[:, 0]
+
+
+def check(num_texts: int, num_real: int, judge: Judge) -> None:
+    """Raise InputError if the package is missing or there are too few texts."""
+    if find_spec("mauve") is None:
+        raise InputError("MAUVE needs a package that is not installed: pip install 'elfcli[mauve]'")
+    if min(num_texts, num_real) < MIN_TEXTS:
+        raise InputError(f"MAUVE of {num_texts} texts and {num_real} real ones: use at least {MIN_TEXTS} of each, and "
+                         "the same numbers for all scores that you compare")  # fmt: skip
+
+
+def _compute(texts: Texts, options: ScoreOptions) -> MauveResult:
+    return mauve(texts.generated, texts.real or (), options.judge)
+
+
+METRIC = Metric(
+    "mauve",
+    label="MAUVE",
+    description="mauve-text with the judge's last hidden states as features",
+    columns={"mauve": "MAUVE"},
+    compute=_compute,
+    needs="real",
+    uses_judge=True,
+    check=check,
+)

@@ -29,7 +29,7 @@ from elfcli.scoring.judge import (
     token_rows,
 )
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
-from elfcli.scoring.score import Score
+from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
 GPT2_VOCABULARY = "7fc3f1df6887d8d0"
 """`digest` of GPT-2's tokens in the order of their ids."""
@@ -39,8 +39,8 @@ GPT2_VOCABULARY = "7fc3f1df6887d8d0"
 class PerplexityResult(Score, metric="ppl", value="ppl"):
     """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
 
-    num_samples: texts scored, the empty ones left out. max_length: tokens at which texts were cut. intervals: of the
-    entropy.
+    num_samples: non-empty texts. max_length: tokens at which texts were truncated. intervals: of the entropy. real:
+    perplexity and entropy of real texts.
     """
 
     ppl: float
@@ -52,6 +52,7 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
     max_length: int
     signature: str = ""
     intervals: dict = field(default_factory=dict)
+    real: dict | None = None
     resampled: Draws = field(default=(), repr=False, compare=False)
 
 
@@ -122,7 +123,7 @@ def spread(texts: Sequence[str], nll_R, counts_R, entropies_R) -> tuple[np.ndarr
 
 @lru_cache(maxsize=2)
 def real_text_score(texts: tuple[str, ...], judge: Judge) -> dict:
-    """Perplexity and entropy of real text, to stand beside those of samples."""
+    """Return perplexity and entropy of real texts, to compare samples with."""
     found = perplexity(texts, judge)
     return {"ppl": found.ppl, "entropy": found.entropy, "num_samples": found.num_samples}
 
@@ -185,3 +186,22 @@ def unigram_entropies(token_rows, eos_id: int) -> np.ndarray:
         p = counts / counts.sum()
         entropies.append(-np.sum(p * np.log(p + 1e-10)))
     return np.asarray(entropies)
+
+
+def _compute(texts: Texts, options: ScoreOptions) -> PerplexityResult:
+    found = perplexity(texts.generated, options.judge, options.update)
+    if not any(map(str.strip, texts.real or ())):
+        return found
+    return replace(found, real=real_text_score(tuple(texts.real or ()), options.judge))
+
+
+METRIC = Metric(
+    "ppl",
+    label="Generative perplexity",
+    description="texts re-tokenized for the judge, next-token NLL pooled over samples, empty samples skipped",
+    columns={"ppl": "perplexity", "entropy": "entropy"},
+    compute=_compute,
+    larger_is_better=False,
+    uses_judge=True,
+    check=lambda num_texts, num_real, judge: load_judge_tokenizer(judge.model, judge.tokenizer),
+)

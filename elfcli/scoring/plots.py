@@ -72,7 +72,7 @@ def label(result: dict, without: str) -> str:
         parts.append(f"{setting['num_sampling_steps']} steps")
     if without != "cfg":
         parts.append(f"CFG {setting['cfg']:g}")
-    return ", ".join([*parts, f"w {setting['self_cond_cfg_scale']:g}"])
+    return ", ".join([*parts, f"w {setting.get('self_cond_scale', setting.get('self_cond_cfg_scale')):g}"])
 
 
 def series(axes: Any, results: Sequence[dict], without: str, x_of) -> None:

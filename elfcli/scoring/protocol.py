@@ -1,4 +1,4 @@
-"""Which protocol a score follows, as its signature says it: the paper's (arXiv 2605.10938) if nothing departs."""
+"""The protocol of a score, as its signature names it: the paper's (arXiv 2605.10938) unless something departs."""
 
 import re
 from collections.abc import Sequence
@@ -9,27 +9,25 @@ from elfcli.errors import InputError, did_you_mean
 from elfcli.hub_access import looks_like_a_path
 
 PAPER, SACREBLEU = "paper", "sacrebleu"
-PROTOCOLS = {"bleu": (PAPER, SACREBLEU), "rouge": (PAPER,), "ppl": (PAPER,)}
 """sacrebleu: its own defaults, which most papers on translation report."""
 GPT2_LARGE = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1280, "n_layer": 36, "n_head": 20}
 GPT2_LARGE_NAMES = ("gpt2-large", "openai-community/gpt2-large")
 
 
-def check_protocol(name: str, metric: str) -> str:
-    """The name; InputError for one that the metric does not know."""
-    known = PROTOCOLS[metric]
+def check_protocol(name: str, metric: str, known: Sequence[str]) -> str:
+    """Return the name; raise InputError if the metric does not have this protocol. known: those that it has."""
     if name not in known:
         raise InputError(f"--protocol {name}: {metric} is scored by {' or '.join(known)}{did_you_mean(name, known)}")
     return name
 
 
 def protocol_part(departures: Sequence[str] = ()) -> str:
-    """The signature's part: `protocol:paper`, or `protocol:custom (judge, window)` where these are not the paper's."""
+    """Return the signature's part: `protocol:paper`, or `protocol:custom (judge, window)` if these depart from it."""
     return f"protocol:custom ({', '.join(departures)})" if departures else f"protocol:{PAPER}"
 
 
 def departing(signature: str, what: str) -> str:
-    """The signature of a score that departs from the paper in one more thing; of another protocol it stays the same."""
+    """Return the signature of a score that departs from the paper in one more thing; other protocols stay the same."""
     return re.sub(
         rf"protocol:(?:{PAPER}|custom \((.*?)\))",
         lambda found: protocol_part([*filter(None, [found[1]]), what]),
@@ -38,9 +36,9 @@ def departing(signature: str, what: str) -> str:
 
 
 def is_gpt2_large(model: str, shape: Any) -> bool:
-    """Whether a judge has the name and the shape of GPT-2 Large. A folder has to be called gpt2-large.
+    """Return whether a judge has the name and the shape of GPT-2 Large. A folder must be called gpt2-large.
 
-    Other weights of that shape under that name cannot be told from it, except by their hash in the signature.
+    Only the hash in the signature distinguishes other weights of that shape and name.
     """
     name = Path(model).name if looks_like_a_path(model) else model.partition("@")[0]
     return name in GPT2_LARGE_NAMES and all(getattr(shape, size, None) == n for size, n in GPT2_LARGE.items())

@@ -2,14 +2,14 @@
 
 import json
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 
 import xxhash
 
+from elfcli.scoring import columns
 from elfcli.scoring.protocol import departing
-from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
+from elfcli.scoring.score import Texts
 from elfcli.scoring.text_quality import distinct_share, quality_shares
 from elfcli.ui.table import aligned
 
@@ -17,26 +17,6 @@ NGRAM_SIZES, SHARES = (1, 2, 4), ("empty", "degenerate", "duplicate", "memorised
 MIN_OF_REAL, MIN_NATS = 0.8, 4.0
 """Entropy below this share of the real text's, or without real text below these nats, makes perplexity worthless."""
 COMMON = ("metric", "value", "interval", "num_samples", "signature", "made_by", "details", "real")
-SCORE_COLUMNS = {
-    "bleu": {"bleu": "BLEU"},
-    "rouge": {"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"},
-    "ppl": {"ppl": "perplexity", "entropy": "entropy"},
-}
-"""Figures of each metric, and what tables call them."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is scored. references: of each text, None without. real: held-out text to stand beside them.
-
-    seen: training texts, None where they are not at hand.
-    """
-
-    generated: Sequence[str]
-    references: Sequence[str] | None = None
-    real: Sequence[str] | None = None
-    origin: SampleProvenance = UNKNOWN
-    seen: Collection[str] | None = None
 
 
 def reports(scores: list[dict], texts: Texts) -> list[dict]:
@@ -111,8 +91,8 @@ def low_entropy(score: dict) -> str | None:
 
 def table(rows: Sequence[tuple[str, list[dict]]]) -> str:
     """Two tables with a line per (name, scores of the same texts) and one for the real text: scores, and the texts."""
-    figures = [(metric, name) for metric in (score["metric"] for score in rows[0][1]) for name in SCORE_COLUMNS[metric]]
-    above = [["", *(SCORE_COLUMNS[metric][name] for metric, name in figures), "samples", "calls"]]
+    figures = [(metric, name) for metric in (score["metric"] for score in rows[0][1]) for name in columns(metric)]
+    above = [["", *(columns(metric)[name] for metric, name in figures), "samples", "calls"]]
     below = [["", "words", "empty", "degenerate", "duplicate", "in train", "distinct-1/2/4", "across"]]
     for name, scores in rows:
         by_metric, made_by = {score["metric"]: score for score in scores}, scores[0].get("made_by")

@@ -7,14 +7,14 @@ from statistics import fmean
 
 from elfcli.scoring.bootstrap import Draws, interval, means
 from elfcli.scoring.protocol import protocol_part
-from elfcli.scoring.score import Score, check_paired
+from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts, check_paired
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
 
 @dataclass(frozen=True)
 class RougeResult(Score, metric="rouge", value="rougeL"):
-    """Mean F1 over the samples, 0..100. intervals: of rouge1 and rouge2."""
+    """Mean F1 over the samples, from 0 to 100. intervals: of rouge1 and rouge2."""
 
     rouge1: float
     rouge2: float
@@ -26,7 +26,7 @@ class RougeResult(Score, metric="rouge", value="rougeL"):
 
 
 def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
-    """ROUGE of texts against one reference each. InputError if the numbers of texts differ or are 0."""
+    """Return ROUGE of texts, one reference each. Raises InputError if the numbers of texts differ or are 0."""
     from rouge_score.rouge_scorer import RougeScorer
 
     check_paired(generated, references)
@@ -39,3 +39,17 @@ def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
     intervals = {kind: interval(draws[kind]) for kind in ROUGE_TYPES[:2]}
     return RougeResult(**values, num_samples=len(generated), signature=signature, intervals=intervals,
                        resampled=draws["rougeL"])  # fmt: skip
+
+
+def _compute(texts: Texts, options: ScoreOptions) -> RougeResult:
+    return rouge(texts.generated, texts.references or ())
+
+
+METRIC = Metric(
+    "rouge",
+    label="ROUGE-L",
+    description="rouge_score with stemmer, mean F1 x 100",
+    columns={"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"},
+    compute=_compute,
+    needs="references",
+)

@@ -1,10 +1,36 @@
-"""What a score is, and which texts are compared with which."""
+"""What a score is, what it is computed from, and how a metric describes itself to tables, plots, cards and sweeps."""
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 from elfcli.errors import InputError
 from elfcli.scoring.bootstrap import Draws, interval
+from elfcli.scoring.protocol import PAPER
+from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is scored. references: one per text, None without. real: held-out texts to compare with.
+
+    seen: training texts, None if they are not available.
+    """
+
+    generated: Sequence[str]
+    references: Sequence[str] | None = None
+    real: Sequence[str] | None = None
+    origin: SampleProvenance = UNKNOWN
+    seen: Collection[str] | None = None
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How texts are scored. judge: a scoring.judge.Judge, if the metric uses one. update(done): texts scored so far."""
+
+    protocol: str = PAPER
+    judge: Any = None
+    update: Callable[[int], None] = lambda done: None
 
 
 class Score:
@@ -20,14 +46,36 @@ class Score:
         cls.names = metric, value
 
     def as_dict(self) -> dict:
-        """The score as `scoring/report.py` completes it."""
+        """Return the score as `scoring/report.py` completes it."""
         metric, value = self.names
         others = {name: figure for name, figure in vars(self).items() if name not in (metric, "resampled")}
         return {"metric": metric, "value": getattr(self, value), "interval": interval(self.resampled)} | others
 
 
+@dataclass(frozen=True)
+class Metric:
+    """A metric: how it is computed and presented.
+
+    columns: its figures and their headings in tables. label, description: in model cards and `evaluate`. needs: what it
+    compares texts with. uses_judge: a network computes it, on all processes together; otherwise process 0 alone does.
+    check(num_texts, num_real, judge): raises InputError, before texts are sampled, if it could not be computed.
+    """
+
+    name: str
+    label: str
+    description: str
+    columns: Mapping[str, str]
+    compute: Callable[[Texts, ScoreOptions], Score]
+    needs: Literal["nothing", "references", "real"] = "nothing"
+    larger_is_better: bool = True
+    protocols: tuple[str, ...] = (PAPER,)
+    uses_judge: bool = False
+    check: Callable[[int, int, Any], None] = field(default=lambda num_texts, num_real, judge: None)
+
+
 def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:
+    """Raise InputError unless there are texts, and as many references."""
     if len(generated) != len(references):
-        raise InputError(f"{len(generated)} generated texts, but {len(references)} references: there must be as many")
+        raise InputError(f"{len(generated)} generated texts, but {len(references)} references: they must match")
     if not generated:
         raise InputError("no generated texts: nothing to score")

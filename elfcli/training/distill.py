@@ -1,8 +1,8 @@
 """The rounds of `elf distill`: from the teacher's settings to the runs of its students, one after another.
 
-Every round is an ordinary run whose settings name the teacher (config/schema.py: Distillation); training/step.py takes
-the loss of distillation for it (flow/distill.py). The first student starts from the teacher's weights, each later one
-from the average of the student before it; optimiser, schedule and average start anew.
+Every round is an ordinary run whose settings name the teacher (config/schema.py: DistillationSettings);
+training/step.py uses the loss of distillation for it (flow/distill.py). The first student starts from the teacher's
+weights, each later one from the average of the student before it; optimizer, schedule and average start anew.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +28,15 @@ from elfcli.ui.progress import is_first_process, say
 from elfcli.weights.source import Source
 
 LAYER = "elf distill"
-"""Origin of what is chosen here."""
-GIVEN = ("--set", "command line")
+"""Origin of what is chosen in this file."""
+USER_LAYERS = ("--set", "command line")
 """Origins of what the user has set."""
-ANNEALED = 20  # by so much lower is the rate of students whose teacher was trained at a cosine schedule
-MAX_INITIAL = 0.25  # share of a student's average that may be the weights it started from
+ANNEALED = 20  # learning-rate divisor for students whose teacher used a cosine schedule
+MAX_INITIAL = 0.25  # share of a student's average that may be its initial weights
 
 
 def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
-    """Trains all rounds in a new folder; returns it. resolved: the teacher's settings, with what a user has set."""
+    """Train all rounds in a new folder; return it. resolved: the teacher's settings, with what the user has set."""
     with first_process_first():
         resolved = with_data(resolved)
         examples = open_examples(resolved.config)
@@ -45,58 +45,58 @@ def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
 
 
 def student_sampling(config: Config, student_steps: int) -> SamplingPreset:
-    """How a student is sampled: as the authors sample theirs, or, with sources, as was best on the demo's task."""
+    """Return how a student is sampled: as the authors do, or, with sources, as was best on the demo's task."""
     steps = (student_steps,)
     if config.data.max_input_length:
         return SamplingPreset(sampling_method="ode", num_sampling_steps=steps)
     gamma, w = (1.5, 2.5) if student_steps <= 8 else (2.0, 2.0)
-    return SamplingPreset(sampling_method="sde", num_sampling_steps=steps, self_cond_cfg_scales=(w,), sde_gamma=gamma)
+    return SamplingPreset(sampling_method="sde", num_sampling_steps=steps, self_cond_scales=(w,), sde_gamma=gamma)
 
 
 def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples: int) -> tuple[Rounds, Resolved]:
-    """The rounds, and the settings of the first; those that a user has set stay."""
-    config, asked = resolved.config, resolved.config.distillation
-    training: dict[str, Any] = {"minutes": None, "epochs": 1.0, "steps": asked.round_steps}
+    """Return the rounds and the settings of the first; what the user has set stays."""
+    config, distillation = resolved.config, resolved.config.distillation
+    training: dict[str, Any] = {"minutes": None, "epochs": 1.0, "steps": distillation.round_steps}
     steps = run_length(changed(resolved, "training", None, **training).config, num_examples).total_steps
     decay = config.optimization.ema_decay
     if decay**steps > MAX_INITIAL:
         decay = round(1 - 1 / max(steps / 10, 1.0), 6)
     cfg = settings_of(config.sampling)[0].cfg if config.data.max_input_length else 1.0
-    annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo what its end has brought
+    annealed = config.optimization.lr_schedule == "cosine"  # the full rate would undo the end of its training
     rate = {"lr": config.peak_lr / ANNEALED} if annealed else {}
     chosen: dict[str, dict[str, Any]] = {
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "round_steps": steps}
-        | ({"teacher_cfg": cfg} if asked.teacher_cfg is None else {}),
+        | ({"teacher_cfg": cfg} if distillation.teacher_cfg is None else {}),
         "training": training
         | {"steps": steps, "resume": None, "eval_every_epochs": 0.0, "save_every_steps": max(steps // 5, 1)},
         "optimization": {"warmup_steps": steps // 10, "ema_decay": decay, **rate},
-        "data": {"buckets": ()},  # each is another program, and rounds are short
+        "data": {"buckets": ()},  # each bucket is compiled for, and rounds are short
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
     for section, values in chosen.items():
-        free = {name: value for name, value in values.items() if resolved.origins[name].layer not in GIVEN}
+        free = {name: value for name, value in values.items() if resolved.origins[name].layer not in USER_LAYERS}
         resolved = changed(resolved, section, LAYER, **free)
-    return Rounds(where(teacher), asked.rounds, steps), of_round(resolved, folder, asked.rounds[0], None)
+    return Rounds(where(teacher), distillation.rounds, steps), of_round(resolved, folder, distillation.rounds[0], None)
 
 
 def where(teacher: Source) -> str:
-    """The teacher, as a run elsewhere can open it: an absolute path, or its Hub name."""
+    """Return the teacher as a run elsewhere can open it: an absolute path, or its Hub name."""
     local = teacher.folder if teacher.kind in ("run", "exported") else Path(teacher.name).expanduser()
     return str(local.absolute()) if local and local.exists() and not teacher.from_hub else teacher.name
 
 
 def version(teacher: Source) -> int | None:
-    """The step of a teacher that has several, so that training it further changes nothing."""
+    """Return the step of a teacher that has several, so that training it further changes nothing."""
     return teacher.step if teacher.kind in ("run", "reference") else None
 
 
 def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path | None) -> Resolved:
-    """The settings of one round. before: the run whose student it starts from; None: the teacher."""
+    """Return the settings of one round. before: the run whose student it starts from; None: the teacher."""
     output, init_from = str(round_folder(folder, student_steps)), str(before.absolute()) if before else None
     resolved = changed(resolved, "training", LAYER, output_dir=output, init_from=init_from)
     resolved = changed(resolved, "distillation", LAYER, student_steps=student_steps)
-    if resolved.origins["sampling"].layer in GIVEN:
+    if resolved.origins["sampling"].layer in USER_LAYERS:
         return resolved
     config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
     return replace(resolved, config=config, origins=resolved.origins | {"sampling": SettingOrigin(LAYER)})
@@ -105,7 +105,7 @@ def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path 
 def train_rounds(
     folder: Path, todo: Sequence[tuple[int, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming
 ) -> Path:
-    """Trains the rounds of `remaining_rounds`, or of `first_round` from the start; returns the folder.
+    """Train the rounds of `remaining_rounds`, or of `first_round` from the start; return the folder.
 
     resuming: sets, fallback and other_data, as `resume_run` takes them; later rounds keep changed settings.
     """
@@ -136,7 +136,7 @@ def train_rounds(
 
 @contextmanager
 def pointing_to(folder: Path, run: Path) -> Iterator[None]:
-    """Errors name the whole folder as what to resume, not one round's run."""
+    """Let errors name the whole folder as what to resume, not one round's run."""
     try:
         yield
     except ElfError as error:

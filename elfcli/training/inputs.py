@@ -23,7 +23,7 @@ from elfcli.weights.encoder import load_encoder
 
 @dataclass(frozen=True)
 class RunInputs:
-    """collate: from a list of examples to the arrays of a batch. buckets: None where all batches have max_length."""
+    """What a run reads. collate: turns examples into the arrays of a batch. buckets: None if all have max_length."""
 
     examples: data.Examples
     tokenizer: Any
@@ -33,7 +33,7 @@ class RunInputs:
 
 
 def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.ndarray]:
-    """(length S, rows of the examples (B,)) of a batch of the run, over all processes; number: 0-based."""
+    """Return the length S and the rows of examples (B,) of a batch of the run, over all processes; number: 0-based."""
     count, size, seed = len(inputs.examples), config.global_batch, config.training.seed
     step, part = divmod(number, config.optimization.grad_accum_steps)
     if inputs.buckets and step < (1 - FULL_LENGTH_SHARE) * run_length(config, count).total_steps:
@@ -42,8 +42,8 @@ def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.
     return config.data.max_length, batch_indices(number, num_examples=count, batch_size=size, seed=seed)
 
 
-def open_inputs(config: Config, examples: data.Examples, tokenizer) -> RunInputs:
-    """Opens and checks everything else that the settings name, before anything is written."""
+def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunInputs:
+    """Open and check everything else that the settings name."""
     vocab = vocab_size(tokenizer)
     if config.evaluation.online_eval and config.data.max_input_length:
         evaluation_examples(config)
@@ -62,7 +62,7 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer) -> RunInputs
 
 
 def tokenizer_of(config: Config, examples: data.Examples) -> str:
-    """The tokenizer of the settings, else the one recorded with the data, else that of the T5 encoder."""
+    """Return the tokenizer of the settings, otherwise the one recorded with the data, otherwise the T5 encoder's."""
     if config.data.tokenizer_name is not None:
         return config.data.tokenizer_name
     try:
@@ -74,9 +74,9 @@ def tokenizer_of(config: Config, examples: data.Examples) -> str:
 
 
 def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024) -> dict[str, float]:
-    """latent_mean and latent_std, where the settings say `measure`: of the first examples' latents."""
-    asked = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
-    if not asked:
+    """Return latent_mean and latent_std of the first examples' latents, those of them that are set to `measure`."""
+    wanted = [name for name in ("latent_mean", "latent_std") if getattr(config.encoder, name) == "measure"]
+    if not wanted:
         return {}
     tokens, values = inputs.examples.tokens, []
     encode = jax.jit(inputs.encoder.apply)
@@ -88,6 +88,6 @@ def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024
         values.append(np.asarray(latents)[batch["valid_mask"]])
     everything = np.concatenate(values)
     found = {"latent_mean": float(everything.mean()), "latent_std": float(everything.std())}
-    found = {name: found[name] for name in asked}
+    found = {name: found[name] for name in wanted}
     say(f"measured over {len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
     return found

@@ -1,4 +1,4 @@
-"""The log of a run: writes a line of metrics.jsonl per logged step, and sends the same figures to the tracker."""
+"""The log of a run: a line of metrics.jsonl per logged step, and the same figures for the tracker."""
 
 import time
 from collections import deque
@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 
 import jax
+import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError
@@ -21,32 +22,32 @@ from elfcli.training.trackers import open_tracker
 from elfcli.ui.progress import format_number, is_first_process, say
 
 SPIKE_LINES, SPIKE_FROM, SPIKE_FACTOR = 20, 10, 8.0
-"""Number of last lines that a loss is compared with, the fewest needed, and the multiple of their spread that is a
-spike."""
+"""Number of recent lines that a loss is compared with, the minimum needed, and the multiple of their spread that counts
+as a spike."""
 
 
 class Log:
-    """Logs means over the steps since the last line. done: steps done, counted by the loop."""
+    """Logs means over the steps since the last line. rates: learning rate of every step. done: steps done."""
 
-    def __init__(self, config: Config, epoch_steps: float, folder: Path, schedule, start: int):
-        self.config, self.epoch_steps, self.folder, self.schedule = config, epoch_steps, folder, schedule
+    def __init__(self, config: Config, epoch_steps: float, folder: Path, rates: np.ndarray, start: int):
+        self.config, self.epoch_steps, self.folder, self.rates = config, epoch_steps, folder, rates
         self.track = open_tracker(config, folder)
         self.done, self.positions = start, 0
         self.clock = time.monotonic()
-        # Read from the file, so that a resumed run marks the same spikes as one that was never stopped.
+        # Read from the file, so that a resumed run reports the same spikes as one that was never stopped.
         self.history = run.read_metrics(folder) if is_first_process() else []
         self.losses = deque((row["loss"] for row in self.history if "loss" in row), SPIKE_LINES)
 
     def count(self, batch: dict[str, jax.Array]) -> None:
-        """A step on a batch (A, B, S) is done, or on its way."""
+        """Count a step on a batch (A, B, S) that is done or in flight."""
         self.done += 1
         self.positions += batch["input_ids"].size
 
-    def write(self, totals) -> str:
-        """Writes a line and returns it as text for the terminal.
+    def write(self, totals: dict[str, jax.Array]) -> str:
+        """Write a line and return it as text for the terminal.
 
-        `skipped`: steps since the last line whose loss or gradients were not finite. `spike`: true, and present only,
-        where the loss is far above that of the lines before.
+        `skipped`: steps since the last line whose loss or gradients were not finite. `spike`: present, and true, if the
+        loss is far above those of the lines before.
         """
         totals = jax.device_get(totals)
         skipped = totals.pop("skipped")
@@ -57,7 +58,7 @@ class Log:
             "epoch": self.done / self.epoch_steps,
             **means,
             "skipped": int(skipped[0]),
-            "learning_rate": float(self.schedule(self.done - 1)),
+            "learning_rate": float(self.rates[self.done - 1]),
             "tokens_per_second": self.positions / (now - self.clock),
         }
         self.clock, self.positions = now, 0
@@ -70,15 +71,17 @@ class Log:
         if is_first_process():
             self.history.append(row)
             run.append_metrics(self.folder, row)
-            # Trackers have the step as their axis; trackio would rename a figure of that name.
+            # Trackers have the step as their axis; trackio would rename a value of that name.
             self.track(self.done, {key: value for key, value in row.items() if value is not None and key != "step"})
         loss, denoise, decode = (format_number(row[name]) for name in ("loss", "denoise_loss", "decode_loss"))
         rate, speed = format_number(row["learning_rate"]), row["tokens_per_second"]
         return f"loss {loss} (denoise {denoise}, decode {decode}) lr {rate} {speed:,.0f} tokens/s"
 
     def evaluation(self, figures: dict[str, float]) -> None:
-        """Sends the figures of an evaluation to the tracker; metrics.jsonl gets those on held-out text (`val_...`), and
-        that an evaluation failed."""
+        """Send the figures of an evaluation to the tracker.
+
+        metrics.jsonl gets those on held-out text (`val_...`), and that an evaluation failed.
+        """
         if not figures:
             return
         kept = {name: value for name, value in figures.items() if name == FAILED or name.startswith("val_")}
@@ -92,15 +95,15 @@ class Log:
         self.track(self.done, figures)
 
     def seen(self, waiting: float) -> dict:
-        """What the live view shows beside the losses. waiting: share of the time spent waiting for data."""
+        """Return what the live view shows next to the losses. waiting: share of the time spent waiting for data."""
         return {"row": self.history[-1] if self.history else None, "waiting": waiting, "memory": used_memory()}
 
 
 def usual_loss(losses: Sequence[float | None]) -> float | None:
-    """The largest next loss that is no spike: the median of these plus SPIKE_FACTOR times their spread.
+    """Return the largest next loss that is not a spike: the median of these plus SPIKE_FACTOR times their spread.
 
     The spread is the median absolute deviation, at least a hundredth of the median. Losses that are not finite are
-    ignored; None where too few are finite.
+    ignored. None if fewer than SPIKE_FROM are finite.
     """
     known = [loss for loss in losses if loss is not None and isfinite(loss)]
     if len(known) < SPIKE_FROM:
@@ -111,22 +114,24 @@ def usual_loss(losses: Sequence[float | None]) -> float | None:
 
 
 def report_start(state: TrainState, num_examples: int, start: int, total: int) -> None:
+    """Print the size of the run and where it starts."""
     say(
         f"{num_params(state.params) / 1e6:.2f}M parameters, {num_examples} examples, "
         f"step {start} of {total}, {jax.device_count()} {jax.default_backend()} device(s)"
     )
     if start >= total:
-        say("nothing is left to do; for more, raise the steps: `elf resume ... --set steps=N`")
+        say("Training is already complete. To train longer: `elf resume ... --set steps=N`")
 
 
 def report_best(folder: Path, done: int) -> None:
+    """Print which checkpoint is the best, unless it is the last."""
     best = run.best_of(folder)
     if best and best["step"] != done:
         say(f"best {best['figure']} {best['value']:.4g} at step {best['step']}: {folder}@best")
 
 
 def raise_if_diverged(config: Config, state: TrainState, step: int, saved: int | None, inputs: RunInputs) -> None:
-    """ElfError after max_skipped_steps steps in sequence whose loss or gradients were not finite."""
+    """Raise ElfError after max_skipped_steps steps in a row whose loss or gradients were not finite."""
     lost = int(state.skipped_in_a_row)
     if lost < config.training.max_skipped_steps:
         return
@@ -135,5 +140,5 @@ def raise_if_diverged(config: Config, state: TrainState, step: int, saved: int |
     good = f"the last checkpoint is step {saved}" if saved else "nothing was saved yet"
     raise ElfError(
         f"loss or gradients were not finite for {lost} steps in a row, up to step {step} (its first batch holds the "
-        f"examples {rows}); {good}; lower lr, or look at those examples"
+        f"examples {rows}); {good}; lower lr, or inspect those examples"
     )

@@ -1,4 +1,4 @@
-"""Whether a training step fits into memory: asked of the compiler, before anything is written."""
+"""Checks that a training step fits into memory, by the compiler's analysis, before anything is written."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from elfcli.parallel.mesh import STATE_BYTES
 
 
 def rough_bytes(config: Config, shape: ElfShape) -> int:
-    """A generous estimate of what a step needs on one device: state, activations without recomputation, logits."""
+    """Return an upper estimate of what a step needs on one device: state, activations without remat, logits."""
     tokens = config.global_batch * config.data.max_length // jax.device_count()
     each_block = 60 * shape.hidden_size + 4 * shape.num_heads * config.data.max_length
     activations = tokens * (shape.depth * each_block + 4 * shape.vocab_size + 40 * shape.latent_dim)
@@ -25,24 +25,24 @@ def rough_bytes(config: Config, shape: ElfShape) -> int:
 
 
 def step_bytes(step: Any, *arguments: Any) -> float:
-    """Bytes that the compiled step needs on one device; infinity where the compiler refuses it as too large."""
+    """Return the bytes that the compiled step needs on one device; infinity if the compiler refuses it as too large."""
     try:
         found = step.lower(*arguments).compile().memory_analysis()
     except jax.errors.JaxRuntimeError as error:
         if EXHAUSTED not in str(error):
             raise
         return math.inf  # some compilers refuse what cannot fit
-    if found is None:  # this compiler does not say
+    if found is None:  # this compiler has no memory analysis
         return 0
     kept = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return kept + found.temp_size_in_bytes
 
 
 def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
-    """InputError where a step does not fit, with settings that do.
+    """Raise InputError if a step does not fit, with settings that do.
 
-    needed(batch): bytes of a step on one device with so many examples over all devices. It compiles, so it is asked
-    only where a rough estimate says that memory may be short.
+    needed(batch): bytes of a step on one device with this many examples over all devices. It compiles, so it is called
+    only if a rough estimate says that memory may be short.
     """
     memory, batch, devices = memory_of_device(), config.global_batch, jax.device_count()
     if memory is None or rough_bytes(config, shape) < memory / 4:
@@ -52,22 +52,22 @@ def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], floa
         return
     what = f"a training step of {batch} examples of {config.data.max_length} tokens needs {size_text(wanted)} on each "
     what += f"device, which has {size_text(memory)}"
-    # Activations grow with the batch, the rest does not: a first guess, and half of it where that is still too much.
+    # Only activations grow with the batch: a first guess, and half of it if that is still too much.
     fixed = (STATE_BYTES + 4) * num_params(abstract_params(shape))
     each = (min(wanted, float(rough_bytes(config, shape))) - fixed) / batch
     smaller = 1 << max(int((0.9 * memory - fixed) / each), 0).bit_length() >> 1
     for guess in (smaller // devices * devices, smaller // 2 // devices * devices):
         if guess and (needs := needed(guess)) <= memory:
             times = -(-batch // guess) * config.optimization.grad_accum_steps
-            raise InputError(f"{what}: give --batch-size {guess} (which needs {size_text(needs)}), with --set "
-                             f"grad_accum_steps={times} for the same optimiser step")  # fmt: skip
-    raise InputError(f"{what}, and no smaller batch fits: give a smaller --model (ELF-S, ELF-XS), "
+            raise InputError(f"{what}: pass --batch-size {guess} (which needs {size_text(needs)}), with --set "
+                             f"grad_accum_steps={times} for the same optimizer step")  # fmt: skip
+    raise InputError(f"{what}, and no smaller batch fits: pass a smaller --model (ELF-S, ELF-XS), "
                      f"--set max_length={max(config.data.max_length // 2, 1)} or --set remat=full")  # fmt: skip
 
 
 @contextmanager
 def memory_errors(config: Config, run: Path) -> Iterator[None]:
-    """Turns a device's out-of-memory error into an ElfError that says how to go on."""
+    """Turn a device's out-of-memory error into an ElfError that says how to continue."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -75,17 +75,17 @@ def memory_errors(config: Config, run: Path) -> Iterator[None]:
             raise
         batch, accumulate = config.global_batch, config.optimization.grad_accum_steps
         smaller = f"elf resume {run} --set batch_size={batch // 2} --set grad_accum_steps={2 * accumulate}"
-        way = f"`{smaller}` takes the same steps in smaller parts" if batch > 1 else "give --set remat=full"
+        way = f"`{smaller}` takes the same steps in smaller parts" if batch > 1 else "pass --set remat=full"
         raise ElfError(f"{run}: a device ran out of memory with batches of {batch}; {way}") from error
 
 
 def abstract_batch(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
-    """The batch of an optimiser step as shapes (A, B, S)."""
+    """Return the batch of an optimizer step as shapes (A, B, S)."""
     sizes = (config.optimization.grad_accum_steps, config.global_batch, config.data.max_length)
     masks = {name: jax.ShapeDtypeStruct(sizes, bool) for name in ("cond_mask", "valid_mask")}
     return {"input_ids": jax.ShapeDtypeStruct(sizes, jnp.int32)} | masks
 
 
 def abstract_teacher(config: Config, state: Any) -> tuple:
-    """The teacher's weights as shapes, as the step takes them; () in ordinary training."""
+    """Return the teacher's weights as shapes, as the step takes them; () in ordinary training."""
     return (state.params,) if config.distillation.student_steps is not None else ()

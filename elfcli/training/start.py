@@ -1,4 +1,4 @@
-"""`start_run` and `resume_run`, which `elf train` and `elf resume` call: check the inputs, open the folder, train."""
+"""Starts and resumes runs: check the inputs, open the folder, train. `elf train` and `elf resume` call it."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,11 +19,10 @@ from elfcli.errors import InputError
 from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import assert_same_on_all, barrier, broadcast_from_first, first_process_first, run_on_all
 from elfcli.parallel.backend import prepare
-from elfcli.recipe import choose as recipe
-from elfcli.recipe import explain
-from elfcli.recipe.apply import with_recipe
+from elfcli.recipe.apply import complete
+from elfcli.recipe.choose import from_length, with_measured_steps
 from elfcli.recipe.encoder import require_same_vocabulary
-from elfcli.recipe.vectors import make_vectors
+from elfcli.recipe.explain import report_data, report_settings
 from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import (
     CONFIG_FILE,
@@ -35,24 +34,26 @@ from elfcli.runs.folder import (
     recorded_starts,
     require_run,
     require_same_data,
-)  # fmt: skip
+)
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
 from elfcli.training.inputs import RunInputs, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import memory_errors
 from elfcli.training.step import device_group
-from elfcli.training.timing import check_memory, measured_pace, steps_that_fit
+from elfcli.training.timing import check_memory, measure_timing, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.settings import load_initial_params
 
 FIXED = {
-    "network": ("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens",
-                "num_model_mode_tokens", "text_position"),
+    "network": (
+        *("depth", "hidden_size", "num_heads", "bottleneck_dim", "num_time_tokens", "num_self_cond_cfg_tokens"),
+        *("num_model_mode_tokens", "text_position"),
+    ),
     "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
     "optimization": ("optimizer",),
-}  # fmt: skip
+}
 """Settings that a run cannot change: the arrays of its checkpoints depend on them."""
 
 
@@ -64,32 +65,39 @@ def start_run(
     began: float | None = None,
     before: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Trains a new run in `folder`; returns it. InputError, before anything is written, where the input is wrong.
+    """Train a new run in `folder`; return it. Raises InputError, before anything is written, if the input is wrong.
 
-    before: called once all input is checked, just before the run is created. stop_at: optimiser step at which to save
-    and stop; `resume_run` continues there. began: time.monotonic() from which the settings' minutes count, by default
-    now.
+    before: called once all input is checked, just before the run is created. stop_at: optimizer step at which to save
+    and stop; `resume_run` continues there. began: time.monotonic() from which the settings' minutes count (default:
+    now).
     """
     began = time.monotonic() if began is None else began
     prepare()
     if is_first_process():  # the others may look after it has created the folder
         check_new(folder)
-    own = recipe.applies(resolved)
-    resolved, inputs = prepared(resolved)
-    examples, steps = inputs.examples, None
+    completed = complete(resolved)
+    resolved, examples = completed.resolved, completed.examples
+    if completed.uses_recipe:
+        report_data(resolved, examples)
+    inputs = open_inputs_on_all(resolved.config, examples)
+    source = (examples.metadata or {}).get("tokenizer_source")
+    encoder = resolved.config.encoder.encoder_model_name
+    broadcast_from_first(lambda: require_same_vocabulary(encoder, inputs.tokenizer, source))
+    run_on_all(partial(check_memory, resolved, inputs))
+    resolved = with_measurements(resolved, inputs)
     if resolved.config.timed:
-        steps = broadcast_from_first(
-            partial(steps_that_fit, resolved.config, measured_pace(resolved.config, inputs), began)
-        )
-    if own or steps:
-        resolved = recipe.from_length(resolved, len(examples), steps, own)
-    explain.report_settings(resolved, len(examples))
+        timing = measure_timing(resolved.config, inputs)
+        steps = broadcast_from_first(partial(steps_that_fit, resolved.config, timing, began))
+        resolved = with_measured_steps(resolved, steps)
+    if completed.uses_recipe:
+        resolved = from_length(resolved, len(examples))
+    report_settings(resolved, len(examples))
     with locked(folder):
         before()
         if is_first_process():
             create_run(folder, to_toml(resolved))
             record_data(folder, data_record(examples))
-            keep_encoder(resolved.config.encoder.encoder_model_name, folder)
+            keep_encoder(encoder, folder)
         barrier()
         run_on_all(partial(require_shared_run, folder))
         with memory_errors(resolved.config, folder):
@@ -97,53 +105,43 @@ def start_run(
     return folder
 
 
-def prepared(resolved: Resolved) -> tuple[Resolved, RunInputs]:
-    """The settings with what data, machine and latents decide, and the inputs, checked before anything is written."""
-    with first_process_first():
-        examples = open_examples(resolved.config)
-    own = recipe.applies(resolved)
-    resolved = with_recipe(resolved, examples, make_vectors if jax.process_count() == 1 else None)
-    if own:
-        explain.report_data(resolved, examples)
-    inputs = open_inputs_on_all(resolved.config, examples)
-    broadcast_from_first(partial(require_same_vocabulary, resolved.config.encoder.encoder_model_name, inputs.tokenizer,
-                     (examples.metadata or {}).get("tokenizer_source")))  # fmt: skip
-    run_on_all(partial(check_memory, resolved, inputs))
-    return with_measurements(resolved, inputs), inputs
-
-
 def with_measurements(resolved: Resolved, inputs: RunInputs) -> Resolved:
-    """The settings with what follows from the latents and from the devices. InputError where init_from or the teacher
-    does not fit."""
-    config, taught = resolved.config, resolved.config.distillation
+    """Return the settings with what follows from the latents and from the devices.
+
+    Raises InputError if init_from or the teacher does not fit.
+    """
+    config = resolved.config
+    distillation = config.distillation
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    if config.training.init_from:  # refuses weights that do not fit; train reads them again
+    if config.training.init_from:  # raises for weights that do not fit; train reads them again
         load_initial_params(config.training.init_from, shape)
-    if taught.student_steps is not None:
-        load_initial_params(taught.teacher or "", shape, taught.teacher_step)
+    if distillation.student_steps is not None:
+        load_initial_params(distillation.teacher or "", shape, distillation.teacher_step)
     latents = broadcast_from_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
     if group_size := device_group(config, jax.device_count()):
-        say(f"group_size {group_size}: what each of the {jax.device_count()} devices has of a batch (docs/pods.md)")
+        say(f"group_size {group_size}: the examples of a batch on each of {jax.device_count()} devices (docs/pods.md)")
         resolved = changed(resolved, "objective", "from the devices", group_size=group_size)
     return resolved
 
 
-def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: bool = False) -> Path:
-    """Continues the run in `folder` from its newest checkpoint, or from the start where it has none yet.
+def resume_run(folder: Path, sets: Sequence[str] = (), *, fallback: bool = False, other_data: bool = False) -> Path:
+    """Continue the run in `folder` from its newest checkpoint, or from the start if it has none yet.
 
-    fallback: where the newest checkpoint is damaged, continue from the newest intact one instead of refusing.
+    fallback: if the newest checkpoint is damaged, continue from the newest intact one instead of refusing.
     other_data: continue on data that is not what the run started with.
     """
     prepare()
     run_on_all(partial(require_shared_run, folder))
     resolved = resolve_run(folder / CONFIG_FILE, sets)
+    for line in resolved.notices:
+        say(line)
     resolved = replace(resolved, config=with_own_encoder(resolved.config, folder))
     before = resolve_run(folder / CONFIG_FILE).config
     refuse_other_network(before, resolved.config)
     if resolved.config.timed:
-        raise InputError("minutes: the steps that fit are counted when a run starts, and kept; this one has "
-                         f"{before.training.steps}: give --set steps=N")  # fmt: skip
+        raise InputError("minutes: the number of steps is measured when a run starts, and kept; this run has "
+                         f"{before.training.steps}: pass --set steps=N")  # fmt: skip
     with first_process_first():
         examples = open_examples(resolved.config)
     if not other_data:
@@ -161,25 +159,25 @@ def resume_run(folder: Path, sets=(), *, fallback: bool = False, other_data: boo
 
 
 def refuse_other_network(before: Config, after: Config) -> None:
-    """InputError for changed settings that the run's checkpoints do not fit."""
+    """Raise InputError for changed settings that the run's checkpoints do not fit."""
     for section, names in FIXED.items():
         for name in names:
             old, new = getattr(getattr(before, section), name), getattr(getattr(after, section), name)
             if old != new:
-                raise InputError(f"{name}: a run keeps it, this one has {old}, not {new}; start a new run to change it")
+                raise InputError(f"{name}: fixed for a run, which has {old}, not {new}: start a new run to change it")
 
 
 def refuse_old_dropout(starts: list[dict], config: Config, sets: Sequence[str]) -> None:
-    """InputError where a run of 0.1.0 would go on with dropout in other places than it started with."""
+    """Raise InputError if a run of 0.1.0 would continue with dropout in other places than it started with."""
     old = bool(starts) and str(starts[-1].get("packages", {}).get("elfcli")).startswith("0.1.")
     names = [name for name in ("proj_dropout", "attn_dropout") if getattr(config.network, name) > 0]
     if old and names and not any("proj_dropout=" in text.replace(" ", "") for text in sets):
-        raise InputError(f"{names[0]}: this run was trained by elf 0.1, which dropped out in other places "
-                         "(docs/reference.md): give --set proj_dropout=RATE to go on with this version's")  # fmt: skip
+        raise InputError(f"{names[0]}: this run was trained by elf 0.1, which applied dropout in other "
+                         "places (docs/reference.md): pass --set proj_dropout=RATE to continue with this version's")  # fmt: skip
 
 
 def require_shared_run(folder: Path) -> None:
-    """InputError where this process cannot find the run, for example since process 0 has another file system."""
+    """Raise InputError if this process cannot find the run, for example on another file system than process 0's."""
     try:
         require_run(folder)
     except InputError as error:
@@ -189,12 +187,12 @@ def require_shared_run(folder: Path) -> None:
 
 
 def data_record(examples: Examples) -> dict:
-    """What a run puts down of its data."""
+    """Return what a run records of its data."""
     return {"fingerprint": examples.fingerprint, "examples": len(examples)}
 
 
 def open_inputs_on_all(config: Config, examples: Examples) -> RunInputs:
-    """The run's inputs, checked to be the same in all processes and to fit their devices."""
+    """Open the run's inputs; check that they are the same in all processes and fit their devices."""
     problems = check_devices(config, jax.device_count())
     if problems:
         raise InputError("\n".join(problems))

@@ -1,4 +1,4 @@
-"""Steps under way: not more than two, so that progress is true and a stop request is soon met."""
+"""Limits asynchronous dispatch to two steps in flight, so that progress is accurate and stop requests are prompt."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,26 +10,25 @@ T = TypeVar("T")
 
 
 class DispatchLimiter:
-    """Keeps at most two steps under way: dispatching is quick, and steps that are queued cannot be stopped."""
+    """Keeps at most two steps in flight: dispatching is quick, and queued steps cannot be stopped."""
 
     def __init__(self, start: int, last_saved: Callable[[], int | None]):
         self.done, self.last_saved = start, last_saved
-        self.seconds, self.clock = 0.0, time.monotonic()
-        self.waited, self.since = 0.0, time.monotonic()
-        self.under_way: jax.Array | None = None
+        self.step_seconds, self.finished_at = 0.0, time.monotonic()
+        self.waited, self.waited_since = 0.0, time.monotonic()
+        self.in_flight: jax.Array | None = None
 
     def finished(self, step: jax.Array, wait: bool = False) -> int:
-        """Steps that are done, after waiting for all but the newest (with `wait` for it too). step: state.step."""
-        newest = step + 0  # of its own, since the state is donated to the next step
-        waited = newest if wait or self.under_way is None else self.under_way
-        number, now = int(waited), time.monotonic()
+        """Wait for all steps but the newest (with `wait` for all); return how many are done. step: state.step."""
+        newest = step + 0  # a copy, since the state is donated to the next step
+        number, now = int(newest if wait or self.in_flight is None else self.in_flight), time.monotonic()
         if number > self.done:
-            self.seconds, self.clock = (now - self.clock) / (number - self.done), now
-        self.done, self.under_way = number, newest
+            self.step_seconds, self.finished_at = (now - self.finished_at) / (number - self.done), now
+        self.done, self.in_flight = number, newest
         return number
 
     def timed(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches; how long each one was waited for is added up."""
+        """Yield the batches and add up how long they were waited for."""
         stream = iter(batches)
         while True:
             began = time.monotonic()
@@ -40,18 +39,22 @@ class DispatchLimiter:
             yield batch
 
     def waiting(self) -> float:
-        """Share of the time since the last call that went into waiting for data."""
-        waited, self.waited, since, self.since = self.waited, 0.0, self.since, time.monotonic()
-        return min(waited / max(self.since - since, 1e-9), 1.0)
+        """Return the share of the time since the last call that was spent waiting for data."""
+        waited, since = self.waited, self.waited_since
+        self.waited, self.waited_since = 0.0, time.monotonic()
+        return min(waited / max(self.waited_since - since, 1e-9), 1.0)
 
     def notice(self) -> str:
-        """What a stop request is answered with; called in a thread of its own."""
-        soon = f"saving after this step, about {2 * self.seconds:.0f} s"
-        return f"stopping: {soon}; again to leave without saving, back to step {self.last_saved() or 0}"
+        """Return the message printed on a stop request; called from the signal thread."""
+        last = self.last_saved() or 0
+        return (
+            f"Stopping: saving after this step (about {2 * self.step_seconds:.0f} s). Press Ctrl-C again to quit "
+            f"without saving (last checkpoint: step {last})."
+        )
 
 
 def every(minutes: float) -> Callable[[], bool]:
-    """A function that says True once in so many minutes; never for 0."""
+    """Return a function that returns True once in this many minutes; never for 0."""
     last = time.monotonic()
 
     def due() -> bool:

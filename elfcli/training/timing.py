@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
@@ -17,49 +18,49 @@ from elfcli.diagnosis.held_out import held_out, held_out_figures
 from elfcli.errors import InputError
 from elfcli.evaluation.online import shown_samples
 from elfcli.models.build import elf_shape
-from elfcli.models.elf import abstract_params, num_params
+from elfcli.models.elf import ElfShape, abstract_params, num_params
+from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import make_mesh, process_rows, put_batch, replicate, state_shardings
 from elfcli.parallel.timing import seconds_per_step, steps_within
 from elfcli.recipe.choose import SAVES, SHOWN
-from elfcli.runs.length import run_length
 from elfcli.runs.state import TrainState
 from elfcli.sampling.model import LoadedModel, model_in_training
 from elfcli.training.inputs import RunInputs
-from elfcli.training.loop import schedule_and_optimizer
 from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes
-from elfcli.training.step import init_state, make_train_step
+from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.ui.progress import clock, say
 
 MIN_TIMED_STEPS = 20
 SAVE_SECONDS = 0.5  # of the steps that wait for a checkpoint to be copied
 
 
-def trial_step(config: Config, inputs: RunInputs):
-    """(step, function of the initial state, mesh, shape) as the run will have them, but for the length of schedules."""
+def trial_run(config: Config, inputs: RunInputs) -> tuple[ElfShape, Mesh, Callable[[], TrainState]]:
+    """Return the network's shape, the mesh, and a function of the initial state, as the run will have them."""
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    _, tx = schedule_and_optimizer(config, run_length(config, len(inputs.examples)), shape)
     mesh = make_mesh(config.training.fsdp_devices, num_params(abstract_params(shape)))
-    init = partial(init_state, shape, tx, config.training.seed)
-    return make_train_step(config, shape, inputs.encoder, tx, mesh), init, mesh, shape
+    tx = make_optimizer(config.optimization, shape.dtype)
+    return shape, mesh, partial(init_state, shape, tx, config.training.seed)
 
 
 def check_memory(resolved: Resolved, inputs: RunInputs) -> None:
-    """InputError where a step of the run does not fit into memory."""
+    """Raise InputError if a step of the run does not fit into memory."""
 
     def needed(batch: int) -> float:
-        latents = {"latent_mean": 0.0, "latent_std": 1.0}  # which may still be to be measured
+        latents = {"latent_mean": 0.0, "latent_std": 1.0}  # they may still have to be measured
         plain = changed(resolved, "encoder", None, **latents)
         config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
-        step, init, _, _ = trial_step(config, inputs)
+        shape, mesh, init = trial_run(config, inputs)
         state = jax.eval_shape(init)
-        return step_bytes(step, state, inputs.encoder.params, abstract_batch(config), *abstract_teacher(config, state))
+        step = make_train_step(config, shape, inputs.encoder, mesh)
+        arguments = (abstract_batch(config), step_rates(config, 0.0), *abstract_teacher(config, state))
+        return step_bytes(step, state, inputs.encoder.params, *arguments)
 
     shape = elf_shape(resolved.config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     require_memory(resolved.config, shape, needed)
 
 
 class StepRunner:
-    """Runs one step more at each call. A step donates its state, so it is given the state that the last one returned.
+    """Runs one more step at each call. A step donates its state, so it gets the state that the last one returned.
 
     step(state, *rest): the jitted or compiled step.
     """
@@ -73,35 +74,37 @@ class StepRunner:
 
 
 class RunTiming(NamedTuple):
-    """Seconds of a step, and of all else that a run does."""
+    """Measured seconds per step, and the fixed overhead of the run."""
 
     step: float
-    rest: float
+    overhead: float
 
 
-def measured_pace(config: Config, inputs: RunInputs) -> RunTiming:
-    """The pace of a run, measured on a state that is thrown away: the run itself is that of a given number of steps."""
-    step, init, mesh, shape = trial_step(config, inputs)
+def measure_timing(config: Config, inputs: RunInputs) -> RunTiming:
+    """Measure a run's timing by the run's own program, on a state that is thrown away."""
+    shape, mesh, init = trial_run(config, inputs)
     state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
+    step = make_train_step(config, shape, inputs.encoder, mesh)
     encoder = replace(inputs.encoder, params=replicate(inputs.encoder.params, mesh))
+    longest, buckets = config.data.max_length, inputs.buckets
     compiling, times = 0.0, dict[int, float]()
-    whole, buckets = config.data.max_length, inputs.buckets
-    for length in sorted({whole, buckets.lengths[0] if buckets else whole}):
-        run_step = StepRunner(step, state, encoder.params, put_batch(first_batch(config, inputs, length), mesh))
+    for length in sorted({longest, buckets.lengths[0] if buckets else longest}):
+        batch = put_batch(first_batch(config, inputs, length), mesh)
+        run_step = StepRunner(step, state, encoder.params, batch, step_rates(config, 0.0))
         start = time.monotonic()
         jax.block_until_ready(run_step())
-        compiling = (time.monotonic() - start) * (len(buckets.lengths) if buckets else 1)
+        compiling = time.monotonic() - start
         times[length] = seconds_per_step(run_step)
         state = run_step.state
+    between = len(buckets.lengths) - 2 if buckets else 0  # lengths that are still to be compiled
     showing = 0.0
     if config.training.eval_every_epochs:
         showing = seconds_of_showing(model_in_training(config, shape, encoder, inputs.tokenizer, None), state.ema)
-    # The length of the schedules is part of the program, which is therefore compiled again.
-    return RunTiming(mean_time(times, buckets), compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
+    return RunTiming(mean_time(times, buckets), max(between, 0) * compiling + SHOWN * showing + SAVES * SAVE_SECONDS)
 
 
 def seconds_of_showing(model: LoadedModel, weights: dict) -> float:
-    """Of the held-out figures and shown samples of one evaluation, without compilation."""
+    """Return the seconds that the held-out figures and shown samples of one evaluation take, without compilation."""
     slice_, seconds = held_out(model), 0.0
     for _ in range(2):  # the first time compiles what the run will find compiled
         start = time.monotonic()
@@ -114,30 +117,36 @@ def seconds_of_showing(model: LoadedModel, weights: dict) -> float:
 
 
 def first_batch(config: Config, inputs: RunInputs, length: int) -> dict[str, np.ndarray]:
-    """The first examples as this process's part of an optimiser step, arrays (A, B / processes, length)."""
+    """Return the first examples as this process's part of an optimizer step, arrays (A, B / processes, length)."""
     mine = range(config.global_batch)[process_rows(config.global_batch)]
     batch = inputs.collate([inputs.examples.tokens[row] for row in mine], max_length=length)
     return {name: np.stack([array] * config.optimization.grad_accum_steps) for name, array in batch.items()}
 
 
 def mean_time(times: dict[int, float], buckets: Buckets | None) -> float:
-    """The mean over a run's steps; times: of the shortest and of the longest, by length. A step's time grows with its
-    length in a straight line."""
+    """Return the mean seconds of a run's steps. times: of the shortest and the longest length, by length.
+
+    The time of a step is taken to grow linearly with its length.
+    """
     lengths = sorted(times)
-    whole = times[lengths[-1]]
+    longest = times[lengths[-1]]
     if buckets is None:
-        return whole
+        return longest
     bucketed = buckets.shares() @ np.interp(buckets.lengths, lengths, [times[length] for length in lengths])
-    return float(FULL_LENGTH_SHARE * whole + (1 - FULL_LENGTH_SHARE) * bucketed)
+    return float(FULL_LENGTH_SHARE * longest + (1 - FULL_LENGTH_SHARE) * bucketed)
 
 
-def steps_that_fit(config: Config, pace: RunTiming, began: float) -> int:
-    """Optimiser steps of a run that ends `minutes` after `began` (time.monotonic). InputError for fewer than a few."""
-    minutes, passed = config.training.minutes or 0.0, time.monotonic() - began
-    steps = steps_within(60 * minutes - passed, pace.step, reserve=pace.rest)
+def steps_that_fit(config: Config, timing: RunTiming, began: float) -> int:
+    """Return the optimizer steps of a run that ends `minutes` after `began` (time.monotonic).
+
+    Raises InputError if fewer than MIN_TIMED_STEPS fit.
+    """
+    minutes = config.training.minutes or 0.0
+    setup = time.monotonic() - began + timing.overhead
+    steps = steps_within(60 * minutes, timing.step, reserve=setup)
     if steps < MIN_TIMED_STEPS:
-        least = (passed + pace.rest + MIN_TIMED_STEPS * pace.step) / 60
-        raise InputError(f"--minutes {minutes:g}: too few for a run here, where a step takes {pace.step:.2g} s and the "
-                         f"rest {clock(passed + pace.rest)}: give at least {least + 0.1:.1f}")  # fmt: skip
-    say(f"from the run's length: a step takes {pace.step:.3g} s here, so {steps:,} steps end after {minutes:g} minutes")
+        needed = (setup + MIN_TIMED_STEPS * timing.step) / 60
+        raise InputError(f"--minutes {minutes:g} is too short: on this machine a step takes {timing.step:.2g} s and "
+                         f"setup {clock(setup)}; use at least {needed + 0.1:.1f}")  # fmt: skip
+    say(f"from the run's length: a step takes {timing.step:.3g} s, so {steps:,} steps fit into {minutes:g} minutes")
     return steps

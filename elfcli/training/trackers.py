@@ -1,4 +1,4 @@
-"""Trackers beside metrics.jsonl: wandb, trackio or tensorboard."""
+"""Trackers that log the figures of metrics.jsonl: wandb, trackio or tensorboard."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from elfcli.ui.progress import is_first_process
 
 
 def open_tracker(config: Config, folder: Path) -> Callable[[int, dict], None]:
-    """`track(step, figures)` of the configured tracker; InputError where it is not installed."""
+    """Return `track(step, figures)` of the configured tracker. Raises InputError if it is not installed."""
     kind, tracking = config.tracking.tracker, config.tracking
     if kind == "none" or not is_first_process():
         return lambda step, figures: None

@@ -1,14 +1,13 @@
 """The frozen encoder that turns tokens into latents: a T5 encoder, or a Gaussian token table (no download)."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from elfcli.config.schema import EncoderSettings
 from elfcli.errors import InputError
-from elfcli.models.encoder import Encoder, apply_t5, apply_table
+from elfcli.models.encoder import Encoder, apply_table, t5_encode
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import fetch, read_json
 from elfcli.weights.reference import t5_from_reference
@@ -33,4 +32,4 @@ def load_encoder(cfg: EncoderSettings, vocab_size: int, dtype=jnp.float32, atten
             f"tokenize with the encoder's own vocabulary, or set encoder_model_name=embedding"
         )
     shape = replace(shape, dtype=dtype, attention=attention)
-    return Encoder(jax.tree.map(jnp.asarray, params), partial(apply_t5, shape), shape.d_model, rows)
+    return Encoder(jax.tree.map(jnp.asarray, params), t5_encode(shape), shape.d_model, rows)

@@ -68,7 +68,7 @@ def test_the_newest_run_that_fits_is_taken_else_the_published_one(here, capsys):
 def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
     presets = resolve(task="owt", environ={}).config.sampling
     setting = chosen_setting(presets, flags)
-    assert (setting.sampling_method, setting.num_sampling_steps, setting.sde_gamma, setting.self_cond_cfg_scale) == (
+    assert (setting.sampling_method, setting.num_sampling_steps, setting.sde_gamma, setting.self_cond_scale) == (
         "sde",
         steps,
         gamma,

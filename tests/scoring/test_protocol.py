@@ -9,9 +9,10 @@ from elfcli.scoring import protocol
 from elfcli.scoring.bleu import corpus_bleu
 from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
-from elfcli.scoring.report import Texts, differences, reports
+from elfcli.scoring.report import differences, reports
 from elfcli.scoring.rouge import rouge
 from elfcli.scoring.samples_meta import SampleProvenance
+from elfcli.scoring.score import Texts
 
 TEXTS, REAL = ["The old man sleeps here", "a dog"], ["the old man sleeps there", "a dog runs home"]
 

@@ -3,8 +3,9 @@
 import pytest
 
 from elfcli.scoring.bleu import corpus_bleu
-from elfcli.scoring.report import Texts, differences, low_entropy, provenance, reports, table
+from elfcli.scoring.report import differences, low_entropy, provenance, reports, table
 from elfcli.scoring.samples_meta import SampleProvenance
+from elfcli.scoring.score import Texts
 
 TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no no no no", ""]
 REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]

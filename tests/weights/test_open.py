@@ -140,7 +140,7 @@ def test_published_names_bring_their_recipe(name, choice):
     assert (config.data.task, config.network.model) == (task, model)
     if name in STUDENTS:
         first, more = config.sampling
-        assert (first.num_sampling_steps[0], first.sde_gamma, first.self_cond_cfg_scales) == (8, 1.5, (2.5,))
+        assert (first.num_sampling_steps[0], first.sde_gamma, first.self_cond_scales) == (8, 1.5, (2.5,))
         assert (more.num_sampling_steps, more.sde_gamma) == ((16, 32), 2.0)
 
 
