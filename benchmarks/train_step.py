@@ -19,9 +19,9 @@ from elfcli.models import layers
 from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF
 from elfcli.models.layers import graphdef_of
-from elfcli.optimizer import lr_schedule, make_optimizer
+from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import make_mesh
-from elfcli.training.step import init_state, make_train_step
+from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.weights.encoder import load_encoder
 
 SETS = ["depth=8", "hidden_size=256", "num_heads=4", "bottleneck_dim=128", "batch_size=16", "max_length=128",
@@ -33,12 +33,12 @@ def programs(config):
     """(train step, its arguments, forward, its arguments), not compiled."""
     encoder = load_encoder(config.encoder, VOCAB)
     shape = elf_shape(config, encoder.dim, VOCAB)
-    tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-3, 10, 100))
+    tx = make_optimizer(config.optimization)
     state = init_state(shape, tx, 0)
     B, S = config.global_batch, config.data.max_length
     ids = jnp.ones((1, B, S), jnp.int32)
     batch = {"input_ids": ids, "cond_mask": jnp.zeros((1, B, S), bool), "valid_mask": jnp.ones((1, B, S), bool)}
-    step = make_train_step(config, shape, encoder, tx, make_mesh())
+    step = make_train_step(config, shape, encoder, make_mesh())
 
     @jax.jit
     def forward(params, x, t, w):
@@ -46,7 +46,12 @@ def programs(config):
         return model.denoise(model(x, t, w, jnp.zeros_like(t)))
 
     x = jnp.ones((B, S, 2 * encoder.dim))
-    return step, (state, encoder.params, batch), forward, (state.params, x, jnp.full(B, 0.5), jnp.ones(B))
+    return (
+        step,
+        (state, encoder.params, batch, step_rates(config, 1e-3)),
+        forward,
+        (state.params, x, jnp.full(B, 0.5), jnp.ones(B)),
+    )
 
 
 def unrolled_scan(body, x, blocks, *xs, remat="none", unroll=1):

@@ -29,7 +29,7 @@ def learning_rates(cfg: OptimizationSettings, peak: float, warmup_steps: int, to
     if warmup_steps:
         after = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup_steps), after], [warmup_steps])
     steps = jnp.arange(total_steps)
-    return np.asarray(jnp.broadcast_to(jax.jit(after)(steps), steps.shape), np.float32)
+    return np.asarray(jnp.broadcast_to(after(steps), steps.shape), np.float32)
 
 
 class MuonState(NamedTuple):

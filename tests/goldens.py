@@ -27,7 +27,7 @@ from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.models.t5 import T5Encoder, T5Shape
-from elfcli.optimizer import lr_schedule, make_optimizer
+from elfcli.optimizer import learning_rates, make_optimizer
 from elfcli.parallel.backend import prepare
 from elfcli.scoring.perplexity import score_tokens, unigram_entropies
 from elfcli.weights.encoder_pickle import read_encoder_pickle
@@ -151,11 +151,11 @@ def distilled(shape, cfg: ObjectiveSettings, settings: DistillationSettings, num
     return found | {"loss": value, "target": taught.target_GxMxSxE[0]}, gradients
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
-def one_step(params, gradients, cfg: OptimizationSettings, lr, warmup_steps, ema_decay):
-    """(weights, EMA) after one optimiser step from the initial weights."""
-    tx = make_optimizer(cfg, lr_schedule(cfg, lr, warmup_steps, 1))
-    updates, _ = tx.update(gradients, tx.init(params), params)
+@partial(jax.jit, static_argnums=(2, 4))
+def one_step(params, gradients, cfg: OptimizationSettings, rate, ema_decay):
+    """Return (weights, EMA) after one optimizer step from the initial weights."""
+    tx = make_optimizer(cfg)
+    updates, _ = tx.update(gradients, tx.init(params), params, rate=rate)
     stepped = jax.tree.map(jnp.add, params, updates)
     return stepped, optax.incremental_update(stepped, params, 1 - ema_decay)
 
@@ -293,9 +293,8 @@ class Goldens:
             yield tree_row(case, f"{branch} gradients", flat, theirs, SAMPLED, some=True)
 
         optimization = OptimizationSettings(optimizer=config["adam_or_muon"], lr=config["lr"], clip_norm=config["clip"])
-        stepped, ema = one_step(
-            params, gradients["denoise"], optimization, config["lr"], config["warmup_steps"], config["ema_decay"]
-        )
+        rate = learning_rates(optimization, config["lr"], config["warmup_steps"], 1)[0]
+        stepped, ema = one_step(params, gradients["denoise"], optimization, rate, config["ema_decay"])
         for name, ours in {"muon_step1": stepped, "ema_step1": ema}.items():
             theirs = self.after_a_step(golden, name)
             if theirs:
@@ -390,7 +389,7 @@ class Goldens:
         yield row("postprocess", "after eos", cut_after_eos(golden["tokens"], 1, 0), golden["after_eos"], 0)
         for kind in ("constant", "cosine"):
             cfg = OptimizationSettings(lr=0.002, min_lr=1e-4, lr_schedule=kind)
-            rates = jax.vmap(lr_schedule(cfg, 0.002, 10, 100))(jnp.arange(100))
+            rates = learning_rates(cfg, 0.002, 10, 100)
             yield row("postprocess", f"learning rate, {kind}", rates, golden[f"lr_{kind}"], OUTPUT)
 
     def stored(self) -> dict:

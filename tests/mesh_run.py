@@ -17,9 +17,9 @@ import numpy as np
 
 from elfcli.config.resolve import resolve
 from elfcli.models.build import elf_shape
-from elfcli.optimizer import lr_schedule, make_optimizer
+from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import make_mesh, put_batch, replicate, state_shardings
-from elfcli.training.step import init_state, make_train_step
+from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.weights.encoder import load_encoder
 
 TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "batch_size=16", "max_length=12",
@@ -32,15 +32,15 @@ def run(config, data: int, fsdp: int):
     """Weights and metric sums after three steps on data x fsdp devices."""
     encoder = load_encoder(config.encoder, VOCAB)
     shape = elf_shape(config, encoder.dim, VOCAB)
-    tx = make_optimizer(config.optimization, lr_schedule(config.optimization, 1e-2, 0, 100))
+    tx = make_optimizer(config.optimization)
     mesh = make_mesh(fsdp, devices=jax.devices()[: data * fsdp])
     init = partial(init_state, shape, tx, 0)
     state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
-    step, params = make_train_step(config, shape, encoder, tx, mesh), replicate(encoder.params, mesh)
+    step, params = make_train_step(config, shape, encoder, mesh), replicate(encoder.params, mesh)
     ids = np.random.default_rng(0).integers(0, VOCAB, (1, 16, 12)).astype(np.int32)
     batch = {"input_ids": ids, "cond_mask": np.zeros(ids.shape, bool), "valid_mask": np.ones(ids.shape, bool)}
     for _ in range(3):
-        state = step(state, params, put_batch(batch, mesh))
+        state = step(state, params, put_batch(batch, mesh), step_rates(config, 1e-2))
     cut = sum(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))
     return jax.device_get((state.params, state.ema, state.totals)), cut
 

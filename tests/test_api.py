@@ -48,7 +48,7 @@ def test_generate_gives_what_elf_sample_writes_and_says_it_in_the_log(elf, run, 
     assert capsys.readouterr() == ("", ""), "a library prints nothing"
     assert len(model.generate(data=tiny_run().parent / "data", num_samples=3, steps=1)) == 3
     for inputs, more, why in [
-        ("one text", {}, "give a list"),
+        ("one text", {}, "a list"),
         ([""], {}, r"inputs\[0\]"),
         ([], {}, "no texts"),
         (["a"], {"steps": 0}, "--steps 0"),
@@ -84,12 +84,12 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
     [
         (api.train, train.train, set()),
         (api.resume, resume.resume, set()),
-        (api.evaluate, evaluate.evaluate, {"json"}),
+        (api.evaluate, evaluate.evaluate, {"json", "named"}),
         (api.tokenize, tokenize.tokenize, {"max_length", "max_input_length"}),
-        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "sc_cfg", "time_schedule", "time_shift",
+        (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "w", "time_schedule", "time_shift",
                                    "candidates",
                                    "num_samples", "input", "source_key", "trace", "watch", "data", "seed",
-                                   "batch_size", "output", "overwrite"}),
+                                   "batch_size", "output", "overwrite", "named"}),
     ],
 )  # fmt: skip
 def test_functions_take_the_options_of_the_commands(function, command, left_out):

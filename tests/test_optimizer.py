@@ -8,7 +8,7 @@ import optax.contrib
 import pytest
 
 from elfcli.config.schema import OptimizationSettings
-from elfcli.optimizer import lr_schedule, make_optimizer, orthogonalize, scale_by_muon
+from elfcli.optimizer import learning_rates, make_optimizer, orthogonalize, scale_by_muon
 
 SHAPES = {"wide": (6, 10), "tall": (10, 6), "square": (8, 8), "bias": (6,)}
 STEPS = 4
@@ -19,12 +19,13 @@ def random_tree(seed: int) -> dict[str, jax.Array]:
     return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in SHAPES.items()}
 
 
-def weights_after(tx: optax.GradientTransformation, params):
-    """Weights after a few steps, each with other gradients, some of which are clipped."""
+def weights_after(tx: optax.GradientTransformation, params, rates=None):
+    """Weights after a few steps, each with other gradients, some of which are clipped. rates: of our optimizers."""
     state = tx.init(params)
     for step in range(STEPS):
         gradients = jax.tree.map(lambda g, step=step: 0.02 * 10**step * g, random_tree(step + 1))
-        updates, state = tx.update(gradients, state, params)
+        more = {} if rates is None else {"rate": jnp.float32(rates[step])}
+        updates, state = tx.update(gradients, state, params, **more)
         params = optax.apply_updates(params, updates)
     return params
 
@@ -41,13 +42,12 @@ def test_muon_is_that_of_optax(weight_decay):
     cfg = OptimizationSettings(
         optimizer="muon", lr=0.02, weight_decay=weight_decay, clip_norm=1.0, lr_schedule="cosine"
     )
-    rate = lr_schedule(cfg, 0.02, 2, 10)
-    theirs = optax.contrib.muon(
-        rate, beta=0.95, nesterov=True, weight_decay=weight_decay, adam_weight_decay=weight_decay, adam_b2=0.999
-    )
+    rates = learning_rates(cfg, 0.02, 2, 10)
+    settings = {"weight_decay": weight_decay, "adam_weight_decay": weight_decay, "adam_b2": 0.999}
+    theirs = optax.contrib.muon(lambda step: jnp.asarray(rates)[step], beta=0.95, nesterov=True, **settings)
     params = random_tree(0)
     expected = weights_after(optax.chain(optax.clip_by_global_norm(1.0), theirs), params)
-    found = weights_after(make_optimizer(cfg, rate), params)
+    found = weights_after(make_optimizer(cfg), params, rates)
     for name in SHAPES:
         moved = float(jnp.abs(expected[name] - params[name]).max())
         assert moved > 0.01
@@ -77,16 +77,21 @@ def test_singular_values_are_drawn_towards_one(name):
 
 def test_adamw_is_that_of_optax():
     cfg = OptimizationSettings(optimizer="adamw", weight_decay=0.1, adam_b1=0.8, adam_b2=0.95, clip_norm=0.5)
-    rate = optax.constant_schedule(0.01)
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, b1=0.8, b2=0.95, weight_decay=0.1))
     params = random_tree(0)
-    found, expected = weights_after(make_optimizer(cfg, rate), params), weights_after(theirs, params)
+    found, expected = weights_after(make_optimizer(cfg), params, [0.01] * STEPS), weights_after(theirs, params)
     for name in SHAPES:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-7)
 
 
 def test_learning_rates_rise_from_zero_and_fall_to_the_least():
-    cosine = lr_schedule(OptimizationSettings(lr_schedule="cosine", lr=0.5, min_lr=0.1), 0.5, 4, 12)
-    assert [float(cosine(step)) for step in (0, 1, 4, 8, 12, 99)] == pytest.approx([0, 0.125, 0.5, 0.3, 0.1, 0.1])
-    constant = lr_schedule(OptimizationSettings(lr_schedule="constant", lr=0.5, min_lr=0.1), 0.5, 4, 12)
-    assert [float(constant(step)) for step in (0, 2, 4, 12)] == pytest.approx([0, 0.25, 0.5, 0.5])
+    cosine = learning_rates(OptimizationSettings(lr_schedule="cosine", lr=0.5, min_lr=0.1), 0.5, 4, 12)
+    assert cosine.dtype == np.float32 and len(cosine) == 12
+    assert cosine[[0, 1, 4, 8]].tolist() == pytest.approx([0, 0.125, 0.5, 0.3]) and 0.1 < cosine[11] < 0.13
+    constant = learning_rates(OptimizationSettings(lr_schedule="constant", lr=0.5, min_lr=0.1), 0.5, 4, 12)
+    assert constant[[0, 2, 4, 11]].tolist() == pytest.approx([0, 0.25, 0.5, 0.5])
+
+
+def test_equal_settings_give_the_same_optimizer():
+    """Programs that use it are then compiled once, whatever the run's rates."""
+    assert make_optimizer(OptimizationSettings(lr=0.1)) is make_optimizer(OptimizationSettings(lr=0.2))

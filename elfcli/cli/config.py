@@ -19,7 +19,7 @@ DEVICES = "Devices of the run (default: those that JAX finds on this machine)."
 @o.settings_options
 def show(
     settings: o.SettingsOptions,
-    run: Annotated[Path | None, o.run_argument("[RUN]", "A run folder: the settings it was trained with.")] = None,
+    run: Annotated[Path | None, o.run_argument("RUN", "A run folder: the settings it was trained with.")] = None,
     data: Annotated[str | None, o.option("--data", "DIR", "Show what `elf train --data DIR` would choose.")] = None,
     describe: Annotated[bool, o.option("--describe", "", "Explain each setting in a comment above it.")] = False,
     format_: Annotated[str, o.option("--format", "toml|json", "Output format; JSON has the values alone.")] = "toml",

@@ -16,7 +16,7 @@ def distill(
     settings: o.SettingsOptions,
     output: Annotated[Path, o.option("--output -o", "DIR", "Folder to create, with a run for each round.")],
     teacher: Annotated[
-        str | None, typer.Argument(metavar="[TEACHER]", help=TEACHER, autocompletion=o.complete_checkpoint)
+        str | None, typer.Argument(metavar="TEACHER", help=TEACHER, autocompletion=o.complete_checkpoint)
     ] = None,
     named: Annotated[
         str | None, o.option("--teacher --checkpoint", "CHECKPOINT", "The same.", autocompletion=o.complete_checkpoint)

@@ -132,7 +132,7 @@ settings_options = option_group(
 
 
 def _one_checkpoint(given: dict[str, Any]) -> dict[str, Any]:
-    positional, named = given["checkpoint"], given["named"]
+    positional, named = given["checkpoint_"], given["named"]
     if positional is not None and named is not None:
         from elfcli.errors import InputError
 
@@ -142,8 +142,8 @@ def _one_checkpoint(given: dict[str, Any]) -> dict[str, Any]:
 
 checkpoint_options = option_group(
     {
-        "checkpoint": Annotated[
-            str | None, typer.Argument(metavar="[CHECKPOINT]", help=CHECKPOINT, autocompletion=complete_checkpoint)
+        "checkpoint_": Annotated[
+            str | None, typer.Argument(metavar="CHECKPOINT", help=CHECKPOINT, autocompletion=complete_checkpoint)
         ],
         "named": Annotated[
             str | None, option("--checkpoint", "CHECKPOINT", "The same.", autocompletion=complete_checkpoint)
@@ -181,7 +181,7 @@ sampling_options = option_group(
 def _join(given: dict[str, Any]) -> dict[str, Any]:
     from elfcli.parallel.join import join
 
-    join(**given)
+    join(*given.values())
     return {}
 
 

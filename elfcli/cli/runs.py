@@ -18,7 +18,7 @@ LOSSES = ("loss", "denoise_loss", "decode_loss", "val_denoise_loss")
 
 
 def runs(
-    places: Annotated[list[Path] | None, o.run_argument("[RUN]...", PLACES)] = None,
+    places: Annotated[list[Path] | None, o.run_argument("RUN...", PLACES)] = None,
     format_: Annotated[str, o.option("--format", "table|json", FORMAT)] = "table",
     json_flag: Annotated[bool, o.option("--json", "", "", hidden=True)] = False,
 ) -> None:

@@ -12,6 +12,7 @@ from elfcli.sampling.generate import Options
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
 from elfcli.sampling.sources import sources_of
+from elfcli.scoring import check_metric_names
 from elfcli.scoring.seeds import over_seeds
 from elfcli.ui.progress import progress, say
 
@@ -37,6 +38,7 @@ def evaluate_preset(
     if not metrics:
         suggested = "bleu" if loaded.config.data.max_input_length else "ppl"
         raise InputError(f"no metrics to score by: pass --task, or --set 'metrics=[\"{suggested}\"]'")
+    check_metric_names(metrics, "metrics")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
     settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
     job = EvaluationJob(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)

@@ -77,5 +77,5 @@ def require_same_vocabulary(name: str, tokenizer: Any, source: str | None) -> No
     wrong = next((token for token, number in sorted(ours.items()) if theirs.get(token) != number), None)
     if wrong is not None:
         raise InputError(f"encoder_model_name {name}: its vocabulary is not that of the data (token {wrong!r} has "
-                         f"id {ours[wrong]} in the data, {theirs.get(wrong, 'none')} in the encoder): use `elf tokenize "
-                         f"--tokenizer {name}`, or set encoder_model_name=embedding")  # fmt: skip
+                         f"id {ours[wrong]} in the data, {theirs.get(wrong, 'none')} in the encoder): use `elf "
+                         f"tokenize --tokenizer {name}`, or set encoder_model_name=embedding")  # fmt: skip

@@ -47,8 +47,9 @@ def report_settings(resolved: Resolved, num_examples: int) -> None:
     config = resolved.config
     length, decay = run_length(config, num_examples), config.optimization.ema_decay
     horizon = 1 / (1 - decay)
+    rate = f"{format_number(config.peak_lr)} {config.optimization.lr_schedule}"
     say(f"{length.total_steps:,} steps of {config.global_batch} examples, warm-up {length.warmup_steps}, learning "
-        f"rate {format_number(config.peak_lr)} {config.optimization.lr_schedule}, EMA over {horizon:,.0f} steps")  # fmt: skip
+        f"rate {rate}, EMA over {horizon:,.0f} steps")  # fmt: skip
     if decay and horizon > length.total_steps / 5:
         share, better = decay**length.total_steps, 1 - 1 / max(length.total_steps / EMA_SHARE, 1)
         say(f"warning: ema_decay {decay:g} averages over {horizon:,.0f} steps, but the run has {length.total_steps:,}: "

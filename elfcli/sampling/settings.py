@@ -61,12 +61,12 @@ class SamplingSetting:
         unused |= {"time_shift"} if self.time_schedule != "shifted" else set()
         unused |= {"candidates"} if self.candidates == 1 else set()
         fields = {option: field for option, field in OPTION_FIELDS.items() if field not in unused}
-        return " ".join(f"{flag(option)} {getattr(self, field)}" for option, field in fields.items())
+        return " ".join(f"--{option.replace('_', '-')} {getattr(self, field)}" for option, field in fields.items())
 
 
 def flag(option: str) -> str:
     """Return an option as it is written on the command line."""
-    return "--" + option.replace("_", "-")
+    return "--w (or --sc-cfg)" if option == "w" else "--" + option.replace("_", "-")
 
 
 def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:

@@ -85,9 +85,18 @@ def perplexity(
         f"|version:transformers {version('transformers')}|judge:{name}|weights:{weights[:16]}"
         f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
-    return PerplexityResult(value, float(entropies.mean()), len(kept), skipped, int(counts.sum()), judge.model,
-                            window,
-                            signature, {"entropy": interval(entropy_draws)}, values)  # fmt: skip
+    return PerplexityResult(
+        ppl=value,
+        entropy=float(entropies.mean()),
+        num_samples=len(kept),
+        num_skipped_empty=skipped,
+        num_tokens=int(counts.sum()),
+        model=judge.model,
+        max_length=window,
+        signature=signature,
+        intervals={"entropy": interval(entropy_draws)},
+        resampled=values,
+    )
 
 
 def departures(judge: Judge, tokenizer, shape: Shape) -> list[str]:

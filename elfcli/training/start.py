@@ -172,8 +172,10 @@ def refuse_old_dropout(starts: list[dict], config: Config, sets: Sequence[str]) 
     old = bool(starts) and str(starts[-1].get("packages", {}).get("elfcli")).startswith("0.1.")
     names = [name for name in ("proj_dropout", "attn_dropout") if getattr(config.network, name) > 0]
     if old and names and not any("proj_dropout=" in text.replace(" ", "") for text in sets):
-        raise InputError(f"{names[0]}: this run was trained by elf 0.1, which applied dropout in other "
-                         "places (docs/reference.md): pass --set proj_dropout=RATE to continue with this version's")  # fmt: skip
+        raise InputError(
+            f"{names[0]}: this run was trained by elf 0.1, which applied dropout in other places (docs/reference.md): "
+            "pass --set proj_dropout=RATE to continue with this version's"
+        )
 
 
 def require_shared_run(folder: Path) -> None:

@@ -29,7 +29,7 @@ def test_version_and_help(elf):
         (["confg"], "Did you mean 'config'?"),
         (["config", "shwo"], "Did you mean 'show'?"),
         (["config", "show", "--frmat", "json"], "--format"),
-        (["config", "show", "--format", "xml"], "'toml', 'yaml', 'json'"),
+        (["config", "show", "--format", "xml"], "toml or json"),
         (["config", "check"], "Missing argument"),
     ],
 )
@@ -43,9 +43,9 @@ def test_show_in_every_format(elf):
     code, out, err = elf("config", "show", "--task", "toy-de-en", "-s", "seed=3")
     assert code == 0 and err == "" and "seed = 3  # --set" in out
     code, out, _ = elf("config", "show", "--format", "json", "-s", "seed=3")
-    assert code == 0 and json.loads(out)["training"]["seed"]["value"] == 3
-    code, out, _ = elf("config", "show", "--format", "yaml", "--model", "ELF-S")
-    assert code == 0 and "  depth: 8  # model preset" in out
+    assert code == 0 and json.loads(out)["training"]["seed"] == 3
+    code, out, _ = elf("config", "show", "--model", "ELF-S")
+    assert code == 0 and "depth = 8  # model preset" in out
 
 
 def test_show_prints_warnings_on_stderr(elf):
@@ -90,7 +90,7 @@ def test_failures_are_one_line_and_tracebacks_come_with_debug(elf, monkeypatch, 
     def fail(_):
         raise failure
 
-    monkeypatch.setattr(config_command, "_warn", fail)
+    monkeypatch.setattr(config_command, "warn", fail)
     assert elf("config", "show") == (code, "", said)
     for arguments in (["config", "show", "--debug"], ["--debug", "config", "show"]):
         found, _, err = elf(*arguments)

@@ -29,8 +29,8 @@ def test_a_recipe_is_not_written_over_a_file(elf, tmp_path):
     file = tmp_path / "my.toml"
     file.write_text("seed = 1\n")
     for arguments, why in [
-        (("toy-de-en", file), "exists; give another FILE, or --overwrite"),
-        (("toy-de-en", tmp_path / "my.yaml"), "give FILE.toml"),
+        (("toy-de-en", file), "exists; choose another FILE"),
+        (("toy-de-en", tmp_path / "my.yaml"), ".toml"),
         (("toy-de", tmp_path / "other.toml"), "did you mean 'toy-de-en'"),
     ]:
         code, _, err = elf("config", "copy", *arguments)
@@ -59,7 +59,7 @@ def test_doctor_without_a_model_checks_the_installation(elf, tmp_path, monkeypat
     monkeypatch.setattr(installation, "version", lambda name: "0.8.1" if name == "jax" else "99")
     old = {row.check: row for row in installation.packages()}
     assert old["jax"].verdict == "fail" and old["jax"].advice.startswith("pip install 'jax")
-    assert installation.first_to_mend([*installation.hub(), old["jax"]]).startswith("jax: pip install")
+    assert installation.first_to_fix([*installation.hub(), old["jax"]]).startswith("jax: pip install")
 
 
 def test_the_shell_completes_tasks_models_and_runs(tmp_path, monkeypatch):
@@ -67,11 +67,13 @@ def test_the_shell_completes_tasks_models_and_runs(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.toml").write_text("")
     monkeypatch.chdir(tmp_path)
-    assert options.tasks("toy-d") == ["toy-de-en"] and options.models("ELF-B") == ["ELF-B"]
-    assert options.runs("") == ["mine", "runs/first", "runs/second"]
-    assert options.runs("runs/f") == ["runs/first"] and options.runs("de") == ["deep/"]
-    assert options.runs("deep/er/o") == ["deep/er/own"] and options.runs("no/where/") == []
-    assert options.runs(f"{tmp_path}/m") == [f"{tmp_path}/mine"] and "ELF-B-owt" in options.checkpoints("ELF-B-o")
+    assert options.complete_task("toy-d") == ["toy-de-en"] and options.complete_model("ELF-B") == ["ELF-B"]
+    assert options.complete_run("") == ["mine", "runs/first", "runs/second"]
+    assert options.complete_run("runs/f") == ["runs/first"] and options.complete_run("de") == ["deep/"]
+    assert options.complete_run("deep/er/o") == ["deep/er/own"] and options.complete_run("no/where/") == []
+    assert options.complete_run(f"{tmp_path}/m") == [f"{tmp_path}/mine"] and "ELF-B-owt" in options.complete_checkpoint(
+        "ELF-B-o"
+    )
     asked = {"_ELF_COMPLETE": "complete_bash", "COMP_WORDS": "elf train --task toy-s", "COMP_CWORD": "3"}
     found = subprocess.run(
         [sys.executable, "-m", "elfcli"], env=os.environ | asked, capture_output=True, text=True, timeout=120

@@ -43,7 +43,7 @@ def test_tasks_lists_everything(elf):
     assert code == 0 and err == ""
     for said in ("toy-de-en", "104.6M", "342.5M", "652.1M", "ELF-B-xsum", "ppl 24.1  entropy 5.15", "rouge1 36.0"):
         assert said in out
-    code, out, _ = elf("tasks", "--json")
+    code, out, _ = elf("tasks", "--format", "json")
     found = json.loads(out)
     assert {row["name"] for row in found["checkpoints"]} == set(PUBLISHED)
     assert next(row for row in found["models"] if row["name"] == "ELF-B")["parameters"] == 104_579_940
@@ -101,8 +101,8 @@ def test_xsum_is_made_from_the_hubs_conversion(sources, elf, shared, tmp_path):
     tokenizer = ["--tokenizer", shared / "t5-small"]
     code, out, err = elf("tokenize", "--task", "xsum", "--workers", "1", *tokenizer)
     assert code == 0, err
-    assert "the data goes to data/xsum-t5-small" in err and "fetching 2 files of EdinburghNLP/xsum" in err
-    assert "1 bad lines left out" in out
+    assert "data/xsum-t5-small" in err and "fetching 2 files of EdinburghNLP/xsum" in err
+    assert "1 malformed lines" in out
     data = load_examples("./data/xsum-t5-small", "train")
     assert len(data) == 2 and data.texts(1) == {"input": "more text", "reference": "brief"}
     assert len(load_examples("./data/xsum-t5-small", "validation")) == 1

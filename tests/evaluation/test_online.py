@@ -22,6 +22,6 @@ def test_whatever_it_raises_is_told_and_counted_and_training_goes_on(tmp_path, m
     shutil.copytree(data, tmp_path / "data" / "validation")
     resolved = changed(resolved, "data", None, eval_data_path=str(tmp_path / "data" / "validation"))
     folder = start_run(resolved, tmp_path / "run")
-    assert "the evaluation at step 3 failed, training goes on" in capsys.readouterr().err
+    assert "the evaluation at step 3 failed, training continues" in capsys.readouterr().err
     assert (folder / "checkpoints" / "3").is_dir()
     assert {"step": 3, "eval/failed": 1.0} in read_metrics(folder)

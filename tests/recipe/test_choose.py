@@ -20,13 +20,13 @@ from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.diagnosis.checks import Check
 from elfcli.errors import ElfError, InputError
-from elfcli.planning.plan import with_own_recipe
+from elfcli.planning.plan import settings_to_plan
 from elfcli.recipe import choose as recipe
 from elfcli.recipe import explain
-from elfcli.recipe.apply import with_recipe
+from elfcli.recipe.apply import complete
 from elfcli.recipe.cooccurrence import token_vectors
 from elfcli.recipe.defaults import with_overfit_length
-from elfcli.recipe.encoder import found_encoder, require_same_vocabulary, with_encoder
+from elfcli.recipe.encoder import encoder_of_vocabulary, require_same_vocabulary, with_encoder
 from elfcli.recipe.vectors import make_vectors, vectors_folder
 from elfcli.runs.examples import open_examples
 from elfcli.sampling.sources import recorded_keys
@@ -98,16 +98,17 @@ def test_what_the_user_sets_stays(folders):
         folders / "pairs", "max_length=40", "label_drop_prob=0.3", "batch_size=4", "ema_decay=0.9", "minutes=1"
     )
     examples = load_examples(folders / "pairs")
-    found = recipe.from_length(recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1), 80, 50, True)
+    found = recipe.from_machine(recipe.from_data(given, examples), examples, "cpu", 1)
+    found = recipe.from_length(recipe.with_measured_steps(found, 50), 80)
     names = ("max_length", "label_drop_prob", "batch_size", "ema_decay", "hidden_size", "steps")
     assert list(values(found, *names).values()) == [40, 0.3, 4, 0.9, 16, 50]
 
 
 def test_a_task_and_a_file_of_the_reference_keep_their_recipes(tmp_path):
     (tmp_path / "theirs.yml").write_text("data_path: x\nmax_length: 64\n")
-    assert recipe.applies(resolve(environ={}, sets=["data_path=x"]))
-    assert not recipe.applies(resolve(task="de-en", environ={}))
-    assert not recipe.applies(resolve(files=[tmp_path / "theirs.yml"], environ={}))
+    assert recipe.uses_recipe(resolve(environ={}, sets=["data_path=x"]))
+    assert not recipe.uses_recipe(resolve(task="de-en", environ={}))
+    assert not recipe.uses_recipe(resolve(files=[tmp_path / "theirs.yml"], environ={}))
 
 
 @pytest.mark.parametrize(
@@ -128,10 +129,10 @@ def test_the_machine_decides_the_network(backend, tokens, model):
 
 def test_columns_are_known_where_the_data_is_not(folders, tmp_path):
     """Those of files to sample; settings of before say nothing, and their data does."""
-    given, examples = settings(folders / "pairs"), load_examples(folders / "pairs")
-    moved = changed(with_recipe(given, examples, None), "data", None, data_path=str(tmp_path / "gone"))
+    given = settings(folders / "pairs")
+    moved = changed(complete(given, may_write=False).resolved, "data", None, data_path=str(tmp_path / "gone"))
     assert recorded_keys(given.config) == recorded_keys(moved.config) == (["de"], ["en"])
-    texts = with_recipe(settings(folders / "texts"), load_examples(folders / "texts"), None)
+    texts = complete(settings(folders / "texts"), may_write=False).resolved
     assert texts.config.data.source_key is None and recorded_keys(texts.config) == ([], [])
 
 
@@ -149,23 +150,22 @@ def test_a_setting_is_compared_with_what_was_chosen(folders, sets, said):
     examples = load_examples(folders / "pairs")
     with pytest.raises(InputError, match=said) if said else nullcontext():
         given = resolve(sets=sets, flags={"data_path": str(folders / "pairs")}, environ={})
-        recipe.from_length(with_recipe(given, examples, None), len(examples), None, own=True)
+        recipe.from_length(complete(given, may_write=False).resolved, len(examples))
 
 
 def test_a_plan_is_of_what_training_would_choose_there(folders):
     given = resolve(sets=["minutes=5"], flags={"data_path": str(folders / "pairs")}, environ={})
-    found = with_own_recipe(given, SimpleNamespace(platform="tpu", devices=[None] * 8))
+    found = settings_to_plan(given, SimpleNamespace(platform="tpu", devices=[None] * 8))
     names = ("model", "max_length", "batch_size", "encoder_model_name", "steps")
     assert list(values(found, *names).values()) == ["ELF-S", 32, 40, "embedding", None]
     assert not vectors_folder(load_examples(folders / "pairs")).exists(), "a plan writes nothing"
     task = resolve(task="de-en", environ={})
-    assert with_own_recipe(task, SimpleNamespace(platform="cpu", devices=[None])) is task
+    assert settings_to_plan(task, SimpleNamespace(platform="cpu", devices=[None])) is task
 
 
 def test_weights_to_start_from_bring_their_network_and_encoder(folders):
-    examples = load_examples(folders / "pairs")
     given = resolve(sets=[f"data_path={folders / 'pairs'}", f"init_from={tiny_run()}", "embedding_seed=3"], environ={})
-    found, theirs = with_recipe(given, examples, None), load_config(tiny_run() / "config.toml")
+    found, theirs = complete(given, may_write=False).resolved, load_config(tiny_run() / "config.toml")
     assert found.config.network == theirs.network and found.origins["text_position"].layer == "from init_from"
     assert found.config.encoder == theirs.encoder.model_copy(update={"embedding_seed": 3}), "what is set stays"
 
@@ -173,14 +173,15 @@ def test_weights_to_start_from_bring_their_network_and_encoder(folders):
 def test_the_length_decides_the_average(folders, capsys):
     examples = load_examples(folders / "pairs")
     for steps in (40, 1000, 10**6):
-        found = recipe.from_length(settings(folders / "pairs", "batch_size=8", "minutes=1"), len(examples), steps, True)
+        found = recipe.with_measured_steps(settings(folders / "pairs", "batch_size=8", "minutes=1"), steps)
+        found = recipe.from_length(found, len(examples))
         horizon = 1 / (1 - found.config.optimization.ema_decay)
         assert horizon <= min(steps / 5, 10_001) and found.config.optimization.warmup_steps < steps / 10
         explain.report_settings(found, len(examples))
     assert "warning" not in capsys.readouterr().err
     explain.report_settings(settings(folders / "pairs", "steps=1000", "batch_size=8"), len(examples))
     err = capsys.readouterr().err
-    assert "ema_decay 0.9999 averages over 10,000 steps" in err and "90% of what is sampled will be initial" in err
+    assert "ema_decay 0.9999 averages over 10,000 steps" in err and "90% " in err
 
 
 def test_minutes_and_steps_of_the_later_layer_count():
@@ -192,9 +193,9 @@ def test_minutes_and_steps_of_the_later_layer_count():
 def test_steps_that_fit_into_minutes(folders):
     config = settings(folders / "pairs", "minutes=2").config
     began = time.monotonic() - 20
-    assert steps_that_fit(config, RunTiming(step=0.5, rest=10.0), began) == pytest.approx(180, abs=2)
-    with pytest.raises(InputError, match=r"--minutes 2: too few .* a step takes 9 s .* give at least 3\.6"):
-        steps_that_fit(config, RunTiming(step=9.0, rest=10.0), began)
+    assert steps_that_fit(config, RunTiming(step=0.5, overhead=10.0), began) == pytest.approx(180, abs=2)
+    with pytest.raises(InputError, match=r"--minutes 2 .* 9 s .* 3\.6"):
+        steps_that_fit(config, RunTiming(step=9.0, overhead=10.0), began)
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkeypatch):
@@ -225,24 +226,25 @@ def test_a_device_that_runs_out_of_memory_ends_the_run_with_a_way_on(folders, tm
 
 def test_the_encoder_of_the_vocabulary_is_found(folders, tmp_path, capsys):
     own = shutil.copytree(folders / "pairs", tmp_path / "data")
-    assert found_encoder(load_examples(own))[0] == "embedding"
+    assert encoder_of_vocabulary(load_examples(own)) is None
     (own / "encoder").mkdir()
     (own / "encoder" / "config.json").write_text("{}")
-    assert found_encoder(load_examples(own))[0] == "embedding"
+    found = with_encoder(resolve(environ={}), load_examples(own), may_write=False).config.encoder
+    assert found.encoder_model_name == str(own / "vectors")
     assert f"--set encoder_model_name={own / 'encoder'}" in capsys.readouterr().err, "0.2.0 trained on it"
     mini = SHARED / "t5-mini"
     if not mini.is_dir():
         return
     meta = json.loads((own / "elf_data.json").read_text())
     (own / "elf_data.json").write_text(json.dumps(meta | {"tokenizer_source": str(mini)}))
-    assert found_encoder(load_examples(own))[0] == str(mini)
+    assert encoder_of_vocabulary(load_examples(own)) == str(mini)
 
 
 def test_a_run_makes_token_vectors_where_there_is_no_encoder(folders, tmp_path):
     """Not where the user has chosen an encoder, or something about the random table."""
     data = shutil.copytree(folders / "pairs", tmp_path / "data")
     examples, unset = load_examples(data), resolve(flags={"data_path": str(data)}, environ={})
-    chosen = [with_encoder(unset, examples, make).config.encoder for make in (vectors_folder, make_vectors)]
+    chosen = [with_encoder(unset, examples, make).config.encoder for make in (False, True)]
     assert [Path(encoder.encoder_model_name) for encoder in chosen] == [data / "vectors"] * 2
     tokenizer = load_tokenizer(data / "tokenizer")
     encoder = load_encoder(chosen[1], vocab_size(tokenizer))
@@ -253,9 +255,8 @@ def test_a_run_makes_token_vectors_where_there_is_no_encoder(folders, tmp_path):
     assert make_vectors(examples) == data / "vectors"
     assert (data / "vectors" / "model.safetensors").stat().st_mtime_ns == written.st_mtime_ns, "it is made once"
     for given in (["encoder_model_name=embedding"], ["embedding_dim=8"]):
-        found = with_encoder(settings(data, *given), examples, make_vectors)
+        found = with_encoder(settings(data, *given), examples, True)
         assert found.config.encoder.encoder_model_name == "embedding"
-    assert with_encoder(unset, examples, None).config.encoder.encoder_model_name == "embedding"
 
 
 def test_an_encoder_of_another_vocabulary_is_refused(folders):
@@ -272,7 +273,7 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     run = tmp_path / "run"
     sets = [text for name in TINY for text in ("--set", name)]
     code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--output", run, *sets)
-    assert code == 0 and "from the data: 80 pairs, max_length" in err and "cut are 0.0% of sources" in err
+    assert code == 0 and "from the data: 80 pairs, max_length" in err and "truncated: 0.0% of sources" in err
     assert "step 10, sampled with the EMA weights" in err and "ein wort 6 und 6  ->" in err
     assert "step 10, held-out text: denoise error" in err
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -282,7 +283,7 @@ def test_a_run_with_nothing_set(elf, folders, tmp_path):
     code, out, _ = elf("config", "show", "--data", folders / "pairs", "--model", "ELF-S")
     assert code == 0 and "# from the data" in out and 'vectors"  # from the data' in out
     code, _, err = elf("train", "--data", folders / "pairs", "--steps", "10", "--minutes", "3")
-    assert code == 2 and "give one of them" in err
+    assert code == 2 and "--minutes" in err and "--steps" in err
 
 
 def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tmp_path, monkeypatch):
@@ -293,7 +294,7 @@ def test_overfitting_says_how_much_was_learnt_and_what_is_wrong(elf, folders, tm
     sets = [text for name in TINY for text in ("--set", name)]
     code, _, err = elf("train", "--data", folders / "pairs", "--overfit", "8", "--steps", "3", "--output", run, *sets)
     assert code == 0 and "from the data: 8 pairs" in err
-    assert "0 of 8 examples learnt by heart" in err and "steps: train longer" in err
+    assert "0 of 8 examples reproduced" in err and "steps: train longer" in err
     assert "sampled with" not in err, "held-out texts say nothing here"
     assert json.loads((run / "data.json").read_text())["examples"] == 8
 

@@ -5,7 +5,7 @@ import pytest
 
 from elfcli.data.batches import TokenTable, column_from_rows
 from elfcli.recipe import cooccurrence
-from elfcli.recipe.cooccurrence import PART, VECTOR_WIDTH, information, token_chunks, token_vectors
+from elfcli.recipe.cooccurrence import CHUNK, VECTOR_WIDTH, information, token_chunks, token_vectors
 
 
 def pairs(count: int, words: int) -> TokenTable:
@@ -38,9 +38,12 @@ def test_information_is_that_of_the_definition(monkeypatch):
 
 
 def test_long_pairs_are_cut_into_parts_that_stand_beside_each_other():
-    source, target = np.arange(2 * PART), 100 + np.arange(6)
+    source, target = np.arange(2 * CHUNK), 100 + np.arange(6)
     found = list(token_chunks(TokenTable(column_from_rows([target]), column_from_rows([source]))))
-    assert [part.tolist() for part in found] == [[*range(PART), 100, 101, 102], [*range(PART, 2 * PART), 103, 104, 105]]
+    assert [part.tolist() for part in found] == [
+        [*range(CHUNK), 100, 101, 102],
+        [*range(CHUNK, 2 * CHUNK), 103, 104, 105],
+    ]
 
 
 @pytest.mark.parametrize("rows", [[[0]], [[], []], [[1, 1, 1]]])

@@ -61,5 +61,5 @@ def test_no_two_candidates_share_a_key():
 def test_free_texts_have_no_candidates():
     model = load_model(str(tiny_run()))
     free = model.config.model_copy(update={"data": model.config.data.model_copy(update={"max_input_length": 0})})
-    with pytest.raises(InputError, match="free texts"):
+    with pytest.raises(InputError, match="--candidates 2"):
         g.check_sampling_setting(free, SamplingSetting(candidates=2))

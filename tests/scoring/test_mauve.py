@@ -1,16 +1,15 @@
 """MAUVE: the features are the judge's last states whatever the batches, and the figure tells near from far."""
 
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from gpt2_files import write_judge
 
-from elfcli import metrics
 from elfcli.errors import InputError
 from elfcli.models.layers import graphdef_of
+from elfcli.scoring import mauve as module
+from elfcli.scoring.hf_metrics import hf_metric
 from elfcli.scoring.judge import Judge, load_judge, token_rows
 from elfcli.scoring.mauve import features, mauve
 
@@ -37,11 +36,11 @@ def test_features_and_figure(evaluate, tmp_path, monkeypatch):
     same, nearer, farther = (mauve(part, real, judge) for part in (real, near, far))
     assert same.mauve > 0.99 and same.mauve > nearer.mauve > farther.mauve + 0.2
     assert nearer.num_buckets == 12 and "features:judge" in nearer.signature and "texts:120" in nearer.signature
-    loaded = evaluate.load(metrics.folder("mauve"), model=judge.model, batch_size=16)
+    loaded = hf_metric("mauve", model=judge.model, batch_size=16)
     assert loaded.compute(predictions=near, references=real)["mauve"] == pytest.approx(nearer.mauve)
 
     with pytest.raises(InputError, match="at least 100 of each"):
         mauve(real[:50], real, judge)
-    monkeypatch.setitem(sys.modules, "mauve", None)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):
         mauve(real, near, judge)

@@ -63,7 +63,7 @@ def test_a_stopped_round_goes_on_and_the_next_follows(straight, tmp_path, monkey
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(run, "append_metrics", append_and_ask)
-    with pytest.raises(Stopped, match=rf"SIGTERM: saved at step [12]; go on with `elf resume {tmp_path}/students`"):
+    with pytest.raises(Stopped, match=rf"SIGTERM: saved at step [12]; continue with `elf resume {tmp_path}/students`"):
         start(tmp_path / "students")
     monkeypatch.undo()
     assert remaining_rounds(tmp_path / "students") == [(16, True), (8, False)]
@@ -92,10 +92,7 @@ def test_a_student_takes_its_own_steps_and_no_more_guidance(elf, straight, tmp_p
     sample = ("sample", "--checkpoint", straight, "--input", tmp_path / "in.jsonl")
     code, _, err = elf(*sample, "-o", tmp_path / "out.jsonl")
     assert code == 0 and "ode8-cfg1-" in err, err
-    for options, said in (
-        (("--cfg", "2"), "its teacher's guidance, --cfg 2, is in its weights"),
-        (("--w", "9"), "at most 5"),
-    ):
+    for options, said in ((("--cfg", "2"), "--cfg 2"), (("--w", "9"), "at most 5")):
         code, _, err = elf(*sample, *options, "-o", tmp_path / "more.jsonl")
-        assert code == 2 and said in err and "made for" in err, err
+        assert code == 2 and said in err, err
     assert load_model(f"{straight}@round-16").config.distillation.student_steps == 16

@@ -1,4 +1,4 @@
-"""One optimiser step: what is accumulated is averaged, and what is not finite is skipped. No run, no data folder."""
+"""One optimizer step: what is accumulated is averaged, and what is not finite is skipped. No run, no data folder."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import pytest
 from elfcli.config.resolve import resolve
 from elfcli.models.build import elf_shape
 from elfcli.parallel.mesh import make_mesh, put_batch, replicate
-from elfcli.training.step import init_state, make_train_step
+from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.weights.encoder import load_encoder
 
 VOCAB, B, S = 20, 4, 6
@@ -25,13 +25,16 @@ def trained():
     """
     config = resolve(sets=TINY, environ={}).config
     encoder = load_encoder(config.encoder, VOCAB)
-    shape, tx, mesh = elf_shape(config, encoder.dim, VOCAB), optax.sgd(1.0), make_mesh(devices=jax.devices()[:1])
-    step = make_train_step(config, shape, encoder, tx, mesh)
+    shape, mesh = elf_shape(config, encoder.dim, VOCAB), make_mesh(devices=jax.devices()[:1])
+    tx = optax.with_extra_args_support(optax.sgd(1.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("elfcli.training.step.make_optimizer", lambda cfg, dtype: tx)
+        step = make_train_step(config, shape, encoder, mesh)
 
     def after(state, ids_AxBxS):
         masks = {"cond_mask": np.zeros(ids_AxBxS.shape, bool), "valid_mask": np.ones(ids_AxBxS.shape, bool)}
         batch = put_batch({"input_ids": ids_AxBxS} | masks, mesh)
-        return step(jax.tree.map(jnp.copy, state), replicate(encoder.params, mesh), batch)
+        return step(jax.tree.map(jnp.copy, state), replicate(encoder.params, mesh), batch, step_rates(config, 1.0))
 
     return init_state(shape, tx, 0), after
 

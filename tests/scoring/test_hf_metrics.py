@@ -1,10 +1,11 @@
-"""Our metrics as `evaluate` loads them: the figures are those of the commands' functions, without a network."""
+"""Our metrics in `evaluate`: the figures are those of the commands' functions, without a network."""
 
 import pytest
 from gpt2_files import write_judge
 
-from elfcli import metrics
+from elfcli.scoring import MODULES
 from elfcli.scoring.bleu import corpus_bleu
+from elfcli.scoring.hf_metrics import hf_metric
 from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
 from elfcli.scoring.report import counted
@@ -14,18 +15,17 @@ TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no n
 REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]
 
 
-def test_they_are_loaded_combined_and_equal_what_the_commands_compute(evaluate, tmp_path):
+def test_they_are_combined_and_equal_what_the_commands_compute(evaluate, tmp_path):
     judge = str(write_judge(tmp_path / "judge"))
-    load = {"gen_ppl": {"model": judge, "batch_size": 2}, "entropy": {"tokenizer": judge}}
-    names = [name for name in metrics.NAMES if name != "mauve"]  # tests/evaluation/test_mauve.py
-    found = {name: evaluate.load(metrics.folder(name), **load.get(name, {})) for name in names}
+    options = {"ppl": {"model": judge, "batch_size": 2}}
+    found = {name: hf_metric(name, **options.get(name, {})) for name in (*MODULES, "degeneracy")}
     bleu, ppl = corpus_bleu(TEXTS, REAL), perplexity(TEXTS, Judge(model=judge, batch_size=2))
     assert found["bleu"].compute(predictions=TEXTS, references=REAL)["bleu"] == bleu.bleu
-    alone = found["gen_ppl"].compute(predictions=TEXTS)
+    alone = found["ppl"].compute(predictions=TEXTS)
     assert alone["ppl"] == pytest.approx(ppl.ppl) and alone["ppl_signature"] == ppl.signature
-    assert found["entropy"].compute(predictions=TEXTS)["entropy"] == pytest.approx(alone["entropy"])
+    assert alone["entropy"] == pytest.approx(ppl.entropy)
 
-    several = evaluate.combine([found["bleu"], found["rouge"], found["degeneracy"], found["gen_ppl"]])
+    several = evaluate.combine([found["bleu"], found["rouge"], found["degeneracy"], found["ppl"]])
     together = several.compute(predictions=TEXTS, references=REAL)
     assert together["bleu"] == bleu.bleu and together["bleu_interval"] == bleu.as_dict()["interval"]
     assert together["rougeL"] == rouge(TEXTS, REAL).rougeL and "sacre" not in together["rouge_signature"]
@@ -35,6 +35,6 @@ def test_they_are_loaded_combined_and_equal_what_the_commands_compute(evaluate, 
     assert together["ppl"] == pytest.approx(ppl.ppl)
 
 
-def test_another_name_says_which_there_are():
+def test_another_name_lists_the_metrics():
     with pytest.raises(KeyError, match="bleu, rouge"):
-        metrics.folder("blue")
+        hf_metric("blue")

@@ -1,0 +1,70 @@
+"""Our scores as metrics of Hugging Face `evaluate`: `hf_metric("bleu").compute(predictions=..., references=...)`.
+
+`evaluate.combine([hf_metric("bleu"), hf_metric("ppl", model="gpt2-large")])` computes several at once. Every metric of
+the registry is available, and the statistics of the texts as `degeneracy`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+
+from elfcli.scoring import MODULES, metric
+from elfcli.scoring.protocol import PAPER
+from elfcli.scoring.report import counted
+from elfcli.scoring.score import ScoreOptions, Texts
+
+DEGENERACY = "degeneracy"
+NAMES = (*MODULES, DEGENERACY)
+
+
+class HfMetric(evaluate.Metric):
+    """A score of elf. Figures have names that `evaluate.combine` can tell apart: bleu, bleu_interval, ...
+
+    protocol: as of the commands. model, tokenizer, batch_size, max_length: the judge of metrics that use one.
+    """
+
+    def __init__(
+        self,
+        metric_name: str,
+        *,
+        protocol: str = PAPER,
+        model: str = "gpt2-large",
+        tokenizer: str | None = None,
+        batch_size: int = 8,
+        max_length: int = 1024,
+        **more: Any,
+    ):
+        self.score = None if metric_name == DEGENERACY else metric(metric_name)
+        judge = None
+        if self.score is not None and self.score.uses_judge:
+            from elfcli.scoring.judge import Judge
+
+            judge = Judge(model, tokenizer, batch_size, max_length)
+        self.options = ScoreOptions(protocol, judge)
+        super().__init__(config_name=metric_name, **more)
+
+    def _info(self) -> evaluate.MetricInfo:
+        compares = self.score is not None and self.score.needs != "nothing"
+        columns = ("predictions", "references") if compares else ("predictions",)
+        description = self.score.description if self.score is not None else (
+            "Shares of empty, degenerate and duplicate texts, words per text, distinct 1, 2 and 4-grams.")  # fmt: skip
+        features = datasets.Features({name: datasets.Value("string") for name in columns})
+        return evaluate.MetricInfo(description=description, citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions: Sequence[str], references: Sequence[str] | None = None) -> dict[str, Any]:
+        if self.score is None:
+            return dict(counted(tuple(predictions)))
+        found = self.score.compute(Texts(predictions, references, references), self.options)
+        name, value = found.names
+        figures = {key: figure for key, figure in found.as_dict().items() if key not in ("metric", "value", value)}
+        own = {key: figures.pop(key) for key in self.score.columns if key in figures}
+        return {value: getattr(found, value)} | own | {f"{name}_{key}": figure for key, figure in figures.items()}
+
+
+def hf_metric(name: str, **options: Any) -> HfMetric:
+    """Return the metric of this name; options: as of HfMetric. Raises KeyError if there is none."""
+    if name not in NAMES:
+        raise KeyError(f"{name}: not a metric of elf; there are {', '.join(NAMES)}")
+    return HfMetric(name, **options)
