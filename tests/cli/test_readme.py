@@ -30,7 +30,7 @@ def test_own_text_in_three_lines(elf, tmp_path, monkeypatch):
         said += out + err
         if arguments[1] == "train":
             shutil.rmtree("data/my/vectors")  # the run has its own
-    assert "validation: 32 of 32 documents are also in train" in said and "data/my/vectors, token vectors" in said
+    assert "validation: 32 of 32 documents are also in train" in said and "data/my/vectors" in said
     lines = [json.loads(line) for line in (tmp_path / "samples.jsonl").read_text().splitlines()]
     assert len(lines) == 32 and lines[0]["input"] == "ein wort 0 und 0"
     assert lines[0]["reference"] == "one word 0 and 0"
