@@ -1,4 +1,6 @@
-"""From settings to the network's shape and arithmetic on a platform."""
+"""Derives the network's shape and arithmetic from the settings and the platform."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +11,42 @@ from elfcli.models.elf import ElfShape
 from elfcli.parallel.backend import cudnn_attention
 
 
-def compute_dtype(config: Config, platform: str | None = None):
-    """The dtype of activations; `auto`: bfloat16 on accelerators, float32 on CPU. platform: None: JAX's default."""
+def compute_dtype(config: Config, platform: str | None = None) -> Any:
+    """Return the dtype of activations on `platform` (None: JAX's default); `auto` is float32 on CPU, else bfloat16."""
     name = config.training.compute_dtype
     if name == "auto":
         name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
     return jnp.dtype(name)
 
 
-def attention_kernel(config: Config, platform: str, dtype) -> str:
-    """plain, tpu or cudnn; `auto`: the platform's fused kernel, where it has one for this dtype."""
-    asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
-    if asked not in ("auto", "plain", here):
-        raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
-    if "plain" in (asked, here):
+def attention_kernel(config: Config, platform: str, dtype: Any) -> str:
+    """Return plain, tpu or cudnn; `auto`: the platform's fused kernel if it has one for this dtype.
+
+    Raises InputError if the requested kernel does not run on the platform.
+    """
+    requested, fused = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
+    if requested not in ("auto", "plain", fused):
+        raise InputError(f"attention={requested} does not run on {platform}; use attention=auto or plain")
+    if requested == "plain" or fused == "plain":
         return "plain"
-    if here == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
+    if fused == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
         return "plain"
-    return here
+    return fused
 
 
-def arithmetic(config: Config, platform: str | None = None):
-    """(dtype of activations, attention kernel) of the settings on `platform`; None: JAX's default."""
+def arithmetic(config: Config, platform: str | None = None) -> tuple[Any, str]:
+    """Return (dtype of activations, attention kernel) on `platform`; None: JAX's default."""
     platform = platform or jax.default_backend()
     dtype = compute_dtype(config, platform)
     return dtype, attention_kernel(config, platform, dtype)
 
 
 def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
-    """The network that the settings describe, on `platform`; None: JAX's default."""
+    """Return the network that the settings describe, on `platform`; None: JAX's default."""
     platform = platform or jax.default_backend()
     dtype, attention = arithmetic(config, platform)
     remat = config.training.remat
-    if remat == "auto":  # on a CPU time is scarcer than memory
+    if remat == "auto":  # memory is rarely the limit on a CPU
         remat = "none" if platform == "cpu" else "dots"
     return ElfShape(
         latent_dim,
