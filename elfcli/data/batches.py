@@ -7,13 +7,12 @@ process of a multi-host run computes the same order and reads only its own rows.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from elfcli.errors import InputError
 
-Example = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
 MAX_EXAMPLES = 2**31  # limit of grain's 32-bit permutation
@@ -87,14 +86,6 @@ def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
     return TokenColumn((values,), (offsets,), np.array([0, len(arrays)], np.int64))
 
 
-class Rows(Protocol):
-    """A data set: a length and examples by row number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int, /) -> Example: ...
-
-
 def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input_length: int, pad_id: int) -> Batch:
     """Join condition and text of each example into one padded row of length S = max_length.
 
@@ -133,15 +124,6 @@ def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -
     shuffled = partial(index_shuffle, max_index=num_examples - 1, seed=epoch_seed, rounds=4)
     first = step_in_epoch * batch_size
     return np.fromiter(map(shuffled, range(first, first + batch_size)), np.int64, batch_size)
-
-
-def load_batch(
-    dataset: Rows, step: int, *, batch_size: int, seed: int, collate_fn: Callable[[list[Example]], Batch],
-    rows: slice = slice(None),
-) -> Batch:  # fmt: skip
-    """Return the batch at `step`. batch_size: over all processes. rows: the part that this process reads."""
-    indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
-    return collate_fn([dataset[int(index)] for index in indices])
 
 
 def batches(load: Callable[[int], Batch], steps: range, num_workers: int = 2) -> Iterator[tuple[int, Batch]]:

@@ -1,7 +1,5 @@
 """Extracts the text's tokens from sampled tokens, as the reference (github.com/lillian039/ELF) does. Numpy."""
 
-from typing import Any
-
 import numpy as np
 
 
@@ -19,7 +17,7 @@ def cut_after_eos(tokens_BxS: np.ndarray, eos_id: int, pad_id: int) -> np.ndarra
 
 
 def text_tokens(
-    tokens_BxS: Any, cond_len_B: np.ndarray, *, max_length: int, max_input_length: int, eos_id: int, pad_id: int
+    tokens_BxS: np.ndarray, cond_len_B: np.ndarray, *, max_length: int, max_input_length: int, eos_id: int, pad_id: int
 ) -> list[list[int]]:
     """Return the token lists of the generated texts, without condition (cond_len_B tokens), eos and padding."""
     tokens = np.asarray(tokens_BxS)

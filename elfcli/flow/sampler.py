@@ -15,6 +15,7 @@ from elfcli.flow.objective import Pair, velocity, with_estimate
 
 MAX_GROWTH = 2.0
 Predict = Callable[[Array, Array, Array], Pair]  # (z, previous estimate, t) -> (estimate, velocity)
+Noise = Callable[[Any], Array]  # index of the step -> scaled normal noise (B, S, E)
 
 
 class Guidance(NamedTuple):
@@ -54,12 +55,9 @@ class State(NamedTuple):
 
 
 Step = Callable[[Any, State], State]  # (index of the step, state) -> state
-NoiseAt = Callable[[Any], Array]  # index of the step -> scaled normal noise (B, S, E)
 
 
-def solve(
-    predict: Predict, z_BxSxE: Array, condition: Condition, grid_BxM: Array, noise_at: NoiseAt, gamma: Any
-) -> Pair:
+def solve(predict: Predict, z_BxSxE: Array, condition: Condition, grid_BxM: Array, noise_at: Noise, gamma: Any) -> Pair:
     """Return (latents (B, S, E) at time 1, last estimate) after the steps of `euler`."""
     state = integrate(euler(predict, condition, grid_BxM, noise_at, gamma), z_BxSxE, condition, grid_BxM)
     return state.z_BxSxE, state.estimate_BxSxE
@@ -68,8 +66,8 @@ def solve(
 def integrate(step: Step, z_BxSxE: Array, condition: Condition, grid_BxM: Array) -> State:
     """Return the state at time 1, after `step(i, state)` for all steps of the grid.
 
-    grid: increasing times of each example, from 0. Entries after the first 1 are ignored, so that all grids of one
-    array length share a compilation.
+    grid: increasing times from 0. Entries after the first 1 are ignored, so that grids of different lengths can share
+    a compilation.
     """
     return jax.lax.fori_loop(0, grid_steps(grid_BxM), step, initial(z_BxSxE, condition))
 
@@ -85,11 +83,8 @@ def initial(z_BxSxE: Array, condition: Condition) -> State:
     return State(z, condition.keep(jnp.zeros_like(z)), jnp.zeros_like(z), jnp.zeros(len(z)))
 
 
-def euler(predict: Predict, condition: Condition, grid_BxM: Array, noise_at: NoiseAt, gamma: Any) -> Step:
-    """Return the first-order step of the ODE (gamma 0) or of the SDE.
-
-    A step of the SDE, except the last, first moves back in time by adding noise.
-    """
+def euler(predict: Predict, condition: Condition, grid_BxM: Array, noise_at: Noise, gamma: Any) -> Step:
+    """Return the Euler step of the ODE (gamma 0) or SDE, whose steps except the last first go back in time by noise."""
     num_steps = grid_steps(grid_BxM)
 
     def step(i: Any, state: State) -> State:

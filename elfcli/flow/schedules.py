@@ -19,8 +19,7 @@ def draw_times(key: Array, shape: tuple[int, ...], schedule: str, mean: float, s
 def time_grid(key: Array, num_steps: int | Array, even_M: Array, mean: float, std: float) -> Array:
     """Return sampling times (M,): 0, num_steps - 1 sorted logit-normal draws, then ones; or `even_M` if it is not NaN.
 
-    `even_grid` makes even_M. num_steps (at most M - 1) and even_M may be traced, so that settings share one
-    compilation. The draws do not depend on M.
+    num_steps (at most M - 1) and even_M may be traced: settings share a compilation. The draws do not depend on M.
     """
     i = jnp.arange(len(even_M) - 2)
     draws = jax.vmap(lambda i: logit_normal(jax.random.fold_in(key, i), (), mean, std))(i)

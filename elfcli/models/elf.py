@@ -15,12 +15,11 @@ from flax import nnx
 from jax import Array
 
 from elfcli.models import layers
-from elfcli.models.layers import Linear, RMSNorm, interleaved_to_halves
+from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
 Rope = tuple[Array, Array]  # cosines and sines
-Maybe = Array | None
 normal_002 = nnx.initializers.normal(0.02)
 
 
@@ -91,8 +90,7 @@ class Attention(nnx.Module):
         self.kernel = shape.attention
         self.qkv = shape.linear(hidden, 3 * hidden, rngs)
         self.proj = shape.linear(hidden, hidden, rngs)
-        self.q_norm = RMSNorm(hidden // shape.num_heads)
-        self.k_norm = RMSNorm(hidden // shape.num_heads)
+        self.q_norm, self.k_norm = (RMSNorm(hidden // shape.num_heads) for _ in range(2))
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
@@ -120,14 +118,13 @@ class Attention(nnx.Module):
 
 
 class SwiGLU(nnx.Module):
-    """The MLP of a block."""
+    """The MLP of a block; `drop` is the dropout of the hidden product."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs) -> None:
         self.w12 = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs)
         self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
     def __call__(self, x: Array, drop: Callable[[Array], Array]) -> Array:
-        """drop: dropout of the hidden product."""
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
         return self.w3(drop(nnx.silu(gate) * value))
 

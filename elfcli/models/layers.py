@@ -3,7 +3,7 @@
 Shapes: B batch, T tokens, H hidden width, N heads, D head size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax import checkpoint_policies as policies
 from jax.ad_checkpoint import checkpoint_name
 
 from elfcli.models import tpu_attention
 
+Maybe = Array | None
 xavier = nnx.initializers.xavier_uniform()
 MAX_LOGITS = 2**26  # 256 MiB in float32; argmax or logsumexp needs a few times as much
 
@@ -48,7 +50,7 @@ class Linear(nnx.Linear):
         super().__init__(inputs, outputs, **settings)
         self.gradient_dtype = gradient_dtype
 
-    def __call__(self, x: Array, kernel: Array | None = None, bias: Array | None = None) -> Array:  # type: ignore[override]
+    def __call__(self, x: Array, kernel: Maybe = None, bias: Maybe = None) -> Array:
         """Map x (..., inputs) to (..., outputs); kernel and bias replace the layer's parameters."""
         dtype = self.dtype or jnp.float32
         kernel = self.kernel[...] if kernel is None else kernel
@@ -83,7 +85,7 @@ affine.defvjp(_affine_forward, _affine_backward)
 
 
 def rope_angles(position: Array, head_dim: int, theta: float = 10000.0) -> tuple[Array, Array]:
-    """Return cosines and sines (..., T, head_dim / 2) of rotary positions (..., T) (Su et al. 2021); 0 is not rotated."""
+    """Return cosines and sines (..., T, head_dim / 2) of rotary positions (..., T) (Su et al. 2021)."""
     frequency_D = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
     angle = position[..., None] * frequency_D
     return jnp.cos(angle), jnp.sin(angle)
@@ -112,9 +114,8 @@ def dropout(x: Array, rate: Any, key: Array) -> Array:
 
 
 def attention(
-    qkv: tuple[Array, Array, Array], mask: Array | None = None, bias: Array | None = None, scale: float | None = None,
-    kernel: str = "plain",
-) -> Array:  # fmt: skip
+    qkv: Sequence[Array], mask: Maybe = None, bias: Maybe = None, scale: float | None = None, kernel: str = "plain"
+) -> Array:
     """Return softmax attention (B, T, N, D) over all tokens, with the softmax in float32.
 
     qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True at attended keys.
@@ -136,10 +137,7 @@ def attention(
 
 
 def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array) -> Any:
-    """Return `function(*arrays)` of arrays (B, S, ...), computed in chunks of positions.
-
-    The logits (B, chunk, V) in `function` have at most MAX_LOGITS numbers on each device.
-    """
+    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device."""
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
@@ -174,11 +172,10 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.R
 
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("attention", "product"),
+    "dots": policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention", "product")
     ),
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": policies.nothing_saveable,
 }
 
 

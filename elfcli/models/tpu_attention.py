@@ -145,9 +145,8 @@ def _call(kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequ
         return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b * examples, n * heads, 0, 0))
 
     size = sum(a.size * a.dtype.itemsize for a in (*inputs, *out_shapes))
-    work = pl.CostEstimate(
-        flops=B * N * T * T * (2 * D * products + ELEMENTWISE), bytes_accessed=size, transcendentals=B * N * T * T
-    )
+    flops = B * N * T * T * (2 * D * products + ELEMENTWISE)
+    work = pl.CostEstimate(flops=flops, bytes_accessed=size, transcendentals=B * N * T * T)
     return pl.pallas_call(
         kernel,
         grid=(B, N),
