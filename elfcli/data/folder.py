@@ -182,8 +182,7 @@ def load_examples(path_or_name: str | Path, split: str | None = "train") -> Exam
 
 
 def saved_fingerprint(files: Sequence[Path]) -> str | None:
-    """Return the fingerprint in the state file of a saved split, or None for other data; opening a split changes its
-    fingerprint."""
+    """Return the fingerprint in a saved split's state file, which opening it changes, or None for other data."""
     state = files[0].with_name("state.json") if files else None
     if state is None or not state.is_file():
         return None
