@@ -229,11 +229,11 @@ def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
         if not isinstance(text, str):
-            return f"'{name}' is {type(text).__name__}, not a string"
+            return f"'{name}' holds {type(text).__name__}, not a string"
         if not text.strip():
             return f"'{name}' is empty"
         if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            return f"'{name}' contains half a surrogate pair"
+            return f"'{name}' holds half a surrogate pair"
     return None
 
 
