@@ -124,7 +124,9 @@ def _merge(layers: list[list[Entry]], of_the_reference: set[int]) -> _Merged:
         for rank, entries in enumerate(layers)
         for entry in entries
     }
-    _follow_use_wandb(merged)
+    use_wandb = merged.get("use_wandb", _UNSET)
+    if use_wandb.value and use_wandb.rank > merged.get("tracker", _UNSET).rank:
+        merged["tracker"] = use_wandb._replace(value="wandb")  # the reference's name for it
     _follow_the_latest(merged, of_the_reference)
     if of_the_reference:
         _count_as_the_reference(merged, of_the_reference)
@@ -223,13 +225,6 @@ def _preset_entries(kind: str, choice: Entry | None, problems: Problems) -> list
 def _last(layers: list[list[Entry]], name: str) -> Entry | None:
     entries = [entry for layer in layers for entry in layer if entry.name == name]
     return entries[-1] if entries else None
-
-
-def _follow_use_wandb(merged: _Merged) -> None:
-    """Apply the reference's `use_wandb: true`, unless `tracker` is set in the same or a later layer."""
-    use_wandb = merged.get("use_wandb", _UNSET)
-    if use_wandb.value and use_wandb.rank > merged.get("tracker", _UNSET).rank:
-        merged["tracker"] = use_wandb._replace(value="wandb")
 
 
 def _follow_the_latest(merged: _Merged, of_the_reference: set[int]) -> None:

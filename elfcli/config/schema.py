@@ -39,8 +39,7 @@ class DataSettings(Section):
     task: str | None = setting(None, "Task whose preset was applied, e.g. toy-de-en")
     data_path: str | None = setting(None, "Training data: folder of `elf tokenize` or save_to_disk, or a Hub data set")
     eval_data_path: str | None = setting(None, "Evaluation data; None: the `validation` split of data_path, if any")
-    num_held_out: CountOrZero = setting(64, "Examples at the end of the data that are held out if it has no "
-        "validation split (at most 1%)")  # fmt: skip
+    num_held_out: CountOrZero = setting(64, "Last examples held out if there is no validation split (at most 1%)")
     max_length: Size = setting(1024, "Sequence length S in tokens, including the condition")
     max_input_length: SizeOrZero = setting(0, "Maximum number of condition tokens. If it is not set, it is chosen "
         "from the data: 0 without sources")  # fmt: skip
@@ -61,10 +60,10 @@ class EncoderSettings(Section):
         "of encoder_model_name")  # fmt: skip
     embedding_dim: Size = setting(64, "Width E of the `embedding` encoder, a table of Gaussian token vectors")
     embedding_seed: Seed = setting(0, "Seed of the `embedding` table")
-    latent_mean: FiniteFloat | Literal["measure"] = setting(0.0, "Mean subtracted from latents; `measure`: measured "
-        "on the first batches")  # fmt: skip
-    latent_std: Positive | Literal["measure"] = setting(0.2, "Standard deviation that latents are divided by; "
-        "`measure`: measured on the first batches")  # fmt: skip
+    latent_mean: FiniteFloat | Literal["measure"] = setting(
+        0.0, "Mean subtracted from latents; `measure`: of first batches"
+    )
+    latent_std: Positive | Literal["measure"] = setting(0.2, "Standard deviation latents are divided by, or `measure`")
 
 
 class NetworkSettings(Section):
@@ -78,10 +77,8 @@ class NetworkSettings(Section):
     num_time_tokens: Size = setting(4, "Prefix tokens that carry the time t")
     num_self_cond_cfg_tokens: SizeOrZero = setting(4, "Prefix tokens that carry the guidance scale w; 0: w is not used")
     num_model_mode_tokens: SizeOrZero = setting(4, "Tokens that switch between denoising and decoding")
-    text_position: SizeOrZero | None = setting(None, "Fixed rotary position of the text's first token; None: the "
-        "position after the condition's last token")  # fmt: skip
-    attn_dropout: Probability = setting(0.0, "Dropout of attention weights: accepted and never applied, as in the "
-        "reference")  # fmt: skip
+    text_position: SizeOrZero | None = setting(None, "Fixed rotary position of texts; None: after the condition")
+    attn_dropout: Probability = setting(0.0, "Accepted and never applied, as in the reference")
     proj_dropout: Probability = setting(0.0, "Dropout of attention outputs and of the MLP's hidden product, in the "
         "middle half of the blocks")  # fmt: skip
 
@@ -131,8 +128,7 @@ class TrainingSettings(Section):
     steps: Steps | None = setting(None, "Optimizer steps of the whole run; overrides epochs")
     minutes: Positive | None = setting(None, "Minutes from the start of `elf train` to its last checkpoint; the "
         "number of steps follows from the time per step, which is measured before training")  # fmt: skip
-    batch_size: Count = setting(512, "Examples per batch over all devices; global_batch_size wins if one layer sets "
-        "both")  # fmt: skip
+    batch_size: Count = setting(512, "Examples per batch over all devices, unless global_batch_size is set")
     overfit_examples: Count | None = setting(None, "Train on only the first N examples (sanity check)")
     global_batch_size: Count | None = setting(None, "Examples per batch over all devices (the reference's name)")
     seed: Seed = setting(42, "Seed of weights, data order and every draw")
@@ -206,12 +202,12 @@ class EvaluationSettings(Section):
     metrics: tuple[Literal["bleu", "rouge", "ppl"], ...] = setting((), "Scores of the task")
     clean_up: bool = setting(False, "Remove the space before . ? ! , n't 's etc. in decoded texts, as the published "
         "figures do; also alters texts that contain such spaces")  # fmt: skip
-    eval_ppl_model: str = setting("gpt2-large", "Judge of generative perplexity (GPT-2, Llama or Qwen): folder or Hub "
-        "name")  # fmt: skip
+    eval_ppl_model: str = setting("gpt2-large", "Judge of perplexity (GPT-2, Llama or Qwen): folder or Hub name")
     eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
     eval_ppl_max_length: Size = setting(1024, "Tokens to which texts are truncated for perplexity")
-    eval_ppl_dtype: Literal["float32", "bfloat16"] = setting("float32", "Arithmetic of the judge; the paper's protocol "
-        "uses float32")  # fmt: skip
+    eval_ppl_dtype: Literal["float32", "bfloat16"] = setting(
+        "float32", "Arithmetic of the judge; the paper's is float32"
+    )
 
 
 class TrackingSettings(Section):
@@ -225,8 +221,7 @@ class TrackingSettings(Section):
     wandb_run_name: str | None = setting(None, "Weights & Biases run name")
     wandb_tag: str | None = setting(None, "Weights & Biases tag")
     wandb_resume: bool | str | None = setting(None, "Weights & Biases resume mode")
-    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting("none", "Tracker in addition to "
-        "metrics.jsonl")  # fmt: skip
+    tracker: Literal["none", "wandb", "trackio", "tensorboard"] = setting("none", "Additional tracker")
 
 
 class Retired(Section):

@@ -122,11 +122,6 @@ def english_phrase(phrase: NounPhrase | None) -> list[str]:
     return [article, *words]
 
 
-def may_stand_first(clause: Clause) -> bool:
-    """Return whether the accusative may be fronted: only a masculine article shows which noun is the subject."""
-    return clause.accusative is not None and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender)
-
-
 def german_parts(clause: Clause) -> dict[str, list[str]]:
     """Return the words of subject, adverb and objects in their usual order; none for absent parts."""
     return {
@@ -197,7 +192,10 @@ def draw_translation(random: Random) -> dict[str, str]:
             english = [*english_phrase(speaker), verb[1], link[1], *english_clause(clause)]
         else:
             fronts = ["subject"] + (["adverb"] * 2 if clause.adverb else []) + (["dative"] if clause.dative else [])
-            front = random.choice([*fronts, "accusative"] if may_stand_first(clause) else fronts)
+            # Only a masculine article shows which noun is the subject if the accusative comes first.
+            if clause.accusative and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender):
+                fronts.append("accusative")
+            front = random.choice(fronts)
             german, english = german_main(clause, front), english_clause(clause)
         if all(MIN_WORDS <= len(words) <= MAX_WORDS for words in (german, english)):
             return {"input": " ".join(german), "output": " ".join(english)}
