@@ -1,4 +1,4 @@
-"""Learning rate, AdamW and Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), as the reference sets them."""
+"""Learning rate, AdamW and Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon), as in the reference."""
 
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -7,17 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 from jax.sharding import PartitionSpec
 
 from elfcli.config.schema import OptimizationSettings
 
-NEWTON_SCHULZ = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # coefficients of the quintic iteration: Jordan et al. 2024, optax.contrib.muon
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic iteration (Jordan et al. 2024)
 NEWTON_SCHULZ_STEPS = 5
-GRAM_STEPS = (2, 3)  # of them computed from one product x x^T
+GRAM_STEPS = (2, 3)  # the same steps in groups that share one product x x^T
 MUON_MOMENTUM = 0.95
 
 
@@ -33,20 +30,22 @@ def learning_rates(cfg: OptimizationSettings, peak: float, warmup_steps: int, to
 
 
 class MuonState(NamedTuple):
-    updates: jax.Array  # how many were made, int32
+    """State of Muon."""
+
+    updates: Array  # number of updates, int32
     mu: Any  # moving average of gradients
 
 
-def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
-    """Muon: the update of each matrix is its Nesterov momentum, orthogonalized. Leaves (..., m, n), float32.
+def scale_by_muon(dtype: Any = jnp.float32) -> optax.GradientTransformation:
+    """Return Muon, whose update of each matrix (..., m, n) is its orthogonalized Nesterov momentum, in float32.
 
-    dtype: of the iteration's products; Muon was designed for bfloat16, the reference computes in float32.
+    dtype: type of the iteration's products; Muon was designed for bfloat16, the reference computes in float32.
     """
 
-    def init(params):
+    def init(params: Any) -> MuonState:
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(gradients, state, params=None):
+    def update(gradients: Any, state: MuonState, params: Any = None) -> tuple[Any, MuonState]:
         count, beta = state.updates + 1, MUON_MOMENTUM
         mu = optax.tree.update_moment(gradients, state.mu, beta, 1)
         ahead = optax.tree.bias_correction(mu, beta, count + 1)
@@ -57,16 +56,16 @@ def scale_by_muon(dtype=jnp.float32) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, update)
 
 
-def orthogonalize(matrices, dtype=jnp.float32):
-    """Matrices (..., m, n), their singular values moved towards 1 by Newton-Schulz steps, times sqrt(max(1, n / m)).
+def orthogonalize(matrices: Array, dtype: Any = jnp.float32) -> Array:
+    """Move the singular values of matrices (..., m, n) towards 1 by Newton-Schulz steps, times sqrt(max(1, n / m)).
 
-    Under a mesh (`jax.set_mesh`) the devices share the work: each takes layers of a stack, or columns of one matrix.
+    Under a mesh (`jax.set_mesh`), the devices share the work by layers of a stack or columns of one matrix.
     """
     m, n = matrices.shape[-2:]
     x = matrices / (jnp.linalg.norm(matrices, axis=(-2, -1), keepdims=True) + 1e-8)
     x = constrain_layout(jnp.swapaxes(x, -1, -2) if m > n else x, shared=False)
     x = constrain_layout(x.astype(dtype), shared=True)
-    # Products of polynomials need float32, and pay where the matrix is not nearly square.
+    # Products of polynomials need float32 and pay off if the matrix is not nearly square.
     together = dtype == jnp.float32 and max(m, n) > 1.6 * min(m, n)
     for steps in GRAM_STEPS if together else (1,) * NEWTON_SCHULZ_STEPS:
         x = newton_schulz(x, steps)
@@ -75,15 +74,15 @@ def orthogonalize(matrices, dtype=jnp.float32):
     return x.astype(matrices.dtype) * max(1.0, n / m) ** 0.5
 
 
-def newton_schulz(x, steps: int):
-    """x (..., m, n), m <= n, after so many steps x <- p(x x^T) x, with two products of the size of x.
+def newton_schulz(x: Array, steps: int) -> Array:
+    """Return x (..., m, n), m <= n, after `steps` steps x <- p(x x^T) x, with two products of the size of x.
 
     Every factor is a polynomial in a = x x^T, so the next step's matrix is p(a) a p(a), and the factors are multiplied
     before x is. That squares the singular values: five steps at once lose 4e-4 in float32, two and three lose 4e-5.
     """
     c0, c1, c2 = NEWTON_SCHULZ
 
-    def without_c0(a):
+    def without_c0(a: Array) -> Array:
         return c1 * a + c2 * (a @ a)
 
     a = x @ jnp.swapaxes(x, -1, -2)
@@ -98,10 +97,10 @@ def newton_schulz(x, steps: int):
     return factors @ x
 
 
-def constrain_layout(x, *, shared: bool):
-    """x (..., m, n), m <= n, sharded over all devices by layers (else by columns) if `shared`, otherwise replicated.
+def constrain_layout(x: Array, *, shared: bool) -> Array:
+    """Shard x (..., m, n), m <= n, over all devices by layers (else by columns) if `shared`; else replicate it.
 
-    Resharding goes through a replicated array: the compiler would do that anyway, with a warning.
+    Resharding passes through a replicated array, as the compiler would do anyway, with a warning.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
@@ -110,8 +109,8 @@ def constrain_layout(x, *, shared: bool):
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec) if shared else PartitionSpec())
 
 
-def rule_of(path, leaf) -> str:
-    """`muon` for the matrices of the reference's tree, where layers are not stacked; `adam` for other leaves."""
+def rule_of(path: tuple, leaf: Array) -> str:
+    """Return `muon` for matrices, ignoring the layer axis of stacked blocks, and `adam` for other leaves."""
     return "muon" if leaf.ndim - (path[0].key == "blocks") == 2 else "adam"
 
 

@@ -90,8 +90,8 @@ def write_settings(folder: Path) -> None:
         "twice.yaml": "seed: 1\nseed: 2\n",
         "tag.yaml": "seed: !!python/object/apply:os.system ['true']\n",
         "deep.yaml": "a: " + "[" * 5000,
-        "bomb.yaml": "a: &a [x,x,x,x,x,x,x,x]\n"
-        + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)),
+        "bomb.yaml": "bomb:\n  a: &a [x,x,x,x,x,x,x,x]\n"
+        + "".join(f"  {chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)),
         "scalar.yaml": "just text\n",
         "tab.yaml": "a:\n\t- b\n",
         "sampler.yaml": "- {sampling_method: od, num_sampling_steps: [4]}\n",

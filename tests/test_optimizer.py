@@ -37,8 +37,8 @@ def full_precision():
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_muon_is_that_of_optax(weight_decay):
-    """Clipped gradients, then Muon for matrices and Nesterov's Adam for the rest, at a rate that changes."""
+def test_muon_equals_optax(weight_decay):
+    """Gradients are clipped; matrices use Muon and the rest Nesterov's Adam, at a changing rate."""
     cfg = OptimizationSettings(
         optimizer="muon", lr=0.02, weight_decay=weight_decay, clip_norm=1.0, lr_schedule="cosine"
     )
@@ -54,7 +54,7 @@ def test_muon_is_that_of_optax(weight_decay):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5 * moved, rtol=1e-6, err_msg=name)
 
 
-def test_layers_of_a_stack_are_taken_one_by_one():
+def test_layers_of_a_stack_are_independent():
     stack = jnp.stack([random_tree(seed)["wide"] for seed in range(3)])
     tx = scale_by_muon()
     together, _ = tx.update(stack, tx.init(stack))
@@ -64,8 +64,8 @@ def test_layers_of_a_stack_are_taken_one_by_one():
 
 
 @pytest.mark.parametrize("name", ["wide", "tall", "square"])
-def test_singular_values_are_drawn_towards_one(name):
-    """Directions stay; sizes come near 1, times sqrt(n / m) for wide matrices."""
+def test_singular_values_move_towards_one(name):
+    """Singular vectors stay; singular values approach 1, times sqrt(n / m) for wide matrices."""
     matrix = random_tree(5)[name]
     u, sizes, v = np.linalg.svd(matrix, full_matrices=False)
     found = orthogonalize(matrix)
@@ -75,7 +75,7 @@ def test_singular_values_are_drawn_towards_one(name):
     np.testing.assert_allclose(found, (u * new) @ v * max(1, n / m) ** 0.5, atol=1e-4)
 
 
-def test_adamw_is_that_of_optax():
+def test_adamw_equals_optax():
     cfg = OptimizationSettings(optimizer="adamw", weight_decay=0.1, adam_b1=0.8, adam_b2=0.95, clip_norm=0.5)
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(0.01, b1=0.8, b2=0.95, weight_decay=0.1))
     params = random_tree(0)

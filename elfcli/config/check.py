@@ -1,4 +1,4 @@
-"""Contradictions between settings that are each valid on their own."""
+"""Contradictions between settings that are each valid alone."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -7,10 +7,10 @@ from elfcli.config.schema import Config
 
 
 class Contradiction(NamedTuple):
-    """`names` are the bare names involved.
+    """A contradiction between the settings with these bare names.
 
-    `mild`: the run is merely worse for it, so a warning is enough where a preset set the first name: a short trial of
-    a recipe (`--task de-en --steps 100`) need not set a warm-up of its own.
+    mild: the run works but is worse for it. A warning is enough if a preset set the first name, so that a short trial
+    of a recipe (`--task de-en --steps 100`) does not have to set the warm-up.
     """
 
     names: tuple[str, ...]
@@ -19,14 +19,14 @@ class Contradiction(NamedTuple):
 
 
 def contradictions(config: Config) -> Iterator[Contradiction]:
-    """Every contradiction in `config`."""
+    """Yield every contradiction in `config`."""
     yield from _of_data(config)
     yield from _of_network(config)
     yield from _of_optimization(config)
     yield from _of_distillation(config)
     size, batch = config.objective.group_size, config.global_batch
     if size is not None and (batch % size or (size == 1 and batch > 1)):
-        message = f"group_size {size} does not cut a batch of {batch} into equal parts of two or more examples"
+        message = f"group_size {size} does not divide a batch of {batch} into equal groups of two or more examples"
         yield Contradiction(("group_size", "batch_size", "global_batch_size"), message)
 
 
@@ -35,11 +35,11 @@ def _of_data(config: Config) -> Iterator[Contradiction]:
     if data.max_input_length >= data.max_length:
         message = (
             f"max_input_length {data.max_input_length} leaves no room for text in max_length {data.max_length}: "
-            "make max_input_length smaller or max_length larger"
+            "decrease max_input_length or increase max_length"
         )
         yield Contradiction(("max_input_length", "max_length"), message)
     if encoder.encoder_checkpoint is not None and encoder.encoder_model_name == "embedding":
-        message = "encoder_checkpoint holds T5 weights, but encoder_model_name is 'embedding': drop one of them"
+        message = "encoder_checkpoint holds T5 weights, but encoder_model_name is 'embedding': remove one of them"
         yield Contradiction(("encoder_checkpoint", "encoder_model_name"), message)
 
 
@@ -50,13 +50,13 @@ def _of_network(config: Config) -> Iterator[Contradiction]:
         yield Contradiction(("hidden_size", "num_heads"), message)
     elif hidden // heads % 2:
         message = (
-            f"hidden_size {hidden} over num_heads {heads} gives heads of odd size {hidden // heads}, "
-            "but rotary positions turn pairs: choose an even head size"
+            f"hidden_size {hidden} / num_heads {heads} is an odd head size, {hidden // heads}, "
+            "but rotary embeddings rotate pairs: choose an even head size"
         )
         yield Contradiction(("hidden_size", "num_heads"), message)
-    least, most = config.objective.self_cond_cfg_min, config.objective.self_cond_cfg_max
-    if least > most:
-        message = f"self_cond_cfg_min {least:g} is above self_cond_cfg_max {most:g}"
+    low, high = config.objective.self_cond_cfg_min, config.objective.self_cond_cfg_max
+    if low > high:
+        message = f"self_cond_cfg_min {low:g} is above self_cond_cfg_max {high:g}"
         yield Contradiction(("self_cond_cfg_min", "self_cond_cfg_max"), message)
 
 
@@ -86,13 +86,13 @@ def _of_distillation(config: Config) -> Iterator[Contradiction]:
             message = f"{name} {wrong[0]} does not divide the teacher's {whole} steps (teacher_steps): use {possible}"
             yield Contradiction((name, "teacher_steps"), message)
     if not settings.rounds or len(set(settings.rounds)) < len(settings.rounds):
-        yield Contradiction(("rounds",), f"rounds {list(settings.rounds)}: give at least one, and none of them twice")
+        yield Contradiction(("rounds",), f"rounds {list(settings.rounds)}: expected one or more different numbers")
     if settings.student_steps is not None and settings.teacher is None:
         yield Contradiction(("student_steps", "teacher"), "student_steps without a teacher: `elf distill` sets both")
 
 
 def check_devices(config: Config, num_devices: int) -> list[str]:
-    """Problems of `config` on `num_devices` devices (all processes counted), one line each."""
+    """Return the problems of `config` on `num_devices` devices (over all processes), one line each."""
     batch = config.global_batch
     if batch % num_devices == 0:
         return []

@@ -1,12 +1,12 @@
 """Reads every source of settings (files, environment, `--set`, flags) as entries: name, checked value, origin."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from elfcli.config.files import FileError, SettingsFile, read_settings_file
+from elfcli.config.files import FileError, KeyPath, SettingsFile, read_settings_file
 from elfcli.config.presets import preset_name
 from elfcli.config.reference import is_flat
 from elfcli.config.schema import REMOVED_SCHEDULE, RENAMED, RETIRED, SECTION_OF, SECTIONS, SamplingPreset
@@ -15,19 +15,19 @@ from elfcli.errors import did_you_mean
 
 RESERVED_ENVIRONMENT = {"ELF_DEBUG"}
 COMPLETE = "complete"
-"""Key that a run's config.toml starts with: the file holds every value, so no preset applies below it."""
+"""First key of a run's config.toml: the file holds every value, so no preset applies below it."""
 
 
 @dataclass(frozen=True)
 class SettingOrigin:
-    """The layer that set a value, with its file and line (from 1) where there is one."""
+    """The layer that set a value, and its file and line (from 1) if there is one."""
 
     layer: str
     file: str | None = None
     line: int | None = None
 
     def place(self) -> str:
-        """`file:line`, or the layer where there is no file."""
+        """Return `file:line`, or the layer if there is no file."""
         if self.file is None:
             return self.layer
         return self.file if self.line is None else f"{self.file}:{self.line}"
@@ -41,7 +41,7 @@ class SettingOrigin:
 
 @dataclass(frozen=True)
 class Entry:
-    """The checked value of one setting in one layer; name: bare, or `sampling`."""
+    """The checked value of one setting in one layer. name: a bare name, or `sampling`."""
 
     name: str
     value: Any
@@ -50,7 +50,7 @@ class Entry:
 
 @dataclass
 class Problems:
-    """Lines for the user, and the bare names they are about, so that no name is reported twice.
+    """Problem lines and the bare names they concern, so that no name is reported twice.
 
     notices: lines about settings that were read under another name or value.
     """
@@ -60,13 +60,14 @@ class Problems:
     notices: list[str] = field(default_factory=list)
 
     def add(self, line: str, names: Sequence[str] = ()) -> None:
+        """Add a problem with the settings `names`, unless the same line is there already."""
         if line not in self.lines:
             self.lines.append(line)
         self.names.update(names)
 
 
 def bare_name(key: str) -> str | None:
-    """Return the bare name of `name` or `section.name` as it is called today, or None if there is no such setting."""
+    """Return the current bare name of `name` or `section.name`, or None if there is no such setting."""
     section, dot, leaf = key.rpartition(".")
     leaf = RENAMED.get(leaf, leaf)
     home = "" if leaf == "sampling" else SECTION_OF.get(leaf) or RETIRED.get(leaf)
@@ -74,14 +75,14 @@ def bare_name(key: str) -> str | None:
 
 
 def notice_if_renamed(key: str, place: str, problems: Problems) -> None:
-    """Add a notice if the setting's name is a former one."""
+    """Add a notice if `key` is a former name."""
     leaf = key.rpartition(".")[2]
     if leaf in RENAMED:
         problems.notices.append(f"{place}: {leaf} is now called {RENAMED[leaf]}")
 
 
 def unknown(key: str) -> str:
-    """The problem with a key that `bare_name` does not know."""
+    """Return the problem line for a key that `bare_name` does not know."""
     if key in SECTIONS:
         return f"{key}: is a section, not a setting; write `[{key}]` above its settings, or `{key}.<name>`"
     leaf = key.rpartition(".")[2]
@@ -92,7 +93,7 @@ def unknown(key: str) -> str:
 
 
 def shown_path(path: str | Path) -> str:
-    """`path` as messages show it: relative if it is below the working folder."""
+    """Return `path` for messages: relative if it is below the working folder."""
     relative = os.path.relpath(path)
     return os.path.normpath(path) if relative.startswith(os.pardir) else relative
 
@@ -100,8 +101,8 @@ def shown_path(path: str | Path) -> str:
 class FileLayer(NamedTuple):
     """Entries of a file.
 
-    complete: the file says that it holds every value, so lower layers do not count. flat: it looks like the
-    reference's.
+    complete: the file says that it holds every value, so lower layers are ignored. flat: it looks like a reference
+    file.
     """
 
     entries: list[Entry]
@@ -110,7 +111,7 @@ class FileLayer(NamedTuple):
 
 
 def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
-    """Entries of a settings file."""
+    """Return the entries of a settings file."""
     try:
         source = read_settings_file(path)
     except FileError as error:
@@ -143,8 +144,8 @@ def file_entries(path: str | Path, layer: str, problems: Problems) -> FileLayer:
     return FileLayer(entries, complete is True, of_reference)
 
 
-def _flattened(content: dict[str, Any]):
-    """(key as written, value, path of the key) of every setting, those inside sections included."""
+def _flattened(content: dict[str, Any]) -> Iterator[tuple[str, Any, KeyPath]]:
+    """Yield (key as written, value, path of the key) of every setting, including those inside sections."""
     for key, value in content.items():
         if key in SECTIONS and isinstance(value, dict):
             for leaf, inner in value.items():
@@ -154,19 +155,19 @@ def _flattened(content: dict[str, Any]):
 
 
 def _checked(
-    name: str, value: Any, check: Callable[[str, Any], Any], origin: SettingOrigin, said: str, problems: Problems
+    name: str, value: Any, check: Callable[[str, Any], Any], origin: SettingOrigin, place: str, problems: Problems
 ) -> list[Entry]:
-    """The entry, or nothing where `check` refuses the value; `said` starts the line that reports it."""
+    """Return the entry, or nothing if `check` refuses the value; `place` starts the problem line."""
     try:
         return [Entry(name, check(name, value), origin)]
     except BadValue as error:
-        if value is not None:  # YAML's null means that the setting is not set here
-            problems.add(f"{said}: {error}", [name])
+        if value is not None:  # YAML's null leaves the setting unset
+            problems.add(f"{place}: {error}", [name])
         return []
 
 
 def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | None, problems: Problems) -> list[Entry]:
-    """The entry of a list of tables; `source`, where there is one, gives the lines of the inner keys."""
+    """Return the entry of a list of tables; `source`, if any, has the lines of the inner keys."""
     if value is None:
         return []
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
@@ -176,7 +177,7 @@ def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | No
     before = len(problems.lines)
     settings = []
     for index, item in enumerate(value):
-        fields = {}
+        fields: dict[str, Any] = {}
         for written, inner in item.items():
             key = RENAMED.get(written, written)
             where = (index, written) if at_top else ("sampling", index, written)
@@ -185,7 +186,7 @@ def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | No
                 near = did_you_mean(str(key), SamplingPreset.model_fields)
                 problems.add(f"{place}: sampling.{key}: unknown setting{near}", ["sampling"])
             elif key == "time_schedule" and inner == "fitted":
-                problems.notices.append(f"{place}: {REMOVED_SCHEDULE}, which is used here")
+                problems.notices.append(f"{place}: {REMOVED_SCHEDULE}; it is replaced")
                 fields[key] = "uniform"
             elif inner is not None:
                 try:
@@ -197,7 +198,7 @@ def _sampling_entry(value: Any, origin: SettingOrigin, source: SettingsFile | No
 
 
 def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path | None = None) -> list[Entry]:
-    """The `sampling` entry of the file that a layer's sampling_configs_path names, or nothing."""
+    """Return the `sampling` entry of the file in a layer's sampling_configs_path, if it is set."""
     named = next((entry for entry in reversed(entries) if entry.name == "sampling_configs_path"), None)
     if named is None or named.value is None:
         return []
@@ -209,19 +210,18 @@ def _sampling_from_path(entries: list[Entry], problems: Problems, folder: Path |
     except FileError as error:
         problems.add(f"{named.origin.place()}: sampling_configs_path: {error}", ["sampling"])
         return []
-    content = source.content
+    content: Any = source.content
+    line: int | None = 1
     if isinstance(content, dict):
-        others = [key for key in content if key != "sampling"]
-        if others or "sampling" not in content:
+        if content.keys() != {"sampling"}:
             problems.add(f"{path}: expected a list of sampling settings ([[sampling]] in TOML) and nothing else")
             return []
-        content = content["sampling"]
-    first = 1 if isinstance(source.content, list) else source.line_of("sampling")
-    return _sampling_entry(content, SettingOrigin(named.origin.layer, shown_path(path), first), source, problems)
+        content, line = content["sampling"], source.line_of("sampling")
+    return _sampling_entry(content, SettingOrigin(named.origin.layer, shown_path(path), line), source, problems)
 
 
 def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[Entry]:
-    """Entries of every `ELF_...` variable."""
+    """Return the entries of all `ELF_...` variables."""
     entries: list[Entry] = []
     for variable in sorted(environ):
         if not variable.startswith("ELF_") or variable in RESERVED_ENVIRONMENT:
@@ -233,12 +233,12 @@ def environment_entries(environ: Mapping[str, str], problems: Problems) -> list[
             problems.add(f"{variable}: unknown setting{did_you_mean(variable.upper(), known)}")
             continue
         notice_if_renamed(key, variable, problems)
-        entries += _text_entry(name, environ[variable], SettingOrigin("environment"), problems, said=variable)
+        entries += _text_entry(name, environ[variable], SettingOrigin("environment"), problems, place=variable)
     return entries + _sampling_from_path(entries, problems)
 
 
 def set_entries(sets: Sequence[str], problems: Problems) -> list[Entry]:
-    """Entries of `key=value` texts."""
+    """Return the entries of `key=value` texts."""
     entries: list[Entry] = []
     for text in sets:
         key, equals, value = text.partition("=")
@@ -249,12 +249,12 @@ def set_entries(sets: Sequence[str], problems: Problems) -> list[Entry]:
             problems.add(f"--set: {unknown(key.strip())}")
         else:
             notice_if_renamed(key.strip(), "--set", problems)
-            entries += _text_entry(name, value.strip(), SettingOrigin("--set"), problems, said=f"--set {name}")
+            entries += _text_entry(name, value.strip(), SettingOrigin("--set"), problems, place=f"--set {name}")
     return entries + _sampling_from_path(entries, problems)
 
 
 def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
-    """Entries of command-line flags, by bare name; a value of None is a flag that was not given."""
+    """Return the entries of command-line flags, by bare name; None means that the flag was not passed."""
     entries: list[Entry] = []
     for key, value in flags.items():
         name = bare_name(key)
@@ -266,13 +266,13 @@ def flag_entries(flags: Mapping[str, Any], problems: Problems) -> list[Entry]:
         origin = SettingOrigin("command line")
         value = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
         if isinstance(value, str):
-            entries += _text_entry(name, value, origin, problems, said=f"command line: {name}")
+            entries += _text_entry(name, value, origin, problems, place=f"command line: {name}")
         else:
             entries += _checked(name, value, check_setting, origin, f"command line: {name}", problems)
     return entries + _sampling_from_path(entries, problems)
 
 
-def _text_entry(name: str, text: str, origin: SettingOrigin, problems: Problems, said: str) -> list[Entry]:
+def _text_entry(name: str, text: str, origin: SettingOrigin, problems: Problems, place: str) -> list[Entry]:
     if name == "sampling":
         return _sampling_entry(parse_toml_value(text), origin, None, problems)
-    return _checked(name, text, parse_setting, origin, said, problems)
+    return _checked(name, text, parse_setting, origin, place, problems)

@@ -6,22 +6,24 @@ from elfcli.errors import InputError, did_you_mean
 
 
 def presets_dir() -> Path:
-    """Folder that holds `tasks/`, `models/` and `sampling/`."""
+    """Return the folder that holds `tasks/`, `models/` and `sampling/`."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
 
 
 def task_names() -> list[str]:
+    """Return the names of the task presets, sorted."""
     return _names("tasks")
 
 
 def model_names() -> list[str]:
+    """Return the names of the model presets, sorted."""
     return _names("models")
 
 
 def preset_path(kind: str, name: str) -> Path:
-    """File of the preset `name`; `kind` is `task` or `model`. Raises InputError for an unknown name."""
+    """Return the file of the preset `name`. kind: `task` or `model`. Raises InputError if the name is unknown."""
     known = _names(f"{kind}s")
     if name not in known:
         raise InputError(f"unknown {kind} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
@@ -29,13 +31,13 @@ def preset_path(kind: str, name: str) -> Path:
 
 
 def pair_path(task: str, model: str) -> Path | None:
-    """`tasks/TASK/MODEL.toml`, the file of what a task's recipe changes for one model; None if there is none."""
+    """Return `tasks/TASK/MODEL.toml`, the task's changes for one model, or None if there is no such file."""
     path = presets_dir() / "tasks" / task / f"{model}.toml"
     return path if path.is_file() else None
 
 
 def preset_name(path: Path) -> str | None:
-    """What a preset's file is called wherever it is installed, e.g. `toy-de-en` or `sampling/cond`; None for others."""
+    """Return the short name of a preset file, e.g. `toy-de-en` or `sampling/cond`, or None for other files."""
     try:
         inside = path.resolve().relative_to(presets_dir().resolve()).with_suffix("").as_posix()
     except ValueError:
@@ -44,5 +46,4 @@ def preset_name(path: Path) -> str | None:
 
 
 def _names(kind: str) -> list[str]:
-    """Names of the presets in the folder `kind`, sorted."""
     return sorted(path.stem for path in (presets_dir() / kind).glob("*.toml"))

@@ -1,7 +1,7 @@
-"""Settings files of the reference (lillian039/ELF): how they are told from ours, and what they mean.
+"""Detects settings files of the reference (lillian039/ELF) and interprets them.
 
-Such a file is flat YAML. What it leaves out has the reference's default, its `batch_size` counts per device, and its
-`warmup_steps` counts micro-batches.
+Such a file is flat YAML. Settings that it leaves out have the reference's defaults, its `batch_size` counts per
+device, and its `warmup_steps` counts micro-batches.
 """
 
 from pathlib import Path
@@ -12,9 +12,9 @@ from elfcli.config.schema import SECTIONS, SamplingPreset
 
 CONFIG_STYLES = ("elf", "reference")
 DEFAULT_LAYER = "reference default"
-"""Origin of values that a file of the reference leaves out."""
+"""Origin of values that a reference file leaves out."""
 PER_DEVICE = "config file, per device"
-"""Origin of a batch_size that is still to be multiplied by the devices of the run."""
+"""Origin of a batch_size that is not yet multiplied by the number of devices."""
 
 KEYS = frozenset(
     """
@@ -34,11 +34,11 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 200.0, "seed": 0, "online_eval": True, "eval_every_epochs": 10.0, "num_samples": 100, "clean_up": True,
     "sampling": (SamplingPreset(num_sampling_steps=(50,)),),
 }  # fmt: skip
-"""The reference's defaults where they differ from ours. max_input_length: no limit, so it comes from the data."""
+"""The reference's defaults that differ from ours. It has no max_input_length, so 0 lets the data decide."""
 
 
 def is_flat(source: SettingsFile) -> bool:
-    """Whether a file looks like the reference's: flat YAML without a word of ours that says otherwise."""
+    """Return whether a file looks like the reference's: flat YAML with its keys and without sections of ours."""
     content = source.content
     if source.path.suffix.lower() not in (".yaml", ".yml") or not isinstance(content, dict):
         return False
@@ -47,10 +47,10 @@ def is_flat(source: SettingsFile) -> bool:
 
 
 def how_it_was_read(path: str | Path) -> str:
-    return (f"{path}: read as a file of the reference, whose defaults stand for what it leaves out "
-            "(--config-style elf: as ours)")  # fmt: skip
+    """Return the notice for a file that was read as a reference file."""
+    return f"{path}: read as a reference file; unset settings have the reference's defaults (--config-style elf: ours)"
 
 
 def metrics_of(max_input_length: Any, eval_data_path: Any) -> tuple[str, ...]:
-    """What the reference scores: texts for given sources by their references, free ones by GPT-2."""
+    """Return the reference's scores: BLEU and ROUGE if texts have sources, else perplexity."""
     return ("bleu", "rouge") if max_input_length or eval_data_path else ("ppl",)

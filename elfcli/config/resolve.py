@@ -1,7 +1,7 @@
-"""Resolves the configuration: merges the layers and remembers where each value came from.
+"""Resolves the configuration: merges the layers and records where each value came from.
 
-Later wins: built-in defaults (the reference's where a file of its is read) < task preset < model preset < what the
-task changes for this model < `--config` files in order < environment (`ELF_<NAME>`) < `--set key=value` <
+Later layers win: built-in defaults (the reference's if a reference file is read) < task preset < model preset < the
+task's changes for this model < `--config` files in order < environment (`ELF_<NAME>`) < `--set key=value` <
 command-line flags. All problems of all layers are collected and raised as one ConfigError.
 """
 
@@ -22,38 +22,26 @@ from elfcli.config.entries import (
     flag_entries,
     set_entries,
 )
-from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names
+from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names  # noqa: F401
 from elfcli.config.reference import CONFIG_STYLES, DEFAULT_LAYER, DEFAULTS, PER_DEVICE, how_it_was_read, metrics_of
 from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError, did_you_mean
-
-__all__ = [
-    "ConfigError",
-    "Resolved",
-    "SettingOrigin",
-    "changed",
-    "check_again",
-    "load_config",
-    "model_names",
-    "presets_dir",
-    "resolve",
-    "resolve_run",
-    "task_names",
-    "with_devices",
-]
 
 
 class ConfigError(InputError):
     """All problems of a configuration; `problems` holds one line each."""
 
-    def __init__(self, problems: Sequence[str]):
+    def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """`origins` holds one Origin per setting, by bare name (`sampling` is one name). notices: how files were read."""
+    """A configuration and the origin of each setting, by bare name (`sampling` is one name).
+
+    notices: lines about how files were read.
+    """
 
     config: Config
     origins: dict[str, SettingOrigin]
@@ -62,7 +50,7 @@ class Resolved:
 
 
 class _Setting(NamedTuple):
-    """A value after all layers; `rank` is the place of the layer that set it, the highest wins."""
+    """A value after all layers. rank: index of the layer that set it; the highest wins."""
 
     value: Any = None
     origin: SettingOrigin = SettingOrigin("default")
@@ -74,7 +62,7 @@ ALTERNATIVES = (
     ("steps", "minutes"), ("minutes", "steps"), ("steps", "epochs"), ("minutes", "epochs"), ("lr", "blr"),
     ("global_batch_size", "batch_size"), ("warmup_steps", "warmup_epochs"), ("save_every_steps", "save_every_epochs"),
 )  # fmt: skip
-"""Pairs of settings that say the same thing."""
+"""Pairs (name, other) of settings for the same thing; `other` in a later layer overrides `name`."""
 _Merged = dict[str, _Setting]
 
 
@@ -87,51 +75,39 @@ def resolve(
     style: str | None = None,
     **presets: str | None,
 ) -> Resolved:
-    """The configuration of all layers.
+    """Return the configuration of all layers. Raises ConfigError with every problem found.
 
     Args:
-      files: settings files (TOML or YAML), later ones win.
+      files: settings files (TOML or YAML); later ones win.
       sets: `key=value` texts; keys are bare or `section.name`.
       flags: bare name -> value; None values are ignored.
       environ: environment to read `ELF_...` from; None: that of the process.
-      style: `reference`: files are read as the reference's, `elf`: as ours; None: flat YAML without a task as the
-        reference's.
-      presets: `task` and `model`, names given by flag; their presets are layers below all others.
-
-    Raises ConfigError, with every problem found.
+      style: `reference`: files are read as reference files, `elf`: as ours; None: flat YAML without a task as a
+        reference file.
+      presets: the names `task` and `model` from flags; their presets are layers below all others.
     """
     problems = Problems()
     if style not in (None, *CONFIG_STYLES):
-        problems.add(
-            f"--config-style {style}: expected {' or '.join(CONFIG_STYLES)}{did_you_mean(style, CONFIG_STYLES)}"
-        )
-    given = {**presets, **(flags or {})}
+        near = did_you_mean(style, CONFIG_STYLES)
+        problems.add(f"--config-style {style}: expected {' or '.join(CONFIG_STYLES)}{near}")
     file_layers = [file_entries(path, "config file", problems) for path in files]
     above = [
         *(layer.entries for layer in file_layers),
         environment_entries(os.environ if environ is None else environ, problems),
         set_entries(sets, problems),
-        flag_entries(given, problems),
+        flag_entries({**presets, **(flags or {})}, problems),
     ]
     complete = [index for index, layer in enumerate(file_layers) if layer.complete]
+    theirs: list[int] = []
     if complete:
-        layers, theirs = above[complete[-1] :], []
+        layers = above[complete[-1] :]
         _refuse_presets_over(str(files[complete[-1]]), layers, problems)
     else:
         theirs = _of_the_reference(file_layers, style, _last(above, "task"))
         defaults = [Entry(name, value, SettingOrigin(DEFAULT_LAYER)) for name, value in DEFAULTS.items() if theirs]
         layers = [defaults, *_preset_layers(above, problems), *above]
-    merged = {
-        entry.name: _Setting(entry.value, entry.origin, rank)
-        for rank, entries in enumerate(layers)
-        for entry in entries
-    }
-    _follow_use_wandb(merged)
     first = len(layers) - len(above)
-    of_the_reference = {0, *(first + index for index in theirs)} if theirs else set()
-    _follow_the_latest(merged, of_the_reference)
-    if theirs:
-        _count_as_the_reference(merged, of_the_reference)
+    merged = _merge(layers, {0, *(first + index for index in theirs)} if theirs else set())
     config = _build(merged)
     warnings = [*_warnings(merged), *_report_contradictions(config, merged, bool(complete), problems)]
     if problems.lines:
@@ -141,17 +117,33 @@ def resolve(
     return Resolved(config, origins, tuple(warnings), tuple(notices))
 
 
+def _merge(layers: list[list[Entry]], of_the_reference: set[int]) -> _Merged:
+    """Merge the layers, later ones over earlier ones. of_the_reference: indices of the reference's layers."""
+    merged = {
+        entry.name: _Setting(entry.value, entry.origin, rank)
+        for rank, entries in enumerate(layers)
+        for entry in entries
+    }
+    use_wandb = merged.get("use_wandb", _UNSET)
+    if use_wandb.value and use_wandb.rank > merged.get("tracker", _UNSET).rank:
+        merged["tracker"] = use_wandb._replace(value="wandb")  # the reference's name for it
+    _follow_the_latest(merged, of_the_reference)
+    if of_the_reference:
+        _count_as_the_reference(merged, of_the_reference)
+    return merged
+
+
 def changed(resolved: Resolved, section: str, layer: str | None, **values: Any) -> Resolved:
-    """The settings with some of one section's values replaced; `layer` is their new origin, None keeps the old."""
+    """Return the settings with new values in one section; `layer` is their new origin, None keeps the old one."""
     part = getattr(resolved.config, section).model_copy(update=values)
     origins = resolved.origins | ({name: SettingOrigin(layer) for name in values} if layer else {})
     return replace(resolved, config=resolved.config.model_copy(update={section: part}), origins=origins)
 
 
 def with_devices(resolved: Resolved, devices: int) -> Resolved:
-    """The settings of a run on so many devices: a batch_size of the reference counts per device.
+    """Return the settings for a number of devices: a reference file's batch_size counts per device.
 
-    Raises ConfigError where what follows does not fit other settings.
+    Raises ConfigError if the total batch size contradicts other settings.
     """
     origin, each = resolved.origins["batch_size"], resolved.config.training.batch_size
     if origin.layer != PER_DEVICE:
@@ -161,34 +153,35 @@ def with_devices(resolved: Resolved, devices: int) -> Resolved:
 
 
 def check_again(resolved: Resolved) -> Resolved:
-    """The settings. Raises ConfigError where some contradict what was chosen after `resolve`."""
-    found = []
+    """Return the settings. Raises ConfigError if they contradict values chosen after `resolve`."""
+    problems = []
     for names, message, mild in contradictions(resolved.config):
         if not mild:
             places = [resolved.origins[name].place() for name in names if resolved.origins[name].layer != "default"]
-            found.append(f"{' and '.join(dict.fromkeys(places))}: {message}")
-    if found:
-        raise ConfigError(found)
+            problems.append(f"{' and '.join(dict.fromkeys(places))}: {message}")
+    if problems:
+        raise ConfigError(problems)
     return resolved
 
 
 def load_config(path: str | Path) -> Config:
-    """The configuration of one file. The `config.toml` of a run gives exactly what the run used.
+    """Return the configuration of one file, e.g. the exact settings of a run from its `config.toml`.
 
-    The environment is not read. Raises ConfigError.
+    Does not read the environment. Raises ConfigError.
     """
     return resolve(files=[path], environ={}).config
 
 
 def resolve_run(path: str | Path, sets: Sequence[str] = ()) -> Resolved:
-    """The settings to continue a run with: its config.toml, and `sets` above it. The environment is not read.
+    """Return the settings to resume a run with: its config.toml and, above it, `sets`.
 
-    Raises ConfigError where the run was trained in a way that this version does not have.
+    Does not read the environment. Raises ConfigError if the run was trained in a way that this version does not
+    support.
     """
     entries = file_entries(path, "config file", Problems()).entries
     if any(entry.name == "branching" and entry.value == "device" for entry in entries):
-        raise ConfigError([f"{path}: this run was trained with branching=device, which this version does not have: "
-                           "continue it with elfcli 0.1.0, or start a new run"])  # fmt: skip
+        raise ConfigError([f"{path}: this run was trained with branching=device, which this version does not support: "
+                           "resume it with elfcli 0.1.0, or start a new run"])  # fmt: skip
     resolved = resolve(files=[path], sets=sets, environ={})
     for name, value in BEFORE_0_2.items():
         if resolved.origins[name].layer == "default":
@@ -197,19 +190,19 @@ def resolve_run(path: str | Path, sets: Sequence[str] = ()) -> Resolved:
 
 
 def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problems) -> None:
-    """Reports a task or model chosen above the complete file `path`, the first of `layers`."""
+    """Report a task or model chosen above the complete file `path`, which is the first of `layers`."""
     for kind in ("task", "model"):
         inside, outside = _last(layers[:1], kind), _last(layers[1:], kind)
         if outside and outside.value != (inside.value if inside else None):
             line = (
-                f"{outside.origin.place()}: {kind} '{outside.value}' would change nothing over {path}, which holds "
-                f"every value (`complete = true`): leave out one of the two"
+                f"{outside.origin.place()}: {kind} '{outside.value}' has no effect on {path}, which holds every "
+                f"value (`complete = true`): remove one of the two"
             )
             problems.add(line, names=[kind])
 
 
 def _preset_layers(above: list[list[Entry]], problems: Problems) -> list[list[Entry]]:
-    """Entries of the task preset, of the model preset that the layers above choose, and of the pair's own file."""
+    """Return the entries of the chosen task preset, of the chosen model preset, and of the file for this pair."""
     task = _last(above, "task")
     task_layer = _preset_entries("task", task, problems)
     model = _last([task_layer, *above], "model")
@@ -230,21 +223,15 @@ def _preset_entries(kind: str, choice: Entry | None, problems: Problems) -> list
 
 
 def _last(layers: list[list[Entry]], name: str) -> Entry | None:
-    found = [entry for entries in layers for entry in entries if entry.name == name]
-    return found[-1] if found else None
-
-
-def _follow_use_wandb(merged: _Merged) -> None:
-    """The reference's `use_wandb: true` chooses the tracker, unless `tracker` is set in the same or a later layer."""
-    use_wandb = merged.get("use_wandb", _UNSET)
-    if use_wandb.value and use_wandb.rank > merged.get("tracker", _UNSET).rank:
-        merged["tracker"] = use_wandb._replace(value="wandb")
+    entries = [entry for layer in layers for entry in layer if entry.name == name]
+    return entries[-1] if entries else None
 
 
 def _follow_the_latest(merged: _Merged, of_the_reference: set[int]) -> None:
-    """Drops settings in whose place a later layer gives the other; in one layer, as a run's config.toml, both stay.
+    """Drop settings that a later layer replaces by their alternative.
 
-    of_the_reference: ranks of its files, where its defaults stay beside what they set.
+    Both stay if one layer sets both, as a run's config.toml does. The reference's defaults stay if a reference file
+    (by its rank in `of_the_reference`) sets the alternative.
     """
     for name, other in ALTERNATIVES:
         ours, later = merged.get(name, _UNSET), merged.get(other, _UNSET)
@@ -254,14 +241,14 @@ def _follow_the_latest(merged: _Merged, of_the_reference: set[int]) -> None:
 
 
 def _of_the_reference(layers: list[FileLayer], style: str | None, task: Entry | None) -> list[int]:
-    """Which files are read as the reference's; none of them is complete."""
+    """Return the indices of the files to read as reference files; none of them is complete."""
     if style == "elf" or (style is None and task and task.value is not None):
         return []
     return [index for index, layer in enumerate(layers) if style == "reference" or layer.flat]
 
 
 def _count_as_the_reference(merged: _Merged, ranks: set[int]) -> None:
-    """What counts otherwise there, where layers of the reference (by `ranks`) set it."""
+    """Convert what the layers in `ranks` set in the reference's units: batch per device, warm-up in micro-batches."""
     batch, warmup = merged.get("batch_size", _UNSET), merged.get("warmup_steps", _UNSET)
     if batch.rank in ranks and merged.get("global_batch_size", _UNSET).value is None:
         merged["batch_size"] = batch._replace(origin=replace(batch.origin, layer=PER_DEVICE))
@@ -285,16 +272,17 @@ def _build(merged: _Merged) -> Config:
 
 
 def _report_contradictions(config: Config, merged: _Merged, complete: bool, problems: Problems) -> list[str]:
-    """Adds contradictions to `problems`; returns those that a warning is enough for.
+    """Add contradictions to `problems`, and return those for which a warning is enough.
 
-    Those with values that data or devices decide are left to `check_again`, which knows no mild ones.
+    `check_again` checks those that depend on values chosen later, from the data or the number of devices.
     """
-    warnings, own = [], config.data.data_path is not None and config.data.task is None
+    warnings = []
+    uses_recipe = config.data.data_path is not None and config.data.task is None
     for names, message, mild in contradictions(config):
         if not problems.names.isdisjoint(names):
             continue
         settings = [merged.get(name, _UNSET) for name in names]
-        undecided = own and not mild and _UNSET in settings
+        undecided = uses_recipe and not mild and _UNSET in settings
         if undecided or any(setting.origin.layer == PER_DEVICE for setting in settings):
             continue
         line = f"{max(settings, key=lambda setting: setting.rank).origin.place()}: {message}"

@@ -1,7 +1,8 @@
-"""Checks single values against the schema and describes in words what a setting accepts."""
+"""Checks single values against the schema, and describes in words which values a setting accepts."""
 
 import json
 import tomllib
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -13,23 +14,23 @@ from elfcli.errors import did_you_mean
 
 
 class BadValue(Exception):
-    """A value that is not accepted; the message holds what is expected and what was given."""
+    """A value that is not accepted; the message says what was expected and what was found."""
 
 
 def check_setting(name: str, value: Any) -> Any:
-    """The value of the setting with this bare name in its final type. Raises BadValue."""
+    """Return the value of the setting with this bare name in its final type. Raises BadValue."""
     return _check(_section_of(name), name, [value])
 
 
 def check_sampling_field(name: str, value: Any) -> Any:
-    """The same for one field of a sampling setting."""
+    """Return the value of one field of a sampling setting in its final type. Raises BadValue."""
     if (name, value) == ("time_schedule", "fitted"):
         raise BadValue(REMOVED_SCHEDULE)
     return _check(SamplingPreset, name, [value])
 
 
 def check_sampling_item(name: str, value: Any) -> Any:
-    """The same for one item of a field that is a list."""
+    """Return one item of a list field of a sampling setting in its final type. Raises BadValue."""
     try:
         return check_sampling_field(name, [value])[0]
     except BadValue:
@@ -38,7 +39,7 @@ def check_sampling_item(name: str, value: Any) -> Any:
 
 
 def parse_setting(name: str, text: str) -> Any:
-    """The value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
+    """Return the value of a setting given as text (`--set`, environment): a TOML value, or else the text itself."""
     return _check(_section_of(name), name, [*_readings(text)], shown=parse_toml_value(text))
 
 
@@ -47,7 +48,7 @@ def _section_of(name: str) -> type[Section]:
 
 
 def parse_toml_value(text: str) -> Any:
-    """`text` as a TOML value, or `text` itself where it is none."""
+    """Return `text` as a TOML value, or `text` itself if it is not one."""
     try:
         parsed = tomllib.loads(f"value = {text}")
     except (ValueError, RecursionError):
@@ -58,8 +59,8 @@ def parse_toml_value(text: str) -> Any:
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-def _readings(text: str):
-    """The values that a text may mean, the likeliest first; the setting's type decides."""
+def _readings(text: str) -> Iterator[Any]:
+    """Yield the values that a text may mean, the most likely first; the setting's type decides."""
     word = text.strip().lower()
     if word in ("null", "none", ""):
         yield None
@@ -75,16 +76,15 @@ def _readings(text: str):
 
 
 def _check(section: type[Section], name: str, readings: list[Any], shown: Any = None) -> Any:
+    """Return the first reading that the setting accepts. Raises BadValue, which reports `shown`, if there is none."""
     shown = readings[0] if shown is None else shown
     for value in readings:
         whole = [int(value)] if isinstance(value, float) and value.is_integer() else []
         for candidate in [value, *whole]:
-            try:
-                # JSON in strict mode takes lists for tuples and whole numbers for fractions, and nothing else.
+            # JSON in strict mode takes lists for tuples and whole numbers for floats, and no other conversion.
+            with suppress(ValidationError, ValueError):
                 checked = section.model_validate_json(json.dumps({name: candidate}, default=str), strict=True)
-            except (ValidationError, ValueError):
-                continue
-            return getattr(checked, name)
+                return getattr(checked, name)
     expected = _describe(_properties(section)[name])
     raise BadValue(f"expected {expected}, got {_show(shown)}{_hint(section, name, shown)}")
 
@@ -107,7 +107,7 @@ def _show(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:
-        text = "a number of thousands of digits"
+        text = "a number with thousands of digits"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -122,7 +122,7 @@ def _choices(schema: dict[str, Any]) -> list[str]:
 
 
 def _describe(schema: dict[str, Any]) -> str:
-    """What a field accepts, in words: `a whole number (at least 1)`."""
+    """Return in words what a field accepts, e.g. `a whole number (at least 1)`."""
     if "anyOf" in schema:
         return " or ".join(_describe(option) for option in schema["anyOf"] if option.get("type") != "null")
     if choices := _choices(schema):
@@ -136,9 +136,11 @@ def _describe(schema: dict[str, Any]) -> str:
 
 
 def _range(schema: dict[str, Any]) -> str:
-    bounds = {"minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most",
-              "exclusiveMaximum": "less than"}  # fmt: skip
-    shown = {key: f"{value:,}" if isinstance(value, int) else f"{value:g}"
-             for key, value in schema.items() if key in bounds}  # fmt: skip
-    said = [f"{words} {shown[key]}" for key, words in bounds.items() if key in shown]
-    return f" ({', '.join(said)})" if said else ""
+    words = {"minimum": "at least", "exclusiveMinimum": "greater than", "maximum": "at most",
+             "exclusiveMaximum": "less than"}  # fmt: skip
+    bounds = [f"{word} {_number(schema[key])}" for key, word in words.items() if key in schema]
+    return f" ({', '.join(bounds)})" if bounds else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"

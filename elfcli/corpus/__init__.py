@@ -1,1 +1,1 @@
-"""Text files and built-in tasks become a data folder."""
+"""Turns text files and built-in tasks into data folders."""

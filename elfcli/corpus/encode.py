@@ -1,4 +1,4 @@
-"""Encodes documents as token ids, in several processes, packs them into full sequences and writes Arrow files."""
+"""Encodes documents as token ids in several processes, packs them into full sequences and writes Arrow files."""
 
 import hashlib
 import json
@@ -21,7 +21,7 @@ Tokens = tuple[np.ndarray, np.ndarray]
 
 
 def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk]:
-    """The documents in tuples of `size`, the last one shorter."""
+    """Yield the documents in tuples of `size`; the last one may be shorter."""
     rest = iter(documents)
     while chunk := tuple(islice(rest, size)):
         yield chunk
@@ -31,18 +31,19 @@ _tokenizer: Any = None
 
 
 def start_worker(folder: str) -> None:
-    """Loads the tokenizer, once per process; each process uses one thread."""
+    """Load the tokenizer, once per process; each process uses one thread."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = load_tokenizer(folder)
 
 
 def encode_chunk(chunk: Chunk) -> list[Tokens]:
+    """Return `encode_texts` with the process's tokenizer."""
     return encode_texts(_tokenizer, chunk)
 
 
-def encode_texts(tokenizer, chunk: Chunk) -> list[Tokens]:
-    """Token ids of each side of the documents, without special tokens and not cut."""
+def encode_texts(tokenizer: Any, chunk: Chunk) -> list[Tokens]:
+    """Return the token ids of each side of the documents, without special tokens and truncation."""
     sides = []
     for texts in zip(*chunk, strict=True):
         settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
@@ -52,10 +53,10 @@ def encode_texts(tokenizer, chunk: Chunk) -> list[Tokens]:
     return sides
 
 
-def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
-    """Chunks with their token ids, in order.
+def encode(chunks: Iterable[Chunk], tokenizer: Any, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
+    """Yield chunks with their token ids, in order.
 
-    Several workers are processes that load the tokenizer from `folder`, with a few chunks queued for each.
+    Two or more workers are processes that load the tokenizer from `folder`; a few chunks are queued for each.
     """
     if workers <= 1:
         for chunk in chunks:
@@ -74,9 +75,9 @@ def encode(chunks: Iterable[Chunk], tokenizer, folder: Path, workers: int) -> It
 
 
 def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) -> tuple[np.ndarray, np.ndarray]:
-    """Joins rows, with eos between them, into full sequences int32 (n, length); the second result is what remains.
+    """Join rows, with eos between them, into full sequences int32 (n, length); return them and the remaining tokens.
 
-    rest: what remained of earlier rows, int32 (tokens,); None before the first.
+    rest: tokens that remained from earlier rows, int32 (tokens,); None before the first.
     """
     values, lengths = tokens
     starts = np.cumsum(lengths) - lengths
@@ -89,7 +90,7 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
 
 
 class Written(NamedTuple):
-    """lengths: of the rows of each token column. fingerprint: hash of the file, which holds so many bytes."""
+    """Facts about a written file: row lengths of each token column, largest token id, hash and size in bytes."""
 
     lengths: dict[str, np.ndarray]
     largest_id: int
@@ -98,9 +99,9 @@ class Written(NamedTuple):
 
 
 def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Path) -> Written:
-    """Writes one Arrow file in the form of `datasets.save_to_disk`.
+    """Write one Arrow file in the format of `datasets.save_to_disk`.
 
-    batches: per column `Tokens` (names that end in input_ids) or strings.
+    batches: per column, `Tokens` (for names that end in input_ids) or strings.
     """
     import datasets
     import pyarrow as pa
@@ -135,5 +136,6 @@ def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Pat
 
 
 def sha256(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

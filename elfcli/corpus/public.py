@@ -1,6 +1,6 @@
-"""Public source data of the published tasks as Parquet files of the Hub, and the default folder of tokenized data.
+"""Finds the public source data of the published tasks on the Hub, and names the default folder of tokenized data.
 
-The files are read directly, because `datasets` no longer runs the scripts that some of these data sets have.
+The Parquet files are read directly, because `datasets` no longer runs the scripts that some of these data sets have.
 """
 
 import re
@@ -15,7 +15,7 @@ from elfcli.errors import InputError
 
 T5_TOKENIZER = "google-t5/t5-small"
 REVISIONS = ("main", "refs/convert/parquet")
-"""Revisions with Parquet files: what the owners uploaded, else the branch on which the Hub converts data sets."""
+"""Revisions with Parquet files: the owner's upload, else the branch with the Hub's conversion."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PublicSource:
 
 
 SOURCES = {
-    # data/train-NNNNN-of-00093.parquet; column text; a training split alone.
+    # data/train-NNNNN-of-00093.parquet; column text; only a training split.
     "owt": PublicSource("Skylion007/openwebtext", ("text",), splits=("train",)),
     # de-en/train-NNNNN-of-00003.parquet; one column, translation {de, en}; validation is newstest2013.
     "de-en": PublicSource("wmt/wmt14", ("translation.de", "translation.en"), folder="de-en/"),
@@ -39,9 +39,9 @@ SOURCES = {
 
 
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
-    """Data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
+    """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
 
-    tokenizer: a name or folder, the size of one that is trained, None: T5's, or that of the toy task.
+    tokenizer: a name or folder, or the size of a trained one; None: T5's, or that of the toy task.
     """
     first = next(iter(inputs), "text")
     name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
@@ -51,10 +51,10 @@ def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str 
 
 
 def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
-    """Parquet files of every split of a published task's source data, downloaded to the Hub's cache.
+    """Return the Parquet files of every split of a published task's source data, downloaded to the Hub's cache.
 
-    Files with struct columns are copied to `scratch` with one column per field. InputError where there is no network
-    or the Hub does not have them.
+    Files with struct columns are copied to `scratch` with one column per field. Raises InputError if the Hub cannot be
+    reached or does not have the files.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -64,20 +64,20 @@ def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dic
     if not hub_reachable():
         cached = cached_files(source)
         if cached is None:
-            raise InputError(f"{task}: its data ({source.repo}) is fetched from the Hugging Face Hub, which cannot "
-                             f"be reached; give files of your own, {local_example(source)}")  # fmt: skip
+            raise InputError(f"{task}: its data ({source.repo}) is on the Hugging Face Hub, which cannot be reached; "
+                             f"use local files, {local_example(source)}")  # fmt: skip
         return {split: tuple(str(flat(path, scratch)) for path in part) for split, part in cached.items()}
-    with from_hub(f"{task}: {source.repo}", f"; give files of your own, {local_example(source)}"):
-        revision, found = find_files(source, HfApi().list_repo_files, retrying)
-        names = [name for split in found.values() for name in split]
+    with from_hub(f"{task}: {source.repo}", f"; use local files, {local_example(source)}"):
+        revision, splits = find_files(source, HfApi().list_repo_files, retrying)
+        names = [name for split in splits.values() for name in split]
         report(f"fetching {len(names)} files of {source.repo}")
         download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
         folder = Path(retrying(lambda: download(allow_patterns=names)))
-    return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in found.items()}
+    return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in splits.items()}
 
 
 def cached_files(source: PublicSource) -> dict[str, list[Path]] | None:
-    """Files of all splits that an earlier download left in the cache; None where it lacks some."""
+    """Return the files of all splits in the cache, or None if some are missing."""
     from huggingface_hub import snapshot_download
 
     download = partial(snapshot_download, source.repo, repo_type="dataset", local_files_only=True)
@@ -85,21 +85,21 @@ def cached_files(source: PublicSource) -> dict[str, list[Path]] | None:
         with suppress(OSError):
             folder = Path(download(revision=revision))
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
-            found = {split: split_files(names, source.folder, split) for split in source.splits}
-            if all(map(all_parts, found.values())):
-                return {split: [folder / name for name in part] for split, part in found.items()}
+            splits = {split: split_files(names, source.folder, split) for split in source.splits}
+            if all(map(all_parts, splits.values())):
+                return {split: [folder / name for name in part] for split, part in splits.items()}
     return None
 
 
 def local_example(source: PublicSource) -> str:
-    """The command that tokenizes the same data from local files."""
+    """Return the command that tokenizes the same data from local files."""
     flags = ("--source-key", "--target-key") if len(source.columns) == 2 else ("--text-key",)
     options = " ".join(f"{flag} {key.rpartition('.')[2]}" for flag, key in zip(flags, source.columns, strict=True))
     return f"e.g. `elf tokenize --input train.jsonl {options}`"
 
 
 def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -> tuple[str, dict[str, list[str]]]:
-    """(revision, files of each split) of the first revision that has files of all splits."""
+    """Return the first revision with files of all splits, and its files. Raises InputError if there is none."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     for revision in REVISIONS:
@@ -107,27 +107,27 @@ def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -
             names = retrying(lambda at=revision: list_files(source.repo, repo_type="dataset", revision=at))
         except RevisionNotFoundError:
             continue
-        found = {split: split_files(names, source.folder, split) for split in source.splits}
-        if all(found.values()):
-            return revision, found
-    raise InputError(f"{source.repo}: no Parquet files of {' and '.join(source.splits)} on the Hub any more; give "
-                     f"files of your own, {local_example(source)}")  # fmt: skip
+        splits = {split: split_files(names, source.folder, split) for split in source.splits}
+        if all(splits.values()):
+            return revision, splits
+    raise InputError(f"{source.repo}: the Hub no longer has Parquet files of {' and '.join(source.splits)}; use "
+                     f"local files, {local_example(source)}")  # fmt: skip
 
 
 def split_files(names: Iterable[str], folder: str, split: str) -> list[str]:
-    """Parquet files of a split, sorted: `.../train-00000-of-00003.parquet` or `.../train/0000.parquet`."""
+    """Return the Parquet files of a split, sorted: `.../train-00000-of-00003.parquet` or `.../train/0000.parquet`."""
     pattern = re.compile(rf"{re.escape(folder)}(.*/)?{split}(-[^/]*|/[^/]*)?\.parquet")
     return sorted(name for name in names if pattern.fullmatch(name))
 
 
 def all_parts(names: list[str]) -> bool:
-    """Whether no file of `...-of-00003.parquet` is missing, as after a download that was cut off."""
+    """Return whether no file of `...-of-00003.parquet` is missing, as after an interrupted download."""
     counts = [int(part[1]) for name in names if (part := re.search(r"-of-(\d+)\.parquet$", name))]
     return bool(names) and all(count == len(names) for count in counts)
 
 
 def flat(path: Path, scratch: Path) -> Path:
-    """The file, or a copy with a column `struct.field` for each field of its struct columns."""
+    """Return the file, or a copy with a column `struct.field` for each field of its struct columns."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile, ParquetWriter
 

@@ -1,6 +1,6 @@
 """Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time.
 
-A bad document is an InputError `file:line: what`; with `skip_bad` it is counted and left out instead.
+A bad document raises InputError `file:line: what`; with `skip_bad` it is counted and skipped.
 """
 
 import csv
@@ -31,33 +31,35 @@ class Reading:
     bytes_done: int = 0
 
     def reject(self, where: str, what: str) -> None:
+        """Count a bad document, or raise InputError if bad documents are not skipped."""
         if not self.skip_bad:
-            raise InputError(f"{where}: {what} (mend it, or give --skip-bad to leave such lines out)")
+            raise InputError(f"{where}: {what} (fix it, or pass --skip-bad to skip such lines)")
         self.bad += 1
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Columns to read: one for text, two (source, target) for pairs; none: taken from the first record."""
+    """Columns to read: one for text, two (source, target) for pairs, none to detect them in the first record."""
 
     names: tuple[str, ...] = ()
 
     @property
     def conditional(self) -> bool:
+        """Return whether the documents are pairs."""
         return len(self.names) == 2
 
 
 def requested_keys(text_key: str | None, source_key: str | None, target_key: str | None) -> Keys:
-    """The keys that the user named; InputError where they contradict each other."""
+    """Return the keys that the user named. Raises InputError if they contradict each other."""
     if text_key and (source_key or target_key):
-        raise InputError("--text-key is for text, --source-key and --target-key for pairs: give one or the other")
+        raise InputError("--text-key is for text, --source-key and --target-key are for pairs: use one or the other")
     if bool(source_key) != bool(target_key):
-        raise InputError("--source-key and --target-key belong together: give both")
+        raise InputError("--source-key and --target-key belong together: pass both")
     return Keys(tuple(key for key in (text_key, source_key, target_key) if key))
 
 
 def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
-    """The requested keys, checked against the columns of the first record, or the default ones that it has."""
+    """Return the requested keys, or the default keys in the first record. Raises InputError if keys are missing."""
     found = f"its columns are {', '.join(columns) or 'none'}"
     for name in keys.names:
         if name not in columns:
@@ -65,27 +67,27 @@ def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
     for names in (keys.names,) if keys.names else DEFAULT_KEYS:
         if set(names) <= set(columns):
             return Keys(names)
-    raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; give --text-key or --source-key")
+    raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; pass --text-key or --source-key")
 
 
 def file_format(path: Path) -> str:
-    """The ending of a file's name without `.gz`; InputError for an unknown format."""
+    """Return the ending of a file's name without `.gz`. Raises InputError if the format is unknown."""
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix
     if ending not in FORMATS or name.endswith(".parquet.gz"):
-        raise InputError(f"{path}: unknown format '{path.suffix}': give {', '.join(FORMATS)} (text ones also as .gz)")
+        raise InputError(f"{path}: unknown format '{path.suffix}': use {', '.join(FORMATS)} (text formats also as .gz)")
     return ending
 
 
 def find_files(patterns: list[str]) -> list[Path]:
-    """Files of paths and globs, each pattern's in sorted order, none twice; InputError where one matches nothing."""
+    """Return the files of paths and globs without duplicates. Raises InputError if a pattern matches nothing."""
     files: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
             raise InputError(f"{pattern} is a folder: name its files, e.g. '{path / '*.jsonl'}'")
-        found = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
-        matches = [match for match in found if match.is_file()]
+        candidates = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))
+        matches = [match for match in candidates if match.is_file()]
         if not matches:
             raise InputError(f"No file {pattern}{near_file(path)}")
         files.update(dict.fromkeys(matches))
@@ -95,7 +97,7 @@ def find_files(patterns: list[str]) -> list[Path]:
 
 
 def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Numbered lines; lines that are not UTF-8 are rejected. InputError for binary files."""
+    """Yield numbered lines, without those that are not UTF-8. Raises InputError for binary files."""
     start = reading.bytes_done
     number = 0
     try:
@@ -105,7 +107,7 @@ def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
                 if raw.seekable():  # a pipe has no position
                     reading.bytes_done = start + raw.tell()
                 if b"\0" in line:
-                    raise InputError(f"{path}:{number}: holds a zero byte; the file looks binary, not text")
+                    raise InputError(f"{path}:{number}: contains a zero byte; the file looks binary, not text")
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
@@ -119,7 +121,7 @@ def text_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
 def json_records(
     path: Path, reading: Reading, lines: Iterable[tuple[int, str]] | None = None
 ) -> Iterator[tuple[int, Record]]:
-    """Records of JSON lines. lines: those of `path`, where they are read already."""
+    """Yield the records of JSON lines. lines: those of `path`, if they are already read."""
     for number, line in text_lines(path, reading) if lines is None else lines:
         if not line.strip():
             continue
@@ -138,7 +140,7 @@ def json_records(
 
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
-    """Records of a CSV or TSV file, by the number of their first line."""
+    """Yield the records of a CSV or TSV file with the number of their first line."""
     csv.field_size_limit(MAX_FIELD_CHARS)
     line = 0
 
@@ -161,12 +163,13 @@ def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tupl
         if not header:
             header = row
         elif row and len(row) != len(header):
-            reading.reject(f"{path}:{first}", f"{len(row)} fields where the header has {len(header)}")
+            reading.reject(f"{path}:{first}", f"{len(row)} fields, but the header has {len(header)}")
         elif row:
             yield first, dict(zip(header, row, strict=True))
 
 
 def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
+    """Yield the numbered records of a Parquet file. Raises InputError if it cannot be read."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -183,7 +186,7 @@ def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]
 
 
 def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    """(line or row number from 1 on, columns) of each record; blank lines are skipped."""
+    """Return an iterator over (line or row number from 1, columns) of each record; blank lines are skipped."""
     ending = file_format(path)
     if ending in (".csv", ".tsv"):
         return table_records(path, reading, "\t" if ending == ".tsv" else ",")
@@ -197,7 +200,7 @@ def records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
 
 @dataclass
 class Corpus:
-    """Documents of some files as tuples of texts: (text,) or (source, target), read anew by each iteration."""
+    """Documents of files as tuples of texts: (text,) or (source, target). Each iteration reads the files again."""
 
     files: list[Path]
     keys: Keys
@@ -209,9 +212,9 @@ class Corpus:
             start = reading.bytes_done
             for number, record in records(path, reading):
                 texts = tuple(record.get(name) for name in self.keys.names)
-                wrong = what_is_wrong(self.keys.names, texts, list(record))
-                if wrong:
-                    reading.reject(f"{path}:{number}", wrong)
+                problem = what_is_wrong(self.keys.names, texts, list(record))
+                if problem:
+                    reading.reject(f"{path}:{number}", problem)
                     continue
                 reading.documents += 1
                 yield texts  # type: ignore[misc]
@@ -221,7 +224,7 @@ class Corpus:
 
 
 def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
-    """The problem with a document's texts; None for a good document."""
+    """Return the problem with a document's texts, or None."""
     for name, text in zip(names, texts, strict=True):
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
@@ -235,7 +238,7 @@ def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[
 
 
 def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:
-    """Finds the files, and the keys from the first record that can be read."""
+    """Return the corpus of the files, with keys from the first record that can be read."""
     files = find_files(patterns)
     for path in files:
         for number, record in records(path, Reading(skip_bad)):

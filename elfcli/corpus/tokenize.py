@@ -1,12 +1,14 @@
-"""From files to a data folder: tokenizer, Arrow token columns, texts and `elf_data.json`.
+"""Turns files into a data folder: tokenizer, Arrow token columns, texts and `elf_data.json`.
 
     files -> chunks of documents -> token ids (in processes) -> packing -> Arrow file, in the order of the input
 
-The folder is written under a temporary name and renamed when complete. Its content depends on the input and the
-settings alone, not on the number of workers.
+The folder is written under a temporary name and renamed when complete. Its content depends only on the input and the
+settings, not on the number of workers.
 """
 
+import glob
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -38,7 +40,7 @@ PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
 
 @dataclass(frozen=True)
 class Job:
-    """The options of `elf tokenize`, where their meaning is described."""
+    """The options of `elf tokenize`, whose help describes them."""
 
     output: Path
     inputs: tuple[str, ...] = ()
@@ -57,14 +59,15 @@ class Job:
 
     @property
     def trains_tokenizer(self) -> bool:
+        """Return whether the job trains a tokenizer."""
         return self.train_tokenizer is not None or bool(self.task and not self.tokenizer)
 
 
 @dataclass
 class SplitSummary:
-    """What was written for a split. `lengths`: per column the number of tokens of every row, int64 (rows,).
+    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,).
 
-    `written`: what later starts read instead of the rows.
+    written: facts recorded so that later starts do not have to scan the rows.
     """
 
     documents: int = 0
@@ -78,11 +81,14 @@ class SplitSummary:
 
     @property
     def tokens(self) -> int:
+        """Return the number of tokens in all columns."""
         return int(sum(lengths.sum() for lengths in self.lengths.values()))
 
 
 @dataclass(frozen=True)
 class Summary:
+    """Facts about a written data folder."""
+
     output: Path
     keys: tuple[str, ...]
     vocab_size: int
@@ -90,11 +96,11 @@ class Summary:
 
 
 Progress = Callable[[str, int, int, int], None]
-"""Called with (stage, bytes read, bytes in all, documents so far)."""
+"""Called with (stage, bytes read, bytes in total, documents so far)."""
 
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
-    """Does the whole job. InputError for a wrong job or input, and then nothing is written."""
+    """Write the data folder of a job. Raises InputError, without writing, if the job or its input is wrong."""
     output = job.output.expanduser().absolute()
     clear_killed(output)
     check_job(job)
@@ -112,21 +118,22 @@ def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
 
 
 def check_job(job: Job) -> None:
+    """Raise InputError if the options contradict each other."""
     if job.task and (job.inputs or job.validation):
-        raise InputError("--task brings its own text: leave out --input and --validation")
+        raise InputError("--task provides the text: omit --input and --validation")
     known = [*TASKS, *SOURCES]
     if job.task and job.task not in known:
-        raise InputError(f"No task '{job.task}'{did_you_mean(job.task, known)}: there are {', '.join(known)}")
+        raise InputError(f"No task '{job.task}'{did_you_mean(job.task, known)}: the tasks are {', '.join(known)}")
     if job.task in SOURCES and (job.text_key or job.source_key or job.target_key):
-        raise InputError(f"--task {job.task} knows its columns: leave out --text-key, --source-key and --target-key")
+        raise InputError(f"--task {job.task} knows its columns: omit --text-key, --source-key and --target-key")
     if not job.task and not job.inputs:
-        raise InputError("Nothing to tokenize: give --input FILE, or --task for a built-in one")
+        raise InputError("Nothing to tokenize: pass --input FILE, or --task for a built-in task")
     if job.tokenizer and job.train_tokenizer is not None:
-        raise InputError("--tokenizer and --train-tokenizer exclude each other: give one")
+        raise InputError("--tokenizer and --train-tokenizer exclude each other: pass one")
 
 
 def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
-    """The job for the task's public source data, whose few empty rows are counted and skipped."""
+    """Return the job for the task's public source data; its few empty rows are counted and skipped."""
     assert job.task is not None
     files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
     columns = SOURCES[job.task].columns
@@ -138,15 +145,17 @@ def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
+    """Raise InputError if `output` exists and may not be overwritten."""
     if not output.exists():
         return
     if not overwrite:
-        raise InputError(f"{output} exists already: give another --output, or --overwrite to replace it")
+        raise InputError(f"{output} exists already: choose another --output, or pass --overwrite to replace it")
     if not (output / METADATA_FILE).is_file():
-        raise InputError(f"{output} is no data folder of elf, so it is not overwritten: give another --output")
+        raise InputError(f"{output} is not an elf data folder, so it is not overwritten: choose another --output")
 
 
 def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
+    """Write tokenizer, splits and metadata into `folder`."""
     keys = requested_keys(job.text_key, job.source_key, job.target_key)
     corpora = {"train": open_corpus(list(job.inputs), keys, job.skip_bad)}
     if job.validation:
@@ -156,16 +165,16 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
         raise InputError("--pack joins texts without a source: it is not for pairs")
     tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
     splits, held_out = {}, Counter(map(hashed, corpora.get("validation", ())))
-    found: set[int] = set()
+    matches: set[int] = set()
     for name, corpus in corpora.items():
         part = folder / name if job.validation else folder
         part.mkdir(exist_ok=True)
         documents = with_progress(corpus, f"tokenizing {name}", progress)
         if name == "train":
-            documents = record_matches(documents, held_out, found)
+            documents = record_matches(documents, held_out, matches)
         splits[name] = write_split(corpus, documents, part, job, tokenizer)
     if job.validation:
-        splits["validation"].also_in_train = sum(held_out[text] for text in found)
+        splits["validation"].also_in_train = sum(held_out[text] for text in matches)
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
     summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
@@ -174,21 +183,22 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
 
 
 def hashed(texts: tuple[str, ...]) -> int:
+    """Return a hash of a document's texts."""
     return xxhash.xxh3_64_intdigest("\0".join(texts))
 
 
 def record_matches(
-    documents: Iterable[tuple[str, ...]], wanted: Container[int], found: set[int]
+    documents: Iterable[tuple[str, ...]], hashes: Container[int], matches: set[int]
 ) -> Iterator[tuple[str, ...]]:
-    """The documents; the hashes of those that are `wanted` are put into `found`."""
+    """Yield the documents, and add those of their hashes that are in `hashes` to `matches`."""
     for texts in documents:
-        if wanted and (text := hashed(texts)) in wanted:
-            found.add(text)
+        if hashes and (text := hashed(texts)) in hashes:
+            matches.add(text)
         yield texts
 
 
-def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
-    """The tokenizer that the job trains or names, saved in `folder`."""
+def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress) -> Any:
+    """Return the tokenizer that the job trains or names, after saving it in `folder`."""
     folder.mkdir()
     if job.trains_tokenizer:
         documents = with_progress(corpus, "training the tokenizer", progress)
@@ -201,7 +211,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress):
 
 
 def with_progress(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
-    """The documents; `progress` is called every thousand."""
+    """Yield the documents, and call `progress` every thousand."""
     total = sum(path.stat().st_size for path in corpus.files)
     for texts in corpus:
         if corpus.reading.documents % CHUNK == 0:
@@ -213,7 +223,7 @@ def with_progress(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tu
 def write_split(
     corpus: Corpus, documents: Iterator[tuple[str, ...]], folder: Path, job: Job, tokenizer: Any
 ) -> SplitSummary:
-    """Tokenizes the documents of the corpus into `folder`."""
+    """Tokenize the documents of the corpus into `folder`."""
     start = time.perf_counter()
     summary = SplitSummary()
     tokenizer_folder = folder.parent if job.validation else folder
@@ -238,7 +248,7 @@ def write_split(
 def packed(
     encoded: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
 ) -> Iterator[list[Tokens]]:
-    """Batches of full sequences; writes the number of remaining tokens to the summary."""
+    """Yield batches of full sequences, and write the number of remaining tokens to the summary."""
     rest = None
     for _, (tokens,) in encoded:
         rows, rest = pack_rows(rest, tokens, length, eos)
@@ -248,7 +258,7 @@ def packed(
 
 
 def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
-    """The content of `elf_data.json`; it depends on the input and the settings alone."""
+    """Return the content of `elf_data.json`, which depends only on the input and the settings."""
     seed = job.seed if job.task in TASKS else None
     return {
         "elf_version": __version__,
@@ -277,9 +287,6 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
 
 
 def default_workers(patterns: list[str], large: bool = False) -> int:
-    """One process per core (at most 16) for `large` or big input; one for input that is done before they start."""
-    import glob
-    import os
-
+    """Return one process per core (at most 16) for `large` or big input, and one process for small input."""
     total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
     return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1

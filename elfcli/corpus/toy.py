@@ -1,8 +1,8 @@
-"""Built-in tasks from a grammar in this file, to try everything without a network.
+"""Generates the built-in tasks from a small grammar, so that everything can be tried offline.
 
 `toy-de-en`: German to English sentences whose translation needs agreement in gender and case and a change of word
 order (verb second, verb last, fronted objects and adverbs, modal verbs). `toy-text`: English sentences of the same
-grammar. `toy-summary`: a short story to one line. Everything is a pure function of the seed.
+grammar. `toy-summary`: a short story and its one-line summary. Everything is a pure function of the seed.
 """
 
 import json
@@ -20,19 +20,21 @@ MIN_WORDS = 4
 
 @dataclass(frozen=True)
 class Noun:
+    """A noun in both languages; gender: m, f or n."""
+
     german: str
     gender: str
     english: str
 
 
 def _nouns(text: str) -> tuple[Noun, ...]:
-    """Nouns from `german gender english, ...`."""
+    """Return the nouns of a list `german gender english, ...`."""
     return tuple(Noun(*words.split()) for words in text.split(", "))
 
 
 @dataclass(frozen=True)
 class Verb:
-    """Third person and infinitive in both languages."""
+    """A verb: third person and infinitive in both languages."""
 
     german: str
     german_infinitive: str
@@ -42,6 +44,8 @@ class Verb:
 
 @dataclass(frozen=True)
 class NounPhrase:
+    """A noun with an article and, if any, an adjective (German, English)."""
+
     noun: Noun
     definite: bool
     adjective: tuple[str, str] | None
@@ -49,7 +53,7 @@ class NounPhrase:
 
 @dataclass(frozen=True)
 class Clause:
-    """Who does what (and to whom); `modal` and `adverb` as (German, English)."""
+    """A clause with a subject and up to two objects; `modal` and `adverb` are (German, English)."""
 
     verb: Verb
     subject: NounPhrase
@@ -90,7 +94,7 @@ INDEFINITE = {
 
 
 def adjective_ending(gender: str, case: str, definite: bool) -> str:
-    """Weak endings after der/die/das, mixed ones after ein/eine."""
+    """Return the ending of an adjective: weak after der/die/das, mixed after ein/eine."""
     if case == "dative" or (case == "accusative" and gender == "m"):
         return "en"
     if definite or gender == "f":
@@ -99,6 +103,7 @@ def adjective_ending(gender: str, case: str, definite: bool) -> str:
 
 
 def german_phrase(phrase: NounPhrase | None, case: str) -> list[str]:
+    """Return the German words of a phrase; none for None."""
     if phrase is None:
         return []
     noun = phrase.noun
@@ -109,6 +114,7 @@ def german_phrase(phrase: NounPhrase | None, case: str) -> list[str]:
 
 
 def english_phrase(phrase: NounPhrase | None) -> list[str]:
+    """Return the English words of a phrase; none for None."""
     if phrase is None:
         return []
     words = [phrase.noun.english] if phrase.adjective is None else [phrase.adjective[1], phrase.noun.english]
@@ -116,13 +122,8 @@ def english_phrase(phrase: NounPhrase | None) -> list[str]:
     return [article, *words]
 
 
-def may_stand_first(clause: Clause) -> bool:
-    """Whether the accusative may be fronted: only a masculine article shows which noun is the subject."""
-    return clause.accusative is not None and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender)
-
-
 def german_parts(clause: Clause) -> dict[str, list[str]]:
-    """Words of the subject, the adverb and the objects in their usual order; none for a part that is absent."""
+    """Return the words of subject, adverb and objects in their usual order; none for absent parts."""
     return {
         "subject": german_phrase(clause.subject, "nominative"),
         "adverb": [clause.adverb[0]] if clause.adverb else [],
@@ -132,20 +133,20 @@ def german_parts(clause: Clause) -> dict[str, list[str]]:
 
 
 def german_main(clause: Clause, front: str) -> list[str]:
-    """Verb second; `front` names the part before it: subject, adverb, accusative or dative."""
+    """Return a main clause, verb second. front: the part before the verb, a key of `german_parts`."""
     parts, verb = german_parts(clause), clause.verb
     words = [*parts.pop(front), clause.modal[0] if clause.modal else verb.german, *chain(*parts.values())]
     return [*words, verb.german_infinitive] if clause.modal else words
 
 
 def german_subordinate(clause: Clause) -> list[str]:
-    """Verb last, after a modal's infinitive."""
+    """Return a subordinate clause, verb last; a modal follows its infinitive."""
     verbs = [clause.verb.german_infinitive, clause.modal[0]] if clause.modal else [clause.verb.german]
     return [*chain(*german_parts(clause).values()), *verbs]
 
 
 def english_clause(clause: Clause) -> list[str]:
-    """Subject, verb, objects, adverb, in main and subordinate clauses alike."""
+    """Return a main or subordinate clause: subject, verb, objects, adverb."""
     words = english_phrase(clause.subject)
     words += [clause.modal[1], clause.verb.english_infinitive] if clause.modal else [clause.verb.english]
     words += english_phrase(clause.accusative)
@@ -155,7 +156,7 @@ def english_clause(clause: Clause) -> list[str]:
 
 
 def draw_phrase(random: Random, nouns: tuple[Noun, ...], others: tuple[NounPhrase, ...] = ()) -> NounPhrase:
-    """A noun phrase whose noun is not one of `others`."""
+    """Draw a noun phrase whose noun differs from those of `others`."""
     taken = [other.noun for other in others]
     noun = random.choice([noun for noun in nouns if noun not in taken])
     adjective = random.choice(ADJECTIVES) if random.random() < 0.5 else None
@@ -163,6 +164,7 @@ def draw_phrase(random: Random, nouns: tuple[Noun, ...], others: tuple[NounPhras
 
 
 def draw_clause(random: Random) -> Clause:
+    """Draw a clause."""
     modal = random.choice(MODALS) if random.random() < 0.35 else None
     adverb = random.choice(ADVERBS) if random.random() < 0.3 else None
     kind = random.random()
@@ -180,7 +182,7 @@ def draw_clause(random: Random) -> Clause:
 
 
 def draw_translation(random: Random) -> dict[str, str]:
-    """One German sentence and its only translation, both of 4 to 12 words."""
+    """Draw a German sentence and its only translation, each of 4 to 12 words."""
     while True:
         clause = draw_clause(random)
         if random.random() < 0.35:
@@ -190,30 +192,33 @@ def draw_translation(random: Random) -> dict[str, str]:
             english = [*english_phrase(speaker), verb[1], link[1], *english_clause(clause)]
         else:
             fronts = ["subject"] + (["adverb"] * 2 if clause.adverb else []) + (["dative"] if clause.dative else [])
-            front = random.choice([*fronts, "accusative"] if may_stand_first(clause) else fronts)
+            # Only a masculine article shows which noun is the subject if the accusative comes first.
+            if clause.accusative and "m" in (clause.subject.noun.gender, clause.accusative.noun.gender):
+                fronts.append("accusative")
+            front = random.choice(fronts)
             german, english = german_main(clause, front), english_clause(clause)
         if all(MIN_WORDS <= len(words) <= MAX_WORDS for words in (german, english)):
             return {"input": " ".join(german), "output": " ".join(english)}
 
 
 def draw_text(random: Random) -> dict[str, str]:
-    """One English sentence."""
+    """Draw an English sentence."""
     return {"text": draw_translation(random)["output"]}
 
 
 def draw_summary(random: Random) -> dict[str, str]:
-    """Three sentences, one of them irrelevant, and one line that joins the other two."""
+    """Draw three sentences, of which one is irrelevant, and a line that joins the other two."""
     person = draw_phrase(random, PERSONS)
     thing = draw_phrase(random, ANIMALS + THINGS, (person,))
     other = draw_phrase(random, PERSONS + ANIMALS, (person, thing))
     hero = NounPhrase(person.noun, False, random.choice(ADJECTIVES))
-    found = NounPhrase(thing.noun, False, random.choice(ADJECTIVES))
+    patient = NounPhrase(thing.noun, False, random.choice(ADJECTIVES))
     verb, adverb = random.choice(TRANSITIVE[2:3] + TRANSITIVE[1:2])[0], random.choice(ADVERBS)
-    beside = draw_phrase(random, THINGS, (thing,))
-    again = Clause(verb, NounPhrase(hero.noun, True, None), NounPhrase(found.noun, True, None), adverb=adverb)
-    sentences = [english_clause(Clause(TRANSITIVE[0][0], hero, found)), english_clause(again)]
-    sentences.insert(random.randrange(3), english_clause(Clause(TRANSITIVE[1][0], other, beside)))
-    summary = english_clause(Clause(verb, hero, found, adverb=adverb))
+    irrelevant = draw_phrase(random, THINGS, (thing,))
+    again = Clause(verb, NounPhrase(hero.noun, True, None), NounPhrase(patient.noun, True, None), adverb=adverb)
+    sentences = [english_clause(Clause(TRANSITIVE[0][0], hero, patient)), english_clause(again)]
+    sentences.insert(random.randrange(3), english_clause(Clause(TRANSITIVE[1][0], other, irrelevant)))
+    summary = english_clause(Clause(verb, hero, patient, adverb=adverb))
     return {"input": " ".join(" ".join([*words, "."]) for words in sentences), "output": " ".join(summary)}
 
 
@@ -226,20 +231,20 @@ TASKS: dict[str, Callable[[Random], Example]] = {
 def generate(
     task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
 ) -> dict[str, list[Example]]:
-    """Examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
+    """Return examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
 
-    Inputs are distinct, and no text of the validation split (neither side) occurs in training. Raises InputError
-    for an unknown task and for more examples than the grammar has.
+    Inputs are distinct, and no text of the validation split (on either side) occurs in training. Raises InputError if
+    the task is unknown or the grammar does not have that many examples.
     """
     if task not in TASKS:
-        raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: there are {', '.join(TASKS)}")
+        raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: the tasks are {', '.join(TASKS)}")
     random = Random(f"{task} {seed}")
     splits: dict[str, list[Example]] = {"validation": [], "train": []}
     seen: set[str] = set()
     held_out: set[str] = set()
-    for split, wanted in (("validation", num_validation), ("train", num_train)):
+    for split, size in (("validation", num_validation), ("train", num_train)):
         misses = 0
-        while len(splits[split]) < wanted:
+        while len(splits[split]) < size:
             example = TASKS[task](random)
             first, *_ = texts = tuple(example.values())
             if first not in seen and held_out.isdisjoint(texts):
@@ -247,13 +252,13 @@ def generate(
                 seen.add(first)
                 splits[split].append(example)
             elif (misses := misses + 1) > 100_000:
-                raise InputError(f"{task} has no {wanted} distinct {split} examples: ask for fewer")
+                raise InputError(f"{task} does not have {size} distinct {split} examples: request fewer")
         held_out = {text for example in splits["validation"] for text in example.values()}
     return {"train": splits["train"], "validation": splits["validation"]}
 
 
 def task_files(task: str, folder: Path, **sizes_and_seed: int) -> dict[str, Path]:
-    """Writes `train.jsonl` and `validation.jsonl` of a task into an existing folder; returns their paths."""
+    """Write `train.jsonl` and `validation.jsonl` of a task into an existing folder, and return their paths."""
     paths = {}
     for split, examples in generate(task, **sizes_and_seed).items():
         paths[split] = folder / f"{split}.jsonl"

@@ -11,14 +11,14 @@ from elfcli.errors import ElfError, InputError
 
 MAX_SENTENCES = 1_000_000
 MAX_SENTENCE = 100_000
-"""In bytes; the tokenizer is trained without longer documents (the data keeps them)."""
+"""Maximum bytes of a document for training a tokenizer; the data keeps longer documents."""
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:
-    """Writes `spiece.model` and `tokenizer_config.json` into an existing folder.
+    """Write `spiece.model` and `tokenizer_config.json` into an existing folder.
 
-    size: the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None: every word of the
-    texts is one piece. Deterministic: one thread, the first million documents. InputError where the texts do not
+    size: size of the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None: each word of
+    the texts is a piece. Deterministic: one thread, the first million documents. Raises InputError if the texts do not
     yield `size` pieces.
     """
     import sentencepiece
@@ -32,7 +32,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
     failures: list[BaseException] = []
 
     def watched() -> Iterator[str]:
-        """The texts; an exception is kept, because SentencePiece replaces it with a RuntimeError of its own."""
+        """Yield the texts, and store an exception, because SentencePiece replaces it with a RuntimeError."""
         try:
             yield from texts
         except (Exception, KeyboardInterrupt) as failure:
@@ -57,7 +57,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
 
 
 def training_failure(size: int | None, message: str) -> ElfError:
-    """The error for the user that corresponds to SentencePiece's message."""
+    """Return the user's error for a message of SentencePiece."""
     if most := re.search(r"set it to a value <= (\d+)", message):
         return InputError(f"--train-tokenizer {size} is too large for this text: it yields at most {most[1]} pieces")
     if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):

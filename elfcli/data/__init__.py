@@ -1,1 +1,1 @@
-"""Data: reading corpora, tokenizing, opening data sets, batches, and access to the Hub."""
+"""Opens data sets and tokenizers, and makes batches."""

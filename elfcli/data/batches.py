@@ -1,31 +1,29 @@
 """Batches from token rows: random access to rows, the order of examples, collation, reading ahead.
 
-The order is a pure function of (seed, epoch, step): a resumed run computes its place in the data, and every process
-of a multi-host run computes the same order and reads only its own rows.
+The order is a pure function of (seed, epoch, step). So a resumed run computes its position in the data, and every
+process of a multi-host run computes the same order and reads only its own rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from elfcli.errors import InputError
 
-Example = Mapping[str, np.ndarray]
 Batch = dict[str, np.ndarray]
 
-MAX_EXAMPLES = 2**31
-"""Most examples that grain's 32-bit permutation can order."""
+MAX_EXAMPLES = 2**31  # limit of grain's 32-bit permutation
 
 
 @dataclass(frozen=True)
 class TokenColumn:
-    """Rows of token ids in chunks of flat values and offsets (views of memory-mapped Arrow buffers, not copies).
+    """Rows of token ids as chunks of flat values and offsets (views of memory-mapped Arrow buffers, not copies).
 
-    Row r of chunk c is `values[c][offsets[c][r] : offsets[c][r + 1]]`; `starts[c]` is the chunk's first row, and the
-    last entry of `starts` the number of rows.
+    Row r of chunk c is `values[c][offsets[c][r] : offsets[c][r + 1]]`. `starts[c]` is the chunk's first row; the last
+    entry of `starts` is the number of rows.
     """
 
     values: tuple[np.ndarray, ...]
@@ -36,7 +34,7 @@ class TokenColumn:
         return int(self.starts[-1])
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Token ids of a row, int32 (length,)."""
+        """Return the token ids of a row, int32 (length,)."""
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
@@ -45,13 +43,13 @@ class TokenColumn:
         return self.values[chunk][offsets[first] : offsets[first + 1]].astype(np.int32, copy=False)
 
     def lengths(self) -> np.ndarray:
-        """Tokens in every row, int64 (rows,)."""
+        """Return the number of tokens of every row, int64 (rows,)."""
         return np.concatenate([np.zeros(0, np.int64), *(np.diff(offsets) for offsets in self.offsets)])
 
 
 @dataclass(frozen=True)
 class TokenTable:
-    """Examples by row: `input_ids`, and `condition_input_ids` where the task is conditional."""
+    """Examples by row: `input_ids`, and `condition_input_ids` if the task is conditional."""
 
     input_ids: TokenColumn
     condition_input_ids: TokenColumn | None = None
@@ -67,7 +65,7 @@ class TokenTable:
 
 
 def rows_between(table: TokenTable, first: int, stop: int) -> TokenTable:
-    """Rows `first` to `stop - 1`, without copying tokens."""
+    """Return rows `first` to `stop - 1` without copying tokens."""
 
     def cut(column: TokenColumn) -> TokenColumn:
         ends = [np.clip([first - start, stop - start], 0, len(offsets) - 1)
@@ -81,26 +79,18 @@ def rows_between(table: TokenTable, first: int, stop: int) -> TokenTable:
 
 
 def column_from_rows(rows: Sequence[Sequence[int] | np.ndarray]) -> TokenColumn:
-    """A column of one chunk, in memory."""
+    """Return a column of one chunk, in memory."""
     arrays = [np.asarray(row, np.int32) for row in rows]
     offsets = np.cumsum([0, *(len(row) for row in arrays)], dtype=np.int64)
     values = np.concatenate([np.zeros(0, np.int32), *arrays])
     return TokenColumn((values,), (offsets,), np.array([0, len(arrays)], np.int64))
 
 
-class Rows(Protocol):
-    """A data set: a length, and examples by row number."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int, /) -> Example: ...
-
-
 def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input_length: int, pad_id: int) -> Batch:
-    """Joins condition and text of each example into one padded row.
+    """Join condition and text of each example into one padded row of length S = max_length.
 
-    Returns `input_ids` (B, S) int32, `cond_mask` (B, S) bool (True in the condition) and `valid_mask` (B, S) bool
-    (True before the padding); S is always max_length.
+    Return `input_ids` (B, S) int32, `cond_mask` (B, S) bool (True in the condition) and `valid_mask` (B, S) bool
+    (True before the padding).
     """
     input_ids = np.full((len(examples), max_length), pad_id, np.int32)
     condition_lengths, lengths = np.zeros((2, len(examples), 1), np.int64)
@@ -116,15 +106,15 @@ def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:
-    """Whole batches in one epoch; the remaining examples are dropped. InputError where there is no batch."""
+    """Return the number of whole batches in one epoch. Raises InputError if there is none."""
     if num_examples < batch_size:
         raise InputError(f"The data has {num_examples} examples, fewer than one batch of {batch_size}: "
-                         "lower batch_size or give more data")  # fmt: skip
+                         "lower batch_size or use more data")  # fmt: skip
     return num_examples // batch_size
 
 
 def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -> np.ndarray:
-    """Rows of the batch at the 0-based `step` of the whole run, int64 (batch_size,); needs no other step's rows."""
+    """Return the rows of the batch at the 0-based `step` of the whole run, int64 (batch_size,)."""
     from grain.experimental import index_shuffle
 
     if num_examples > MAX_EXAMPLES:
@@ -136,17 +126,8 @@ def batch_indices(step: int, *, num_examples: int, batch_size: int, seed: int) -
     return np.fromiter(map(shuffled, range(first, first + batch_size)), np.int64, batch_size)
 
 
-def load_batch(
-    dataset: Rows, step: int, *, batch_size: int, seed: int, collate_fn: Callable[[list[Example]], Batch],
-    rows: slice = slice(None),
-) -> Batch:  # fmt: skip
-    """The batch at `step`. batch_size: examples over all processes; rows: those of them that this process reads."""
-    indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
-    return collate_fn([dataset[int(index)] for index in indices])
-
-
 def batches(load: Callable[[int], Batch], steps: range, num_workers: int = 2) -> Iterator[tuple[int, Batch]]:
-    """Yields `(step, load(step))` for each step, read ahead by `num_workers` threads (0: in the caller's thread)."""
+    """Yield `(step, load(step))` for each step, read ahead by `num_workers` threads (0: in the caller's thread)."""
     if num_workers == 0:
         yield from ((step, load(step)) for step in steps)
         return

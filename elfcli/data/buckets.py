@@ -1,7 +1,7 @@
-"""Buckets: lengths of batches, shorter than max_length, of examples that fit them, so that less is padding.
+"""Length bucketing: batches of similar-length examples are padded to a bucket length below max_length.
 
-From a bucket a network can tell how long the text in it may be, which it has to decide itself when it samples. So the
-end of a run has batches of max_length alone. The order of batches is a pure function of (seed, step).
+A bucket reveals to the network how long its texts may be, which the network must decide itself when it samples. So the
+last part of a run uses max_length only. The order of batches is a pure function of (seed, step).
 """
 
 from collections.abc import Sequence
@@ -12,15 +12,14 @@ import numpy as np
 
 from elfcli.data.batches import TokenTable, batch_indices
 
-FULL_LENGTH_SHARE = 0.25  # of a run, at its end, in batches of max_length
-MAX_BUCKETS = 2  # beside max_length; for each the step is compiled once more
-MAX_POSITIONS = 0.9  # share of those of max_length alone at which buckets are worth it
+FULL_LENGTH_SHARE = 0.25  # share of a run, at its end, with batches of max_length
+MAX_BUCKETS = 2  # in addition to max_length; the step is compiled once for each
+MAX_POSITIONS = 0.9  # buckets are used if they need at most this share of the positions of max_length alone
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """lengths: of the buckets, increasing, max_length the last. rows: the examples of each, which fit no shorter one.
-    batch_size: examples of a step."""
+    """The buckets of a run. lengths: increasing, max_length last. rows: the examples that fit no shorter bucket."""
 
     lengths: tuple[int, ...]
     rows: tuple[np.ndarray, ...]
@@ -28,15 +27,15 @@ class Buckets:
 
     @property
     def batches(self) -> np.ndarray:
-        """Whole batches of each bucket in one pass over the data."""
+        """Return the number of whole batches of each bucket in one pass over the data."""
         return np.array([len(rows) // self.batch_size for rows in self.rows])
 
     def shares(self) -> np.ndarray:
-        """The part of the bucketed steps that each bucket has."""
+        """Return each bucket's share of the bucketed steps."""
         return self.batches / self.batches.sum()
 
     def batch(self, step: int, seed: int) -> tuple[int, np.ndarray]:
-        """(bucket, rows (batch_size,)) of a step, 0-based; in one pass no example comes twice."""
+        """Return (bucket length, rows (batch_size,)) of a 0-based step. No example occurs twice in one pass."""
         ends = np.cumsum(self.batches)
         passes, number = step // ends[-1], int(batch_indices(step, num_examples=ends[-1], batch_size=1, seed=seed)[0])
         bucket = int(np.searchsorted(ends, number, side="right"))
@@ -47,16 +46,16 @@ class Buckets:
 
 
 def positions_needed(tokens: TokenTable, max_length: int, max_input_length: int) -> np.ndarray:
-    """Positions that each example needs: condition, text and the token that ends it; at most max_length. int64."""
+    """Return the positions (int64) for condition, text and end token of each example, at most max_length."""
     text, condition = tokens.input_ids.lengths(), tokens.condition_input_ids
     source = 0 if condition is None else np.minimum(condition.lengths(), max_input_length)
     return np.minimum(source + text + 1, max_length)
 
 
 def fitting_buckets(needed: np.ndarray, max_length: int) -> tuple[int, ...]:
-    """The buckets, multiples of 8, with which the examples have the fewest positions; () where they save little.
+    """Return the bucket lengths, multiples of 8, that minimize the total positions; () if they save little.
 
-    needed: by `rooms`.
+    needed: the result of `positions_needed`.
     """
     lengths = np.arange(8, max_length, 8)
     lengths = lengths[:: max(len(lengths) // 64, 1)]
@@ -66,19 +65,21 @@ def fitting_buckets(needed: np.ndarray, max_length: int) -> tuple[int, ...]:
         shares = np.diff([0.0, *fit[list(chosen)], 1.0])
         return float(shares @ [*lengths[list(chosen)], max_length])
 
-    found = min(combinations(range(len(lengths)), min(MAX_BUCKETS, len(lengths))), key=positions)
-    return tuple(map(int, lengths[list(found)])) if positions(found) <= MAX_POSITIONS * max_length else ()
+    best = min(combinations(range(len(lengths)), min(MAX_BUCKETS, len(lengths))), key=positions)
+    return tuple(map(int, lengths[list(best)])) if positions(best) <= MAX_POSITIONS * max_length else ()
 
 
 def make_buckets(needed: np.ndarray, lengths: Sequence[int], max_length: int, batch_size: int) -> Buckets | None:
-    """The buckets of a run; None where it has none. Examples that make no batch of their bucket go to the next one."""
-    lengths, left = sorted({length for length in lengths if length < max_length}), np.arange(len(needed))
-    found: list[tuple[int, np.ndarray]] = []
+    """Return the buckets of a run, or None if it has none.
+
+    If the examples of a bucket do not fill a batch, they move to the next bucket.
+    """
+    lengths = sorted({length for length in lengths if length < max_length})
+    remaining = np.arange(len(needed))
+    buckets: dict[int, np.ndarray] = {}
     for length in (*lengths, max_length):
-        rows = left[needed[left] <= length]
+        rows = remaining[needed[remaining] <= length]
         if len(rows) >= batch_size:
-            found.append((length, rows))
-            left = left[needed[left] > length]
-    if not lengths or not found:
-        return None
-    return Buckets(tuple(length for length, _ in found), tuple(rows for _, rows in found), batch_size)
+            buckets[length] = rows
+            remaining = remaining[needed[remaining] > length]
+    return Buckets(tuple(buckets), tuple(buckets.values()), batch_size) if lengths and buckets else None

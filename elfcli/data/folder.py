@@ -1,4 +1,4 @@
-"""Opening data: folders of `elf tokenize` or `datasets.save_to_disk`, and data sets and tokenizers of the Hub."""
+"""Opens data: folders of `elf tokenize` or `datasets.save_to_disk`, and data sets of the Hub."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -17,15 +17,15 @@ from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 METADATA_FILE = "elf_data.json"
 KNOWN_TEXT_COLUMNS = ("text", "input", "reference", "output", "source", "target")
 SAVED_FOLDER_COLUMN = "_data_files"
-"""Column that shows when `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
+"""Column that appears if `load_dataset` has read the state file of an uploaded save_to_disk folder as data."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """One split: token rows, the texts of a row where stored, `elf_data.json` where there is one, the origin.
+    """One split: token rows, a reader of a row's texts if they are stored, the content of `elf_data.json`, the origin.
 
-    files: those that hold the rows. fingerprint: of the rows; after `elf tokenize` the hash of its file.
-    largest_id: None where it is not recorded for just these rows.
+    files: those that hold the rows. fingerprint: of the rows; after `elf tokenize`, the hash of its file.
+    largest_id: None if it is not recorded for exactly these rows.
     """
 
     tokens: TokenTable
@@ -41,7 +41,10 @@ class Examples:
 
 
 def saved_splits(folder: Path) -> tuple[str, ...] | None:
-    """Splits of a save_to_disk folder; None: a single unnamed split; InputError if it is no such folder."""
+    """Return the splits of a save_to_disk folder, or None for a single unnamed split.
+
+    Raises InputError if it is not such a folder.
+    """
     splits_file = folder / "dataset_dict.json"
     if splits_file.is_file():
         try:
@@ -51,11 +54,11 @@ def saved_splits(folder: Path) -> tuple[str, ...] | None:
     if (folder / "state.json").is_file():
         return None
     raise InputError(f"{folder} holds no data (neither state.json nor dataset_dict.json): "
-                     "give a folder written by `elf tokenize` or datasets.save_to_disk")  # fmt: skip
+                     "choose a folder written by `elf tokenize` or datasets.save_to_disk")  # fmt: skip
 
 
 def choose_split(splits: tuple[str, ...], split: str | None, where: str) -> str:
-    """`split`, or the only one there is; InputError where there is no such split."""
+    """Return `split`, or the only split. Raises InputError if it does not exist or must be named."""
     if split is None and len(splits) != 1:
         raise InputError(f"{where} has several splits ({', '.join(splits)}): name one")
     if split is not None and split not in splits:
@@ -63,8 +66,8 @@ def choose_split(splits: tuple[str, ...], split: str | None, where: str) -> str:
     return split or splits[0]
 
 
-def open_folder(folder: Path, split: str | None):
-    """The `datasets.Dataset` of a split of a save_to_disk folder."""
+def open_folder(folder: Path, split: str | None) -> Any:
+    """Return the `datasets.Dataset` of a split of a save_to_disk folder. Raises InputError if it cannot be opened."""
     import datasets
 
     splits = saved_splits(folder)
@@ -78,41 +81,40 @@ def open_folder(folder: Path, split: str | None):
         raise InputError(f"{part} cannot be opened ({first_line(error)}): write the data again") from error
 
 
-def cached_hub_dataset(name: str, split: str | None):
-    """A split of a Hub data set as an earlier download left it in the cache; InputError where there is none."""
+def cached_hub_dataset(name: str, split: str | None) -> Any:
+    """Return a split of a Hub data set from the cache. Raises InputError if it is not there."""
     from datasets.packaged_modules.cache.cache import Cache
     from huggingface_hub import snapshot_download
 
-    with suppress(OSError):  # no snapshot; then the Arrow files that `datasets` made of its files
+    with suppress(OSError):  # without a snapshot, try the Arrow files that `datasets` wrote
         folder = Path(snapshot_download(name, repo_type="dataset", local_files_only=True))
         if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
             return open_folder(folder, split)
     try:
-        found = Cache(repo_id=name, dataset_name=name.split("/")[-1], version="auto", hash="auto").as_dataset()
+        splits = Cache(repo_id=name, dataset_name=name.split("/")[-1], version="auto", hash="auto").as_dataset()
     except Exception as error:
         raise InputError(f"There is no folder {name}, it is not in the cache ({first_line(error)}), and the Hugging "
-                         "Face Hub cannot be reached: give a data folder") from error  # fmt: skip
-    return found[choose_split(tuple(map(str, found)), split, name)]
+                         "Face Hub cannot be reached: choose a data folder") from error  # fmt: skip
+    return splits[choose_split(tuple(map(str, splits)), split, name)]
 
 
-def open_hub_dataset(name: str, split: str | None):
-    """A split of a Hub data set, which may be a save_to_disk folder uploaded as it is."""
+def open_hub_dataset(name: str, split: str | None) -> Any:
+    """Return a split of a Hub data set, which may be an uploaded save_to_disk folder."""
     import datasets
     from datasets.exceptions import DatasetGenerationError
     from huggingface_hub import snapshot_download
 
     with from_hub(f"The data set {name}"):
-        try:
-            found = datasets.load_dataset(name)
-        except DatasetGenerationError:
-            found = None
-        if found is None or any(SAVED_FOLDER_COLUMN in part.column_names for part in found.values()):
+        splits = None
+        with suppress(DatasetGenerationError):
+            splits = datasets.load_dataset(name)
+        if splits is None or any(SAVED_FOLDER_COLUMN in part.column_names for part in splits.values()):
             return open_folder(Path(snapshot_download(name, repo_type="dataset")), split)
-    return found[choose_split(tuple(map(str, found)), split, name)]
+    return splits[choose_split(tuple(map(str, splits)), split, name)]
 
 
-def column_from_arrow(column, where: str) -> TokenColumn:
-    """An Arrow list column without copying; InputError where it does not hold lists of integers."""
+def column_from_arrow(column: Any, where: str) -> TokenColumn:
+    """Return an Arrow list column without copying it. Raises InputError if it does not hold lists of integers."""
     import pyarrow as pa
 
     kind = column.type
@@ -133,23 +135,25 @@ def column_from_arrow(column, where: str) -> TokenColumn:
     return TokenColumn(tuple(values), tuple(offsets), np.array(starts, np.int64))
 
 
-def token_table(dataset, where: str) -> TokenTable:
-    """Token columns of a `datasets.Dataset`; InputError where `input_ids` is missing, empty or not integer lists."""
+def token_table(dataset: Any, where: str) -> TokenTable:
+    """Return the token columns of a `datasets.Dataset`.
+
+    Raises InputError if `input_ids` is missing, empty or does not hold lists of integers.
+    """
     if "input_ids" not in dataset.column_names:
-        near, found = did_you_mean("input_ids", dataset.column_names), ", ".join(dataset.column_names) or "none"
-        raise InputError(f"{where} has no column 'input_ids'{near}: its columns are {found}; `elf tokenize` writes "
-                         "what is needed")  # fmt: skip
+        near, columns = did_you_mean("input_ids", dataset.column_names), ", ".join(dataset.column_names) or "none"
+        raise InputError(f"{where} has no column 'input_ids'{near}: its columns are {columns}; `elf tokenize` writes "
+                         "this column")  # fmt: skip
     if len(dataset) == 0:
         raise InputError(f"{where} has no examples")
     names = [name for name in ("input_ids", "condition_input_ids") if name in dataset.column_names]
     if dataset._indices is not None:
         dataset = dataset.select_columns(names).flatten_indices()
-    columns = [column_from_arrow(dataset.data.column(name), f"Column '{name}' of {where}") for name in names]
-    return TokenTable(*columns)
+    return TokenTable(*(column_from_arrow(dataset.data.column(name), f"Column '{name}' of {where}") for name in names))
 
 
-def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
-    """Reads the text columns of a row; None where there are none."""
+def text_reader(dataset: Any) -> Callable[[int], dict[str, str]] | None:
+    """Return a function from a row number to the row's texts, or None if there are no text columns."""
     names = [name for name in KNOWN_TEXT_COLUMNS if name in dataset.column_names]
     if not names:
         return None
@@ -158,9 +162,9 @@ def text_reader(dataset) -> Callable[[int], dict[str, str]] | None:
 
 
 def load_examples(path_or_name: str | Path, split: str | None = "train") -> Examples:
-    """Opens one split of a data folder or Hub data set; token ids stay memory-mapped. InputError where it cannot.
+    """Open one split of a data folder or Hub data set; token ids stay memory-mapped. Raises InputError on failure.
 
-    A folder saved from a single Dataset counts as `train`. `split=None` takes the only split.
+    A folder saved from a single Dataset counts as `train`. `split=None` selects the only split.
     """
     name = str(path_or_name)
     if looks_like_a_path(name):
@@ -178,7 +182,7 @@ def load_examples(path_or_name: str | Path, split: str | None = "train") -> Exam
 
 
 def saved_fingerprint(files: Sequence[Path]) -> str | None:
-    """The fingerprint in the state file beside a saved split, which opening it changes; None for other data."""
+    """Return the fingerprint in a saved split's state file, which opening it changes, or None for other data."""
     state = files[0].with_name("state.json") if files else None
     if state is None or not state.is_file():
         return None
@@ -186,7 +190,7 @@ def saved_fingerprint(files: Sequence[Path]) -> str | None:
 
 
 def recorded_largest_id(metadata: dict[str, Any] | None, fingerprint: str, files: Sequence[Path]) -> int | None:
-    """The largest token id that `elf tokenize` put down for these files; None for data without that or changed."""
+    """Return the largest token id that `elf tokenize` recorded for these files, or None if they have changed."""
     size = sum(file.stat().st_size for file in files)
     for split in (metadata or {}).get("splits", {}).values():
         if (split.get("fingerprint"), split.get("bytes")) == (fingerprint, size):
@@ -195,12 +199,12 @@ def recorded_largest_id(metadata: dict[str, Any] | None, fingerprint: str, files
 
 
 def split_names(path_or_name: str | Path) -> tuple[str, ...]:
-    """Splits of a data folder (("train",) for a single Dataset)."""
+    """Return the splits of a data folder; ("train",) for a single Dataset."""
     return saved_splits(existing_folder(str(path_or_name), "Data")) or ("train",)
 
 
 def read_metadata(folder: Path) -> dict[str, Any] | None:
-    """The content of a folder's elf_data.json; None where there is none."""
+    """Return the content of a folder's elf_data.json, or None. Raises InputError if it is damaged."""
     file = folder / METADATA_FILE
     if not file.is_file():
         return None
@@ -211,16 +215,16 @@ def read_metadata(folder: Path) -> dict[str, Any] | None:
 
 
 def keys_of(metadata: dict[str, Any] | None) -> tuple[str, ...]:
-    """The columns of source and target that `elf tokenize` read; empty where it read no pairs or nothing says it."""
+    """Return the source and target columns that `elf tokenize` read; () without pairs or a record of them."""
     keys = (metadata or {}).get("settings", {}).get("keys") or ()
     return tuple(keys) if len(keys) == 2 else ()
 
 
 def recorded_tokenizer(examples: Examples) -> str:
-    """Folder or name of the tokenizer that made the data; InputError where it is not recorded."""
+    """Return the folder or name of the data's tokenizer. Raises InputError if it is not recorded."""
     folder = Path(examples.path).expanduser() / TOKENIZER_FOLDER
     if folder.is_dir():
         return str(folder)
     if examples.metadata and examples.metadata.get("tokenizer"):
         return str(examples.metadata["tokenizer"])
-    raise InputError(f"{examples.path} does not say which tokenizer made it: set tokenizer_name")
+    raise InputError(f"{examples.path} does not record its tokenizer: set tokenizer_name")

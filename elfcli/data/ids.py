@@ -1,4 +1,4 @@
-"""Token ids against the vocabulary: the rows of a data set are read for it once at most, not at each start."""
+"""Checks that token ids fit the vocabulary. The scan is cached, so it runs at most once per data set."""
 
 import json
 from contextlib import suppress
@@ -12,30 +12,27 @@ from elfcli.errors import InputError
 
 
 def check_token_ids(examples: Examples, vocab_size: int) -> None:
-    """Raises InputError that names the first row with a token id outside 0..vocab_size-1.
+    """Raise InputError with the first row that has a token id outside 0..vocab_size-1.
 
-    Where the largest id is known, from `elf tokenize` or an earlier look at the same files, no token is read.
+    No token is read if the largest id is known from `elf tokenize` or from an earlier scan of the same files.
     """
-    largest = examples.largest_id
+    columns = {"input_ids": examples.tokens.input_ids}
+    if examples.tokens.condition_input_ids is not None:
+        columns["condition_input_ids"] = examples.tokens.condition_input_ids
+    largest = examples.largest_id if examples.largest_id is not None else noted_largest_id(examples)
     if largest is None:
-        largest = noted_largest_id(examples)
-    if largest is None:
-        columns = [examples.tokens.input_ids, examples.tokens.condition_input_ids]
-        largest = max(largest_id(column) for column in columns if column is not None)
+        largest = max(map(largest_id, columns.values()))
         note_largest_id(examples, largest)
     if largest < vocab_size:
         return
-    columns_by_name = {"input_ids": examples.tokens.input_ids,
-                       "condition_input_ids": examples.tokens.condition_input_ids}  # fmt: skip
-    for name, column in columns_by_name.items():
-        if column is not None:
-            refuse_ids(name, column, vocab_size)
-    raise InputError(f"{examples.path} says that it holds the token id {largest}, outside the vocabulary of "
-                     f"{vocab_size}: tokenize again")  # fmt: skip
+    for name, column in columns.items():
+        refuse_ids(name, column, vocab_size)
+    raise InputError(f"{examples.path} records the token id {largest}, outside the vocabulary of {vocab_size}: "
+                     "tokenize again")  # fmt: skip
 
 
 def largest_id(column: TokenColumn) -> int:
-    """The largest token id, a negative one taken as a huge one; in one pass over the rows."""
+    """Return the largest token id in one pass over the rows; negative ids count as huge ones."""
     largest = 0
     for values, offsets in zip(column.values, column.offsets, strict=True):
         used = values[offsets[0] : offsets[-1]]
@@ -45,6 +42,7 @@ def largest_id(column: TokenColumn) -> int:
 
 
 def refuse_ids(name: str, column: TokenColumn, vocab_size: int) -> None:
+    """Raise InputError with the first row that has a token id outside 0..vocab_size-1, if there is one."""
     for values, offsets, start in zip(column.values, column.offsets, column.starts, strict=False):
         used = values[offsets[0] : offsets[-1]]
         wrong = (used < 0) | (used >= vocab_size)
@@ -56,18 +54,19 @@ def refuse_ids(name: str, column: TokenColumn, vocab_size: int) -> None:
 
 
 def note_of(examples: Examples) -> Path:
+    """Return the cache file for the largest id of a data set."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "elf" / "largest-id" / f"{examples.fingerprint}.json"
 
 
 def state_of(examples: Examples) -> list:
-    """What changes when one of the files does."""
+    """Return the names, sizes and times of the files, which change if a file does."""
     return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in examples.files]
 
 
 def noted_largest_id(examples: Examples) -> int | None:
-    """What an earlier look at the same files found; None where there was none."""
+    """Return the cached result of an earlier scan of the same files, or None."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = json.loads(note_of(examples).read_text(encoding="utf-8"))
         if examples.files and note["files"] == state_of(examples):
@@ -76,7 +75,7 @@ def noted_largest_id(examples: Examples) -> int | None:
 
 
 def note_largest_id(examples: Examples, largest: int) -> None:
-    """Puts it down in the cache of Hugging Face's libraries; where that cannot be, the next start looks again."""
+    """Cache the result under HF_HOME; if that fails, the next start scans again."""
     note = note_of(examples)
     with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)

@@ -1,21 +1,20 @@
-"""Tokenizers: loading them, and their special tokens."""
+"""Loads tokenizers, decodes token ids and finds special tokens."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from elfcli.errors import InputError, first_line, near_file
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 
 TOKENIZER_FOLDER = "tokenizer"
-
-
 CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
-"""What clean-up replaces, in this order."""
+"""Replacements of the clean-up, in order."""
 
 
 def existing_folder(name: str, what: str) -> Path:
-    """The folder, or InputError that names a similar one beside it."""
+    """Return the folder. Raises InputError, which suggests a similar name, if there is none."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -24,8 +23,8 @@ def existing_folder(name: str, what: str) -> Path:
     raise InputError(f"No {what.lower()} folder {name}{near_file(folder)}")
 
 
-def load_tokenizer(name_or_folder: str | Path):
-    """A Hugging Face tokenizer from a folder or by Hub name (from the cache where it is there)."""
+def load_tokenizer(name_or_folder: str | Path) -> Any:
+    """Return a Hugging Face tokenizer from a folder or by Hub name (from the cache if possible)."""
     from transformers import AutoTokenizer
 
     name = str(name_or_folder)
@@ -34,24 +33,26 @@ def load_tokenizer(name_or_folder: str | Path):
         try:
             return AutoTokenizer.from_pretrained(str(folder))
         except Exception as error:
-            raise InputError(f"{folder} holds no tokenizer that can be loaded: {first_line(error)}") from error
+            raise InputError(f"{folder} does not hold a tokenizer that can be loaded: {first_line(error)}") from error
     from huggingface_hub import snapshot_download
 
     for where in (lambda: name, lambda: snapshot_download(name, local_files_only=True)):
         with suppress(Exception):
-            found = AutoTokenizer.from_pretrained(where(), local_files_only=True)
-            if len(found) > len(found.all_special_tokens):  # else made from a config alone, all that is in the cache
-                return found
+            cached = AutoTokenizer.from_pretrained(where(), local_files_only=True)
+            if len(cached) > len(cached.all_special_tokens):  # else only a config is in the cache
+                return cached
     if not hub_reachable():
         why = "is neither a folder nor in the cache, and the Hugging Face Hub cannot be reached"
-        raise InputError(f"The tokenizer {name} {why}: give --tokenizer DIR or --train-tokenizer SIZE")
+        raise InputError(f"The tokenizer {name} {why}: pass --tokenizer DIR or --train-tokenizer SIZE")
     with from_hub(f"The tokenizer {name}"):
         return AutoTokenizer.from_pretrained(name)
 
 
-def decoded(tokenizer, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
-    """Texts of token rows, without special tokens. clean_up: as transformers before 5 made them, whatever the
-    tokenizer's kind; else as the tokenizer itself is set."""
+def decoded(tokenizer: Any, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
+    """Return the texts of token rows, without special tokens.
+
+    clean_up: apply the clean-up of transformers before version 5; else follow the tokenizer's own setting.
+    """
     if not clean_up:
         return tokenizer.batch_decode(rows, skip_special_tokens=True)
     texts = tokenizer.batch_decode(rows, skip_special_tokens=True, clean_up_tokenization_spaces=False)
@@ -60,20 +61,22 @@ def decoded(tokenizer, rows: Sequence[Sequence[int]], clean_up: bool) -> list[st
     return texts
 
 
-def vocab_size(tokenizer) -> int:
-    """Number of token ids, added tokens included."""
+def vocab_size(tokenizer: Any) -> int:
+    """Return the number of token ids, including added tokens."""
     return len(tokenizer)
 
 
-def pad_id(tokenizer) -> int:
+def pad_id(tokenizer: Any) -> int:
+    """Return the id of the padding token. Raises InputError if there is none."""
     return _special_id(tokenizer, tokenizer.pad_token_id, "pad")
 
 
-def eos_id(tokenizer) -> int:
+def eos_id(tokenizer: Any) -> int:
+    """Return the id of the end token. Raises InputError if there is none."""
     return _special_id(tokenizer, tokenizer.eos_token_id, "end")
 
 
-def _special_id(tokenizer, token_id: int | None, kind: str) -> int:
+def _special_id(tokenizer: Any, token_id: int | None, kind: str) -> int:
     if token_id is None:
         raise InputError(f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it")
     return token_id

@@ -1,10 +1,10 @@
-"""From sampled tokens to the tokens of the text, as the reference (github.com/lillian039/ELF) does it. Numpy."""
+"""Extracts the text's tokens from sampled tokens, as the reference (github.com/lillian039/ELF) does. Numpy."""
 
 import numpy as np
 
 
 def shift_left(tokens_BxS: np.ndarray, shift_B: np.ndarray, pad_id: int = 0) -> np.ndarray:
-    """(B, S): each row without its first shift[b] tokens, padded at the end."""
+    """Return (B, S) rows without their first shift[b] tokens, padded at the end."""
     position = np.arange(tokens_BxS.shape[1])[None] + np.asarray(shift_B)[:, None]
     inside = position < tokens_BxS.shape[1]
     picked = np.take_along_axis(tokens_BxS, np.where(inside, position, 0), axis=1)
@@ -12,12 +12,14 @@ def shift_left(tokens_BxS: np.ndarray, shift_B: np.ndarray, pad_id: int = 0) -> 
 
 
 def cut_after_eos(tokens_BxS: np.ndarray, eos_id: int, pad_id: int) -> np.ndarray:
-    """(B, S): the first eos of each row and everything after it become padding."""
+    """Return (B, S) rows in which the first eos and everything after it are padding."""
     return np.where(np.cumsum(tokens_BxS == eos_id, axis=1) > 0, pad_id, tokens_BxS)
 
 
-def text_tokens(tokens_BxS, cond_len_B, *, max_length: int, max_input_length: int, eos_id: int, pad_id: int):
-    """Token lists of the generated texts, without the condition (cond_len_B tokens), eos and padding."""
+def text_tokens(
+    tokens_BxS: np.ndarray, cond_len_B: np.ndarray, *, max_length: int, max_input_length: int, eos_id: int, pad_id: int
+) -> list[list[int]]:
+    """Return the token lists of the generated texts, without condition (cond_len_B tokens), eos and padding."""
     tokens = np.asarray(tokens_BxS)
     if max_input_length:
         tokens = shift_left(tokens, cond_len_B, pad_id)[:, : max_length - max_input_length]

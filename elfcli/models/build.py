@@ -1,4 +1,6 @@
-"""From settings to the network's shape and arithmetic on a platform."""
+"""Derives the network's shape and arithmetic from the settings and the platform."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,47 +11,31 @@ from elfcli.models.elf import ElfShape
 from elfcli.parallel.backend import cudnn_attention
 
 
-def compute_dtype(config: Config, platform: str | None = None):
-    """The dtype of activations; `auto`: bfloat16 on accelerators, float32 on CPU. platform: None: JAX's default."""
-    name = config.training.compute_dtype
-    if name == "auto":
-        name = "float32" if (platform or jax.default_backend()) == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+def arithmetic(config: Config, platform: str | None = None) -> tuple[Any, str]:
+    """Return (dtype of activations, attention kernel) on `platform`; None: JAX's default.
 
-
-def attention_kernel(config: Config, platform: str, dtype) -> str:
-    """plain, tpu or cudnn; `auto`: the platform's fused kernel, where it has one for this dtype."""
-    asked, here = config.training.attention, {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
-    if asked not in ("auto", "plain", here):
-        raise InputError(f"attention={asked}: that kernel does not run on {platform}; give attention=auto or plain")
-    if "plain" in (asked, here):
-        return "plain"
-    if here == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
-        return "plain"
-    return here
-
-
-def arithmetic(config: Config, platform: str | None = None):
-    """(dtype of activations, attention kernel) of the settings on `platform`; None: JAX's default."""
-    platform = platform or jax.default_backend()
-    dtype = compute_dtype(config, platform)
-    return dtype, attention_kernel(config, platform, dtype)
+    `auto`: bfloat16 on accelerators and float32 on CPU, and the platform's fused kernel if it has one for this dtype.
+    Raises InputError if the requested kernel does not run on the platform.
+    """
+    platform, settings = platform or jax.default_backend(), config.training
+    automatic = "float32" if platform == "cpu" else "bfloat16"
+    dtype = jnp.dtype(automatic if settings.compute_dtype == "auto" else settings.compute_dtype)
+    fused = {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
+    if settings.attention not in ("auto", "plain", fused):
+        raise InputError(f"attention={settings.attention} does not run on {platform}; use attention=auto or plain")
+    kernel = "plain" if settings.attention == "plain" else fused
+    if kernel == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
+        kernel = "plain"
+    return dtype, kernel
 
 
 def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None = None) -> ElfShape:
-    """The network that the settings describe, on `platform`; None: JAX's default."""
-    platform = platform or jax.default_backend()
+    """Return the network that the settings describe, on `platform`; None: JAX's default."""
     dtype, attention = arithmetic(config, platform)
     remat = config.training.remat
-    if remat == "auto":  # on a CPU time is scarcer than memory
-        remat = "none" if platform == "cpu" else "dots"
-    return ElfShape(
-        latent_dim,
-        vocab,
-        **config.network.model_dump(exclude={"model", "attn_dropout"}),
-        self_cond=config.objective.self_cond_prob > 0,
-        dtype=dtype,
-        remat=remat,
-        attention=attention,
-        gradient_dtype=jnp.dtype(config.training.gradient_dtype),
-    )
+    if remat == "auto":  # time is scarcer than memory on a CPU
+        remat = "none" if (platform or jax.default_backend()) == "cpu" else "dots"
+    sizes = config.network.model_dump(exclude={"model", "attn_dropout"})
+    self_cond, gradient_dtype = config.objective.self_cond_prob > 0, jnp.dtype(config.training.gradient_dtype)
+    arithmetic_of = {"dtype": dtype, "remat": remat, "attention": attention, "gradient_dtype": gradient_dtype}
+    return ElfShape(latent_dim, vocab, **sizes, self_cond=self_cond, **arithmetic_of)

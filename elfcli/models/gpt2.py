@@ -8,12 +8,15 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from elfcli.models.layers import attention, next_token_nll, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
 class Gpt2Shape:
+    """Sizes and arithmetic of a GPT-2 network."""
+
     vocab_size: int
     n_positions: int
     n_embd: int
@@ -24,12 +27,15 @@ class Gpt2Shape:
     dtype: Any = jnp.float32
 
     @property
-    def network(self):
+    def network(self) -> type[nnx.Module]:
+        """Return the network class."""
         return GPT2
 
 
 class Gpt2Block(nnx.Module):
-    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs):
+    """One Transformer block."""
+
+    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs) -> None:
         width, inner, dtype = shape.n_embd, shape.n_inner, shape.dtype
         self.num_heads = shape.n_head
         self.ln_1 = nnx.LayerNorm(width, epsilon=shape.eps, rngs=rngs)
@@ -39,7 +45,7 @@ class Gpt2Block(nnx.Module):
         self.c_fc = nnx.Linear(width, inner, dtype=dtype, rngs=rngs)
         self.mlp_proj = nnx.Linear(inner, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BxTxC, mask):
+    def __call__(self, x_BxTxC: Array, mask: Array) -> Array:
         B, T, C = x_BxTxC.shape
         qkv = self.c_attn(self.ln_1(x_BxTxC)).reshape(B, T, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
@@ -48,22 +54,23 @@ class Gpt2Block(nnx.Module):
 
 
 class GPT2(nnx.Module):
-    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs):
+    """GPT-2 as a scorer of given tokens."""
+
+    def __init__(self, shape: Gpt2Shape, *, rngs: nnx.Rngs) -> None:
         self.shape = shape
         self.wte = nnx.Param(jnp.zeros((shape.vocab_size, shape.n_embd)))
         self.wpe = nnx.Param(jnp.zeros((shape.n_positions, shape.n_embd)))
         self.blocks = stack_blocks(lambda rngs: Gpt2Block(shape, rngs=rngs), shape.n_layer, rngs)
         self.ln_f = nnx.LayerNorm(shape.n_embd, epsilon=shape.eps, rngs=rngs)
 
-    def __call__(self, ids_BxT, mask_BxT):
-        """Features (B, T, C); position ids are 0..T-1, `mask` is True before the padding."""
+    def __call__(self, ids_BxT: Array, mask_BxT: Array) -> Array:
+        """Return features (B, T, C). Position ids are 0..T-1; `mask` is True before the padding."""
         T = ids_BxT.shape[1]
-        causal = jnp.tril(jnp.ones((T, T), bool))
-        mask = causal[None, None] & mask_BxT[:, None, None, :].astype(bool)
+        mask = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
         x_BxTxC = (self.wte[ids_BxT] + self.wpe[:T]).astype(self.shape.dtype)
         x_BxTxC = scan_blocks(lambda block, x: block(x, mask), x_BxTxC, self.blocks)
         return self.ln_f(x_BxTxC).astype(self.shape.dtype)
 
-    def nll(self, features_BxTxC, targets_BxT):
-        """Negative log-likelihood (B, T) of the targets, float32."""
+    def nll(self, features_BxTxC: Array, targets_BxT: Array) -> Array:
+        """Return the negative log-likelihood (B, T) of the targets, float32."""
         return next_token_nll(self.wte[...], features_BxTxC, targets_BxT)

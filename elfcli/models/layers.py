@@ -1,76 +1,80 @@
-"""Layers shared by the networks: normalisation, rotary positions, dropout, attention, scanning over stacked blocks.
+"""Layers shared by the networks: normalization, rotary positions, dropout, attention, scanning over stacked blocks.
 
-Array names carry their shape: B batch, T tokens, H hidden width, N heads, D head size.
+Shapes: B batch, T tokens, H hidden width, N heads, D head size.
 """
 
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
+from jax import checkpoint_policies as policies
 from jax.ad_checkpoint import checkpoint_name
 
 from elfcli.models import tpu_attention
 
+Maybe = Array | None
 xavier = nnx.initializers.xavier_uniform()
-MAX_LOGITS = 2**26  # float32: 256 MiB, and a few times as much while argmax or logsumexp is computed
+MAX_LOGITS = 2**26  # 256 MiB in float32; argmax or logsumexp needs a few times as much
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square normalisation over the last axis, computed in float32, returned in the input's dtype."""
+    """Root-mean-square normalization over the last axis, computed in float32, returned in the input's dtype."""
 
-    def __init__(self, dim: int, eps: float = 1e-6):
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
         self.weight = nnx.Param(jnp.ones((dim,)))
         self.eps = eps
 
-    def __call__(self, x):
+    def __call__(self, x: Array) -> Array:
         return rms_norm(x, self.weight[...], self.eps)
 
 
-def rms_norm(x, weight, eps: float):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Return x / sqrt(mean(x^2) + eps) * weight over the last axis (Zhang and Sennrich 2019)."""
     x32 = x.astype(jnp.float32)
     scale = jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + eps)
     return (x32 * scale * weight).astype(x.dtype)
 
 
 class Linear(nnx.Linear):
-    """x @ kernel + bias in `dtype`; parameters are float32.
+    """A layer x @ kernel + bias in `dtype` with float32 parameters.
 
-    gradient_dtype: in which the gradients of kernel and bias are summed over examples and devices. JAX's own
+    gradient_dtype: type in which the gradients of kernel and bias are summed over examples and devices. JAX's default
     derivative sums them in `dtype`.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, gradient_dtype=jnp.float32, **settings):
+    def __init__(self, inputs: int, outputs: int, *, gradient_dtype: Any = jnp.float32, **settings: Any) -> None:
         super().__init__(inputs, outputs, **settings)
         self.gradient_dtype = gradient_dtype
 
-    def __call__(self, x, kernel=None, bias=None):
-        """x (..., inputs) to (..., outputs). kernel and bias replace the layer's own."""
+    def __call__(self, x: Array, kernel: Maybe = None, bias: Maybe = None) -> Array:
+        """Map x (..., inputs) to (..., outputs); kernel and bias replace the layer's parameters."""
         dtype = self.dtype or jnp.float32
         kernel = self.kernel[...] if kernel is None else kernel
         if bias is None:
             bias = self.bias[...] if self.bias is not None else jnp.zeros(())
         if self.gradient_dtype != jnp.float32 and dtype != jnp.float32:
             return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
-        # Named, since rematerialisation does not see the product inside.
+        # Named, because rematerialization does not see the product inside.
         return checkpoint_name(affine(x.astype(dtype), kernel, bias), "product")
 
 
 @jax.custom_vjp
-def affine(x, kernel, bias):
-    """x (..., I) @ kernel (I, O) + bias (O,) in x's dtype, with gradients of kernel and bias in float32."""
+def affine(x: Array, kernel: Array, bias: Array) -> Array:
+    """Return x (..., I) @ kernel (I, O) + bias (O,) in x's dtype; gradients of kernel and bias are float32."""
     return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
-def _affine_forward(x, kernel, bias):
+def _affine_forward(x: Array, kernel: Array, bias: Array) -> tuple[Array, tuple[Array, ...]]:
     return affine(x, kernel, bias), (x, kernel, bias)
 
 
-def _affine_backward(saved, g):
+def _affine_backward(saved: tuple[Array, ...], g: Array) -> tuple[Array, Array, Array]:
     x, kernel, bias = saved
-    # In this order and of two axes a CPU multiplies twice as fast as JAX's own derivative, which transposes g.
+    # On a CPU this order with two axes is twice as fast as JAX's default derivative, which transposes g.
     x_NxI, g_NxO = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
     dkernel = jnp.matmul(x_NxI.T, g_NxO, preferred_element_type=jnp.float32)
     dbias = g_NxO.sum(0, dtype=jnp.float32) if bias.ndim else jnp.zeros(())
@@ -80,41 +84,43 @@ def _affine_backward(saved, g):
 affine.defvjp(_affine_forward, _affine_backward)
 
 
-def rope_angles(position, head_dim: int, theta: float = 10000.0):
-    """Cosines and sines (..., T, head_dim / 2) of rotary positions (..., T) (Su et al. 2021); 0 is not rotated."""
+def rope_angles(position: Array, head_dim: int, theta: float = 10000.0) -> tuple[Array, Array]:
+    """Return cosines and sines (..., T, head_dim / 2) of rotary positions (..., T) (Su et al. 2021)."""
     frequency_D = theta ** (-jnp.arange(0, head_dim, 2) / head_dim)
     angle = position[..., None] * frequency_D
     return jnp.cos(angle), jnp.sin(angle)
 
 
-def apply_rope(x_BxTxNxD, cos, sin):
-    """Rotates the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin), computed in float32.
+def apply_rope(x_BxTxNxD: Array, cos: Array, sin: Array) -> Array:
+    """Rotate the pairs (x[i], x[i + D/2]): (a, b) -> (a cos - b sin, b cos + a sin), computed in float32.
 
-    cos, sin: (T, D/2), or (B, T, D/2) where examples differ.
+    cos, sin: (T, D/2), or (B, T, D/2) if examples differ.
     """
     a, b = jnp.split(x_BxTxNxD.astype(jnp.float32), 2, axis=-1)
     cos, sin = cos[..., None, :], sin[..., None, :]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BxTxNxD.dtype)
 
 
-def interleaved_to_halves(weights, num_heads: int):
-    """Reorders the last axis, heads of neighbouring pairs (0 1)(2 3)..., to the order that `apply_rope` expects."""
+def interleaved_to_halves(weights: Array, num_heads: int) -> Array:
+    """Reorder the last axis from heads of adjacent pairs (0 1)(2 3)... to the order that `apply_rope` expects."""
     heads = weights.reshape(*weights.shape[:-1], num_heads, -1, 2)
     return jnp.swapaxes(heads, -1, -2).reshape(weights.shape)
 
 
-def dropout(x, rate, key):
-    """Inverted dropout; `rate` may be traced (0 keeps everything)."""
+def dropout(x: Array, rate: Any, key: Array) -> Array:
+    """Apply inverted dropout; `rate` may be traced (0 keeps everything)."""
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
 
 
-def attention(qkv, mask=None, bias=None, scale=None, kernel: str = "plain"):
-    """Softmax attention (B, T, N, D) over all tokens, softmax in float32.
+def attention(
+    qkv: Sequence[Array], mask: Maybe = None, bias: Maybe = None, scale: float | None = None, kernel: str = "plain"
+) -> Array:
+    """Return softmax attention (B, T, N, D) over all tokens, with the softmax in float32.
 
-    qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True where attended.
-    scale: of the logits, by default 1/sqrt(D). kernel: `tpu` or `cudnn` for the fused kernel of that backend, used
-    where it supports the arguments: that of TPUs takes mask and bias together or neither; with them it has no gradient.
+    qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True at attended keys.
+    scale: factor of the logits, by default 1/sqrt(D). kernel: `tpu` or `cudnn` for that backend's fused kernel, which
+    is used if it supports the arguments. The TPU kernel takes mask and bias together (without gradient) or neither.
     """
     q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
@@ -124,15 +130,14 @@ def attention(qkv, mask=None, bias=None, scale=None, kernel: str = "plain"):
             return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
         if mask is not None and bias is not None:
             return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
-    # cuDNN takes head sizes up to 128 that are multiples of 8; ELF-M's 66 is computed by XLA.
+    # cuDNN supports head sizes up to 128 that are multiples of 8; XLA computes ELF-M's 66.
     fits = bias is None and D % 8 == 0 and D <= 128
     fused: Literal["cudnn"] | None = "cudnn" if kernel == "cudnn" and fits else None
     return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale, implementation=fused)
 
 
-def map_position_chunks(function, vocab_size: int, *arrays):
-    """`function(*arrays)` of arrays (B, S, ...), computed in chunks of positions: the logits (B, chunk, V) that it
-    makes have at most MAX_LOGITS numbers on each device."""
+def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array) -> Any:
+    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device."""
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
@@ -141,18 +146,18 @@ def map_position_chunks(function, vocab_size: int, *arrays):
         return function(*arrays)
     count = -(-S // size)
 
-    def cut(array):
+    def chunked(array: Array) -> Array:
         padded = jnp.pad(array, ((0, 0), (0, count * size - S), *[(0, 0)] * (array.ndim - 2)))
         return jnp.moveaxis(padded.reshape(B, count, size, *array.shape[2:]), 1, 0)
 
-    found = jax.lax.map(lambda chunk: function(*chunk), tuple(map(cut, arrays)))
-    return jnp.moveaxis(found, 0, 1).reshape(B, count * size, *found.shape[3:])[:, :S]
+    results = jax.lax.map(lambda chunk: function(*chunk), tuple(map(chunked, arrays)))
+    return jnp.moveaxis(results, 0, 1).reshape(B, count * size, *results.shape[3:])[:, :S]
 
 
-def next_token_nll(weights_VxC, features_BxTxC, targets_BxT):
-    """-log softmax(features @ weights.T) at the targets, float32 (B, T), without all logits (B, T, V) in memory."""
+def next_token_nll(weights_VxC: Array, features_BxTxC: Array, targets_BxT: Array) -> Array:
+    """Return -log softmax(features @ weights.T) at the targets, float32 (B, T), without all logits in memory."""
 
-    def nll(features, targets):
+    def nll(features: Array, targets: Array) -> Array:
         weights = weights_VxC.T.astype(features.dtype)
         logits = jnp.matmul(features, weights, preferred_element_type=jnp.float32)
         target_logits = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
@@ -161,28 +166,27 @@ def next_token_nll(weights_VxC, features_BxTxC, targets_BxT):
     return map_position_chunks(nll, len(weights_VxC), features_BxTxC, targets_BxT)
 
 
-def stack_blocks(make, depth: int, rngs: nnx.Rngs):
-    """`depth` blocks, each made by `make(rngs)`, as one module whose parameters have a leading layer axis."""
+def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> Any:
+    """Return `depth` blocks `make(rngs)` as one module whose parameters have a leading layer axis."""
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))
 
 
 REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names("attention", "product"),
+    "dots": policies.save_from_both_policies(
+        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention", "product")
     ),
-    "full": jax.checkpoint_policies.nothing_saveable,
+    "full": policies.nothing_saveable,
 }
 
 
-def scan_blocks(body, x, blocks, *xs, remat: str = "none", unroll: int = 1):
-    """x after `x = body(block, x, *per_layer)` for each of the stacked blocks, in a scan that is compiled once.
+def scan_blocks(body: Callable, x: Array, blocks: Any, *xs: Array, remat: str = "none", unroll: int = 1) -> Array:
+    """Apply `x = body(block, x, *per_layer)` for each of the stacked blocks in a scan, which is compiled once.
 
     xs: arrays with a leading layer axis. remat: what the backward pass recomputes: `none`, `dots` (everything but
-    matrix products and attention) or `full` (whole blocks). unroll: blocks that are written out one after the other.
+    matrix products and attention) or `full` (whole blocks). unroll: number of blocks to unroll.
     """
 
-    def step(x, layer):
+    def step(x: Array, layer: tuple) -> tuple[Array, None]:
         block, *per_layer = layer
         return body(block, x, *per_layer), None
 
@@ -192,12 +196,12 @@ def scan_blocks(body, x, blocks, *xs, remat: str = "none", unroll: int = 1):
 
 
 @cache
-def abstract(network, shape):
-    """`network(shape)` with shapes and dtypes instead of arrays: one object for all callers, who only read it."""
+def abstract(network: Callable[..., nnx.Module], shape: Any) -> Any:
+    """Return `network(shape)` with shapes and dtypes instead of arrays. Callers share the object: do not modify it."""
     return nnx.eval_shape(lambda: network(shape, rngs=nnx.Rngs(0)))
 
 
 @cache
-def graphdef_of(network, shape):
-    """The network without its parameters; `nnx.merge(graphdef_of(network, shape), params)` is the model."""
+def graphdef_of(network: Callable[..., nnx.Module], shape: Any) -> Any:
+    """Return the network without parameters; `nnx.merge(graphdef_of(network, shape), params)` is the model."""
     return nnx.graphdef(abstract(network, shape))

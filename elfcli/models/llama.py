@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023), and Qwen 2 and 3, which differ in biases and norms: forward only, as a judge of texts.
+"""Llama (Touvron et al. 2023) and Qwen 2 and 3, which differ in biases and norms: forward only, as judges of texts.
 
 Shapes: B batch, T tokens, C model width, N heads, K heads of keys and values, D head size, V vocabulary.
 """
@@ -8,13 +8,17 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax import Array
 
 from elfcli.models.layers import RMSNorm, apply_rope, attention, next_token_nll, rope_angles, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """n_positions: the window. qkv_bias: Qwen 2. qk_norm: each head of queries and keys is normalised, Qwen 3."""
+    """Sizes and variant of a network.
+
+    n_positions: context window. qkv_bias: as in Qwen 2. qk_norm: normalize each head of queries and keys, as in Qwen 3.
+    """
 
     vocab_size: int
     n_positions: int
@@ -28,17 +32,20 @@ class LlamaShape:
     eps: float = 1e-6
     qkv_bias: bool = False
     qk_norm: bool = False
-    tied: bool = False  # the output layer is the embedding
+    tied: bool = False  # the output layer shares the embedding
     dtype: Any = jnp.float32
 
     @property
-    def network(self):
+    def network(self) -> type[nnx.Module]:
+        """Return the network class."""
         return Llama
 
 
 class LlamaBlock(nnx.Module):
-    def __init__(self, shape: LlamaShape, *, rngs: nnx.Rngs):
-        def linear(inputs, outputs, use_bias=False):
+    """One Transformer block."""
+
+    def __init__(self, shape: LlamaShape, *, rngs: nnx.Rngs) -> None:
+        def linear(inputs: int, outputs: int, use_bias: bool = False) -> nnx.Linear:
             return nnx.Linear(inputs, outputs, use_bias=use_bias, dtype=shape.dtype, rngs=rngs)
 
         self.shape = shape
@@ -53,7 +60,7 @@ class LlamaBlock(nnx.Module):
         self.gate, self.up = (linear(shape.width, shape.n_inner) for _ in range(2))
         self.down = linear(shape.n_inner, shape.width)
 
-    def __call__(self, x_BxTxC, mask, angles):
+    def __call__(self, x_BxTxC: Array, mask: Array, angles: tuple[Array, Array]) -> Array:
         B, T, _ = x_BxTxC.shape
         normed = self.attn_norm(x_BxTxC)
         q, k, v = (f(normed).reshape(B, T, -1, self.shape.head_dim) for f in (self.q, self.k, self.v))
@@ -66,7 +73,9 @@ class LlamaBlock(nnx.Module):
 
 
 class Llama(nnx.Module):
-    def __init__(self, shape: LlamaShape, *, rngs: nnx.Rngs):
+    """Llama or Qwen as a scorer of given tokens."""
+
+    def __init__(self, shape: LlamaShape, *, rngs: nnx.Rngs) -> None:
         self.shape = shape
         self.embedding = nnx.Param(jnp.zeros((shape.vocab_size, shape.width)))
         self.blocks = stack_blocks(lambda rngs: LlamaBlock(shape, rngs=rngs), shape.n_layer, rngs)
@@ -74,8 +83,8 @@ class Llama(nnx.Module):
         if not shape.tied:
             self.head = nnx.Param(jnp.zeros((shape.vocab_size, shape.width)))
 
-    def __call__(self, ids_BxT, mask_BxT):
-        """Features (B, T, C); positions are 0..T-1, `mask` is True before the padding."""
+    def __call__(self, ids_BxT: Array, mask_BxT: Array) -> Array:
+        """Return features (B, T, C). Positions are 0..T-1; `mask` is True before the padding."""
         T = ids_BxT.shape[1]
         mask = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
         angles = rope_angles(jnp.arange(T), self.shape.head_dim, self.shape.rope_theta)
@@ -83,7 +92,7 @@ class Llama(nnx.Module):
         x_BxTxC = scan_blocks(lambda block, x: block(x, mask, angles), x_BxTxC, self.blocks)
         return self.norm(x_BxTxC).astype(self.shape.dtype)
 
-    def nll(self, features_BxTxC, targets_BxT):
-        """Negative log-likelihood (B, T) of the targets, float32."""
+    def nll(self, features_BxTxC: Array, targets_BxT: Array) -> Array:
+        """Return the negative log-likelihood (B, T) of the targets, float32."""
         weights_VxC = self.embedding[...] if self.shape.tied else self.head[...]
         return next_token_nll(weights_VxC, features_BxTxC, targets_BxT)

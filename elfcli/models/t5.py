@@ -1,21 +1,25 @@
-"""T5 encoder (Raffel et al. 2020; v1.0 with ReLU, v1.1 with gated GELU): without dropout.
+"""T5 encoder (Raffel et al. 2020; v1.0 with ReLU, v1.1 with gated GELU), without dropout.
 
 Shapes: B batch, S tokens, E model width, N heads, D head size.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
 from elfcli.models.layers import RMSNorm, attention, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
 class T5Shape:
+    """Sizes and arithmetic of a T5 encoder."""
+
     vocab_size: int
     d_model: int
     d_kv: int
@@ -27,16 +31,15 @@ class T5Shape:
     max_distance: int = 128
     eps: float = 1e-6
     dtype: Any = jnp.float32
-    attention: str = "plain"  # or the fused kernel of a backend, as in layers.attention
+    attention: str = "plain"  # kernel of layers.attention
 
 
 class T5Block(nnx.Module):
-    def __init__(self, shape: T5Shape, *, rngs: nnx.Rngs):
+    """One Transformer block."""
+
+    def __init__(self, shape: T5Shape, *, rngs: nnx.Rngs) -> None:
         inner = shape.num_heads * shape.d_kv
-
-        def linear(din, dout):
-            return nnx.Linear(din, dout, use_bias=False, dtype=shape.dtype, rngs=rngs)
-
+        linear = partial(nnx.Linear, use_bias=False, dtype=shape.dtype, rngs=rngs)
         self.num_heads, self.kernel = shape.num_heads, shape.attention
         self.attn_norm = RMSNorm(shape.d_model, shape.eps)
         self.q, self.k, self.v = (linear(shape.d_model, inner) for _ in range(3))
@@ -49,7 +52,7 @@ class T5Block(nnx.Module):
             self.wi = linear(shape.d_model, shape.d_ff)
         self.wo = linear(shape.d_ff, shape.d_model)
 
-    def __call__(self, x_BxSxE, bias_1xNxSxS, mask):
+    def __call__(self, x_BxSxE: Array, bias_1xNxSxS: Array, mask: Array) -> Array:
         B, S, _ = x_BxSxE.shape
         normed = self.attn_norm(x_BxSxE)
         q, k, v = (f(normed).reshape(B, S, self.num_heads, -1) for f in (self.q, self.k, self.v))
@@ -64,15 +67,17 @@ class T5Block(nnx.Module):
 
 
 class T5Encoder(nnx.Module):
-    def __init__(self, shape: T5Shape, *, rngs: nnx.Rngs):
+    """The encoder half of T5."""
+
+    def __init__(self, shape: T5Shape, *, rngs: nnx.Rngs) -> None:
         self.shape = shape
         self.embedding = nnx.Param(jnp.zeros((shape.vocab_size, shape.d_model)))
         self.rel_embedding = nnx.Param(jnp.zeros((shape.num_buckets, shape.num_heads)))
         self.blocks = stack_blocks(lambda rngs: T5Block(shape, rngs=rngs), shape.num_layers, rngs)
         self.final_norm = RMSNorm(shape.d_model, shape.eps)
 
-    def __call__(self, ids_BxS, mask):
-        """Latents (B, S, E), float32. mask: (B, S), or (B, S, S) of rows that attend to columns; nonzero: attended."""
+    def __call__(self, ids_BxS: Array, mask: Array) -> Array:
+        """Return latents (B, S, E), float32. mask: (B, S), or (B, S, S) whose rows attend to nonzero columns."""
         shape, S = self.shape, ids_BxS.shape[1]
         mask = (mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]).astype(bool)
         bucket_SxS = relative_bucket(np.arange(S)[None] - np.arange(S)[:, None], shape.num_buckets, shape.max_distance)
@@ -82,11 +87,11 @@ class T5Encoder(nnx.Module):
         return self.final_norm(x_BxSxE).astype(jnp.float32)
 
 
-def relative_bucket(relative, num_buckets: int, max_distance: int) -> np.ndarray:
-    """T5's bucket of each relative position, key - query: half of the buckets for each sign; of these, half for exact
-    distances and half for logarithmic ranges up to max_distance.
+def relative_bucket(relative: np.ndarray, num_buckets: int, max_distance: int) -> np.ndarray:
+    """Return T5's bucket of each relative position, key - query.
 
-    In numpy: another rounding of the logarithm could move a distance to another bucket.
+    Half of the buckets are for each sign; of these, half are for exact distances and half for logarithmic ranges up to
+    max_distance. Numpy, because another rounding of the logarithm could move a distance to another bucket.
     """
     half = num_buckets // 2
     exact = half // 2

@@ -1,34 +1,34 @@
 """Softmax attention in one TPU kernel: the logits (T, T) of a head never leave the chip's fast memory.
 
-Sequences here are short (about a thousand tokens), so the kernel holds all keys and values of a head, and softmax
-needs no running maximum. Arrays are transposed, (D, T), as the projection before stores them: tokens fill the 128
-lanes whatever the head size. The backward pass recomputes the weights from the saved log-sum-exp.
+Sequences are short (about a thousand tokens), so the kernel holds all keys and values of a head, and the softmax needs
+no running maximum. Arrays are transposed, (D, T), as the preceding projection stores them, so that tokens fill the 128
+lanes for any head size. The backward pass recomputes the weights from the saved log-sum-exp.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
-MAX_BLOCK_LOGITS = (
-    5 * 2**17
-)  # of a block of queries: float32 arrays of 2.5 MiB each, of which a few fit into fast memory
+MAX_BLOCK_LOGITS = 5 * 2**17  # 2.5 MiB in float32; a few arrays of this size fit into fast memory
 LANES = 128
-ELEMENTWISE = 5  # scale, maximum, subtraction, sum, division: what XLA counts per logit in plain attention
-Array = jax.Array
+ELEMENTWISE = 5  # operations that XLA counts per logit of plain attention: scale, maximum, subtraction, sum, division
 
 
 def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale: float) -> Array:
-    """Attention of all tokens to all tokens, in the inputs' dtype with float32 softmax.
+    """Return attention of all tokens to all tokens in the inputs' dtype, with a float32 softmax.
 
-    Under a mesh (`jax.set_mesh`) each device runs the kernel on its own examples.
+    Under a mesh (`jax.set_mesh`), each device runs the kernel on its own examples.
     """
 
-    def run(*arrays):
+    def run(*arrays: Array) -> Array:
         return _back(_attention(scale, *map(_tokens_last, arrays)))
 
     return _each_device(run, (True, True, True))(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
@@ -37,45 +37,45 @@ def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale:
 def frozen_attention(
     q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, mask: Array, bias_1xNxTxT: Array, scale: float
 ) -> Array:
-    """`fused_attention` with a bias of the logits and a mask (True where attended) broadcastable to (B, 1, T, T).
+    """Return `fused_attention` with a bias of the logits and a mask (True: attended) broadcastable to (B, 1, T, T).
 
-    It has no gradient: only the frozen encoder needs it.
+    It has no gradient, which the frozen encoder does not need.
     """
     B, T = q_BxTxNxD.shape[:2]
 
-    def run(q, k, v, mask_Bx1xTxT, bias):
+    def run(q: Array, k: Array, v: Array, mask_Bx1xTxT: Array, bias: Array) -> Array:
         inputs = [*map(_tokens_last, (q, k, v)), *(jnp.swapaxes(a, -1, -2) for a in (mask_Bx1xTxT, bias))]
         shapes = [jax.ShapeDtypeStruct(inputs[0].shape, q.dtype)]
         return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2)[0])
 
     mask_Bx1xTxT = jnp.broadcast_to(mask, (B, 1, T, T)).astype(jnp.int8)
-    everything = q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask_Bx1xTxT, bias_1xNxTxT
-    return _each_device(run, (True, True, True, True, False))(*everything)
+    run_everywhere = _each_device(run, (True, True, True, True, False))
+    return run_everywhere(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask_Bx1xTxT, bias_1xNxTxT)
 
 
-def _each_device(run, by_example: tuple[bool, ...]):
-    """`run` on every device, with the device's own part of those arguments that are sharded over examples."""
+def _each_device(run: Callable[..., Array], by_example: tuple[bool, ...]) -> Callable[..., Array]:
+    """Return `run` for every device, which gets its part of the arguments that are sharded over examples."""
     if _on_one_device():
         return run
-    own, whole = PartitionSpec(_mesh().axis_names), PartitionSpec()
-    specs = tuple(own if cut else whole for cut in by_example)
-    return jax.shard_map(run, in_specs=specs, out_specs=own, check_vma=False)
+    part = PartitionSpec(_mesh().axis_names)
+    specs = tuple(part if sharded else PartitionSpec() for sharded in by_example)
+    return jax.shard_map(run, in_specs=specs, out_specs=part, check_vma=False)
 
 
-def _tokens_last(x_BxTxNxD):
+def _tokens_last(x_BxTxNxD: Array) -> Array:
     return jnp.transpose(x_BxTxNxD, (0, 2, 3, 1))
 
 
-def _back(x_BxNxDxT):
+def _back(x_BxNxDxT: Array) -> Array:
     return jnp.transpose(x_BxNxDxT, (0, 3, 1, 2))
 
 
 def fits_vmem(batch_size: int, length: int) -> bool:
-    """Whether the logits of a block of queries fit into fast memory, and the devices divide the batch."""
+    """Return whether the logits of a block of queries fit into fast memory and the devices divide the batch."""
     return length * LANES <= MAX_BLOCK_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
 
 
-def _mesh():
+def _mesh() -> Any:
     return jax.sharding.get_abstract_mesh()
 
 
@@ -84,18 +84,18 @@ def _on_one_device() -> bool:
 
 
 def _query_blocks(length: int) -> list[slice]:
-    """The fewest blocks that fit, of equal size except the last, each a multiple of the lanes."""
+    """Return the fewest blocks that fit, of equal size except the last, each a multiple of the lanes."""
     most = min(MAX_BLOCK_LOGITS // length, 4 * LANES) // LANES * LANES
     size = -(-length // -(-length // most) // LANES) * LANES
     return [slice(first, min(first + size, length)) for first in range(0, length, size)]
 
 
-def _dot(a, b, contract: tuple[int, int]):
-    """Product over axis `contract[0]` of a and `contract[1]` of b, accumulated in float32."""
+def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
+    """Return the product over axis `contract[0]` of a and `contract[1]` of b, accumulated in float32."""
     return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
+def _forward_kernel(q_ref: Any, k_ref: Any, v_ref: Any, o_ref: Any, lse_ref: Any, *, scale: float) -> None:
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     for block in _query_blocks(k_DxT.shape[1]):
         logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale
@@ -107,7 +107,9 @@ def _forward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, *, scale: float):
         lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
 
 
-def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: float):
+def _frozen_kernel(
+    q_ref: Any, k_ref: Any, v_ref: Any, mask_ref: Any, bias_ref: Any, o_ref: Any, *, scale: float
+) -> None:
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     for block in _query_blocks(k_DxT.shape[1]):
         logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale + bias_ref[:, block].astype(jnp.float32)
@@ -117,7 +119,8 @@ def _frozen_kernel(q_ref, k_ref, v_ref, mask_ref, bias_ref, o_ref, *, scale: flo
         o_ref[:, block] = (_dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ).astype(o_ref.dtype)
 
 
-def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref, *, scale: float):  # noqa: PLR0913
+def _backward_kernel(*refs: Any, scale: float) -> None:
+    q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref = refs
     k_DxT, v_DxT = k_ref[...], v_ref[...]
     dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
     for block in _query_blocks(k_DxT.shape[1]):
@@ -133,18 +136,17 @@ def _backward_kernel(q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref
     dv_ref[...] = dv_DxT.astype(dv_ref.dtype)
 
 
-def _call(kernel, name: str, inputs, out_shapes, products: int):
-    """Runs a kernel for every (example, head). products: how many products of size (T, T, D) it computes."""
+def _call(kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequence[Any], products: int) -> Any:
+    """Run a kernel for every (example, head). products: number of products of size (T, T, D) in it."""
     B, N, D, T = inputs[0].shape
 
-    def per_head(array):  # an axis of one is shared: a mask by all heads, a bias by all examples
+    def per_head(array: Any) -> pl.BlockSpec:  # an axis of one is shared: a mask by all heads, a bias by all examples
         examples, heads = array.shape[0] > 1, array.shape[1] > 1
         return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b * examples, n * heads, 0, 0))
 
     size = sum(a.size * a.dtype.itemsize for a in (*inputs, *out_shapes))
-    work = pl.CostEstimate(
-        flops=B * N * T * T * (2 * D * products + ELEMENTWISE), bytes_accessed=size, transcendentals=B * N * T * T
-    )
+    flops = B * N * T * T * (2 * D * products + ELEMENTWISE)
+    work = pl.CostEstimate(flops=flops, bytes_accessed=size, transcendentals=B * N * T * T)
     return pl.pallas_call(
         kernel,
         grid=(B, N),
@@ -158,21 +160,21 @@ def _call(kernel, name: str, inputs, out_shapes, products: int):
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(scale: float, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
+def _attention(scale: float, q_BxNxDxT: Array, k_BxNxDxT: Array, v_BxNxDxT: Array) -> Array:
     return _forward(scale, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT)[0]
 
 
-def _forward(scale, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT):
+def _forward(scale: float, q_BxNxDxT: Array, k_BxNxDxT: Array, v_BxNxDxT: Array) -> tuple[Array, tuple[Array, ...]]:
     qkv = [q_BxNxDxT, k_BxNxDxT, v_BxNxDxT]
     B, N, _, T = q_BxNxDxT.shape
     shapes = [jax.ShapeDtypeStruct(q_BxNxDxT.shape, q_BxNxDxT.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
     out, lse = _call(partial(_forward_kernel, scale=scale), "attention", qkv, shapes, 2)
-    # Named, so that rematerialisation can save them: recomputing the forward kernel would cost more time.
+    # Named, so that rematerialization can save them: recomputing the forward kernel would cost more time.
     out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
     return out, (*qkv, out, lse)
 
 
-def _backward(scale, saved, do):
+def _backward(scale: float, saved: tuple[Array, ...], do: Array) -> tuple[Array, ...]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in saved[:3]]
     inputs = [*saved, do.astype(saved[0].dtype)]
     return tuple(_call(partial(_backward_kernel, scale=scale), "attention_backward", inputs, shapes, 5))

@@ -1,13 +1,12 @@
 import json
 import tomllib
 
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.config.render import as_recorded, by_hand, to_json, to_toml, to_yaml
+from elfcli.config.render import as_recorded, by_hand, to_json, to_toml
 from elfcli.config.resolve import load_config, resolve, resolve_run
-from elfcli.config.schema import SECTION_OF, Config
+from elfcli.config.schema import SECTION_OF, SECTIONS, Config
 
 configs = st.builds(
     Config,
@@ -22,12 +21,11 @@ configs = st.builds(
 )
 
 
-@given(config=configs, write=st.sampled_from([("toml", to_toml), ("yaml", to_yaml)]))
+@given(config=configs)
 @settings(deadline=None)
-def test_any_config_reads_back_equal(tmp_path_factory, config, write):
-    suffix, render = write
-    path = tmp_path_factory.getbasetemp() / f"config.{suffix}"
-    path.write_bytes(render(config).encode())
+def test_any_config_reads_back_equal(tmp_path_factory, config):
+    path = tmp_path_factory.getbasetemp() / "config.toml"
+    path.write_bytes(to_toml(config).encode())
     assert load_config(path) == config
 
 
@@ -54,15 +52,9 @@ def test_every_value_names_its_layer(tmp_path):
 def test_other_readers_agree():
     config = resolve(task="owt", sets=["lr=1e-5"], environ={})
     plain = config.config.model_dump(mode="json")
-    from_yaml = yaml.safe_load(to_yaml(config))
-    assert from_yaml.pop("complete") is True
-    assert from_yaml == plain
     from_toml = tomllib.loads(to_toml(config))
     assert from_toml["optimization"]["lr"] == 1e-5 and from_toml["sampling"] == plain["sampling"]
-    from_json = json.loads(to_json(config))
-    assert from_json["optimization"]["lr"] == {"value": 1e-5, "layer": "--set", "file": None, "line": None}
-    assert from_json["data"]["max_length"]["line"] > 1
-    assert json.loads(to_json(config.config)) == plain
+    assert json.loads(to_json(config)) == json.loads(to_json(config.config)) == plain
 
 
 def test_what_was_set_by_hand_stands_first_and_survives_in_a_run(tmp_path):
@@ -78,6 +70,5 @@ def test_what_was_set_by_hand_stands_first_and_survives_in_a_run(tmp_path):
     described = head + to_toml(again, describe=True)
     path.write_text(described)
     assert load_config(path) == again.config
-    assert "# Seed of weights, data order and every draw\nseed = 5  # --set\n" in described
-    assert yaml.safe_load(head + to_yaml(again, describe=True))["training"]["seed"] == 5
+    assert f"# {SECTIONS['training'].model_fields['seed'].description}\nseed = 5  # --set\n" in described
     assert "set by hand: nothing" in by_hand(resolve(environ={}))

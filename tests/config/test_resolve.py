@@ -163,9 +163,8 @@ def test_reference_yaml_loads_as_it_is(tmp_path):
     assert resolved.origins["sampling"].file == str(tmp_path / "sampling.yml")
     assert config.tracking.hf_repo_id == "me/mirror"
     line = REFERENCE_YAML.split("\n").index("wandb_resume: allow") + 1
-    assert resolved.warnings == (
-        f"{path}:{line}: wandb_resume changes nothing here: a resumed run continues its tracker run by itself",
-    )
+    (warning,) = resolved.warnings
+    assert warning.startswith(f"{path}:{line}: wandb_resume ")
 
 
 def test_every_reference_key_is_known():
@@ -196,8 +195,10 @@ cfg = [1.0]
 sampling_method = "odd"
 """
     path = write(tmp_path, "bad.toml", text)
-    found = problems_of(files=[path], sets=["seeed=1", "lr", "lr=-1"], environ={"ELF_BATCH_SZIE": "1"}, model="ELF-X")
-    assert found == [
+    *problems, contradiction = problems_of(
+        files=[path], sets=["seeed=1", "lr", "lr=-1"], environ={"ELF_BATCH_SZIE": "1"}, model="ELF-X"
+    )
+    assert problems == [
         f"{path}:1: batch_szie: unknown setting (did you mean 'batch_size'?)",
         f"{path}:6: blr: expected a number (greater than 0), got 'fast'",
         f"{path}:7: optimization.epochs: unknown setting (did you mean 'training.epochs'?)",
@@ -211,9 +212,8 @@ sampling_method = "odd"
         "--set lr: expected key=value",
         "--set lr: expected a number (greater than 0), got -1",
         "command line: unknown model 'ELF-X' (did you mean 'ELF-XS'?); known: ELF-B, ELF-L, ELF-M, ELF-S, ELF-XS",
-        f"{path}:3: max_input_length 16 leaves no room for text in max_length 16: "
-        "make max_input_length smaller or max_length larger",
     ]
+    assert contradiction.startswith(f"{path}:3: max_input_length 16 ") and "max_length 16" in contradiction
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_values_of_the_wrong_type_or_range_are_refused(bad):
 def test_quoted_numbers_in_files_are_wrong_types(tmp_path):
     path = write(tmp_path, "a.yaml", 'seed: 1\nbatch_size: "64"\n')
     (line,) = problems_of(files=[path])
-    assert line.startswith(f"{path}:2: batch_size: expected a whole number") and line.endswith("(remove the quotes)")
+    assert line.startswith(f"{path}:2: batch_size: ") and "'64'" in line and "quotes" in line
 
 
 def test_null_leaves_a_setting_that_needs_a_value_alone(tmp_path):
@@ -261,7 +261,8 @@ def test_null_leaves_a_setting_that_needs_a_value_alone(tmp_path):
 
 def test_a_setting_written_twice_under_two_names_is_reported(tmp_path):
     path = write(tmp_path, "a.toml", "blr = 1\n[optimization]\nblr = 2\n")
-    assert problems_of(files=[path]) == [f"{path}:3: optimization.blr: set twice in this file (also as 'blr')"]
+    (line,) = problems_of(files=[path])
+    assert line.startswith(f"{path}:3: optimization.blr: ") and "'blr'" in line
 
 
 def test_sampling_of_a_later_layer_wins_over_a_path_and_the_other_way_round(tmp_path):
@@ -279,7 +280,7 @@ def test_sampling_of_a_later_layer_wins_over_a_path_and_the_other_way_round(tmp_
 def test_a_missing_sampling_file_is_an_error(tmp_path):
     path = write(tmp_path, "a.toml", '\nsampling_configs_path = "gone.yml"\n')
     (line,) = problems_of(files=[path])
-    assert line.startswith(f"{path}:2: sampling_configs_path: gone.yml: no such file")
+    assert line.startswith(f"{path}:2: sampling_configs_path: gone.yml: ")
 
 
 def test_tracker_of_the_same_or_a_later_layer_wins_over_use_wandb(tmp_path):
@@ -294,8 +295,8 @@ def test_tracker_of_the_same_or_a_later_layer_wins_over_use_wandb(tmp_path):
      ("warmup_epochs=1", "warmup_steps"), ("save_every_epochs=2", "save_every_steps"),
      ("batch_size=8", "global_batch_size")],
 )  # fmt: skip
-def test_of_settings_that_say_the_same_thing_the_latest_layer_counts(tmp_path, later, gone):
-    """In one file, as that of a run, all stay."""
+def test_the_latest_layer_wins_among_settings_for_the_same_thing(tmp_path, later, gone):
+    """All stay within one file, such as a run's."""
     given = {"steps": 100, "minutes": 5, "lr": 0.01, "warmup_steps": 4, "save_every_steps": 7, "global_batch_size": 16}
     others = {"epochs": 1, "blr": 0.5, "warmup_epochs": 2, "save_every_epochs": 3, "batch_size": 4}
     (tmp_path / "run.toml").write_text("".join(f"{name} = {value}\n" for name, value in (given | others).items()))
@@ -307,8 +308,8 @@ def test_of_settings_that_say_the_same_thing_the_latest_layer_counts(tmp_path, l
     assert value == float(later.split("=")[1])
 
 
-def test_files_of_the_reference_leave_its_defaults_beside_what_they_set(tmp_path):
-    """It has 5,000 steps of warm-up, which win over epochs there."""
+def test_the_references_defaults_stay_next_to_what_its_files_set(tmp_path):
+    """Its default of 5,000 warm-up steps wins over warmup_epochs."""
     first, second = tmp_path / "first.yml", tmp_path / "second.yml"
     first.write_text("max_length: 64\nwarmup_epochs: 2\nglobal_batch_size: 64\n")
     second.write_text("max_length: 32\nbatch_size: 8\n")
@@ -322,7 +323,7 @@ def test_short_trial_of_a_recipe_only_warns_of_its_warm_up():
     resolved = resolve(task="de-en", flags={"steps": 100}, environ={})
     assert len(resolved.warnings) == 1 and "warmup_steps 5000" in resolved.warnings[0]
     (line,) = problems_of(task="de-en", flags={"steps": 100}, sets=["warmup_steps=200"])
-    assert "warmup_steps 200 is more than the 100 steps" in line
+    assert "warmup_steps 200" in line and "100 steps" in line
 
 
 def test_a_complete_file_takes_no_presets_and_refuses_new_ones(tmp_path):
@@ -330,7 +331,7 @@ def test_a_complete_file_takes_no_presets_and_refuses_new_ones(tmp_path):
     config = resolve(files=[path], sets=["seed=1"], task="toy-de-en", environ={}).config
     assert config.data.max_length == Config().data.max_length
     (line,) = problems_of(files=[path], model="ELF-B")
-    assert "complete = true" in line and "'ELF-B'" in line
+    assert "complete = true" in line and "'ELF-B'" in line and str(path) in line
 
 
 def test_load_config_does_not_read_the_environment(tmp_path, monkeypatch):
@@ -341,7 +342,7 @@ def test_load_config_does_not_read_the_environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("task", task_names())
-def test_every_preset_resolves_without_a_word(task):
+def test_every_preset_resolves_without_warnings(task):
     for model in [None, *model_names()]:
         resolved = resolve(task=task, model=model, environ={})
         assert resolved.warnings == ()
@@ -358,7 +359,7 @@ def test_published_sizes():
 
 
 def test_unset_is_the_default_of_every_setting_that_may_be_unset():
-    """What `config.toml` leaves out must come back as None."""
+    """Settings that `config.toml` leaves out must be read back as None."""
     for section in SECTIONS.values():
         for name, field in section.model_fields.items():
             if type(None) in getattr(field.annotation, "__args__", ()):
@@ -371,21 +372,20 @@ def test_the_retired_key_branching_is_read_everywhere(tmp_path, key):
     resolved = resolve(files=[path], sets=[f"{key}=split"], environ={"ELF_BRANCHING": "split"})
     assert resolved.warnings == () and "branching" not in resolved.origins
     (line,) = problems_of(sets=[f"{key}=other"])
-    assert line.startswith("--set branching: expected 'split' or 'device'")
+    assert line.startswith("--set branching: ") and "'split' or 'device'" in line
 
 
 def test_device_branching_warns_in_a_new_run(tmp_path):
     path = write(tmp_path, "a.toml", '[objective]\nbranching = "device"\n')
     (line,) = resolve(files=[path], environ={}).warnings
-    assert line.startswith(f"{path}:2: branching=device changes nothing here: ")
-    assert line.endswith("a fixed share of each batch decodes")
+    assert line.startswith(f"{path}:2: branching=device ")
 
 
 def test_a_run_of_device_branching_is_sampled_but_not_resumed(tmp_path):
     text = 'complete = true\n[objective]\nbranching = "{}"\n'
     path = write(tmp_path, "config.toml", text.format("device"))
     assert load_config(path) == Config()
-    with pytest.raises(ConfigError, match=r"branching=device.* 0\.1\.0, or start a new run"):
+    with pytest.raises(ConfigError, match=r"branching=device.* 0\.1\.0"):
         resolve_run(path)
     write(tmp_path, "config.toml", text.format("split"))
     assert resolve_run(path, ["seed=3"]).config.training.seed == 3
@@ -397,11 +397,11 @@ def test_former_names_are_read_with_a_notice(tmp_path):
     config = found.config
     assert (config.training.save_every_epochs, config.training.keep_checkpoints) == (2.0, 7)
     assert (config.optimization.ema_decay, config.data.buckets) == (0.5, (8,))
-    assert set(found.notices) == {
-        f"{path}:2: save_freq is now called save_every_epochs",
-        "--set: ema_decay1 is now called ema_decay",
-        "--set: keep is now called keep_checkpoints",
-        "ELF_FRAMES: frames is now called buckets",
+    assert {(line.rpartition(": ")[0], line.split()[1], line.split()[-1]) for line in found.notices} == {
+        (f"{path}:2", "save_freq", "save_every_epochs"),
+        ("--set", "ema_decay1", "ema_decay"),
+        ("--set", "keep", "keep_checkpoints"),
+        ("ELF_FRAMES", "frames", "buckets"),
     }
     complete = write(tmp_path, "run.toml", "complete = true\n[training]\nkeep = 4\n")
     found = resolve(files=[complete], environ={})
@@ -411,4 +411,4 @@ def test_former_names_are_read_with_a_notice(tmp_path):
 def test_the_removed_grid_is_replaced_in_files_and_refused_as_an_option(tmp_path):
     path = write(tmp_path, "a.toml", 'complete = true\n[[sampling]]\ntime_schedule = "fitted"\n')
     found = resolve(files=[path], environ={})
-    assert found.config.sampling[0].time_schedule == "uniform" and "use `uniform`" in found.notices[0]
+    assert found.config.sampling[0].time_schedule == "uniform" and "`uniform`" in found.notices[0]

@@ -1,4 +1,4 @@
-"""`elf tokenize`: every format, every complaint, the folder it writes, the same whatever the number of workers."""
+"""`elf tokenize`: every format, every error, and the folder, which does not depend on the number of workers."""
 
 import csv
 import gzip
@@ -43,7 +43,7 @@ def jsonl(path: Path, records: list) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs_job(tmp_path_factory) -> Job:
-    """Pairs, a validation split and a trained tokenizer; tests replace what they vary."""
+    """Return a job with pairs, a validation split and a trained tokenizer; tests replace what they vary."""
     folder = tmp_path_factory.mktemp("pairs")
     train = jsonl(folder / "train.jsonl", [{"input": a, "output": b} for a, b in PAIRS])
     held_out = jsonl(folder / "validation.jsonl", [{"input": "der mann", "output": "the man"}])
@@ -82,16 +82,16 @@ def test_plain_text_and_globs(tmp_path):
 
 
 BAD_LINES = [
-    ("a.jsonl", '{"text": "x"}\n{"text": \n', ":2: not JSON"),
-    ("a.jsonl", '{"text": "x"}\n[1]\n', ":2: a JSON list, not an object"),
-    ("a.jsonl", '{"text": "x"}\n\n{"txt": "y"}\n', ":3: no 'text' .did you mean 'txt'"),
-    ("a.jsonl", '{"text": "x"}\n{"text": 7}\n', ":2: 'text' holds int, not a string"),
-    ("a.jsonl", '{"text": "x"}\n{"text": null}\n', ":2: no 'text'"),
-    ("a.jsonl", '{"text": "x"}\n{"text": "  "}\n', ":2: 'text' is empty"),
-    ("a.jsonl", '{"text": "x"}\n{"text": "\\ud800"}\n', ":2: 'text' holds half a surrogate"),
-    ("a.txt", b"x\n\xff\xfe\n", ":2: not UTF-8 at byte 1"),
-    ("a.csv", 'text,id\nx,1\n"y\ny",2,3\n', ":3: 3 fields where the header has 2"),
-    ("a.csv", 'text,id\nx,1\n"y"z,2\n', ":3: not CSV"),
+    ("a.jsonl", '{"text": "x"}\n{"text": \n', ":2: .*JSON"),
+    ("a.jsonl", '{"text": "x"}\n[1]\n', ":2: .*list"),
+    ("a.jsonl", '{"text": "x"}\n\n{"txt": "y"}\n', ":3: .*'text'.*'txt'"),
+    ("a.jsonl", '{"text": "x"}\n{"text": 7}\n', ":2: 'text'.* int"),
+    ("a.jsonl", '{"text": "x"}\n{"text": null}\n', ":2: .*'text'"),
+    ("a.jsonl", '{"text": "x"}\n{"text": "  "}\n', ":2: 'text' "),
+    ("a.jsonl", '{"text": "x"}\n{"text": "\\ud800"}\n', ":2: 'text' .*surrogate"),
+    ("a.txt", b"x\n\xff\xfe\n", ":2: .*UTF-8.* 1"),
+    ("a.csv", 'text,id\nx,1\n"y\ny",2,3\n', ":3: 3 fields.* 2"),
+    ("a.csv", 'text,id\nx,1\n"y"z,2\n', ":3: .*CSV"),
     ("a.tsv", "text\tid\nx\t1\ny\n", ":3: 1 fields"),
 ]
 
@@ -111,12 +111,12 @@ UNFIT_FILES = [
     ("a.txt", b"", "No documents"),
     ("a.jsonl", b"\n\n", "No documents"),
     ("a.csv", b"text\n", "No documents"),
-    ("a.txt", b"ab\0c", "looks binary"),
-    ("a.pdf", b"x", "unknown format '.pdf'"),
-    ("a.txt.gz", b"x", "cannot be read"),
-    ("a.parquet", b"x", "not a readable Parquet file"),
-    ("a.json", b'[{"text": "x"}]', "one JSON list"),
-    ("a.jsonl", b'{"txt": "x"}', "neither 'text' nor"),
+    ("a.txt", b"ab\0c", ":1: .*zero byte"),
+    ("a.pdf", b"x", "'.pdf'"),
+    ("a.txt.gz", b"x", "a.txt.gz:1: "),
+    ("a.parquet", b"x", "Parquet"),
+    ("a.json", b'[{"text": "x"}]', "JSON lines"),
+    ("a.jsonl", b'{"txt": "x"}', "'text'.*--text-key"),
 ]
 
 
@@ -132,18 +132,18 @@ def test_missing_files(tmp_path):
     write(tmp_path / "train.txt", "x")
     with pytest.raises(InputError, match=r"did you mean 'train.txt'"):
         open_corpus([str(tmp_path / "trian.txt")], Keys(), False)
-    with pytest.raises(InputError, match="is a folder"):
+    with pytest.raises(InputError, match="folder"):
         open_corpus([str(tmp_path)], Keys(), False)
 
 
 def test_keys():
     assert chosen_keys(Keys(), ["id", "target", "source"], "f").names == ("source", "target")
     assert chosen_keys(Keys(("body",)), ["body", "text"], "f").names == ("body",)
-    with pytest.raises(InputError, match=r"no column 'boody' .did you mean 'body'"):
+    with pytest.raises(InputError, match=r"'boody' .did you mean 'body'"):
         chosen_keys(Keys(("boody",)), ["body", "text"], "f")
-    with pytest.raises(InputError, match="belong together"):
+    with pytest.raises(InputError, match="--source-key and --target-key"):
         requested_keys(None, "a", None)
-    with pytest.raises(InputError, match="one or the other"):
+    with pytest.raises(InputError, match="--text-key"):
         requested_keys("t", "a", "b")
 
 
@@ -176,21 +176,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_workers_and_repetition_change_nothing(pairs_job, pairs_data, tmp_path):
+def test_workers_and_repetition_do_not_change_the_data(pairs_job, pairs_data, tmp_path):
     tokenize(replace(pairs_job, output=tmp_path / "d", workers=2))
     assert contents(tmp_path / "d") == contents(pairs_data)
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
 
-def test_nothing_is_overwritten_without_being_told_to(pairs_job, pairs_data, tmp_path):
+def test_overwriting_needs_the_option_and_a_data_folder(pairs_job, pairs_data, tmp_path):
     with pytest.raises(InputError, match="--overwrite"):
         tokenize(pairs_job)
     before = contents(pairs_data)
-    with pytest.raises(InputError, match="at most"):
+    with pytest.raises(InputError, match=r"9000.* \d+ pieces"):
         tokenize(replace(pairs_job, overwrite=True, train_tokenizer=9000))
     assert contents(pairs_data) == before
     write(tmp_path / "mine.txt", "x")
-    with pytest.raises(InputError, match="no data folder of elf"):
+    with pytest.raises(InputError, match="--output"):
         tokenize(replace(pairs_job, output=tmp_path, overwrite=True))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     tokenize(replace(pairs_job, overwrite=True))
@@ -198,7 +198,7 @@ def test_nothing_is_overwritten_without_being_told_to(pairs_job, pairs_data, tmp
 
 
 def named_options(job: Job) -> list:
-    """The same job as options of `elf tokenize`."""
+    """Return the job as options of `elf tokenize`."""
     options = ["-i", job.inputs[0], "--validation", job.validation[0], "--train-tokenizer", job.train_tokenizer]
     return ["tokenize", *options, "--source-key", "input", "--target-key", "output"]
 
@@ -232,7 +232,7 @@ def test_killed_between_taking_the_old_data_away_and_giving_the_new_its_name(pai
     job = replace(pairs_job, inputs=(str(other),))
     killed(0, *named_options(job), "--overwrite", "-o", output)
     assert not output.exists()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="--overwrite"):
         tokenize(replace(job, output=output))
     assert "restored" in capsys.readouterr().err
     assert contents(output) == contents(pairs_data)
@@ -269,7 +269,7 @@ def test_old_data_is_not_put_back_over_new_nor_half_deleted(pairs_data, tmp_path
 
 def test_a_bad_line_leaves_nothing_behind(tmp_path):
     bad = write(tmp_path / "a.jsonl", '{"text": "some words here"}\n' * 30 + "{\n")
-    with pytest.raises(InputError, match=":31: not JSON"):
+    with pytest.raises(InputError, match=":31: "):
         tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=13))
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
     summary = tokenize(Job(tmp_path / "d", (str(bad),), train_tokenizer=13, skip_bad=True))
@@ -277,11 +277,11 @@ def test_a_bad_line_leaves_nothing_behind(tmp_path):
     assert load_examples(tmp_path / "d").texts(0) == {"text": "some words here"}
 
 
-def test_tokenizer_sizes_that_cannot_be(pairs_job, tmp_path):
+def test_impossible_tokenizer_sizes(pairs_job, tmp_path):
     job = replace(pairs_job, output=tmp_path / "d")
-    with pytest.raises(InputError, match=r"9000 is too large for this text: it yields at most \d+ pieces"):
+    with pytest.raises(InputError, match=r"9000 is too large.* \d+ pieces"):
         tokenize(replace(job, train_tokenizer=9000))
-    with pytest.raises(InputError, match=r"6 is too small for this text: it needs at least \d+ pieces"):
+    with pytest.raises(InputError, match=r"6 is too small.* \d+ pieces"):
         tokenize(replace(job, train_tokenizer=6))
 
 
@@ -312,9 +312,9 @@ def test_packed_data(pairs_data, tmp_path):
     assert set(examples.tokens.input_ids.lengths()) == {32} and examples.texts is None
     unpacked = load_examples(pairs_data).tokens.input_ids.lengths().sum()
     assert len(examples) * 32 + split.dropped_tokens == unpacked + len(PAIRS) - 1
-    with pytest.raises(InputError, match="longer than all"):
+    with pytest.raises(InputError, match="--pack 1000000"):
         tokenize(replace(job, output=tmp_path / "e", pack=10**6))
-    with pytest.raises(InputError, match="not for pairs"):
+    with pytest.raises(InputError, match="--pack"):
         tokenize(replace(job, output=tmp_path / "e", text_key=None, inputs=(str(pair_files(tmp_path)["csv"]),)))
 
 
@@ -337,9 +337,9 @@ def test_built_in_tasks_have_a_piece_per_word(tmp_path, task):
 def test_contradictory_jobs(tmp_path):
     for job, message in [
         (Job(tmp_path / "d"), "Nothing to tokenize"),
-        (Job(tmp_path / "d", ("a.txt",), task="toy-text"), "leave out --input"),
+        (Job(tmp_path / "d", ("a.txt",), task="toy-text"), "--input"),
         (Job(tmp_path / "d", task="toy-txt"), "did you mean 'toy-text'"),
-        (Job(tmp_path / "d", ("a.txt",), tokenizer="x", train_tokenizer=9), "exclude each other"),
+        (Job(tmp_path / "d", ("a.txt",), tokenizer="x", train_tokenizer=9), "--tokenizer and --train-tokenizer"),
     ]:
         with pytest.raises(InputError, match=message):
             tokenize(job)
@@ -370,7 +370,7 @@ def test_the_command_prints_the_table(pairs_job, tmp_path):
     assert "tokenizing train" in result.stderr
 
 
-def test_reading_starts_anew_each_time(tmp_path):
+def test_each_iteration_starts_over(tmp_path):
     path = write(tmp_path / "a.txt", b"x\n\xff\n")
     corpus = open_corpus([str(path)], Keys(), skip_bad=True)
     assert [len(list(corpus)) for _ in range(2)] == [1, 1]
@@ -383,7 +383,7 @@ def test_held_out_documents_that_are_in_train_are_counted(tmp_path, elf):
     argv = ["--input", tmp_path / "train.txt", "--train-tokenizer", "14", "--output", tmp_path / "data"]
     code, out, err = elf("tokenize", *argv, "--validation", tmp_path / "held.txt")
     assert code == 0, err
-    assert "validation: 2 of 3 documents are in train, too" in out
+    assert "validation: 2 of 3" in out
     metadata = json.loads((tmp_path / "data" / "elf_data.json").read_text())
     assert [metadata["splits"][name]["also_in_train"] for name in ("train", "validation")] == [0, 2]
     code, out, _ = elf("tokenize", *argv, "--validation", tmp_path / "train.txt", "--overwrite")

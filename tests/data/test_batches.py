@@ -1,4 +1,4 @@
-"""Collation against a slow obvious version; the order of examples; reading ahead changes nothing."""
+"""Collation against a slow obvious version; the order of examples; reading ahead does not change batches."""
 
 import time
 import tracemalloc
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elfcli.data.batches import TokenColumn, TokenTable, batch_indices, batches, collate, column_from_rows, load_batch
+from elfcli.data.batches import TokenColumn, TokenTable, batch_indices, batches, collate, column_from_rows
 from elfcli.errors import InputError
 
 ids = st.lists(st.integers(2, 50), max_size=12)
@@ -64,6 +64,12 @@ def small_table() -> TokenTable:
     return TokenTable(column_from_rows(rows), column_from_rows([row[:2] for row in rows]))
 
 
+def load_batch(dataset, step, *, batch_size, seed, collate_fn, rows=slice(None)):
+    """Return the batch at `step`; rows: the part of it that one process reads."""
+    indices = batch_indices(step, num_examples=len(dataset), batch_size=batch_size, seed=seed)[rows]
+    return collate_fn([dataset[int(index)] for index in indices])
+
+
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_a_resumed_stream_equals_the_straight_one(num_workers):
     join = partial(collate, max_length=9, max_input_length=3, pad_id=0)
@@ -85,7 +91,7 @@ def test_processes_read_their_parts_of_the_same_batches():
         np.testing.assert_array_equal(joined, whole["input_ids"])
 
 
-def test_too_little_data_is_told_before_reading():
+def test_too_little_data_is_reported_before_reading():
     with pytest.raises(InputError, match="batch_size"):
         load_batch(small_table(), 0, batch_size=51, seed=0, collate_fn=lambda rows: {})
 
@@ -101,12 +107,12 @@ def test_chunks_read_like_one_column():
         column[4]
 
 
-def test_the_order_at_step_ten_million_costs_what_it_costs_at_the_first():
-    """No step before it is looked at: neither its time nor its memory grows with the step."""
+def test_the_order_at_step_ten_million_costs_the_same_as_at_the_first():
+    """Neither time nor memory grows with the step."""
     rows, late = small_table(), 10**7
 
     def read(start: int) -> tuple[float, int]:
-        """(seconds, bytes) of the first five batches from there, of a run that is far from its end; the best of 5."""
+        """Return (seconds, bytes) of five batches from `start` on; the best of 5."""
         seconds, peak = [], 0
         for _ in range(5):
             tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Batches in buckets: which lengths, which examples, in which order."""
+"""Length bucketing: bucket lengths, examples of each bucket, and their order."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -10,7 +10,7 @@ from elfcli.data.buckets import fitting_buckets, make_buckets, positions_needed
 lengths = st.lists(st.integers(1, 64), min_size=1, max_size=80).map(np.array)
 
 
-def test_an_example_needs_room_for_condition_text_and_its_end():
+def test_an_example_needs_positions_for_condition_text_and_end():
     table = TokenTable(column_from_rows([[1] * 3, [1] * 30, []]), column_from_rows([[1] * 9, [1] * 2, []]))
     assert positions_needed(table, 24, 8).tolist() == [12, 24, 1]
     assert positions_needed(TokenTable(table.input_ids), 24, 8).tolist() == [4, 24, 1]
@@ -18,7 +18,7 @@ def test_an_example_needs_room_for_condition_text_and_its_end():
 
 @settings(max_examples=40, deadline=None)
 @given(lengths)
-def test_frames_have_the_fewest_positions(needed):
+def test_buckets_minimize_the_positions(needed):
     found = fitting_buckets(needed, 64)
 
     def positions(*buckets):
@@ -31,7 +31,7 @@ def test_frames_have_the_fewest_positions(needed):
 
 @settings(max_examples=40, deadline=None)
 @given(lengths, st.integers(1, 6), st.integers(0, 2**32 - 1), st.integers(0, 3))
-def test_a_pass_has_each_example_once_in_a_frame_that_it_fits(needed, batch_size, seed, passes):
+def test_a_pass_has_each_example_once_in_a_bucket_that_it_fits(needed, batch_size, seed, passes):
     buckets = make_buckets(needed, (40, 16, 80), 64, batch_size)
     if buckets is None:
         assert len(needed) < batch_size

@@ -1,4 +1,4 @@
-"""Data saved by anyone opens; what is wrong with it is told in one line."""
+"""Data from any source opens; its problems are reported in one line."""
 
 import json
 import random
@@ -64,9 +64,9 @@ def test_splits(tmp_path):
     datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "d"))
     assert len(data.load_examples(tmp_path / "d", "validation")) == 2
     assert data.split_names(tmp_path / "d") == ("train", "validation")
-    with pytest.raises(InputError, match=r"no split 'valid' \(did you mean 'validation'\?\): it has train, validation"):
+    with pytest.raises(InputError, match=r"'valid' \(did you mean 'validation'\?\).* train, validation"):
         data.load_examples(tmp_path / "d", "valid")
-    with pytest.raises(InputError, match="several splits"):
+    with pytest.raises(InputError, match="train, validation"):
         data.load_examples(tmp_path / "d", None)
     assert len(data.load_examples(tmp_path / "d" / "train", None)) == 4
 
@@ -75,12 +75,12 @@ def test_splits(tmp_path):
     ("columns", "message"),
     [
         ({"inputs_ids": [[1]]}, "did you mean 'inputs_ids'"),
-        ({"input_ids": []}, "has no examples"),
-        ({"input_ids": ["a"]}, "not lists of token ids"),
-        ({"input_ids": [[0.5]]}, "not lists of token ids"),
-        ({"input_ids": [[1], None]}, "missing token ids"),
-        ({"input_ids": [[1, None]]}, "missing token ids"),
-        ({"input_ids": [[1]], "condition_input_ids": [1]}, "'condition_input_ids'.*not lists"),
+        ({"input_ids": []}, "examples"),
+        ({"input_ids": ["a"]}, "'input_ids'.*string"),
+        ({"input_ids": [[0.5]]}, "'input_ids'.*double"),
+        ({"input_ids": [[1], None]}, "'input_ids'.* 0 and 2"),
+        ({"input_ids": [[1, None]]}, "'input_ids'.* 0 and 1"),
+        ({"input_ids": [[1]], "condition_input_ids": [1]}, "'condition_input_ids'.*int64"),
     ],
 )
 def test_unfit_columns(tmp_path, columns, message):
@@ -90,20 +90,20 @@ def test_unfit_columns(tmp_path, columns, message):
     assert "\n" not in str(caught.value)
 
 
-def test_folders_that_are_no_data(tmp_path):
+def test_folders_without_data(tmp_path):
     (tmp_path / "corpus").mkdir()
     with pytest.raises(InputError, match="did you mean 'corpus'"):
         data.load_examples(tmp_path / "corpuss")
-    with pytest.raises(InputError, match="neither state"):
+    with pytest.raises(InputError, match=r"state\.json"):
         data.load_examples(tmp_path / "corpus")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="is a file"):
+    with pytest.raises(InputError, match="file"):
         data.load_examples(tmp_path / "file")
     (tmp_path / "corpus" / "state.json").write_text("{}")
-    with pytest.raises(InputError, match="cannot be opened"):
+    with pytest.raises(InputError, match="corpus"):
         data.load_examples(tmp_path / "corpus")
     (tmp_path / "corpus" / "dataset_dict.json").write_text("{")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"dataset_dict\.json"):
         data.load_examples(tmp_path / "corpus")
 
 
@@ -118,25 +118,25 @@ def test_an_uploaded_save_to_disk_folder_is_read_as_such(tmp_path, monkeypatch):
     right = datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows(5))})
     monkeypatch.setattr(datasets, "load_dataset", lambda name: right)
     assert len(data.load_examples("someone/data-t5")) == 5
-    with pytest.raises(InputError, match="no split 'test'"):
+    with pytest.raises(InputError, match="'test'"):
         data.load_examples("someone/data-t5", "test")
 
 
 def test_no_network_is_one_clear_line(monkeypatch):
     monkeypatch.setattr(data, "hub_reachable", lambda: False)
     monkeypatch.setattr(tokenizers, "hub_reachable", lambda: False)
-    with pytest.raises(InputError, match="cannot be reached: give a data folder"):
+    with pytest.raises(InputError, match=r"someone/data-t5.*Hub"):
         data.load_examples("someone/data-t5")
-    with pytest.raises(InputError, match="--tokenizer DIR or --train-tokenizer SIZE"):
+    with pytest.raises(InputError, match=r"--tokenizer DIR .*--train-tokenizer SIZE"):
         tokenizers.load_tokenizer("someone/none-such")
 
 
 def test_tokenizers(tmp_path):
-    with pytest.raises(InputError, match="no tokenizer that can be loaded") as caught:
+    with pytest.raises(InputError, match=tmp_path.name) as caught:
         tokenizers.load_tokenizer(tmp_path)
     assert "\n" not in str(caught.value)
     if not T5.is_dir():
-        pytest.skip("the shared T5 vocabulary is not here")
+        pytest.skip("the shared T5 vocabulary is missing")
     tokenizer = tokenizers.load_tokenizer(T5)
     assert (tokenizers.vocab_size(tokenizer), tokenizers.pad_id(tokenizer), tokenizers.eos_id(tokenizer)) == (
         32100,
@@ -149,20 +149,20 @@ APART = "Hello , world . It 's fine , is n't it ? I 'm we 've they 're ' quoted 
 
 
 @pytest.mark.parametrize("where", [T5, GPT2_TOKENIZER])
-def test_clean_up_gives_the_text_of_the_published_protocol(where):
-    """Exactly what transformers 4 gave for any tokenizer; transformers 5 leaves it out, for BPE even where asked."""
+def test_clean_up_produces_the_text_of_the_published_protocol(where):
+    """Texts are those of transformers 4 for any tokenizer; transformers 5 never cleans up BPE."""
     if not where.is_dir():
-        pytest.skip("the shared tokenizers are not here")
+        pytest.skip("the shared tokenizers are missing")
     tokenizer = tokenizers.load_tokenizer(where)
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (APART, "plain")]
     assert tokenizers.decoded(tokenizer, rows, clean_up=False) == [APART, "plain"]
-    wanted = "Hello, world. It's fine, isn't it? I'm we've they're'quoted'ok!"
-    assert tokenizers.decoded(tokenizer, rows, clean_up=True) == [wanted, "plain"]
-    assert tokenizer.clean_up_tokenization(APART) == wanted
+    expected = "Hello, world. It's fine, isn't it? I'm we've they're'quoted'ok!"
+    assert tokenizers.decoded(tokenizer, rows, clean_up=True) == [expected, "plain"]
+    assert tokenizer.clean_up_tokenization(APART) == expected
 
 
-def test_the_last_rows_are_held_out_where_there_is_no_validation_split():
-    """A hundredth at most, across chunks of Arrow, with their texts; a small data set gives none."""
+def test_the_last_rows_are_held_out_without_a_validation_split():
+    """At most 1% is held out, across Arrow chunks and with texts."""
     parts = [column_from_rows([[i, i + 1] for i in range(start, start + 150)]) for start in (0, 150)]
     column = TokenColumn(
         tuple(p.values[0] for p in parts), tuple(p.offsets[0] for p in parts), np.array([0, 150, 300], np.int64)

@@ -1,4 +1,4 @@
-"""Ids outside the vocabulary are refused, and no token is read for it where the largest is known."""
+"""Ids outside the vocabulary are refused, and no token is read if the largest id is known."""
 
 import json
 
@@ -14,13 +14,13 @@ from elfcli.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
+def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
 def looks(monkeypatch):
-    """The columns that were read."""
+    """Return the columns that were scanned."""
     seen, look = [], ids.largest_id
     monkeypatch.setattr(ids, "largest_id", lambda column: (seen.append(column), look(column))[1])
     return seen
@@ -35,9 +35,9 @@ def saved(folder, *parts):
 
 def test_the_first_wrong_row_is_named(tmp_path):
     examples = saved(tmp_path / "d", [[1], [2, 3]], [[], [4, 99, 5], [-1]])
-    with pytest.raises(InputError, match="Row 3 of 'input_ids' has token id 99, outside the vocabulary of 99"):
+    with pytest.raises(InputError, match=r"Row 3 .*'input_ids'.* 99"):
         ids.check_token_ids(examples, 99)
-    with pytest.raises(InputError, match=r"Row 4 .* token id -1"):
+    with pytest.raises(InputError, match=r"Row 4 .* -1"):
         ids.check_token_ids(examples, 100)
     ids.check_token_ids(saved(tmp_path / "e", [[1, 9]]), 10)
 
@@ -59,7 +59,7 @@ def test_what_elf_tokenize_wrote_is_never_scanned(tmp_path, looks):
     largest = max(np.concatenate(examples.tokens.input_ids.values))
     assert (examples.largest_id, record["fingerprint"]) == (largest, examples.fingerprint)
     ids.check_token_ids(examples, 1000)
-    with pytest.raises(InputError, match=rf"has token id {largest}, outside the vocabulary of {largest}"):
+    with pytest.raises(InputError, match=rf"'input_ids'.* {largest}.* {largest}"):
         ids.check_token_ids(examples, int(largest))
     assert looks == []
 
@@ -68,7 +68,7 @@ def test_rows_written_over_what_elf_tokenize_wrote_are_scanned(tmp_path, looks):
     (tmp_path / "t.jsonl").write_text("".join(json.dumps({"text": f"word {i}"}) + "\n" for i in range(20)))
     tokenize(Job(tmp_path / "d", inputs=(str(tmp_path / "t.jsonl"),), train_tokenizer=19))
     datasets.Dataset.from_dict({"input_ids": [[5000]]}).save_to_disk(tmp_path / "d")
-    with pytest.raises(InputError, match="token id 5000"):
+    with pytest.raises(InputError, match="5000"):
         ids.check_token_ids(load_examples(tmp_path / "d"), 1000)
     assert len(looks) == 1
 

@@ -1,6 +1,6 @@
-"""The objective of distillation against plain loops over single examples, with guidance, conditions and both branches.
+"""The distillation objective against plain loops over single examples, with guidance, conditions and both branches.
 
-That it is the reference's is shown by its goldens (tests/goldens.py), which know no guidance.
+The reference's goldens (tests/goldens.py), which are without guidance, show that it is the reference's objective.
 """
 
 from functools import partial
@@ -38,7 +38,7 @@ def make_batch(drop_N) -> objective.Batch:
 
 
 def loss_of_one(teacher, student, one: objective.Batch, draws: objective.Draws, settings, decodes: bool):
-    """The loss of one example, in the words of the definition."""
+    """Return the loss of one example, computed as in the definition."""
     cond, x0 = one.cond_GxNxS[:, None], one.x0_GxNxSxE
     t, w, count = draws.t_GxN, draws.w_GxN, jnp.maximum(one.loss_GxNxS.sum(), 1)
 
@@ -54,7 +54,7 @@ def loss_of_one(teacher, student, one: objective.Batch, draws: objective.Draws, 
         return -(logp * one.loss_GxNxS).sum() / count
 
     def guided(z, estimate, t):
-        """(estimate, velocity) of the teacher, with and without the condition."""
+        """Return (estimate, velocity) of the teacher, guided by passes with and without the condition."""
         with_ = jnp.where(cond, x0, teacher.denoise(run(teacher, z, estimate, t))[0])
         bare = jnp.where(cond, 0.0, z), jnp.where(cond, 0.0, estimate)
         without = teacher.denoise(run(teacher, *bare, t))[0]
@@ -94,7 +94,7 @@ def test_losses_are_the_means_over_examples(sub_steps):
         return objective.branch_loss(student, grouped, draws, CFG, None, losses)
 
     def alone():
-        """The mean losses (distill, decode) over examples that are computed one by one."""
+        """Return the mean losses (distill, decode) over examples, computed one by one."""
         examples = batch, jax.tree.map(lambda a: a[0], draws)
         for part, decodes in ((slice(k, None), False), (slice(0, k), True)):
             one = partial(loss_of_one, teacher, student, settings=settings, decodes=decodes)

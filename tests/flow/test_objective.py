@@ -1,4 +1,4 @@
-"""The shared pass is the reference's objective: in expectation, per group, and with dropout."""
+"""The shared pass equals the reference's objective: in expectation, per group, and with dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +19,14 @@ SHAPE = ElfShape(E, V, depth=1, hidden_size=16, num_heads=2, bottleneck_dim=4)
 @pytest.fixture(scope="module")
 def params():
     params = init_params(SHAPE, jax.random.key(0))
-    # The final layer starts at zero, where half of the gradients vanish.
+    # The final layer starts at zero, so half of the gradients would vanish.
     kernel = params["final_layer"]["linear"]["kernel"]
     params["final_layer"]["linear"]["kernel"] = 0.3 * jax.random.normal(jax.random.key(1), kernel.shape)
     return params
 
 
 def make_batch(key) -> objective.Batch:
-    """Conditions and lengths that differ between examples, so that weighting by tokens matters."""
+    """Return a batch whose conditions and lengths differ, so that weighting by tokens matters."""
     ids = jax.random.randint(key, (B, S), 0, V)
     position = jnp.arange(S)[None]
     cond = position < jnp.array([0, 1, 2, 1])[:, None]
@@ -43,20 +43,20 @@ def draw(key, cfg, groups=1) -> objective.Draws:
 
 
 def loss_of(shape, params, batch, draws, cfg, key=None):
-    """(the loss to minimise, its parts by name) of a batch that is cut into groups as its draws are."""
+    """Return (the loss to minimize, its parts by name) of a batch, divided into groups like its draws."""
     model = nnx.merge(graphdef_of(ELF, shape), params)
     return objective.branch_loss(model, in_groups(batch, len(draws.t_GxN)), draws, cfg, key)
 
 
 def whole_batch_loss(params, batch, draws, cfg, *, decode: bool):
-    """The loss where every example decodes, or where every example denoises."""
+    """Return the loss if every example decodes, or if every example denoises."""
     model = nnx.merge(graphdef_of(ELF, SHAPE), params)
     counts = (B, 0) if decode else (0, B)
     return objective.split_loss(model, in_groups(batch), draws, cfg, counts)[int(decode)]
 
 
 def coin_loss(params, batch, key, cfg):
-    """The reference: one coin per step decides for all, and each example draws whether it is self-conditioned."""
+    """Return the reference's loss: one coin per step chooses the branch; each example draws its self-conditioning."""
     coin_key, flag_key, key = jax.random.split(key, 3)
     flags = jax.random.bernoulli(flag_key, cfg.self_cond_prob, (1, B))
     draws = draw(key, cfg)._replace(self_cond_GxN=flags)
@@ -86,15 +86,15 @@ def test_the_split_has_the_expected_gradient_of_the_coin(params):
         moments.append((grads.mean(0), grads.std(0) / np.sqrt(count)))
     (split, split_error), (coin, coin_error) = moments
     z = (split - coin) / np.sqrt(split_error**2 + coin_error**2 + 1e-12)
-    assert np.abs(coin).max() > 0.1, "the gradient is no mere noise"
-    assert np.abs(z).mean() < 1.1  # of a standard normal: 0.8
+    assert np.abs(coin).max() > 0.1, "the gradient is not just noise"
+    assert np.abs(z).mean() < 1.1  # a standard normal has 0.8
     assert np.abs(z).max() < 6
-    # The measure is fine enough to see a branch weight that is a tenth off.
+    # The measure is sensitive enough to detect a branch weight that is wrong by 10%.
     assert np.abs((split * 1.1 - coin) / (coin_error + 1e-12)).max() > 6
 
 
 def test_groups_are_independent_batches(params):
-    """Two groups in one call are the two halves alone; with equal token counts the losses average."""
+    """Two groups in one call equal the two halves alone; the losses average if the token counts are equal."""
     cfg = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.25)
     batch = make_batch(jax.random.key(4))
     batch = batch._replace(cond_GxNxS=jnp.zeros((B, S), bool), loss_GxNxS=jnp.ones((B, S), bool))
@@ -111,7 +111,7 @@ def test_groups_are_independent_batches(params):
 
 @pytest.mark.parametrize("probability", [0.1, 0.3])
 def test_branches_are_weighted_by_their_probability(params, probability):
-    """Exact, where the statistical test above would miss a weight of the decoding branch that is a tenth off."""
+    """This test is exact; the statistical test above would miss a decode weight that is wrong by 10%."""
     cfg = ObjectiveSettings(decoder_prob=probability)
     loss, parts = loss_of(SHAPE, params, make_batch(jax.random.key(8)), draw(jax.random.key(9), cfg), cfg)
     expected = probability * parts["decode_loss"] + (1 - probability) * parts["denoise_loss"]
@@ -158,7 +158,7 @@ def test_encoder_mask():
 
 
 def test_a_batch_of_one_takes_the_branch_of_its_draw(params):
-    """The branch that is not taken has no loss; the share of those that decode is decoder_prob."""
+    """The branch that is not taken has no loss, and the share of decoding batches is decoder_prob."""
     cfg = ObjectiveSettings(decoder_noise_scale=1.0, decoder_prob=0.3)
     one = jax.tree.map(lambda a: a[None, :1], make_batch(jax.random.key(8)))
     model = nnx.merge(graphdef_of(ELF, SHAPE), params)

@@ -1,4 +1,4 @@
-"""The solver against equations that have a closed solution; no network and no golden."""
+"""The solvers against equations with closed solutions, without network and goldens."""
 
 from itertools import pairwise
 
@@ -18,7 +18,7 @@ UNEVEN = np.array([0.0, 0.03, 0.11, 0.4, 0.55, 0.9, 1.0])
 
 
 def solved(rate, grid, gamma: float = 0.0, condition: Condition = NOTHING, noise=NOISE):
-    """Latents at time 1 of dz/dt = rate(t) z, and the last estimate, which is the time at which it was asked."""
+    """Return latents at time 1 of dz/dt = rate(t) z and the last estimate, which is the time of its call."""
 
     def predict(z, estimate, t_B):
         t = t_B[:, None, None]
@@ -37,7 +37,7 @@ def test_each_euler_step_multiplies_by_one_plus_the_rate_times_the_step():
 
 
 def test_the_error_halves_as_the_steps_double():
-    """dz/dt = (1.5 - t) z leads from z to z exp(1)."""
+    """dz/dt = (1.5 - t) z maps z to z exp(1)."""
     errors = []
     for steps in (16, 32, 64, 128):
         z, _ = solved(lambda t: 1.5 - t, np.linspace(0, 1, steps + 1))
@@ -47,7 +47,7 @@ def test_the_error_halves_as_the_steps_double():
 
 
 def towards_a_moving_estimate(step_of, grid):
-    """Latents at time 1 where the network answers with a point that moves, half way from what it is given."""
+    """Return latents at time 1 for a network whose estimate is half way from its input to a moving point."""
 
     def predict(z, given, t_B):
         x = jnp.broadcast_to(jnp.sin(2 * t_B + 0.3)[:, None, None], z.shape)
@@ -59,7 +59,7 @@ def towards_a_moving_estimate(step_of, grid):
 
 
 def test_the_multistep_solver_is_of_second_order_and_eulers_of_first():
-    """With an estimate that depends on the last one, and uneven steps. The end of the flow is where x is at time 1."""
+    """The estimate depends on the last one and steps are uneven. The flow ends at x of time 1."""
     errors = {}
     for steps in (32, 64, 128):
         u = np.linspace(0, 1, steps + 1)
@@ -93,7 +93,7 @@ def test_the_multistep_solver_keeps_the_condition_and_takes_one_or_two_steps_as_
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
 def test_the_velocity_towards_an_estimate_arrives_there(gamma):
-    """Whatever the start and the noise: the last step covers what is left."""
+    """The last step covers the remaining distance, for any start and noise."""
     goal = jnp.asarray(NOISE[-1])
 
     def predict(z, estimate, t_B):
@@ -107,7 +107,7 @@ def test_the_velocity_towards_an_estimate_arrives_there(gamma):
 
 @pytest.mark.parametrize("gamma", [0.7, 1.5, 100.0])
 def test_sde_steps_mix_in_noise_and_go_back_in_time(gamma):
-    """The recurrence written out: keep a share, move its time back as far, then step; the last step is of the ODE."""
+    """The recurrence written out: keep a share, move its time back, then step; the last step is the ODE's."""
     z = np.asarray(Z, np.float64)
     for i, (t, t_next) in enumerate(pairwise(UNEVEN)):
         keep = 1.0 if t_next == 1 else max(1 - gamma * (t_next - t), 0.0)
@@ -128,14 +128,14 @@ def test_the_last_step_takes_no_noise():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
-def test_a_grid_may_be_longer_than_its_way_to_one(gamma):
+def test_a_grid_may_have_entries_after_one(gamma):
     longer = np.concatenate([UNEVEN, [1.0, 7.0, np.nan]])
     for one, other in zip(solved(jnp.cos, UNEVEN, gamma), solved(jnp.cos, longer, gamma), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5])
-def test_the_condition_stays_where_it_is(gamma):
+def test_the_condition_does_not_change(gamma):
     mask = jnp.asarray([[True, False, False], [True, True, False]])
     condition = Condition(mask, jnp.full((B, S, E), 0.25))
     z, _ = solved(jnp.cos, UNEVEN, gamma, condition)

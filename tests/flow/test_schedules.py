@@ -1,4 +1,4 @@
-"""Grids of times: one per sample, whatever shares the compilation."""
+"""Grids of times: one per sample, for all settings that share a compilation."""
 
 import jax
 import numpy as np
@@ -14,14 +14,14 @@ def grid(number, steps, length, schedule="logit_normal"):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 32])
-def test_a_grid_does_not_depend_on_the_room_it_has(steps):
+def test_a_grid_does_not_depend_on_its_array_length(steps):
     alone, shared = grid(3, steps, steps), grid(3, steps, 32)
     np.testing.assert_allclose(shared[: steps + 1], alone, rtol=1e-6)
     assert np.all(shared[steps:] == 1) and alone[0] == 0
     assert np.all(np.diff(alone) > 0)
 
 
-def test_samples_have_grids_of_their_own_of_the_asked_distribution():
+def test_each_sample_has_its_own_grid_of_the_requested_distribution():
     grids = np.stack([grid(number, 32, 32) for number in range(300)])
     assert len(np.unique(grids[:, 5])) == 300
     logits = np.log(grids[:, 1:-1] / (1 - grids[:, 1:-1]))

@@ -1,4 +1,4 @@
-"""The network against itself, with texts at other positions."""
+"""The network against itself with texts at other positions."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
 
-B, S, E, V, P = 3, 12, 4, 11, 7  # P: where texts begin
+B, S, E, V, P = 3, 12, 4, 11, 7  # P: position of the first text token
 SHAPE = ElfShape(E, V, depth=2, hidden_size=16, num_heads=2, bottleneck_dim=4, num_time_tokens=1)
 START = np.array([0, 2, 5])
 LENGTH = 5  # of texts
@@ -40,7 +40,7 @@ def test_texts_at_one_position_are_conditions_followed_by_a_gap_that_nothing_att
         np.testing.assert_allclose(plain.transform(*embedded, jnp.asarray(START), mask_BxS=filled), found, atol=1e-3)
 
 
-def test_objective_and_sampler_tell_the_network_where_texts_start():
+def test_objective_and_sampler_pass_the_start_of_texts_to_the_network():
     told, N = [], len(START)
 
     class Model:

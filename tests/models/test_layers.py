@@ -1,4 +1,4 @@
-"""Rotary positions against their definition: pairs as complex numbers, turned by position times frequency; chunks."""
+"""Rotary positions against their definition, the rotation of pairs as complex numbers; chunks of positions."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ B, N, D = 2, 3, 8
 
 
 def turned(x_BxTxND, num_unturned: int, theta: float = 10000.0):
-    """Heads of neighbouring pairs (x[2j], x[2j + 1]), each multiplied by exp(i position theta^(-2j / D))."""
+    """Return heads whose adjacent pairs (x[2j], x[2j + 1]) are multiplied by exp(i position theta^(-2j / D))."""
     batch, length = x_BxTxND.shape[:2]
     pairs = x_BxTxND.reshape(batch, length, N, D // 2, 2)
     position = np.maximum(np.arange(length) - num_unturned, 0)
@@ -22,7 +22,7 @@ def turned(x_BxTxND, num_unturned: int, theta: float = 10000.0):
 
 
 def ours(x_BxTxND, num_unturned: int):
-    """The same by the layers, with pairs D/2 apart."""
+    """Return the same from the layers, with pairs D/2 apart."""
     heads = interleaved_to_halves(jnp.asarray(x_BxTxND, jnp.float32), N).reshape(*x_BxTxND.shape[:2], N, D)
     position = jnp.maximum(jnp.arange(x_BxTxND.shape[1]) - num_unturned, 0)
     return np.asarray(apply_rope(heads, *rope_angles(position, D)))
@@ -36,24 +36,26 @@ def test_turning_is_complex_multiplication(num_unturned, length):
     np.testing.assert_allclose(ours(x, num_unturned), expected, atol=2e-4 if length > 100 else 2e-6)
 
 
-def test_scores_depend_on_the_distance_alone():
-    """The product of a turned query and a turned key is the same wherever both stand."""
+def test_scores_depend_only_on_the_distance():
+    """The product of a rotated query and key is the same at all positions with the same distance."""
     q, k = np.random.default_rng(1).normal(size=(2, 1, 1, N * D))
     turned_q, turned_k = (ours(np.repeat(x, 20, axis=1), 0)[0] for x in (q, k))
     scores = np.einsum("tnd,snd->nts", turned_q, turned_k)
     for distance in range(-5, 6):
         along = np.stack([np.diagonal(head, distance) for head in scores])
         np.testing.assert_allclose(along, along[:, :1].repeat(along.shape[1], axis=1), atol=1e-5)
-    assert np.abs(np.diagonal(scores[0], 1)[0] - np.diagonal(scores[0], -1)[0]) > 1e-3, "it has a direction"
+    assert np.abs(np.diagonal(scores[0], 1)[0] - np.diagonal(scores[0], -1)[0]) > 1e-3, (
+        "the sign of the distance matters"
+    )
 
 
-def test_pairs_apart_orders_weights_head_by_head():
+def test_interleaved_to_halves_reorders_each_head():
     assert interleaved_to_halves(jnp.arange(8)[None], 2).tolist() == [[0, 2, 1, 3, 4, 6, 5, 7]]
     assert interleaved_to_halves(jnp.arange(8)[None], 1).tolist() == [[0, 2, 4, 6, 1, 3, 5, 7]]
 
 
-def test_chunks_of_positions_give_what_the_whole_gives(monkeypatch):
-    """Tokens and likelihoods are computed in chunks of positions; a last chunk may be short."""
+def test_chunks_of_positions_equal_the_whole(monkeypatch):
+    """Tokens and likelihoods are computed in chunks of positions; the last chunk may be short."""
     features = jax.random.normal(jax.random.key(0), (3, 7, 4))
     weights = jax.random.normal(jax.random.key(1), (4, 50))
     whole = jnp.argmax(features @ weights, axis=-1)

@@ -1,4 +1,4 @@
-"""The TPU kernels, interpreted on the CPU, are exact against plain attention, and their estimates against XLA's."""
+"""The TPU kernels, interpreted on the CPU, against plain attention, and their cost estimates against XLA's."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ import pytest
 from elfcli.models import tpu_attention
 from elfcli.models.layers import attention
 
-T, D = 530, 10  # two blocks of queries, the last one short
+T, D = 530, 10  # two blocks of queries; the last one is short
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,6 @@ def test_the_kernel_counts_its_work_as_xla_counts_plain_attention():
     np.testing.assert_allclose(counted, plain, rtol=0.03)
 
 
-def test_long_sequences_stay_with_plain_attention():
+def test_long_sequences_use_plain_attention():
     assert tpu_attention.fits_vmem(1, 4096)
     assert not tpu_attention.fits_vmem(1, 6000)
