@@ -63,11 +63,20 @@ def demo(
     write_samples(samples_file, samples)
 
     stage(5, "score", f"elf eval-bleu {samples_file}")
+    show_scores(output, samples, time.monotonic() - start, seed)
+    if distill:
+        show_students(output, seed, stage)
+        say(f"{clock(time.monotonic() - start)} in total")
+
+
+def show_scores(output: Path, samples: list[dict], seconds: float, seed: int) -> None:
+    """Print the scores and some samples, and write the scores to demo.json."""
     from elfcli.cli.output import show_samples
     from elfcli.outputs import write_result
     from elfcli.scoring.bleu import corpus_bleu, exact_match
+    from elfcli.ui.progress import clock
 
-    pair, seconds = pair_of(samples), time.monotonic() - start
+    pair = pair_of(samples)
     bleu, exact = corpus_bleu(*pair).bleu, exact_match(*pair)
     result = {"bleu": bleu, "exact_match": exact, "sentences": len(samples), "seconds": seconds, "seed": seed}
     write_result(output / "demo.json", result)
@@ -76,9 +85,6 @@ def demo(
         f"BLEU {bleu:.1f}, {exact:.1%} exact matches of {len(samples)} sentences that do not occur in training; "
         f"{clock(seconds)} in total. Everything is in {output}."
     )
-    if distill:
-        show_students(output, seed, stage)
-        say(f"{clock(time.monotonic() - start)} in total")
 
 
 def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dict]:

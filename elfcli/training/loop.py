@@ -45,17 +45,12 @@ FIRST_LOGGED = (1, 2, 5, 10, 20, 50)
 
 
 def train(
-    resolved: Resolved,
-    inputs: RunInputs,
-    folder: Path,
-    *,
-    stop_at: int | None = None,
-    fallback: bool = False,
-    new_settings: bool = False,
+    resolved: Resolved, inputs: RunInputs, folder: Path, *, stop_at: int | None, fallback: bool, new_settings: bool
 ) -> TrainState:
     """Run the remaining steps, or those up to `stop_at`, and save the last one; return the final state.
 
-    new_settings: record these settings in the run, once its checkpoint is restored with them.
+    fallback: restore the newest intact checkpoint if the newest is damaged. new_settings: record these settings in the
+    run, once its checkpoint is restored with them.
     """
     config = resolved.config
     length = run_length(config, len(inputs.examples))
@@ -97,11 +92,10 @@ def train(
                     checkpoint.save(manager, state)
                     update(done, saved=log.done)
                 mirror.look(manager)
-                figures, text = evaluated(sampled, slice_, state.ema, log.done, length)
-                log.evaluation(figures)
+                figures, text = evaluate_if_due(sampled, slice_, state.ema, log.done, length)
                 if figures or text:
+                    log.evaluation(figures)
                     update(done, held_out=figures, sample=text)
-                if figures:
                     checkpoint.keep_best(manager, state, figure_of(config, figures))
                 if asked not in (None, TIME) and not last:
                     checkpoint.finish(manager)
@@ -118,7 +112,7 @@ def is_logged(done: int, log_every_steps: int) -> bool:
     return done in FIRST_LOGGED or done % log_every_steps == 0
 
 
-def evaluated(
+def evaluate_if_due(
     model: LoadedModel, slice_: HeldOut | None, ema: dict, done: int, length: RunLength
 ) -> tuple[dict[str, float], str | None]:
     """Return the figures on held-out text and of an online evaluation if they are due, and the first sample shown."""

@@ -101,7 +101,7 @@ def start_run(
         barrier()
         run_on_all(partial(require_shared_run, folder))
         with memory_errors(resolved.config, folder):
-            train(resolved, inputs, folder, stop_at=stop_at)
+            train(resolved, inputs, folder, stop_at=stop_at, fallback=False, new_settings=False)
     return folder
 
 
@@ -154,7 +154,7 @@ def resume_run(folder: Path, sets: Sequence[str] = (), *, fallback: bool = False
         if is_first_process():
             record_data(folder, data_record(examples))
         with memory_errors(resolved.config, folder):
-            train(resolved, inputs, folder, fallback=fallback, new_settings=bool(sets))
+            train(resolved, inputs, folder, stop_at=None, fallback=fallback, new_settings=bool(sets))
     return folder
 
 

@@ -42,7 +42,7 @@ class StepStatics:
     mesh: Mesh
 
 
-class Rates(NamedTuple):
+class StepRates(NamedTuple):
     """What changes from step to step or with the run's length, so the compiled step takes it as an argument.
 
     learning: learning rate. average: weight of the new weights in the moving average, 1 - decay. float32 scalars.
@@ -126,7 +126,7 @@ def train_step(
     state: TrainState,
     encoder_params: Any,
     batch: dict[str, jax.Array],
-    rates: Rates,
+    rates: StepRates,
     teacher: Any = None,
 ) -> TrainState:
     """Return the TrainState after one optimizer step.
@@ -230,6 +230,6 @@ def total(values: jax.Array) -> jax.Array:
     return jnp.stack([jnp.sum(jnp.where(finite, values, 0.0)), jnp.sum(finite)])
 
 
-def step_rates(config: Config, learning_rate: float) -> Rates:
+def step_rates(config: Config, learning_rate: float) -> StepRates:
     """Return the rates of one step."""
-    return Rates(np.float32(learning_rate), np.float32(1 - config.optimization.ema_decay))
+    return StepRates(np.float32(learning_rate), np.float32(1 - config.optimization.ema_decay))
