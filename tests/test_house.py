@@ -247,13 +247,14 @@ def test_class_names_are_unique():
 def test_arrays_carry_their_shape_in_their_name():
     """A parameter that is an array of more than one axis ends in its shape; names without one have no or one axis."""
     suffix = re.compile(r"_[A-Z0-9]+(x[A-Z0-9]+)*$")
-    scalars = {"key", "t", "w", "rate", "gamma", "length", "num_steps", "x", "y", "z", "weight", "values", "array"}
+    scalars = {"key", "t", "w", "rate", "gamma", "length", "num_steps", "weight", "values", "array", "active"}
+    any_rank = {*"xyzgabqkv", "position", "weights", "estimate", "mask", "cos", "sin"}  # the docstring says which
     wrong = []
     for place, function in nodes(Function, inside=SHAPED):
         for argument in function.args.args + function.args.kwonlyargs:
             kind = ast.unparse(argument.annotation) if argument.annotation else ""
             array = kind in ("jax.Array", "Array")
-            if array and not suffix.search(argument.arg) and argument.arg.strip("_") not in scalars:
+            if array and not suffix.search(argument.arg) and argument.arg.strip("_") not in scalars | any_rank:
                 wrong.append(f"{place} {function.name}: {argument.arg}")
     assert_none(wrong)
 

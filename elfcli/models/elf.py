@@ -259,8 +259,8 @@ class ELF(nnx.Module):
     def tokens(self, features_BxSxH: Array) -> Array:
         """Return the most likely tokens (B, S) without holding all logits (8 GiB for 64 x 1,024 tokens) in memory."""
 
-        def best(chunk: Array) -> Array:
-            return jnp.argmax(self.logits(chunk), axis=-1)
+        def best(chunk_BxSxH: Array) -> Array:
+            return jnp.argmax(self.logits(chunk_BxSxH), axis=-1)
 
         return layers.map_position_chunks(best, self.shape.vocab_size, features_BxSxH)
 

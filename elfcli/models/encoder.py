@@ -23,9 +23,9 @@ class Encoder:
     vocab_size: int
 
 
-def apply_table(table: Array, ids_BxS: Array, mask_BxSxS: Array) -> Array:
+def apply_table(table_VxE: Array, ids_BxS: Array, mask_BxSxS: Array) -> Array:
     """Return latents (B, S, E) of a frozen token table (V, E), which ignores the mask."""
-    return table[ids_BxS]
+    return table_VxE[ids_BxS]
 
 
 def apply_t5(shape: T5Shape, params: Any, ids_BxS: Array, mask_BxSxS: Array) -> Array:

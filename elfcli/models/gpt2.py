@@ -45,11 +45,11 @@ class Gpt2Block(nnx.Module):
         self.c_fc = nnx.Linear(width, inner, dtype=dtype, rngs=rngs)
         self.mlp_proj = nnx.Linear(inner, width, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x_BxTxC: Array, mask: Array) -> Array:
+    def __call__(self, x_BxTxC: Array, mask_Bx1xTxT: Array) -> Array:
         B, T, C = x_BxTxC.shape
         qkv = self.c_attn(self.ln_1(x_BxTxC)).reshape(B, T, 3, self.num_heads, -1)
         q, k, v = jnp.moveaxis(qkv, 2, 0)
-        x_BxTxC += self.c_proj(attention((q, k, v), mask).reshape(B, T, C))
+        x_BxTxC += self.c_proj(attention((q, k, v), mask_Bx1xTxT).reshape(B, T, C))
         return x_BxTxC + self.mlp_proj(nnx.gelu(self.c_fc(self.ln_2(x_BxTxC)), approximate=True))
 
 
@@ -66,9 +66,9 @@ class GPT2(nnx.Module):
     def __call__(self, ids_BxT: Array, mask_BxT: Array) -> Array:
         """Return features (B, T, C). Position ids are 0..T-1; `mask` is True before the padding."""
         T = ids_BxT.shape[1]
-        mask = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
+        mask_Bx1xTxT = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
         x_BxTxC = (self.wte[ids_BxT] + self.wpe[:T]).astype(self.shape.dtype)
-        x_BxTxC = scan_blocks(lambda block, x: block(x, mask), x_BxTxC, self.blocks)
+        x_BxTxC = scan_blocks(lambda block, x: block(x, mask_Bx1xTxT), x_BxTxC, self.blocks)
         return self.ln_f(x_BxTxC).astype(self.shape.dtype)
 
     def nll(self, features_BxTxC: Array, targets_BxT: Array) -> Array:

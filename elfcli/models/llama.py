@@ -60,14 +60,14 @@ class LlamaBlock(nnx.Module):
         self.gate, self.up = (linear(shape.width, shape.n_inner) for _ in range(2))
         self.down = linear(shape.n_inner, shape.width)
 
-    def __call__(self, x_BxTxC: Array, mask: Array, angles: tuple[Array, Array]) -> Array:
+    def __call__(self, x_BxTxC: Array, mask_Bx1xTxT: Array, angles: tuple[Array, Array]) -> Array:
         B, T, _ = x_BxTxC.shape
         normed = self.attn_norm(x_BxTxC)
         q, k, v = (f(normed).reshape(B, T, -1, self.shape.head_dim) for f in (self.q, self.k, self.v))
         if self.shape.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = apply_rope(q, *angles), apply_rope(k, *angles)
-        x_BxTxC += self.o(attention((q, k, v), mask).reshape(B, T, -1))
+        x_BxTxC += self.o(attention((q, k, v), mask_Bx1xTxT).reshape(B, T, -1))
         normed = self.mlp_norm(x_BxTxC)
         return x_BxTxC + self.down(nnx.silu(self.gate(normed)) * self.up(normed))
 
@@ -86,10 +86,10 @@ class Llama(nnx.Module):
     def __call__(self, ids_BxT: Array, mask_BxT: Array) -> Array:
         """Return features (B, T, C). Positions are 0..T-1; `mask` is True before the padding."""
         T = ids_BxT.shape[1]
-        mask = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
+        mask_Bx1xTxT = jnp.tril(jnp.ones((T, T), bool))[None, None] & mask_BxT[:, None, None, :].astype(bool)
         angles = rope_angles(jnp.arange(T), self.shape.head_dim, self.shape.rope_theta)
         x_BxTxC = self.embedding[ids_BxT].astype(self.shape.dtype)
-        x_BxTxC = scan_blocks(lambda block, x: block(x, mask, angles), x_BxTxC, self.blocks)
+        x_BxTxC = scan_blocks(lambda block, x: block(x, mask_Bx1xTxT, angles), x_BxTxC, self.blocks)
         return self.norm(x_BxTxC).astype(self.shape.dtype)
 
     def nll(self, features_BxTxC: Array, targets_BxT: Array) -> Array:

@@ -43,8 +43,8 @@ def frozen_attention(
     """
     B, T = q_BxTxNxD.shape[:2]
 
-    def run(q: Array, k: Array, v: Array, mask_Bx1xTxT: Array, bias: Array) -> Array:
-        inputs = [*map(_tokens_last, (q, k, v)), *(jnp.swapaxes(a, -1, -2) for a in (mask_Bx1xTxT, bias))]
+    def run(q: Array, k: Array, v: Array, mask_Bx1xTxT: Array, bias_1xNxTxT: Array) -> Array:
+        inputs = [*map(_tokens_last, (q, k, v)), *(jnp.swapaxes(a, -1, -2) for a in (mask_Bx1xTxT, bias_1xNxTxT))]
         shapes = [jax.ShapeDtypeStruct(inputs[0].shape, q.dtype)]
         return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2)[0])
 
@@ -174,9 +174,9 @@ def _forward(scale: float, q_BxNxDxT: Array, k_BxNxDxT: Array, v_BxNxDxT: Array)
     return out, (*qkv, out, lse)
 
 
-def _backward(scale: float, saved: tuple[Array, ...], do: Array) -> tuple[Array, ...]:
+def _backward(scale: float, saved: tuple[Array, ...], do_BxNxDxT: Array) -> tuple[Array, ...]:
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in saved[:3]]
-    inputs = [*saved, do.astype(saved[0].dtype)]
+    inputs = [*saved, do_BxNxDxT.astype(saved[0].dtype)]
     return tuple(_call(partial(_backward_kernel, scale=scale), "attention_backward", inputs, shapes, 5))
 
 
