@@ -52,8 +52,8 @@ def default_places() -> list[Path]:
 
 def cells(run) -> list[str]:
     from elfcli.runs.overview import age
+    from elfcli.ui.live import spark
     from elfcli.ui.progress import format_number
-    from elfcli.ui.spark import spark
 
     losses = [format_number(run.last(name)) for name in ("loss", "denoise_loss", "decode_loss", "val_denoise_loss")]
     steps, speed = f"{run.step:,} of {run.total:,}" if run.total else f"{run.step:,}", run.last("tokens_per_second")

@@ -1,7 +1,13 @@
-"""A denoising trace as a small moving picture, for a README. Needs the extra `plots`."""
+"""Draws a denoising trace as a small animated GIF, for a README. Needs the extra `plots`."""
 
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont
 
 WIDTH, MARGIN, LINE, SIZE = 760, 18, 30, 17
 BACK, TEXT, DIM = (255, 255, 255), (27, 27, 31), (110, 110, 122)
@@ -10,7 +16,7 @@ MAX_TEXTS, FRAMES, MILLISECONDS, HOLD = 4, 40, 110, 2500
 
 
 def gif(data: dict) -> bytes:
-    """The first texts of a page's data, from t 0 to 1: settled tokens stand on a colour and are underlined."""
+    """Return a GIF of the first texts of a page's data, from t 0 to 1. Settled tokens are coloured and underlined."""
     import matplotlib
     from PIL import Image, ImageFont
 
@@ -30,8 +36,8 @@ def gif(data: dict) -> bytes:
     return file.getvalue()
 
 
-def drawn(pieces: list[str], samples: list[dict], t: float, font):
-    """The picture at time t."""
+def drawn(pieces: list[str], samples: list[dict], t: float, font: "FreeTypeFont") -> "Image":
+    """Return the picture at time t."""
     from PIL import Image, ImageDraw
 
     image = Image.new("RGB", (WIDTH, 4000), BACK)
@@ -50,8 +56,8 @@ def drawn(pieces: list[str], samples: list[dict], t: float, font):
     return image.crop((0, 0, WIDTH, y))
 
 
-def wrapped(text: str, font) -> list[str]:
-    """Lines that fit, at most three."""
+def wrapped(text: str, font: "FreeTypeFont") -> list[str]:
+    """Return at most three lines that fit the width."""
     lines = [""]
     for word in text.split():
         if lines[-1] and font.getlength(f"{lines[-1]} {word}") > WIDTH - 2 * MARGIN:
@@ -60,8 +66,8 @@ def wrapped(text: str, font) -> list[str]:
     return lines[:3]
 
 
-def draw_tokens(pen, y: int, pieces: list[str], sample: dict, t: float, font) -> int:
-    """Draws what is read at time t; returns where its last line is."""
+def draw_tokens(pen: "ImageDraw", y: int, pieces: list[str], sample: dict, t: float, font: "FreeTypeFont") -> int:
+    """Draw the tokens decoded at time t, and return the y of their last line."""
     now = max(i for i, time in enumerate(sample["times"]) if i == 0 or time <= t + 1e-9)
     last, settled, x = sample["rows"][-1], sample["settled"], float(MARGIN)
     for place, (number, _) in enumerate(sample["rows"][now]):
@@ -79,6 +85,7 @@ def draw_tokens(pen, y: int, pieces: list[str], sample: dict, t: float, font) ->
 
 
 def colour(x: float) -> tuple[int, ...]:
+    """Return the colour of a number from 0 to 1 on the ramp."""
     place = min(max(x, 0.0), 1.0) * (len(RAMP) - 1)
     i = min(int(place), len(RAMP) - 2)
     return tuple(round(a + (b - a) * (place - i)) for a, b in zip(RAMP[i], RAMP[i + 1], strict=True))
