@@ -13,8 +13,8 @@ from elfcli.weights.names import WEIGHTS_FILE
 from elfcli.weights.reference import t5_from_reference, t5_to_reference
 
 
-def t5_shape(config: dict, where) -> T5Shape:
-    """Shape of the encoder that a Hugging Face `config.json` describes."""
+def t5_shape(config: dict, where: Path) -> T5Shape:
+    """Return the encoder shape that a Hugging Face `config.json` describes. Raise InputError for another kind."""
     kind = config.get("feed_forward_proj", "relu")
     if config.get("model_type") not in ("t5", "mt5") or kind not in ("relu", "gated-gelu"):
         raise InputError(f"{where}: expected a T5 encoder with relu or gated-gelu, got model_type "
@@ -33,7 +33,7 @@ def t5_shape(config: dict, where) -> T5Shape:
 
 
 def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
-    """Hugging Face's T5 arrays (kernels transposed) as our parameters."""
+    """Return Hugging Face's T5 arrays (kernels transposed) as our parameters."""
     flat = {}
     for name, array in tensors.items():
         if name == "shared.weight":
@@ -52,7 +52,7 @@ def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
 
 
 def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
-    """Our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
+    """Return our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
     tensors = {}
     for path, array in t5_to_reference(params).items():
         name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
@@ -67,7 +67,7 @@ def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
 
 
 def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
-    """The `config.json` that Hugging Face reads as an encoder of this shape; `t5_shape` is its inverse."""
+    """Return the `config.json` that Hugging Face reads as an encoder of this shape. `t5_shape` is the inverse."""
     names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
     return {
         "architectures": ["T5EncoderModel"],
@@ -86,7 +86,7 @@ def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
 
 
 def save_t5(folder: Path, config: dict, params: dict) -> None:
-    """Writes `config.json` and `model.safetensors` of a T5 encoder, as `load_t5` and transformers read them."""
+    """Write `config.json` and `model.safetensors` of a T5 encoder, as `load_t5` and transformers read them."""
     from safetensors.numpy import save_file
 
     folder.mkdir(exist_ok=True)
@@ -95,6 +95,6 @@ def save_t5(folder: Path, config: dict, params: dict) -> None:
 
 
 def load_t5(name: str) -> tuple[T5Shape, dict]:
-    """(shape, parameters) of a T5 encoder folder or Hub name."""
+    """Return (shape, parameters) of a T5 encoder folder or Hub name."""
     config_path = fetch(name, "config.json", "T5 encoder")
     return t5_shape(read_json(config_path), config_path), t5_from_huggingface(weights(name, "T5 encoder"))
