@@ -1,7 +1,6 @@
 """The machines of `elf plan`: this one, and TPU slices, for which libtpu compiles without a TPU."""
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 
 from elfcli.errors import ElfError
 from elfcli.parallel.memory import memory_of_device
+from elfcli.parallel.timing import seconds_per_step
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import LOCAL, TPU_KINDS
 
@@ -75,15 +75,7 @@ def rates_of_compiler(device: jax.Device) -> Rates:
 def measured_rates() -> Rates:
     """Measure the rates of the local device with a matrix product and an addition (takes about a second)."""
     x, big = jnp.ones((2048, 2048), jnp.float32), jnp.ones(2**25, jnp.float32)
-
-    def best(function: Callable, argument: jax.Array) -> float:
-        jax.block_until_ready(function(argument))
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            jax.block_until_ready(function(argument))
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    product, sweep = best(jax.jit(lambda a: a @ a), x), best(jax.jit(lambda a: a + 1), big)
-    return Rates(2 * 2048**3 / product, 2 * big.nbytes / sweep)
+    product, sweep = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    product_seconds = seconds_per_step(lambda: product(x), warm=1, at_least=0)
+    sweep_seconds = seconds_per_step(lambda: sweep(big), warm=1, at_least=0)
+    return Rates(2 * 2048**3 / product_seconds, 2 * big.nbytes / sweep_seconds)

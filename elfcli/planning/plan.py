@@ -127,10 +127,10 @@ def plan_rounds(config: Config, topology: str, num_examples: int | None = None) 
     training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0
     cfg = plan.teacher_cfg if plan.teacher_cfg is not None else settings_of(config.sampling)[0].cfg if guided else 1.0
-    passes = plan.sub_steps * (2 if cfg != 1 else 1)
     for steps in plan.rounds:
         distillation = plan.model_copy(update={"student_steps": steps, "teacher_cfg": cfg})
         settings = config.model_copy(update={"training": training, "distillation": distillation})
+        passes = distillation.sub_steps * (2 if cfg != 1 else 1)
         program = f"round of the {steps}-step student, {passes} passes of the teacher a step"
         rounds.append(replace(plan_training(settings, topology, num_examples), program=program))
     return rounds

@@ -40,7 +40,7 @@ KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
 
 @dataclass(frozen=True)
 class Planned:
-    """A program to compile. lower() returns its lowered form. executions(compiled) draws arguments on the local devices,
+    """A program to compile. lower() returns its lowered form. executions(compiled) draws arguments on local devices
     and returns a function that executes the program once and returns an array of its result."""
 
     lower: Callable[[], Any]

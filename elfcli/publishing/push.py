@@ -8,18 +8,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
 
 from elfcli.errors import ElfError, InputError, first_line
 from elfcli.hub_access import hub_reachable, retrying, status_of
 from elfcli.publishing.export import ALLOWED, ExportOptions, export, refuse_secrets
+from elfcli.ui.progress import console
 from elfcli.weights.names import is_exported
 from elfcli.weights.open import open_source
 from elfcli.weights.settings import config_of
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"
 GET_TOKEN = f"create one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"
@@ -45,9 +47,6 @@ def push(
     Hub are not sent again, so the same call continues an interrupted upload. Raise InputError for a missing or wrong
     token, a bad name or a missing permission, ElfError if the Hub keeps failing.
     """
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(repo)
     except ValueError as error:
@@ -95,12 +94,8 @@ def report_files(folder: Path, target: Target, report: Report) -> None:
         report(f"{size:>14,}  {file.as_posix()}")
 
 
-def upload(api: "HfApi", folder: Path, target: Target, message: str, report: Report) -> str:
+def upload(api: HfApi, folder: Path, target: Target, message: str, report: Report) -> str:
     """Create the repository and the branch if they are missing, upload, and return the commit's address."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    from elfcli.ui.progress import console
-
     private, revision = target.private, target.revision
     repo = retrying(lambda: api.create_repo(target.repo, private=private or None, exist_ok=True), report).repo_id
     if private and not retrying(lambda: api.model_info(repo), report).private:
@@ -113,14 +108,8 @@ def upload(api: "HfApi", folder: Path, target: Target, message: str, report: Rep
     else:
         disable_progress_bars()
     allowed = [file.as_posix() for file in files_to_upload(folder)]
-
-    def send() -> str:
-        commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, revision=revision, allow_patterns=allowed, commit_message=message
-        )
-        return str(commit.commit_url)
-
-    return retrying(send, report)
+    send = partial(api.upload_folder, repo_id=repo, folder_path=folder, revision=revision, allow_patterns=allowed)
+    return str(retrying(lambda: send(commit_message=message), report).commit_url)
 
 
 def explained(error: Exception, repo: str) -> ElfError:

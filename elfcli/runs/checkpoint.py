@@ -213,11 +213,12 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
     parts = parts_of(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
     try:
-        found = manager.restore(step, args=args)
+        parts = manager.restore(step, args=args)
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        where = manager.directory / str(step)
-        raise ElfError(f"{where}: the checkpoint cannot be read ({first_line(error)[:300]})") from error
-    return TrainState(**found["rest"] | {"params": found["params"], "ema": found["ema"]})
+        raise ElfError(
+            f"{manager.directory / str(step)}: the checkpoint cannot be read ({first_line(error)[:300]})"
+        ) from error
+    return TrainState(**parts["rest"] | {"params": parts["params"], "ema": parts["ema"]})
 
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:

@@ -5,18 +5,10 @@ import os
 from importlib.util import find_spec
 
 _ENVIRONMENT = {
-    "TF_CPP_MIN_LOG_LEVEL": "3",
-    "GRPC_VERBOSITY": "ERROR",
-    "GLOG_minloglevel": "3",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "DATASETS_VERBOSITY": "error",
-    "HF_HUB_VERBOSITY": "error",
-    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONWARNINGS": "ignore",
+    **{"TF_CPP_MIN_LOG_LEVEL": "3", "GLOG_minloglevel": "3", "GRPC_VERBOSITY": "ERROR", "PYTHONWARNINGS": "ignore"},
+    **{f"{name}_VERBOSITY": "error" for name in ("TRANSFORMERS", "DATASETS", "HF_HUB")},
+    **{f"{name}_DISABLE_PROGRESS_BARS": "1" for name in ("HF_DATASETS", "HF_HUB")},
+    **{"TRANSFORMERS_NO_ADVISORY_WARNINGS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"},
 }
 
 _LOGGERS = (

@@ -10,7 +10,7 @@ from elfcli.errors import InputError
 from elfcli.models.t5 import T5Shape
 from elfcli.weights.files import fetch, read_json, weights
 from elfcli.weights.names import WEIGHTS_FILE
-from elfcli.weights.reference import t5_from_reference, t5_to_reference
+from elfcli.weights.reference import T5_BLOCK_NAMES, T5_NAMES, t5_from_reference, t5_to_reference
 
 
 def t5_shape(config: dict, where: Path) -> T5Shape:
@@ -32,38 +32,28 @@ def t5_shape(config: dict, where: Path) -> T5Shape:
         raise InputError(f"{where}: {error} is missing") from None
 
 
+def _huggingface_name(path: str) -> str:
+    """Return Hugging Face's name of an array of the reference's tree."""
+    name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
+    return re.sub(r"((rel_)?embedding|kernel)$", "weight", name)
+
+
 def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
     """Return Hugging Face's T5 arrays (kernels transposed) as our parameters."""
-    flat = {}
-    for name, array in tensors.items():
-        if name == "shared.weight":
-            flat["shared/embedding"] = array
-        elif name == "encoder.embed_tokens.weight":
-            flat.setdefault("shared/embedding", array)
-        elif name.startswith("encoder."):
-            path = re.sub(r"(block|layer)\.(\d+)", r"\1_\2", name).replace(".", "/")
-            if path.endswith("relative_attention_bias/weight"):
-                flat[path.removesuffix("weight") + "rel_embedding"] = array
-            elif "norm" in path:
-                flat[path] = array
-            else:
-                flat[path.removesuffix("weight") + "kernel"] = array.T
-    return t5_from_reference(flat)
+    blocks = {match[1] for name in tensors if (match := re.match(r"encoder\.block\.(\d+)\.", name))}
+    paths = [*T5_NAMES.values(), *(f"encoder/block_{i}/{path}" for i in blocks for path in T5_BLOCK_NAMES.values())]
+    if "encoder.embed_tokens.weight" in tensors:
+        tensors = {"shared.weight": tensors["encoder.embed_tokens.weight"], **tensors}
+    arrays = {path: tensors[name] for path in paths if (name := _huggingface_name(path)) in tensors}
+    return t5_from_reference({path: a.T if path.endswith("kernel") else a for path, a in arrays.items()})
 
 
 def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
     """Return our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
-    tensors = {}
-    for path, array in t5_to_reference(params).items():
-        name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
-        if name == "shared.embedding":
-            name = "shared.weight"
-        elif name.endswith("rel_embedding"):
-            name = name.removesuffix("rel_embedding") + "weight"
-        elif name.endswith("kernel"):
-            name, array = name.removesuffix("kernel") + "weight", array.T
-        tensors[name] = np.ascontiguousarray(array)
-    return tensors
+    return {
+        _huggingface_name(path): np.ascontiguousarray(array.T if path.endswith("kernel") else array)
+        for path, array in t5_to_reference(params).items()
+    }
 
 
 def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:

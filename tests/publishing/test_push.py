@@ -140,7 +140,7 @@ def test_the_published_layout_is_read_by_name(hub, kind):
     assert source.step == 7 and hub.count("GET .*checkpoint_5$") == 0
     with pytest.raises(InputError, match="depth 12"):
         load_model("ELF-B-owt")
-    with pytest.raises(InputError, match="step 6; .*5, 7"):
+    with pytest.raises(InputError, match=r"step 6; .*5, 7"):
         open_source("ELF-B-owt", step=6)
 
 
@@ -149,7 +149,7 @@ def test_the_cache_serves_without_a_network(hub, monkeypatch):
     online = open_source(REPO)
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert same(open_source(REPO).params, online.params)
-    with pytest.raises(InputError, match="org/other.*--checkpoint"):
+    with pytest.raises(InputError, match=r"org/other.*--checkpoint"):
         open_source("org/other")
 
 
@@ -157,7 +157,7 @@ def test_a_repository_without_a_model_is_refused(hub):
     hub.add("org/data", {"train.txt": b"text"})
     with pytest.raises(InputError, match="org/data"):
         open_source("org/data")
-    with pytest.raises(InputError, match="org/nothing.*hf auth login"):
+    with pytest.raises(InputError, match=r"org/nothing.*hf auth login"):
         open_source("org/nothing")
 
 

@@ -83,7 +83,7 @@ def test_damage_is_refused_and_fallback_continues_from_the_newest_intact_one(cop
     before = tree(copy)
     with pytest.raises(ElfError) as refused:
         resume_run(copy)
-    assert str(arrays[-1]) in str(refused.value) and "--fallback" in str(refused.value) and "step 2" in str(refused.value)
+    assert all(part in str(refused.value) for part in (str(arrays[-1]), "--fallback", "step 2"))
     assert tree(copy) == before
     resume_run(copy, fallback=True)
     err = capsys.readouterr().err

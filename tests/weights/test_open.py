@@ -54,7 +54,7 @@ def test_the_newest_checkpoint_wins_unless_a_step_is_given(tmp_path):
     assert open_source(tmp_path, step=7).step == 7
     with pytest.raises(InputError, match="checkpoint_12"):
         open_source(tmp_path)
-    with pytest.raises(InputError, match="step 8; .*7, 9, 12"):
+    with pytest.raises(InputError, match=r"step 8; .*7, 9, 12"):
         open_source(tmp_path, step=8)
 
 
@@ -159,10 +159,10 @@ def test_initial_params_fit_or_name_what_does_not():
     source = open_source(tiny_run())
     assert same(load_initial_params(tiny_run(), source.shape), source.params)
     wider = ElfShape(**{**vars(source.shape), "vocab_size": 40})
-    with pytest.raises(InputError, match="vocab_size 26, .* vocab_size 40"):
+    with pytest.raises(InputError, match=r"vocab_size 26, .* vocab_size 40"):
         load_initial_params(tiny_run(), wider)
     elsewhere = ElfShape(**{**vars(source.shape), "text_position": None})
-    with pytest.raises(InputError, match="text_position 8, .* text_position None"):
+    with pytest.raises(InputError, match=r"text_position 8, .* text_position None"):
         load_initial_params(tiny_run(), elsewhere)
 
 
