@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 logger = logging.getLogger("elf")
@@ -79,17 +81,20 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0) 
         yield _PlainProgress(what, total, done, every_seconds)
 
 
-def terminal_bar() -> Progress:
+def terminal_bar() -> "Progress":
     """Return rich's progress display with the columns of elf; its tasks have a field `detail`."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("elapsed,"),
-        TimeRemainingColumn(),
-        TextColumn("left "),
-        TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+    from rich import progress as bars
+    from rich.table import Column
+
+    return bars.Progress(
+        bars.TextColumn("{task.description}", markup=False),
+        bars.BarColumn(bar_width=16),
+        bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TextColumn("elapsed,"),
+        bars.TimeRemainingColumn(),
+        bars.TextColumn("left "),
+        bars.TextColumn("{task.fields[detail]}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
         console=console,
         expand=True,  # so that the detail is what a narrow terminal truncates
         refresh_per_second=2,
