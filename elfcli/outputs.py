@@ -1,8 +1,8 @@
 """Files and folders of results: checked before the work starts, written whole or not at all.
 
-A folder is written beside its final name, in a hidden working folder:
+A folder is written in a hidden working folder next to its final name:
 
-.NAME.xxxxxxxx/elf-tokenize.lock  held while a process works there; a free lock means that none does
+.NAME.xxxxxxxx/elf-tokenize.lock  held while a process uses this folder; a free lock means that none does
 .NAME.xxxxxxxx/new                the folder that becomes NAME
 .NAME.xxxxxxxx/replaced           the old NAME, kept until the new one has its name
 """
@@ -22,12 +22,12 @@ from filelock import FileLock, Timeout
 from elfcli.errors import InputError
 from elfcli.ui.progress import say
 
-LOCK = "elf-tokenize.lock"  # the name that 0.2.0 gave it, whose leftovers are cleaned up, too
+LOCK = "elf-tokenize.lock"  # the name in 0.2.0, so that its leftovers are cleaned up as well
 NEW, REPLACED = "new", "replaced"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash leaves either the old or the new one. OSError names `path`."""
+    """Write a file so that a crash leaves the old or the new one. Raise OSError with the name `path`."""
     part = path.with_name(f".{path.name}.part")
     try:
         with open(part, "wb") as file:
@@ -43,10 +43,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def folder_written_whole(output: Path) -> Iterator[Path]:
-    """Yield a new empty folder that becomes `output`, in place of an old one, once the block has ended without error.
+    """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error.
 
-    Its parent is a working folder for temporary files. A crash leaves the old folder or the new one; what a killed
-    process left is cleaned up first. Callers check beforehand that an existing `output` may be replaced.
+    Its parent is a working folder for temporary files. A crash leaves the old folder or the new one, and leftovers of
+    killed processes are cleaned up first. Callers check beforehand that an existing `output` may be replaced.
     """
     clear_killed(output)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,13 +72,13 @@ def folder_written_whole(output: Path) -> Iterator[Path]:
 
 
 def clear_killed(output: Path) -> None:
-    """Delete the working folders of killed processes beside `output`, and move old content back from them.
+    """Delete the working folders that killed processes left next to `output`, and move old content back from them.
 
-    Raises OSError if it cannot be moved back. What cannot be deleted stays.
+    Raise OSError if it cannot be moved back. What cannot be deleted stays.
     """
-    named = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
-    found = [path for path in output.parent.glob(".*") if named.fullmatch(path.name) and (path / LOCK).is_file()]
-    for working in sorted(found, key=_changed, reverse=True):
+    pattern = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
+    folders = [path for path in output.parent.glob(".*") if pattern.fullmatch(path.name) and (path / LOCK).is_file()]
+    for working in sorted(folders, key=_changed, reverse=True):
         with suppress(Timeout, OSError, NotImplementedError), FileLock(working / LOCK, timeout=0):
             if working.is_symlink():
                 continue
@@ -89,12 +89,14 @@ def clear_killed(output: Path) -> None:
 
 
 def _changed(folder: Path) -> float:
+    """Return the time of the last change, 0 for a folder that is gone."""
     with suppress(OSError):
         return folder.stat().st_mtime
     return 0.0
 
 
 def _put_back(working: Path, output: Path) -> bool:
+    """Move a replaced folder back if `output` is missing, and return whether it was moved."""
     if output.exists() or not (working / REPLACED).exists():
         return False
     (working / REPLACED).rename(output)
@@ -102,7 +104,7 @@ def _put_back(working: Path, output: Path) -> bool:
 
 
 def _empty(working: Path) -> None:
-    """Delete all but the lock, which marks the rest as ours if this process is killed too."""
+    """Delete all but the lock, which marks the rest as ours if this process is killed as well."""
     if (working / REPLACED).exists():
         (working / REPLACED).rename(working / "old")  # half deleted, it must not be moved back
     for path in working.glob("*"):
@@ -114,7 +116,7 @@ def _empty(working: Path) -> None:
 
 
 def check_writable(path: Path, option: str = "--output") -> None:
-    """Raise InputError if nothing can be created at `path`. Leaves no file behind."""
+    """Raise InputError if nothing can be created at `path`. Leave no file behind."""
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):
@@ -124,10 +126,10 @@ def check_writable(path: Path, option: str = "--output") -> None:
 
 
 def check_output_file(path: Path | None, overwrite: bool, option: str = "--output") -> None:
-    """Raise InputError if a file of results could not be written later; called before the work starts."""
+    """Raise InputError if a file of results could not be written later. To be called before the work starts."""
     if path is None:
         return
-    # A rename puts a file in the place of a link, and /dev/stdout is a link that may lead to a file.
+    # A rename would replace a link, and /dev/stdout is a link that may lead to a file.
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise InputError(f"{path}: a link, a folder or a device, not a file; choose another {option}")
     if path.exists() and not overwrite:
@@ -136,7 +138,7 @@ def check_output_file(path: Path | None, overwrite: bool, option: str = "--outpu
 
 
 def write_output(path: Path, content: str | bytes, overwrite: bool = False, option: str = "--output") -> None:
-    """Write a file of results whole, and the folders above it. InputError names the `option` to change."""
+    """Write a file of results whole, with the folders above it. InputError names the `option` to change."""
     check_output_file(path, overwrite, option)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

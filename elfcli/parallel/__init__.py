@@ -1,1 +1,1 @@
-"""Several processes and devices: joining them, meshes, agreement, watching for dead peers, stop requests."""
+"""Several processes and devices: connecting them, meshes, agreement, detecting dead peers, stop requests."""

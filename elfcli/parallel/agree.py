@@ -1,6 +1,7 @@
 """Agreement between processes (one per host): exchange values, raise the same error, take the same decision.
 
-Values go through the key-value store of JAX's coordinator, which needs no devices. A single process exchanges nothing.
+Values are exchanged through the key-value store of JAX's coordinator, which needs no devices. A single process
+exchanges nothing.
 """
 
 import itertools
@@ -20,7 +21,7 @@ _exchanges = itertools.count()
 
 
 def leave(text: str, code: int = 1) -> NoReturn:
-    """Prints one line and ends this process at once, from any thread."""
+    """Print one line and end this process at once, from any thread."""
     from elfcli.ui.progress import console
 
     if console.is_terminal:
@@ -33,17 +34,16 @@ def leave(text: str, code: int = 1) -> NoReturn:
 
 
 def client() -> Any:
-    """JAX's connection to the coordinator; None with a single process."""
-    jax = sys.modules.get("jax")
-    if jax is None:
+    """Return JAX's connection to the coordinator, None for a single process."""
+    if "jax" not in sys.modules:
         return None
-    from jax._src.distributed import global_state  # no public way to the key-value store
+    from jax._src.distributed import global_state  # the key-value store has no public name
 
     return global_state.client if (global_state.num_processes or 1) > 1 else None
 
 
 def this_process() -> int:
-    """Number of this process."""
+    """Return the number of this process."""
     if client() is None:
         return 0
     import jax
@@ -52,7 +52,7 @@ def this_process() -> int:
 
 
 def gather(value: Any) -> list:
-    """The values (JSON) of all processes, in their order. All must call it, in the same sequence of calls."""
+    """Return the values (JSON) of all processes, in their order. All must call it, in the same sequence of calls."""
     connection = client()
     if connection is None:
         return [value]
@@ -62,21 +62,21 @@ def gather(value: Any) -> list:
     connection.key_value_set(f"{key}{this_process()}", json.dumps(value))
     # Polled, so that Python handles signals meanwhile. No time-out: if a peer dies, watch.py ends this process.
     while True:
-        found = {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
-        if len(found) == jax.process_count():
-            return [json.loads(found[process]) for process in range(len(found))]
+        values = {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
+        if len(values) == jax.process_count():
+            return [json.loads(values[process]) for process in range(len(values))]
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
 
 
 def barrier() -> None:
-    """Waits until all processes have called it."""
+    """Wait until all processes have called it."""
     gather(None)
 
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Process 0 runs the block first, then the others, which find the files that it made or downloaded."""
+    """Run the block in process 0 first, then in the others, which find the files that it made or downloaded."""
     first = this_process() == 0
     if not first:
         barrier()
@@ -86,18 +86,18 @@ def first_process_first() -> Iterator[None]:
 
 
 def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
-    """`load(asked)` in process 0, then the same version in the others.
+    """Return `load(asked)` in process 0, and the same version in the others.
 
-    `asked` may mean the newest of a run that is still training, which can change between two processes.
+    `asked` may mean the newest checkpoint of a run that is still training, which can change between two processes.
     """
     with first_process_first():
-        found = load(asked)
-    version = broadcast_from_first(lambda: version_of(found))
-    return found if version_of(found) == version else load(version)
+        result = load(asked)
+    version = broadcast_from_first(lambda: version_of(result))
+    return result if version_of(result) == version else load(version)
 
 
 class SharedError(ElfError):
-    """An error that all processes raise at the same place, so that they can catch it and go on together."""
+    """An error that all processes raise at the same place, so that they can catch it and continue together."""
 
     def __init__(self, text: str, exit_code: int):
         super().__init__(text)
@@ -105,23 +105,22 @@ class SharedError(ElfError):
 
 
 def is_shared(error: Exception) -> bool:
-    """Whether all processes raised this error at the same place."""
+    """Return whether all processes raised this error at the same place."""
     return client() is None or isinstance(error, SharedError)
 
 
 def broadcast_from_first(compute: Callable[[], Any]) -> Any:
-    """The value (JSON) that process 0 computes, in all processes; its ElfError is raised in all."""
+    """Return in all processes the value (JSON) that process 0 computes. Its ElfError is raised in all."""
     if client() is None:
         return compute()
-    value, problem = _attempt(compute) if this_process() == 0 else (None, None)
-    value, problem = gather([value, problem])[0]
+    value, problem = gather(_attempt(compute) if this_process() == 0 else None)[0]
     if problem is not None:
         raise SharedError(*problem)
     return value
 
 
 def run_on_all(compute: Callable[[], Any]) -> Any:
-    """The value that this process computes; an ElfError of any process is raised in all."""
+    """Return the value that this process computes. An ElfError of any process is raised in all."""
     if client() is None:
         return compute()
     value, problem = _attempt(compute)
@@ -132,6 +131,7 @@ def run_on_all(compute: Callable[[], Any]) -> Any:
 
 
 def _attempt(compute: Callable[[], Any]) -> tuple[Any, tuple[str, int] | None]:
+    """Return (value, None), or (None, (message, exit code)) of an ElfError."""
     try:
         return compute(), None
     except ElfError as error:
@@ -139,18 +139,19 @@ def _attempt(compute: Callable[[], Any]) -> tuple[Any, tuple[str, int] | None]:
 
 
 def assert_same_on_all(what: str, value: dict) -> None:
-    """Raises an error in all processes where the values (JSON) of one differ from those of process 0."""
+    """Raise an error in all processes if the values (JSON) of one differ from those of process 0."""
     first, *others = gather(value)
     for process, other in enumerate(others, 1):
         names = [name for name in first if first[name] != other.get(name)]
         if names:
             raise SharedError(
                 f"process {process}: {names[0]} of its {what} is {short_json(other.get(names[0]))}, that of process 0 "
-                f"{short_json(first[names[0]])}: give the same command to every process",
+                f"{short_json(first[names[0]])}: run the same command in every process",
                 InputError.exit_code,
             )
 
 
 def short_json(value: Any) -> str:
+    """Return the value as one line of JSON, truncated to 60 characters."""
     text = re.sub(r"\s+", " ", json.dumps(value))
     return text if len(text) <= 60 else text[:60] + "..."

@@ -12,22 +12,24 @@ from elfcli.ui.progress import say
 
 
 def prepare() -> None:
-    """Sets JAX's cache of compiled programs, so that a resume need not compile; JAX_COMPILATION_CACHE_DIR moves it."""
+    """Set JAX's cache of compiled programs, so that a resume need not compile. JAX_COMPILATION_CACHE_DIR moves it."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax"
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a read-only home costs compile time, nothing else
         return
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @cache
-def cudnn_attention(device) -> bool:
-    """Whether cuDNN's fused attention works on this GPU: it needs CUDA and, by cuDNN's documentation, compute
-    capability 8.0. A kernel that cannot be compiled is reported in one line."""
+def cudnn_attention(device: jax.Device) -> bool:
+    """Return whether cuDNN's fused attention works on this GPU, and report a kernel that cannot be compiled.
+
+    It needs CUDA and, according to cuDNN's documentation, compute capability 8.0.
+    """
     try:
         if "cuda" not in device.client.platform_version.lower() or float(device.compute_capability) < 8.0:
             return False
@@ -35,6 +37,6 @@ def cudnn_attention(device) -> bool:
         attention = partial(jax.nn.dot_product_attention, implementation="cudnn")
         jax.jit(jax.grad(lambda q: attention(q, q, q).astype(jnp.float32).sum())).lower(heads).compile()
     except Exception as error:  # of the compiler, the driver or cuDNN
-        say(f"cuDNN's attention cannot be used here ({first_line(error)[:200]}): plain attention instead")
+        say(f"cuDNN's attention does not work on this machine ({first_line(error)[:200]}): using plain attention")
         return False
     return True

@@ -9,15 +9,15 @@ import xxhash
 
 
 def digest(rows: Sequence) -> str:
-    """A hash of texts or rows of token ids, by which processes compare their input."""
+    """Return a hash of texts or rows of token ids, by which processes compare their input."""
     plain = repr([row if isinstance(row, str) else list(map(int, row)) for row in rows])
     return xxhash.xxh3_64(plain.encode()).hexdigest()
 
 
 def tree_hash(tree: Any) -> str:
-    """A hash of the arrays of a tree and their paths."""
-    found = xxhash.xxh3_128()
+    """Return a hash of a tree's arrays and their paths."""
+    result = xxhash.xxh3_128()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        found.update(jax.tree_util.keystr(path).encode())
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()
+        result.update(jax.tree_util.keystr(path).encode())
+        result.update(np.asarray(leaf).tobytes())
+    return result.hexdigest()

@@ -1,4 +1,4 @@
-"""Joining the processes of a run, before JAX computes anything."""
+"""Connects the processes of a run before JAX computes anything."""
 
 import os
 import sys
@@ -20,10 +20,10 @@ def join(
     process_id: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Connects this process with the others, if there are any (place.py finds out), before JAX computes.
+    """Connect this process with the others, if there are any (see place.py), before JAX computes.
 
-    timeout: seconds within which all must connect. Afterwards a process that fails or dies ends all others (watch.py).
-    InputError for options that contradict each other.
+    All must connect within `timeout` seconds. Afterwards a process that fails or dies ends all others (watch.py).
+    Raise InputError for contradictory options.
     """
     timeout = CONNECT_SECONDS if timeout is None else timeout
     place = find_place(os.environ, coordinator, num_processes, process_id)
@@ -41,20 +41,18 @@ def join(
             place.num_processes,
             place.process_id,
             local_device_ids=place.local_devices,
-            cluster_detection_method="deactivate" if place.coordinator else None,
-            initialization_timeout=int(timeout)
-            + 60,  # later than our own limit, which explains what is wrong where JAX aborts
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(timeout) + 60,  # later than our own limit: JAX would abort without a message
         )
         jax.devices()  # now, so that no process waits for the devices of one that fails later
     from elfcli.parallel import watch
 
     watch.start()
-    if place.coordinator:
-        assert_same_on_all("options", {"--num-processes": place.num_processes})
+    assert_same_on_all("options", {"--num-processes": place.num_processes})
 
 
 def _keep_stdout() -> None:
-    """Sends what C++ prints on standard output to /dev/null: gloo prints its connections. Python still prints there."""
+    """Redirect what C++ prints on stdout to /dev/null (gloo prints its connections). Python still prints on stdout."""
     sys.stdout.flush()
     encoding, errors = sys.stdout.encoding, sys.stdout.errors
     sys.stdout = os.fdopen(os.dup(1), "w", encoding=encoding, errors=errors, buffering=1)
@@ -65,7 +63,7 @@ def _keep_stdout() -> None:
 
 @contextmanager
 def _time_limit(seconds: float, place: ProcessLayout) -> Iterator[None]:
-    """Ends the process with one line where the others do not connect in time; JAX itself would abort in C++."""
+    """End the process with one line if the others do not connect in time. JAX itself would abort in C++."""
     over = threading.Event()
 
     def limit() -> None:
@@ -79,6 +77,7 @@ def _time_limit(seconds: float, place: ProcessLayout) -> Iterator[None]:
                 time.sleep(0.5)
         yield
     except (RuntimeError, ValueError) as error:
-        raise ElfError(f"{place.who}: the processes cannot be joined ({' '.join(str(error).split())[:300]})") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ElfError(f"{place.who}: the processes cannot be connected ({reason})") from error
     finally:
         over.set()

@@ -11,13 +11,11 @@ import jax
 from elfcli.parallel.mesh import device_memory
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
-
-
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def memory_of_device() -> int | None:
-    """Bytes that one device may use; on a CPU its share of the machine's memory, or of the container's."""
+    """Return the bytes that one device may use. A CPU's is its share of the machine's or the container's memory."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return device_memory(device)
@@ -29,7 +27,7 @@ def memory_of_device() -> int | None:
 
 
 def used_memory() -> int:
-    """Most bytes in use so far: of one device, on a CPU of this process."""
+    """Return the peak bytes in use so far, of one device, or on a CPU of this process."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
@@ -37,4 +35,5 @@ def used_memory() -> int:
 
 
 def size_text(size: float) -> str:
+    """Return a size in GiB, `more` for an infinite one."""
     return f"{size / 2**30:.1f} GiB" if math.isfinite(size) else "more"

@@ -1,41 +1,40 @@
-"""The number of processes and of this one: from options or JAX's variables, from SLURM, or from a TPU pod slice."""
+"""The number of processes and of this one: from options, from JAX's variables, or from what JAX detects."""
 
 import os
 import re
 import socket
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from elfcli.errors import ElfError, InputError
+from elfcli.errors import ElfError, InputError, first_line
 
 PROCESS_VARIABLES = {
     "--coordinator": "JAX_COORDINATOR_ADDRESS",
     "--num-processes": "JAX_NUM_PROCESSES",
     "--process-id": "JAX_PROCESS_ID",
 }
-TPU_WORKERS = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
+TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+"""Variables with the number of tasks that `srun` or `mpirun` started together."""
 
 
 @dataclass(frozen=True)
 class ProcessLayout:
-    """coordinator: HOST:PORT of process 0; None: JAX detects everything. local_devices: None for all."""
+    """This process among others. coordinator: HOST:PORT of process 0. local_devices: GPUs to use, None for all."""
 
-    coordinator: str | None = None
-    num_processes: int | None = None
-    process_id: int | None = None
+    coordinator: str
+    num_processes: int
+    process_id: int
     local_devices: list[int] | None = None
 
     @property
     def who(self) -> str:
-        return "this process" if self.process_id is None else f"process {self.process_id} of {self.num_processes}"
+        """The name of this process in messages."""
+        return f"process {self.process_id} of {self.num_processes}"
 
     def reachable(self) -> bool:
-        """Whether the coordinator accepts connections."""
-        if self.coordinator is None:
-            return True
+        """Return whether the coordinator accepts connections."""
         host, _, port = self.coordinator.rpartition(":")
         try:
             with socket.create_connection((host.strip("[]"), int(port)), timeout=2):
@@ -44,36 +43,37 @@ class ProcessLayout:
             return False
 
     def check_port(self) -> None:
-        """ElfError where process 0 cannot listen at the coordinator's port: JAX would crash."""
-        if self.coordinator is None or self.process_id != 0:
+        """Raise ElfError if process 0 cannot listen at the coordinator's port: JAX would crash."""
+        if self.process_id != 0:
             return
         try:
             socket.create_server(("", int(self.coordinator.rpartition(":")[2]))).close()
         except OSError as error:
             why = os.strerror(error.errno or 0)
-            raise ElfError(f"{self.coordinator}: process 0 cannot listen there ({why}); give another port") from None
+            raise ElfError(f"{self.coordinator}: process 0 cannot listen at this address ({why}); choose another port "
+                           "(--coordinator or JAX_COORDINATOR_PORT)") from None  # fmt: skip
 
     def missing(self) -> str:
-        """What went wrong, where connecting takes too long."""
+        """Return what went wrong if connecting takes too long."""
         if self.process_id and not self.reachable():
             return f"the coordinator {self.coordinator} cannot be reached"
-        return "not all processes came" + (f" to {self.coordinator}" if self.coordinator else "")
+        return f"not all processes connected to {self.coordinator}"
 
 
 def find_place(
     environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> ProcessLayout | None:
-    """This process's place; None for a single process. InputError for options that contradict each other."""
+    """Return this process's place, None for a single process. Raise InputError for contradictory options."""
     options = dict(zip(PROCESS_VARIABLES, (coordinator, num_processes, process_id), strict=True))
-    given = {name: environ.get(variable) if options[name] is None else options[name]
-             for name, variable in PROCESS_VARIABLES.items()}  # fmt: skip
-    missing = [name for name, value in given.items() if value in (None, "")]
+    values = {name: environ.get(variable) if options[name] is None else options[name]
+              for name, variable in PROCESS_VARIABLES.items()}  # fmt: skip
+    missing = [name for name, value in values.items() if value in (None, "")]
     if not missing:
-        return explicit_place(given)
+        return explicit_place(values)
     if all(value is None for value in options.values()):
-        found = slurm_place(environ) or tpu_place(environ)
-        if found is not None or len(missing) == len(given):
-            return found
+        place = detected_place(environ)
+        if place is not None or len(missing) == len(values):
+            return place
     names = " and ".join(f"{name} (or {PROCESS_VARIABLES[name]})" for name in missing)
     raise InputError(
         f"several processes take --coordinator, --num-processes and --process-id together: {names} missing"
@@ -81,7 +81,7 @@ def find_place(
 
 
 def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:
-    """The place from options and JAX's variables; None for a single process."""
+    """Return the place that options and JAX's variables describe, None for a single process."""
     address = str(given["--coordinator"])
     count, index = (whole(name, given[name]) for name in ("--num-processes", "--process-id"))
     host, colon, port = address.rpartition(":")
@@ -95,49 +95,53 @@ def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:
 
 
 def whole(name: str, value: object) -> int:
+    """Return an option's value as an integer, or raise InputError."""
     try:
         return int(str(value))
     except ValueError:
         raise InputError(f"{name} {value}: expected a whole number (from {PROCESS_VARIABLES[name]})") from None
 
 
-def slurm_place(environ: Mapping[str, str]) -> ProcessLayout | None:
-    """The place in a SLURM step of several tasks. A task alone on its host uses all devices there; one of several uses
-    the device of its local number."""
+def detected_place(environ: Mapping[str, str]) -> ProcessLayout | None:
+    """Return the place that JAX detects (SLURM, Open MPI, TPU slices), None for a single process.
+
+    JAX is asked only in a step of several tasks or on a TPU host: it would also wait for the other tasks of a SLURM
+    job in its interactive step. It asks Google's metadata server only if the machine has TPU chips.
+    """
+    several_tasks = any(environ.get(name, "1") not in ("", "0", "1") for name in TASK_COUNTS)
+    if not several_tasks and not has_tpu():
+        return None
+    from jax._src.clusters import ClusterEnv  # the detection of jax.distributed.initialize has no public name
+
     try:
-        count, index = int(environ["SLURM_STEP_NUM_TASKS"]), int(environ["SLURM_PROCID"])
-        job, step, nodes = int(environ["SLURM_JOB_ID"]), environ["SLURM_STEP_ID"], environ["SLURM_STEP_NODELIST"]
-        tasks, local = environ.get("SLURM_STEP_TASKS_PER_NODE", "1"), int(environ.get("SLURM_LOCALID", "0"))
-    except (KeyError, ValueError):
+        address, count, index, local = ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, 60)
+    except (OSError, RuntimeError, ValueError) as error:
+        hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES") or ""
+        if isinstance(error, OSError) and "," not in hosts:  # a TPU host without a metadata server
+            return None
+        raise ElfError(f"JAX cannot detect the processes ({first_line(error)}); pass --coordinator, --num-processes "
+                       "and --process-id") from None  # fmt: skip
+    if address is None or count is None or index is None or count < 2:
         return None
-    first = re.match(r"([^,\[]+)(?:\[(\d+))?", nodes)
-    if count < 2 or first is None:
-        return None
-    port = environ.get("JAX_COORDINATOR_PORT") or 40000 + (job * 31 + int(re.sub(r"\D", "", step) or 0)) % 20000
-    shared = any(int(tasks_there) > 1 for tasks_there in re.findall(r"(\d+)(?:\(x\d+\))?", tasks))
-    return ProcessLayout(f"{first[1]}{first[2] or ''}:{port}", count, index, [local] if shared else None)
+    takes_one = local is not None and shares_gpus(environ)
+    return ProcessLayout(address, count, index, list(local or ()) if takes_one else None)
 
 
-def tpu_place(environ: Mapping[str, str]) -> ProcessLayout | None:
-    """A place that JAX detects, on a TPU slice of several hosts."""
-    workers = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
-    if workers is None and has_tpu() and "TPU_SKIP_MDS_QUERY" not in environ:
-        workers = tpu_workers()
-    several = "," in (workers or "") or int(environ.get("MEGASCALE_NUM_SLICES") or 1) > 1
-    return ProcessLayout() if several else None
+def shares_gpus(environ: Mapping[str, str]) -> bool:
+    """Return whether this task sees GPUs of other tasks on its host, so that it must take the one of its local number.
+
+    A task alone on its host takes all GPUs. A task with GPUs of its own (`--gpus-per-task`) takes all that it sees:
+    they are numbered from 0 in every task.
+    """
+    tasks = re.findall(r"(\d+)(?:\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
+    tasks.append(environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
+    visible = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
+    per_task = environ.get("SLURM_GPUS_PER_TASK") or "gpu" in environ.get("SLURM_TRES_PER_TASK", "")
+    sees_one = visible is not None and "," not in visible
+    return max(map(int, tasks)) > 1 and not per_task and not sees_one
 
 
 def has_tpu() -> bool:
-    """Whether this machine has TPU chips and their library (to plan for TPUs the library is enough)."""
+    """Return whether this machine has TPU chips and libtpu (to plan for TPUs libtpu alone is enough)."""
     chips = Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()
     return chips and find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")
-
-
-def tpu_workers() -> str | None:
-    """The hosts of this TPU VM's slice, as the metadata server of Google Cloud lists them."""
-    request = urllib.request.Request(TPU_WORKERS, headers={"Metadata-Flavor": "Google"})
-    try:
-        with urllib.request.urlopen(request, timeout=3) as answer:
-            return answer.read().decode()
-    except (OSError, ValueError):
-        return None

@@ -18,7 +18,7 @@ from elfcli.ui.progress import is_first_process, say
 
 @contextmanager
 def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None]]:
-    """Yields `requested()`: the name of the first signal received, or None. Other threads than the main one get none.
+    """Yield `requested()`, which returns the name of the first signal received, or None. Only the main thread gets any.
 
     A watcher thread handles signals at once, even while the main thread waits for a device: it prints `notice()` at
     the first and ends the process at the second.
@@ -37,7 +37,7 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
                 return
             name = signal.Signals(number[0]).name
             if count > 1:
-                leave(f"{name} again: left without saving", 128 + number[0])
+                leave(f"{name} again: exiting without saving", 128 + number[0])
             received.append(name)
             say(f"{name}: {notice()}")
 
@@ -56,14 +56,14 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
         ours.close()
 
 
-TIME, TIME_CODE = "time to save", 1  # below SIGINT and SIGTERM, which win
+TIME, TIME_CODE = "time to save", 1  # a lower number than SIGINT and SIGTERM, which take precedence
 
 
 def requested_anywhere(requested: Callable[[], str | None], timer: Callable[[], bool]) -> Callable[[], str | None]:
-    """`requested`, else TIME where `timer` says so. For several processes: a signal to any of them, or the timer of
-    process 0, is returned in all, at the same call.
+    """Return a function that gives `requested()`, else TIME if `timer` is due.
 
-    It is returned one call late: the all-reduce of call n is read at call n + 1, so that no step waits for it.
+    With several processes, a signal to any of them or the timer of process 0 is returned in all, at the same call. The
+    answer lags by one call: the all-reduce of call n is read at call n + 1, so that no step waits for it.
     """
     if jax.process_count() == 1:
         return lambda: requested() or (TIME if timer() else None)

@@ -1,4 +1,4 @@
-"""A length given in minutes: how long a step takes, and how many of them fit."""
+"""Measures the time of a step, and converts a time budget into a number of steps."""
 
 import time
 from collections.abc import Callable
@@ -12,10 +12,10 @@ import jax
 def seconds_per_step(
     run_step: Callable[[], Any], warm: int = 2, count: int = 5, at_least: float = 2.0, at_most: float = inf
 ) -> float:
-    """The median time of steps, after `warm` of them: `count`, or as many as take `at_least` seconds.
+    """Return the median time of steps after `warm` of them: of `count` steps, or of more until `at_least` seconds.
 
-    run_step() runs a step and returns arrays that are ready when it is done. After `at_most` seconds no further step
-    is begun, but one is run to warm up and one is timed in any case.
+    run_step() runs a step and returns arrays that are ready when it is done. No step begins after `at_most` seconds,
+    but at least one is run to warm up and one is timed.
     """
     began, times = time.monotonic(), list[float]()
     while len(times) < warm + count or sum(times[warm:]) < at_least:
@@ -28,5 +28,5 @@ def seconds_per_step(
 
 
 def steps_within(seconds: float, step_seconds: float, *, reserve: float = 0.0) -> int:
-    """Steps that fit into `seconds`, of which `reserve` are for other work; 0 where none does."""
+    """Return the number of steps that fit into `seconds`, of which `reserve` are for other work. At least 0."""
     return max(int((seconds - reserve) / step_seconds), 0)

@@ -1,8 +1,8 @@
-"""When one process fails or dies, all others exit too: their collectives would wait for it forever.
+"""Ends all processes when one fails or dies, because their collectives would wait for it forever.
 
-A watcher thread in every process writes a heartbeat to the coordinator's key-value store. That of process 0 reads the
-errors that failing processes report there and finds those whose heartbeat has stopped; then it prints one line and
-tells the others to exit.
+A watcher thread in every process writes a heartbeat to the coordinator's key-value store. The watcher of process 0 also
+reads the errors that failing processes report and finds processes whose heartbeat has stopped. It then prints one line
+and makes the others exit.
 """
 
 import itertools
@@ -29,18 +29,19 @@ _over: threading.Event | None = None
 
 
 def start() -> None:
-    """Starts the watcher thread, once this process has joined the others."""
+    """Start the watcher thread, once this process is connected with the others."""
     global _over
     _over = threading.Event()
     threading.Thread(target=_watch, args=(_over,), name="watch", daemon=True).start()
 
 
 def watching() -> bool:
+    """Return whether the watcher thread runs."""
     return _over is not None
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """Reports this process's error to process 0 and waits for the watcher thread to end this process."""
+    """Report this process's error to process 0, and wait for the watcher thread to end this process."""
     index = this_process()
     try:
         client().key_value_set(f"elf/failed/{index}", json.dumps([text, code]), allow_overwrite=True)
@@ -51,7 +52,7 @@ def fail(text: str, code: int) -> NoReturn:
 
 
 def finish() -> None:
-    """Waits until all processes are done, and disconnects."""
+    """Wait until all processes are done, and disconnect."""
     global _over
     import jax
 
@@ -64,13 +65,13 @@ def finish() -> None:
 
 def _watch(over: threading.Event) -> None:
     connection, index, beats = client(), this_process(), itertools.count()
-    judge = FailureDetector()
+    detector = FailureDetector()
     lost: float | None = None
     while not over.wait(PERIOD):
         try:
             connection.key_value_set(f"elf/alive/{index}", str(next(beats)), allow_overwrite=True)
             if index == 0:
-                verdict = judge.verdict(connection)
+                verdict = detector.verdict(connection)
                 if verdict is not None:
                     _end_all(connection, *verdict)
             else:
@@ -81,28 +82,28 @@ def _watch(over: threading.Event) -> None:
         except (RuntimeError, ValueError):
             lost = lost or time.monotonic()
             if not over.is_set() and time.monotonic() - lost > LEAVING:
-                leave(f"process {index}: the coordinator, process 0, cannot be reached any more")
+                leave(f"process {index}: lost the connection to the coordinator, process 0")
 
 
 class FailureDetector:
-    """What process 0 knows of the others: decides whether the run must end, and why."""
+    """Heartbeats and errors of all processes, as process 0 sees them; decides whether the run must end, and why."""
 
     def __init__(self) -> None:
         self.heartbeats: dict[int, tuple[str, float]] = {}  # last heartbeat, and when it changed
         self.failing: float | None = None
 
     def verdict(self, connection: Any) -> tuple[str, int, set[int]] | None:
-        """(line to print, exit code, dead processes), or None as long as the run can continue."""
+        """Return (line to print, exit code, dead processes), or None as long as the run can continue."""
         import jax
 
         now = time.monotonic()
-        beats = {process_number(name): text for name, text in connection.key_value_dir_get("elf/alive/")}
+        beats = by_process(connection, "elf/alive/")
         for process in range(jax.process_count()):
             beat = beats.get(process, "")
             if process not in self.heartbeats or self.heartbeats[process][0] != beat:
                 self.heartbeats[process] = beat, now
         silence = {process: now - since for process, (_, since) in self.heartbeats.items()}
-        failed = {process_number(name): json.loads(text) for name, text in connection.key_value_dir_get("elf/failed/")}
+        failed = {process: json.loads(text) for process, text in by_process(connection, "elf/failed/").items()}
         if failed and self.failing is None:
             self.failing = now
         waited = now - self.failing if self.failing is not None else 0.0
@@ -117,25 +118,25 @@ class FailureDetector:
             return (f"process {process}: {text}" if process else text), code, silent
         if silent - failed.keys():
             process = min(silent - failed.keys())
-            text = f"process {process}: gone without a word {silence[process]:.0f} s ago (killed, or its host is down)"
-            return f"{text}; a training run goes on with `elf resume`", 1, silent
+            text = (f"process {process} stopped responding {silence[process]:.0f} s ago (it was killed or its host is "
+                    "down); `elf resume` continues a training run")  # fmt: skip
+            return text, 1, silent
         return None
 
 
-def process_number(name: str) -> int:
-    return int(name.rsplit("/", 1)[1])
+def by_process(connection: Any, key: str) -> dict[int, str]:
+    """Return the values below a key of the store by the process that wrote them."""
+    return {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
 
 
 def _end_all(connection: Any, text: str, code: int, silent: set[int]) -> NoReturn:
-    """Tells the others to exit, waits until they have, and exits last, since it is the coordinator."""
+    """Make the others exit, wait until they have, and exit last, because this process is the coordinator."""
     import jax
 
     connection.key_value_set("elf/verdict/0", str(code))
     expected = set(range(1, jax.process_count())) - silent
     deadline = time.monotonic() + LEAVING
-    while time.monotonic() < deadline:
-        if expected <= {process_number(name) for name, _ in connection.key_value_dir_get("elf/exited/")}:
-            break
+    while time.monotonic() < deadline and not expected <= by_process(connection, "elf/exited/").keys():
         time.sleep(0.1)
     time.sleep(0.2)  # a process writes its name just before it exits
     leave(text, code)

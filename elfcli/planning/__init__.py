@@ -1,1 +1,1 @@
-"""Estimates of what a run will cost on a machine that need not be at hand."""
+"""Estimates the memory, FLOPs and time of a run on hardware that you do not need to have."""

@@ -1,16 +1,18 @@
-"""The machines that `elf plan` knows: TPU slices, for which libtpu compiles without a TPU, and this machine."""
+"""The machines of `elf plan`: this one, and TPU slices, for which libtpu compiles without a TPU."""
 
 import os
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from elfcli.errors import ElfError
 from elfcli.parallel.memory import memory_of_device
+from elfcli.parallel.timing import seconds_per_step
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import LOCAL, TPU_KINDS
 
@@ -28,16 +30,16 @@ class Machine:
 
 
 def find_machine(name: str) -> Machine:
-    """The machine of a name, `local` or for example `v5p-64`. ElfError where libtpu does not describe it."""
+    """Return the machine `local`, or a TPU slice such as `v5p-64`. Raise ElfError if libtpu does not know it."""
     if name == LOCAL:
         devices = jax.devices()
         return Machine(name, devices[0].platform, devices, local_memory(devices), measured_rates(), None)
     from jax.experimental import topologies
 
     kind, _, count = name.partition("-")
-    found = TPU_KINDS[kind]
-    layout = found.slices[int(count) // found.cores]
-    topology_name = f"{found.library_name}:{'x'.join(map(str, layout))}"
+    chip = TPU_KINDS[kind]
+    layout = chip.slices[int(count) // chip.cores]
+    topology_name = f"{chip.library_name}:{'x'.join(map(str, layout))}"
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=topology_name)
     except (RuntimeError, ValueError, NotImplementedError) as error:
@@ -45,20 +47,22 @@ def find_machine(name: str) -> Machine:
     devices = list(topology.devices)
     if len(devices) != prod(layout):
         raise ElfError(f"{name}: libtpu counts {len(devices)} devices, not {prod(layout)} chips")
-    return Machine(name, "tpu", devices, found.memory, rates_of_compiler(devices[0]), found.links)
+    return Machine(name, "tpu", devices, chip.memory, rates_of_compiler(devices[0]), chip.links)
 
 
-def local_memory(devices) -> int:
-    """Bytes that a step may use on a device of this machine, as `elf train` counts them; where the device does not say,
-    a share of the main memory."""
+def local_memory(devices: Sequence[jax.Device]) -> int:
+    """Return the bytes that a step may use on a local device, as `elf train` counts them.
+
+    If the device does not report them, it is a share of the main memory.
+    """
     return memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
 
 
-def rates_of_compiler(device) -> Rates:
-    """XLA's assumed rates of a chip, from its estimates for a matrix product and an addition."""
+def rates_of_compiler(device: jax.Device) -> Rates:
+    """Return XLA's assumed rates of a chip, from its estimates for a matrix product and an addition."""
     sharding = jax.sharding.SingleDeviceSharding(device)
 
-    def estimate(function, dtype, *sizes):
+    def estimate(function: Callable, dtype: Any, *sizes: int) -> Any:
         jitted = jax.jit(function, in_shardings=sharding, out_shardings=sharding)
         return jitted.lower(jax.ShapeDtypeStruct(sizes, dtype)).compile().cost_analysis()
 
@@ -69,17 +73,9 @@ def rates_of_compiler(device) -> Rates:
 
 @cache
 def measured_rates() -> Rates:
-    """Rates of this machine's device, measured on a matrix product and an addition (takes about a second)."""
+    """Measure the rates of the local device with a matrix product and an addition (takes about a second)."""
     x, big = jnp.ones((2048, 2048), jnp.float32), jnp.ones(2**25, jnp.float32)
-
-    def best(function, argument) -> float:
-        jax.block_until_ready(function(argument))
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            jax.block_until_ready(function(argument))
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    product, sweep = best(jax.jit(lambda a: a @ a), x), best(jax.jit(lambda a: a + 1), big)
-    return Rates(2 * 2048**3 / product, 2 * big.nbytes / sweep)
+    product, sweep = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    product_seconds = seconds_per_step(lambda: product(x), warm=1, at_least=0)
+    sweep_seconds = seconds_per_step(lambda: sweep(big), warm=1, at_least=0)
+    return Rates(2 * 2048**3 / product_seconds, 2 * big.nbytes / sweep_seconds)

@@ -1,7 +1,7 @@
-"""The cost of a compiled program with loops counted in full; XLA's cost analysis counts the body of a loop once.
+"""The cost of a compiled program with all trips of its loops. XLA's cost analysis counts the body of a loop once.
 
-The same analysis gives the cost of each instruction of a loop's body (as a program of that one instruction); a custom
-kernel carries its own estimate. These costs are added for all further trips of the loop.
+The cost of a loop's further trips is added up from its instructions. XLA analyses each as a program of that single
+instruction; a custom kernel carries its own estimate.
 """
 
 import json
@@ -10,19 +10,12 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from functools import cache
 from math import prod
+from typing import Any
 
 from elfcli.errors import ElfError
 
-FREE_OPCODES = {
-    "parameter",
-    "constant",
-    "tuple",
-    "get-tuple-element",
-    "bitcast",
-    "after-all",
-    "partition-id",
-    "copy-done",
-}
+FREE_OPCODES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
+                "copy-done"}  # fmt: skip
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all")
 BYTES = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2,
          "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}  # fmt: skip
@@ -36,7 +29,7 @@ _NOT_NEEDED = re.compile(r", (?:metadata|backend_config|control-predecessors|sha
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one chip. seconds: for each instruction the longer of its arithmetic and its memory, nothing overlapped."""
+    """The cost on one chip. seconds: per instruction the longer of its arithmetic and its memory time, no overlap."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -58,11 +51,14 @@ class Rates:
     bytes: float
 
     def cost(self, flops: float, size: float) -> Cost:
+        """Return the cost of arithmetic operations and bytes of memory traffic at these rates."""
         return Cost(flops, size, max(flops / self.flops, size / self.bytes))
 
 
 @dataclass(frozen=True)
 class Instruction:
+    """One instruction of a computation, parsed from its line."""
+
     name: str
     shape: str
     opcode: str
@@ -75,21 +71,23 @@ class Instruction:
         return [name for group in _CALLED.findall(self.attributes) for name in group.split(", ") if name]
 
     def attribute(self, name: str) -> str:
-        """The computation that an attribute such as `body` names."""
-        found = re.search(rf"{name}=(%[^\s,]+)", self.attributes)
-        assert found is not None, self
-        return found[1]
+        """Return the computation that an attribute such as `body` names."""
+        match = re.search(rf"{name}=(%[^\s,]+)", self.attributes)
+        assert match is not None, self
+        return match[1]
 
 
 @dataclass(frozen=True)
 class HloModule:
+    """A parsed program: instructions and text of each computation, and the name of the entry computation."""
+
     computations: dict[str, dict[str, Instruction]]
     texts: dict[str, str]
     entry: str
 
 
-def program_cost(compiled, rates: Rates, trips: int | None = None) -> Cost:
-    """The cost of a compiled program (`jax.stages.Compiled`) on one chip: XLA's analysis plus loops' further trips.
+def program_cost(compiled: Any, rates: Rates, trips: int | None = None) -> Cost:
+    """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips.
 
     trips: for loops whose number of trips is not in the program (a traced number of steps).
     """
@@ -105,7 +103,7 @@ def program_cost(compiled, rates: Rates, trips: int | None = None) -> Cost:
 
 
 def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cost, Cost]:
-    """(cost with each loop's body counted once, cost with all its trips) of an HLO module's text."""
+    """Return (cost with each loop's body counted once, cost with all its trips) of an HLO module's text."""
     program = parse(text)
 
     @cache
@@ -125,16 +123,16 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
         return cost
 
     def trips_of(instruction: Instruction) -> int:
-        found = known_trips(program, instruction) or trips
-        if found is None:
-            raise ElfError(f"{instruction.name}: how often this loop runs is not in the compiled program")
-        return found
+        count = known_trips(program, instruction) or trips
+        if count is None:
+            raise ElfError(f"{instruction.name}: the compiled program does not contain the trip count of this loop")
+        return count
 
     return total(program.entry, lambda loop: 1), total(program.entry, trips_of)
 
 
 def known_trips(program: HloModule, loop: Instruction) -> int | None:
-    """The trips of a loop: XLA's note, or the only constant that its condition compares the counter with."""
+    """Return the trips of a loop: XLA's note, or the only constant that its condition compares the counter with."""
     if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(noted[1])
     text = program.texts[loop.attribute("condition")]
@@ -143,16 +141,16 @@ def known_trips(program: HloModule, loop: Instruction) -> int | None:
 
 
 def kernel_cost(instruction: Instruction, rates: Rates) -> Cost | None:
-    """The estimate that a custom kernel carries; None for any other instruction."""
-    found = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
-    if instruction.opcode != "custom-call" or found is None:
+    """Return the estimate that a custom kernel carries, None for any other instruction."""
+    match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
+    if instruction.opcode != "custom-call" or match is None:
         return None
-    estimate = json.loads(found[1])
+    estimate = json.loads(match[1])
     return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
 
 
 def instruction_cost(program: HloModule, computation: str, instruction: Instruction, rates: Rates) -> Cost:
-    """XLA's cost of one instruction, as a program that holds nothing else."""
+    """Return XLA's cost of one instruction, as a program of that single instruction."""
     import jax
     from jax._src.lib import _jax as xla  # XLA's analysis of a parsed program has no public name
     from jaxlib._hlo import hlo_module_from_text
@@ -175,34 +173,27 @@ def instruction_cost(program: HloModule, computation: str, instruction: Instruct
         f"  ROOT %r = {instruction.shape} {instruction.opcode}({names}){attributes}\n}}\n"
     )
     client = jax.local_devices(backend="cpu")[0].client
-    found = xla.hlo_module_cost_analysis(client, hlo_module_from_text(text))
-    return rates.cost(found.get("flops", 0.0), found.get("bytes accessed", 0.0))
+    analysis = xla.hlo_module_cost_analysis(client, hlo_module_from_text(text))
+    return rates.cost(analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0))
 
 
 def callees(program: HloModule, instruction: Instruction) -> list[str]:
-    """Every computation that an instruction needs, each after the computations that it calls itself."""
-    found: list[str] = []
-
-    def visit(name: str) -> None:
-        if name not in found:
-            for inner in program.computations[name].values():
-                for called in inner.called:
-                    visit(called)
-            found.append(name)
-
+    """Return every computation that an instruction needs, each after the computations that it calls itself."""
+    names: dict[str, None] = {}
     for name in instruction.called:
-        visit(name)
-    return found
+        for inner in program.computations[name].values():
+            names |= dict.fromkeys(callees(program, inner))
+        names[name] = None
+    return list(names)
 
 
 def parse(text: str) -> HloModule:
-    """The computations of an HLO module's text."""
+    """Return the computations of an HLO module's text."""
     computations: dict[str, dict[str, Instruction]] = {}
     texts: dict[str, str] = {}
     entry, name, lines = "", "", []
-    for line in re.sub(
-        r" stack_frame_id=\d+", "", text
-    ).splitlines():  # ids of tables that are not in a program of one instruction
+    text = re.sub(r" stack_frame_id=\d+", "", text)  # ids of tables that a program of one instruction does not have
+    for line in text.splitlines():
         if line.endswith("{") and not line.startswith((" ", "HloModule")) and " -> " in line:
             name = line.removeprefix("ENTRY ").partition(" ")[0]
             entry = name if line.startswith("ENTRY") else entry
@@ -211,12 +202,13 @@ def parse(text: str) -> HloModule:
             lines.append(line)
             if line.startswith("}"):
                 texts[name], name = "\n".join(lines), ""
-            elif found := _instruction(line):
-                computations[name][found.name] = found
+            elif instruction := _instruction(line):
+                computations[name][instruction.name] = instruction
     return HloModule(computations, texts, entry)
 
 
 def _instruction(line: str) -> Instruction | None:
+    """Return the instruction of a line, None for a line without one."""
     head, _, rest = line.strip().removeprefix("ROOT ").partition(" = ")
     if not rest:
         return None
@@ -230,7 +222,7 @@ def _instruction(line: str) -> Instruction | None:
 
 
 def _closing(text: str, start: int) -> int:
-    """Index after the parenthesis that closes the one at `start`."""
+    """Return the index after the parenthesis that closes the one at `start`."""
     depth = 0
     for at in range(start, len(text)):
         depth += (text[at] == "(") - (text[at] == ")")
@@ -240,6 +232,6 @@ def _closing(text: str, start: int) -> int:
 
 
 def array_bytes(shape: str) -> float:
-    """Bytes of all arrays in a shape's text, without padding."""
+    """Return the bytes of all arrays in a shape's text, without padding."""
     arrays = _ARRAY.findall(shape)
     return sum(prod(map(int, filter(None, sizes.split(",")))) * BYTES.get(kind, 0.0) for kind, sizes in arrays)

@@ -1,6 +1,6 @@
-"""Estimates what a run will cost: compiles its real program for a machine, which need not be at hand.
+"""Estimates the cost of a run by compiling its real program for a target machine, which does not need to exist.
 
-On this machine (`local`) the compiled program is executed a few times, and the time of a step is measured.
+On this machine (`local`) the compiled program is executed a few times to measure the time of a step.
 """
 
 import re
@@ -30,16 +30,16 @@ from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 
 MAX_TIMED_SECONDS = 300
-"""Seconds by XLA's analysis above which a step is not timed. The analysis was up to five times too high on a CPU."""
+"""Longest step, in seconds by XLA's analysis, that is timed. The analysis was up to five times too high on a CPU."""
 MEASURING = 20.0
-"""Seconds after which no further execution is begun."""
+"""Seconds after which no further execution begins."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Of one optimiser step, or of one batch of samples. Bytes and seconds; chips are devices.
+    """The cost of one optimizer step, or of one batch of samples, in bytes and seconds. Chips are devices.
 
-    time_measured: step_seconds_estimate and chip_hours_estimate are of real executions; else of XLA's analysis.
+    time_measured: whether step_seconds_estimate and chip_hours_estimate come from executions, not from XLA's analysis.
     """
 
     topology: str
@@ -78,9 +78,9 @@ class Work:
 
 
 def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
-    """Plans `elf train` on a machine. num_examples: of the training data, where that is not here.
+    """Plan `elf train` on a machine. num_examples: of the training data, if that is not available locally.
 
-    InputError where the devices cannot share the batch evenly, or the encoder's shape is not known.
+    Raise InputError if the devices cannot share the batch evenly, or the encoder's shape is unknown.
     """
     machine = find_machine(topology)
     problems = check_devices(config, len(machine.devices))
@@ -93,13 +93,13 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
     if steps is None and not config.timed:
-        notes = (*notes, "the run's length is not known: give --examples, --data or -s steps=N")
-    found = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
-    if config.timed and (step := found.step_seconds_estimate):
+        notes = (*notes, "the run's length is unknown: pass --examples, --data or -s steps=N")
+    result = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
+    if config.timed and (step := result.step_seconds_estimate):
         minutes = config.training.minutes or 0.0
         hours = len(machine.devices) * minutes / 60
-        found = replace(found, total_steps=int(60 * minutes / step), chip_hours_estimate=hours)
-    return with_saved_traffic(found, config, machine, task.vocabulary)
+        result = replace(result, total_steps=int(60 * minutes / step), chip_hours_estimate=hours)
+    return with_saved_traffic(result, config, machine, task.vocabulary)
 
 
 def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = False) -> Resolved:
@@ -115,33 +115,31 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
         found = changed(found, "encoder", None, encoder_model_name="embedding", embedding_dim=VECTOR_WIDTH)
     if uses_recipe(resolved) and found is not resolved and found.config.data.data_path:
         model, config = found.config.network.model or "its network", found.config
-        say(f"planning what `elf train` would choose: {model}, max_length {config.data.max_length}, batch "
-            f"{config.global_batch}")  # fmt: skip
+        sizes = f"max_length {config.data.max_length}, batch {config.global_batch}"
+        say(f"planning the choice of `elf train`: {model}, {sizes}")
     return found
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
-    """Plans every round of `elf distill` with a teacher of these settings: the teacher's passes count in each step.
+    """Plan every round of `elf distill` with a teacher of these settings, whose passes count in each step.
 
-    A round is `round_steps` optimiser steps, else one epoch.
+    A round is `round_steps` optimizer steps, by default one epoch.
     """
-    found, asked = [], config.distillation
-    training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": asked.round_steps})
+    rounds, plan = [], config.distillation
+    training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0
-    cfg = asked.teacher_cfg if asked.teacher_cfg is not None else settings_of(config.sampling)[0].cfg if guided else 1.0
-    for steps in asked.rounds:
-        settings = asked.model_copy(update={"student_steps": steps, "teacher_cfg": cfg})
-        one = plan_training(
-            config.model_copy(update={"training": training, "distillation": settings}), topology, num_examples
-        )
-        calls = settings.sub_steps * (2 if cfg != 1 else 1)
-        name = f"round of the {steps}-step student, {calls} passes of the teacher a step"
-        found.append(replace(one, program=name))
-    return found
+    cfg = plan.teacher_cfg if plan.teacher_cfg is not None else settings_of(config.sampling)[0].cfg if guided else 1.0
+    for steps in plan.rounds:
+        distillation = plan.model_copy(update={"student_steps": steps, "teacher_cfg": cfg})
+        settings = config.model_copy(update={"training": training, "distillation": distillation})
+        passes = distillation.sub_steps * (2 if cfg != 1 else 1)
+        program = f"round of the {steps}-step student, {passes} passes of the teacher a step"
+        rounds.append(replace(plan_training(settings, topology, num_examples), program=program))
+    return rounds
 
 
 def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabulary: int) -> Estimate:
-    """The estimate with a note where groups follow the devices' shares: what the usual groups would send."""
+    """Add a note on the traffic that the default groups would cause, if groups follow the devices' shares."""
     size = device_group(config, len(machine.devices))
     if size is None or not found.fits:
         return found
@@ -155,7 +153,7 @@ def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabu
 
 
 def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: int | None = None) -> Estimate:
-    """Plans `elf sample` with the first of the settings' ways of sampling; a step is a batch of texts."""
+    """Plan `elf sample` with the first sampling setting. A step is a batch of texts."""
     machine = find_machine(topology)
     devices = len(machine.devices)
     batch_size = -(-batch_size // devices) * devices
@@ -168,8 +166,7 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
 
 
 def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
-    """Compiles the program, and on this machine times it; where it needs more memory than the machine has, the estimate
-    is that memory alone."""
+    """Compile the program, and time it if it is for this machine. Out of memory, estimate only the memory needed."""
     lowered, notes, figures = work.planned.lower(), work.notes, dict[str, Any]()
     start, needed = time.monotonic(), None
     try:
@@ -179,7 +176,7 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
         if needed is None:
             raise
         fits, figures = False, {"peak_bytes_per_chip": needed, "temporary_bytes_per_chip": needed}
-        notes = (*notes, "the compiler gave up: at least this much memory is needed, and nothing else is known")
+        notes = (*notes, "the compiler ran out of memory: at least this much is needed, nothing else is known")
     seconds = time.monotonic() - start
     if needed is None:
         figures = compiled_figures(compiled, machine, work)
@@ -197,8 +194,8 @@ def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
     )  # fmt: skip
 
 
-def compiled_figures(compiled, machine: Machine, work: Work) -> dict[str, Any]:
-    """The fields of Estimate that come from the compiled program."""
+def compiled_figures(compiled: Any, machine: Machine, work: Work) -> dict[str, Any]:
+    """Return the fields of Estimate that come from the compiled program."""
     memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, work.trips)
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     return {
@@ -213,10 +210,10 @@ def compiled_figures(compiled, machine: Machine, work: Work) -> dict[str, Any]:
     }
 
 
-def timed(compiled, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(fields of Estimate with the time of real executions, ()), or ({}, a note that says why there is none)."""
+def timed(compiled: Any, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return (fields of Estimate with the measured time, ()), or ({}, a note with the reason why it is missing)."""
     if guess > MAX_TIMED_SECONDS:
-        return {}, (f"not timed: a step may take {guess:,.0f} s here; up to {MAX_TIMED_SECONDS} s it would be",)
+        return {}, (f"not timed: a step may take {guess:,.0f} s on this machine (limit: {MAX_TIMED_SECONDS} s)",)
     say("timing the compiled program on this machine")
     try:
         seconds = seconds_per_step(work.planned.executions(compiled), at_most=MEASURING)
@@ -228,27 +225,27 @@ def timed(compiled, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str
 
 
 def over_memory(message: str) -> int | None:
-    """Least bytes that a program needs, from the compiler's out-of-memory error; None for other errors."""
-    found = re.search(r"required for HLO temporaries \(([\d.]+)([KMG])\) exceeds|Used ([\d.]+)([KMG]) of", message)
-    if found is None:
+    """Return the least bytes that a program needs, from the compiler's out-of-memory error; None for other errors."""
+    match = re.search(r"required for HLO temporaries \(([\d.]+)([KMG])\) exceeds|Used ([\d.]+)([KMG]) of", message)
+    if match is None:
         return None
-    size, unit = filter(None, found.groups())
+    size, unit = filter(None, match.groups())
     return int(float(size) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit])
 
 
 def ways_to_fit(config: Config, machine: Machine, work: Work) -> list[str]:
-    """Settings that need less memory, the cheapest first."""
+    """Return settings that need less memory, the cheapest first."""
     devices = len(machine.devices)
     if work.program != "training step":
         return ["a smaller --batch-size"]
     ways = []
     if config.training.remat != "full":
-        kept = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
-        ways.append(f"-s {kept}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
+        first = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
+        ways.append(f"-s {first}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
     if work.planned.fsdp < devices:
-        ways.append(f"-s fsdp={devices} (weights, average and optimiser state cut over all devices)")
+        ways.append(f"-s fsdp={devices} (weights, average and optimizer state sharded over all devices)")
     half = config.global_batch // 2
     if half and half % devices == 0:
         accumulate = 2 * config.optimization.grad_accum_steps
         ways.append(f"-s batch_size={half} -s grad_accum_steps={accumulate} (the same step in smaller parts)")
-    return ways or ["a larger slice: a device has a single example already"]
+    return ways or ["a larger slice: each device has a single example already"]

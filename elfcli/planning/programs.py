@@ -40,8 +40,8 @@ KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
 
 @dataclass(frozen=True)
 class Planned:
-    """A program to compile. lower(): its lowered form. executions(compiled): draws arguments on the devices, which must
-    be here, and returns a function that executes the compiled program once and returns an array of its result."""
+    """A program to compile. lower() returns its lowered form. executions(compiled) draws arguments on local devices
+    and returns a function that executes the program once and returns an array of its result."""
 
     lower: Callable[[], Any]
     executions: Callable[[Any], Callable[[], Any]]
@@ -50,7 +50,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts of a run's data. num_examples: None without local data."""
+    """Facts about a run's data. num_examples: None without local data."""
 
     vocabulary: int
     num_examples: int | None
@@ -58,7 +58,7 @@ class DataFacts:
 
 
 def look_at_data(config: Config) -> DataFacts:
-    """The vocabulary and number of examples of local data; without data T5's vocabulary."""
+    """Return the vocabulary and number of examples of local data, or T5's vocabulary without data."""
     notes, count, tokens = [], None, None
     try:
         examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
@@ -66,24 +66,24 @@ def look_at_data(config: Config) -> DataFacts:
             count = len(examples)
             tokens = vocab_size(load_tokenizer(tokenizer_of(config, examples)))
     except InputError:
-        notes.append(f"data {config.data.data_path} is not here")
+        notes.append(f"data {config.data.data_path} is not available locally")
     if tokens is None and config.data.tokenizer_name is not None:
         tokens = vocab_size(load_tokenizer(config.data.tokenizer_name))
     if tokens is None:
-        notes.append(f"vocabulary taken as T5's {VOCABULARY:,}")
+        notes.append(f"assumed T5's vocabulary of {VOCABULARY:,}")
     if config.data.buckets:
-        notes.append("the step of max_length is planned; with buckets most are shorter")
+        notes.append("planned for a step of max_length; with buckets most are shorter")
     return DataFacts(tokens or VOCABULARY, count, tuple(notes))
 
 
 def with_known_latents(config: Config) -> Config:
-    """The settings with numbers where the run measures its latents first; no cost depends on which numbers."""
+    """Return the settings with numbers for latents that the run would measure first. No cost depends on them."""
     plain = config.encoder.model_copy(update={"latent_mean": 0.0, "latent_std": 1.0})
     return config.model_copy(update={"encoder": plain})
 
 
 def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
-    """The frozen encoder with shapes in place of weights. InputError where its shape is not known."""
+    """Return the frozen encoder with shapes in place of weights. Raise InputError if its shape is unknown."""
     cfg = config.encoder
     if cfg.encoder_model_name == "embedding":
         table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
@@ -99,11 +99,11 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
 
 
 def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
-    """Arrays of these shapes: small random numbers, random token ids, and masks that leave nothing out.
+    """Return arrays of these shapes: small random numbers, random token ids, and masks that exclude nothing.
 
     shardings: those of a compiled program, None for an argument that it does not use.
     """
-    draw, made = np.random.default_rng(0), []
+    draw, arrays = np.random.default_rng(0), []
     layouts = jax.tree.leaves(shardings, is_leaf=lambda one: one is None)
     for shape, sharding in zip(jax.tree.leaves(shapes), layouts, strict=True):
         if shape.dtype == bool:
@@ -112,12 +112,12 @@ def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
             values = draw.integers(0, vocabulary, shape.shape)
         else:
             values = 0.02 * draw.standard_normal(shape.shape, np.float32)
-        made.append(jax.device_put(values.astype(shape.dtype), sharding))
-    return jax.tree.unflatten(jax.tree.structure(shapes), made)
+        arrays.append(jax.device_put(values.astype(shape.dtype), sharding))
+    return jax.tree.unflatten(jax.tree.structure(shapes), arrays)
 
 
 def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
-    """One optimiser step as `elf train` runs it. fsdp: number of devices that share a copy of the state."""
+    """Return the optimizer step of `elf train`, with the number of devices that share a copy of the state as fsdp."""
     config = with_known_latents(config)
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
@@ -131,11 +131,10 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
     step = make_train_step(config, shape, encoder, mesh)
     rest = (encoder.params, abstract_batch(config), step_rates(config, 1e-3), *abstract_teacher(config, state))
 
-    def executions(compiled) -> StepRunner:
+    def executions(compiled: Any) -> StepRunner:
         where, *others = compiled.input_shardings[0]
-        return StepRunner(
-            compiled, jax.jit(init, out_shardings=where)(), *random_arguments(rest, tuple(others), vocabulary)
-        )
+        first_state = jax.jit(init, out_shardings=where)()
+        return StepRunner(compiled, first_state, *random_arguments(rest, tuple(others), vocabulary))
 
     return Planned(partial(step.lower, state, *rest), executions, fsdp)
 
@@ -143,17 +142,17 @@ def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
 def sampling_batch(
     config: Config, machine: Machine, vocabulary: int, setting: SamplingSetting, batch_size: int
 ) -> Planned:
-    """The program that samples one batch of texts, as `elf sample` runs it."""
+    """Return the program of `elf sample` that samples one batch of texts."""
     config = with_known_latents(config)
     encoder = abstract_encoder(config, vocabulary, machine.platform)
     shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
     mesh, S = make_mesh(devices=machine.devices), config.data.max_length
     rows, everywhere = by_example(mesh), NamedSharding(mesh, PartitionSpec())
 
-    def whole(tree):
+    def whole(tree: Any) -> Any:
         return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=everywhere), tree)
 
-    def row(dtype, *sizes):
+    def row(dtype: Any, *sizes: int) -> Any:
         return jax.ShapeDtypeStruct((batch_size, *sizes), dtype, sharding=rows)
 
     fields = traced_inputs(config, setting, 0)
@@ -169,9 +168,9 @@ def sampling_batch(
         **whole(fields),
     )
 
-    def executions(compiled) -> Callable[[], Any]:
+    def executions(compiled: Any) -> Callable[[], Any]:
         (where,) = compiled.input_shardings[0]
-        # The number of steps and the grid are the setting's own: how long the program runs depends on them.
+        # The number of steps and the grid are those of the setting, because the running time depends on them.
         return partial(compiled, random_arguments(inputs, where, vocabulary)._replace(**fields))
 
     return Planned(partial(sample_batch.lower, program, inputs), executions)

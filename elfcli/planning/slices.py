@@ -1,4 +1,4 @@
-"""TPU slices by the names of Google Cloud. Imports no JAX, because libtpu's environment is set before that."""
+"""TPU slices by the names of Google Cloud. Does not import JAX, because libtpu's environment must be set first."""
 
 import os
 import re
@@ -39,23 +39,24 @@ TPU_KINDS = {
 
 
 def names() -> list[str]:
+    """Return the names of all slices."""
     return [f"{kind}-{chips * TPU_KINDS[kind].cores}" for kind in TPU_KINDS for chips in TPU_KINDS[kind].slices]
 
 
 def check_name(name: str) -> None:
-    """InputError for the name of no machine."""
+    """Raise InputError for an unknown machine."""
     if name == LOCAL or name in names():
         return
-    raise InputError(f"--topology {name}: not known{did_you_mean(name, [LOCAL, *names()])}; "
+    raise InputError(f"--topology {name}: unknown{did_you_mean(name, [LOCAL, *names()])}; "
                      f"there are {LOCAL}, {', '.join(names())}")  # fmt: skip
 
 
 def prepare_compiler(name: str) -> None:
-    """Lets libtpu compile without a TPU; to be called before JAX is imported. InputError where libtpu is missing."""
+    """Let libtpu compile without a TPU. To be called before JAX is imported. Raise InputError if libtpu is missing."""
     if name == LOCAL:
         return
     if find_spec("libtpu") is None:
-        raise InputError(f"--topology {name}: compiling for TPUs takes libtpu: pip install 'elfcli[tpu]'")
+        raise InputError(f"--topology {name}: compiling for TPUs needs libtpu: pip install 'elfcli[tpu]'")
     if wrong := another_libtpu():
         say(f"warning: {wrong}")
     kind = name.replace("v5e", "v5litepod")
@@ -65,11 +66,11 @@ def prepare_compiler(name: str) -> None:
 
 
 def another_libtpu() -> str | None:
-    """A line where libtpu is not of the version that this JAX is made for: one may not read the other's programs."""
+    """Return a warning if libtpu is not the version that JAX expects: one may not read the other's programs."""
     with suppress(PackageNotFoundError):
-        found, lines = version("libtpu"), requires("jax") or ()
-        wanted = next((match[1] for line in lines if (match := re.match(r"libtpu==([\d.]+)", line))), "")
-        if not found.startswith(wanted):
-            return (f"libtpu {found} is here, and JAX {version('jax')} is made for {wanted}*: compiling may fail "
+        installed, lines = version("libtpu"), requires("jax") or ()
+        expected = next((match[1] for line in lines if (match := re.match(r"libtpu==([\d.]+)", line))), "")
+        if not installed.startswith(expected):
+            return (f"libtpu {installed} is installed, JAX {version('jax')} expects {expected}*: compiling may fail "
                     "(pip install 'elfcli[tpu]')")  # fmt: skip
     return None

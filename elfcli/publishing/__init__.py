@@ -1,1 +1,1 @@
-"""Export, model card, push and mirror."""
+"""Export, model card, upload and mirroring."""

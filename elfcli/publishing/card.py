@@ -6,17 +6,12 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from elfcli import scoring
 from elfcli.config.schema import Config
 from elfcli.models.elf import num_params
 from elfcli.weights.settings import preset_of
 from elfcli.weights.source import Source
 
-CARD_METRICS = {"bleu": "BLEU", "rouge": "ROUGE-L", "ppl": "Generative perplexity"}
-CARD_PROTOCOLS = {
-    "bleu": "sacrebleu corpus BLEU, lowercase, effective order",
-    "rouge": "rouge_score with stemmer, mean F1 x 100",
-    "ppl": "texts re-tokenised for the judge, next-token NLL pooled over samples, empty samples skipped",
-}
 DETAILS = ("signature", "rouge1", "rouge2", "entropy", "model", "max_length", "num_skipped_empty")
 """Entries of a score that describe how it was measured."""
 CITATION = """@article{hu2026elf,
@@ -28,7 +23,7 @@ CITATION = """@article{hu2026elf,
 
 
 def model_card(source: Source, config: Config, name: str, license_name: str) -> str:
-    """README.md for weights and portable settings; `name` is the name that others sample with."""
+    """Return README.md for weights and portable settings. name: the name that others sample with."""
     results = evaluation_results(source)
     metadata = card_metadata(config, name, license_name, results).to_yaml()
     parts = [f"---\n{metadata}\n---\n\n# {name}", introduction(source), *figures(results, config)]
@@ -42,10 +37,10 @@ OLD_NAMES = {"sampler": "sampling_method", "steps": "num_sampling_steps", "w": "
 
 
 def evaluation_results(source: Source) -> list[dict]:
-    """Measurements by `elf eval` of these weights: the results in RUN/eval that are of their step."""
+    """Return the results of `elf eval` for these weights: those in RUN/eval for their step."""
     if source.kind != "run" or source.folder is None or not source.ema:
         return []
-    found = []
+    results = []
     for file in sorted((source.folder / "eval").glob("*/results.json*")):
         try:
             text = file.read_text(encoding="utf-8")
@@ -54,21 +49,21 @@ def evaluation_results(source: Source) -> list[dict]:
                 entry |= entry.get("of", {})  # step, seed and num_samples of a line of results.jsonl
                 entry["setting"] = {OLD_NAMES.get(name, name): value for name, value in entry["setting"].items()}
                 entry["scores"] = [score for score in entry["scores"] if score["value"] is not None]
-            found += [entry for entry in entries if entry["step"] == source.step and entry["scores"]]
+            results += [entry for entry in entries if entry["step"] == source.step and entry["scores"]]
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a file of `elf eval`
-    return found
+    return results
 
 
 def task_type(config: Config) -> str:
-    """The Hub's name of the model's task."""
+    """Return the Hub's name of the model's task."""
     if not config.data.max_input_length:
         return "text-generation"
     return "translation" if "bleu" in config.evaluation.metrics else "summarization"
 
 
 def card_metadata(config: Config, name: str, license_name: str, results: list[dict]) -> ModelCardData:
-    """The card's YAML header; the Hub reads results as its `model-index`."""
+    """Return the card's YAML header. The Hub reads the results as its `model-index`."""
     data = config.data
     dataset = data.eval_data_path or data.data_path or data.task or "unknown"
     where: dict[str, Any] = {"task_type": task_type(config), "dataset_type": dataset, "dataset_name": dataset}
@@ -77,7 +72,7 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
             **where,
             dataset_split="validation",
             metric_type="perplexity" if score["metric"] == "ppl" else score["metric"],
-            metric_name=f"{CARD_METRICS.get(score['metric'], score['metric'])} ({setting_text(result['setting'])})",
+            metric_name=f"{label(score['metric'])} ({setting_text(result['setting'])})",
             metric_value=round(float(score["value"]), 4),
             metric_args={"num_samples": result["num_samples"], "seed": result["seed"], **result["setting"]},
         )
@@ -96,13 +91,14 @@ def card_metadata(config: Config, name: str, license_name: str, results: list[di
 
 
 def setting_text(setting: dict) -> str:
-    """One way of sampling in words: `sde 32 steps, gamma 1.5, CFG 1, w 3`."""
+    """Return a sampling setting in words: `SDE 32 steps, gamma 1.5, CFG 1, w 3`."""
     sampler, w = setting["sampling_method"], setting["self_cond_scale"]
     gamma = f", gamma {setting['sde_gamma']:g}" if sampler == "sde" else ""
     return f"{sampler.upper()} {setting['num_sampling_steps']} steps{gamma}, CFG {setting['cfg']:g}, w {w:g}"
 
 
 def introduction(source: Source) -> str:
+    """Return the card's first paragraph: size, shape and step of the weights."""
     shape, preset = source.shape, preset_of(source.shape)
     return (
         "A continuous diffusion language model (Embedded Language Flows), trained with `elf`.\n\n"
@@ -113,7 +109,7 @@ def introduction(source: Source) -> str:
 
 
 def figures(results: list[dict], config: Config) -> list[str]:
-    """The table of measured figures with the protocol of each, as one part; no part without results."""
+    """Return a part with the table of measured figures and their protocols, no part without results."""
     if not results:
         return []
     where = config.data.eval_data_path or f"the held-out part of {config.data.data_path or 'the training data'}"
@@ -122,32 +118,42 @@ def figures(results: list[dict], config: Config) -> list[str]:
     lines += ["| metric | value | sampling | samples | seed | protocol |", "|---|---|---|---|---|---|"]
     for result in results:
         for score in result["scores"]:
-            metric = score["metric"]
             details = "; ".join(f"{k} {without_markup(score[k])}" for k in DETAILS if k in score)
-            protocol = "; ".join(text for text in (CARD_PROTOCOLS.get(metric, ""), details) if text)
+            protocol = "; ".join(text for text in (description(score["metric"]), details) if text)
             lines.append(
-                f"| {CARD_METRICS.get(metric, metric)} | {score['value']:.2f} | {setting_text(result['setting'])} "
+                f"| {label(score['metric'])} | {score['value']:.2f} | {setting_text(result['setting'])} "
                 f"| {result['num_samples']} | {result['seed']} | {protocol.replace('|', ' ')} |"
             )
     return ["\n".join(lines)]
 
 
-def without_markup(value) -> str:
-    """A detail for the table: short numbers, names without folders."""
+def label(name: str) -> str:
+    """Return the label of a metric, or the name of an unknown one."""
+    return scoring.metric(name).label if name in scoring.MODULES else name
+
+
+def description(name: str) -> str:
+    """Return how a metric is computed, nothing for an unknown one."""
+    return scoring.metric(name).description if name in scoring.MODULES else ""
+
+
+def without_markup(value: Any) -> str:
+    """Return a detail for the table: short numbers, names without folders."""
     if isinstance(value, float):
         return f"{value:.4g}"
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~")) else str(value)
 
 
 def usage(config: Config, name: str) -> str:
-    given, note = "--num-samples 8", ""
+    """Return the part on how to sample."""
+    options, note = "--num-samples 8", ""
     if config.data.max_input_length:
-        given, note = "--input sources.jsonl", '\n\nEach line of `sources.jsonl` is `{"input": "..."}`.'
-    return f"## How to sample\n\n```\npip install elfcli\nelf sample --checkpoint {name} {given}\n```{note}"
+        options, note = "--input sources.jsonl", '\n\nEach line of `sources.jsonl` is `{"input": "..."}`.'
+    return f"## How to sample\n\n```\npip install elfcli\nelf sample --checkpoint {name} {options}\n```{note}"
 
 
 def recipe(config: Config) -> str:
-    """Training data and the main settings; config.toml has the rest."""
+    """Return the part on training data and the main settings; config.toml holds the rest."""
     data, encoder, training, optimization = config.data, config.encoder, config.training, config.optimization
     length = f"{training.steps} steps" if training.steps else f"{training.epochs:g} epochs"
     rate = f"lr {optimization.lr:g}" if optimization.lr else f"blr {optimization.blr:g} per 256 examples"
@@ -157,18 +163,20 @@ def recipe(config: Config) -> str:
     rows = {
         "task": data.task or "-",
         "training data": data.data_path or "-",
-        "sequence length": f"{data.max_length} tokens, of which at most {data.max_input_length} condition",
+        "sequence length": f"{data.max_length} tokens, of which at most {data.max_input_length} are the condition",
         "encoder": encoder.encoder_model_name + own,
         "latents": f"mean {encoder.latent_mean}, standard deviation {encoder.latent_std}",
         "length": f"{length}, batch {config.global_batch}, accumulation {optimization.grad_accum_steps}",
-        "optimiser": f"{optimization.optimizer}, {rate}, {optimization.lr_schedule}, EMA {optimization.ema_decay:g}",
+        "optimizer": f"{optimization.optimizer}, {rate}, {optimization.lr_schedule}, EMA {optimization.ema_decay:g}",
         "noise scales": noise,
         "condition dropped": f"{objective.label_drop_prob:g}",
         "seed": str(training.seed),
     }
-    made = config.distillation
-    if made.student_steps is not None:
-        rows["distilled"] = f"{made.student_steps}-step student of {made.teacher}, CFG {made.teacher_cfg:g} within"
+    distilled = config.distillation
+    if distilled.student_steps is not None:
+        rows["distilled"] = (
+            f"{distilled.student_steps}-step student of {distilled.teacher}, CFG {distilled.teacher_cfg:g}"
+        )
     lines = ["## Training data and recipe", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join([*lines, "", "`config.toml` holds every setting, `sampling.yaml` the sampling presets."])

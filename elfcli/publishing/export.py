@@ -2,10 +2,11 @@
 
 model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or the PyTorch port's
 config.toml          every setting, without paths of this machine
-tokenizer/           the tokenizer; encoder/ the T5 encoder, where it is a folder of this machine
+tokenizer/           the tokenizer
+encoder/             the T5 encoder, if it is a local folder
 sampling.yaml        the sampling presets in the reference's form
 README.md            the model card
-checkpoints/STEP/    further checkpoints' weights, where asked for
+checkpoints/STEP/    weights of further checkpoints, on request
 """
 
 import json
@@ -23,11 +24,11 @@ from elfcli.errors import InputError
 from elfcli.hub_access import looks_like_a_path
 from elfcli.outputs import folder_written_whole
 from elfcli.publishing.card import model_card
-from elfcli.runs.folder import checkpoint_steps
+from elfcli.runs.folder import CONFIG_FILE, checkpoint_steps
 from elfcli.runs.secrets import holds_secret
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import fetch, read_json
-from elfcli.weights.names import CONFIG_FILE, WEIGHTS_FILE, is_exported
+from elfcli.weights.names import WEIGHTS_FILE, is_exported
 from elfcli.weights.open import open_source
 from elfcli.weights.own_encoder import EXPORTED_ENCODER
 from elfcli.weights.reference import elf_to_reference, t5_from_reference
@@ -40,12 +41,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
                    "merges.txt")  # fmt: skip
 ALLOWED = (WEIGHTS_FILE, CONFIG_FILE, "sampling.yaml", "README.md", "encoder/config.json", f"encoder/{WEIGHTS_FILE}",
            f"checkpoints/*/{WEIGHTS_FILE}", *(f"tokenizer/{name}" for name in TOKENIZER_FILES))  # fmt: skip
-"""All files of an exported folder; nothing else is ever uploaded."""
+"""All files of an exported folder. Nothing else is ever uploaded."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """name: the model's name in the card, None: the folder's. steps: further checkpoints of the run to add."""
+    """Options of an export. name: the model's name in the card (None: the folder's). steps: further checkpoints."""
 
     name: str | None = None
     torch_names: bool = False
@@ -55,10 +56,10 @@ class ExportOptions:
 
 
 def export(source: Source, config: Config, folder: Path, options: ExportOptions | None = None) -> Path:
-    """Writes the folder, whole or not at all; returns it.
+    """Write the folder, whole or not at all, and return it.
 
-    InputError where it exists (options.overwrite replaces a folder that was exported before), or where a text of the
-    export holds what looks like a secret.
+    Raise InputError if it exists (options.overwrite replaces a folder that was exported before), or if a text of the
+    export contains what looks like a secret.
     """
     options = options or ExportOptions()
     check_export_folder(folder, options.overwrite)
@@ -72,22 +73,22 @@ def export(source: Source, config: Config, folder: Path, options: ExportOptions 
 
 
 def check_export_folder(folder: Path, overwrite: bool) -> None:
-    """InputError where there is a folder that may not be replaced."""
+    """Raise InputError if the folder exists and may not be replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or not is_exported(folder):
-        raise InputError(f"{folder} exists and is no exported model, so it is not replaced; give another folder")
+        raise InputError(f"{folder} exists and is not an exported model, so it is not replaced; choose another folder")
     if not overwrite:
-        raise InputError(f"{folder} exists; give another folder, or --overwrite")
+        raise InputError(f"{folder} exists; choose another folder, or pass --overwrite")
 
 
 def write_files(source: Source, config: Config, folder: Path, options: ExportOptions, name: str) -> None:
-    """All files of an export into an empty folder."""
+    """Write all files of an export into an empty folder."""
     own_encoder = write_encoder(config, folder / EXPORTED_ENCODER)
     shared = portable_config(config, own_encoder)
     write_weights(source, folder / WEIGHTS_FILE, options.torch_names)
-    kept = checkpoint_steps(source.folder) if source.folder is not None else []
-    for step in kept if options.steps == "all" else options.steps:
+    saved = checkpoint_steps(source.folder) if source.folder is not None else []
+    for step in saved if options.steps == "all" else options.steps:
         other = source if step == source.step else open_source(str(source.folder), ema=source.ema, step=step)
         write_weights(other, folder / "checkpoints" / str(step) / WEIGHTS_FILE, options.torch_names)
     write_tokenizer(source, config, folder / "tokenizer")
@@ -100,13 +101,13 @@ def write_files(source: Source, config: Config, folder: Path, options: ExportOpt
 
 
 def write_weights(source: Source, path: Path, torch_names: bool = False) -> None:
-    """Writes the weights as float32 safetensors; equal weights give equal bytes."""
+    """Write the weights as float32 safetensors. Equal weights give equal bytes."""
     import numpy as np
     from safetensors.numpy import save_file
 
     flat = elf_to_torch(source.params) if torch_names else elf_to_reference(source.params)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One metadata key, because safetensors writes several in an order that changes from run to run.
+    # One metadata key, because safetensors writes several in an order that changes between processes.
     note: dict = {"step": source.step, "weights": "ema" if source.ema else "raw"}
     if source.shape.text_position is not None:
         note["text_position"] = source.shape.text_position
@@ -115,7 +116,7 @@ def write_weights(source: Source, path: Path, torch_names: bool = False) -> None
 
 
 def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
-    """Writes the tokenizer's files, without paths of this machine."""
+    """Write the tokenizer's files, without paths of this machine."""
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     if Path(name).is_dir():
         folder.mkdir()
@@ -134,7 +135,7 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
 
 
 def write_encoder(config: Config, folder: Path) -> bool:
-    """Writes the T5 encoder if it is a local folder or pickle; returns whether it did."""
+    """Write the T5 encoder if it is a local folder or pickle, and return whether it was written."""
     name, pickle = config.encoder.encoder_model_name, config.encoder.encoder_checkpoint
     if name == "embedding" or not (pickle or Path(name).expanduser().is_dir()):
         return False
@@ -146,7 +147,7 @@ def write_encoder(config: Config, folder: Path) -> bool:
 
 
 def portable_config(config: Config, own_encoder: bool) -> Config:
-    """The settings without the tracking section, and with local paths reduced to names."""
+    """Return the settings without the tracking section, and with local paths reduced to names."""
     sections: dict = {"tracking": TrackingSettings()}
     for section in SECTIONS.keys() - sections.keys():
         part = getattr(config, section)
@@ -161,13 +162,12 @@ def portable_config(config: Config, own_encoder: bool) -> Config:
 
 
 def refuse_secrets(folder: Path) -> None:
-    """InputError where a text of the folder holds a token or a secret of the environment."""
-    texts = [CONFIG_FILE, "README.md", "sampling.yaml", "tokenizer/tokenizer_config.json", "encoder/config.json"]
-    for name in texts:
+    """Raise InputError if a text of the folder contains a token or a secret of the environment."""
+    for name in (CONFIG_FILE, "README.md", "sampling.yaml", "tokenizer/tokenizer_config.json", "encoder/config.json"):
         path = folder / name
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for number, line in enumerate(lines, 1):
             if holds_secret(line):
                 setting = line.partition("=")[0].strip() if "=" in line else f"line {number}"
-                raise InputError(f"{name}: {setting} holds what looks like a secret, so nothing was written or "
-                                 "sent; remove it there or from the run's config.toml")  # fmt: skip
+                raise InputError(f"{name}: {setting} contains what looks like a secret, so nothing was written or "
+                                 "sent; remove it from this file or from the run's config.toml")  # fmt: skip

@@ -1,8 +1,9 @@
-"""Uploads new checkpoints to the repository `hub_repo` while a run trains; failures there never stop the run."""
+"""Uploads new checkpoints to the repository `hub_repo` while a run trains. A failed upload never stops the run."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from elfcli.errors import first_line
 from elfcli.hub_access import hub_reachable, retrying
@@ -11,38 +12,36 @@ from elfcli.ui.progress import is_first_process, say
 
 
 class Mirror:
-    """Uploads complete checkpoints in a thread; does nothing without a repository."""
+    """An uploader of complete checkpoints, in a thread. Does nothing without a repository."""
 
     def __init__(self, repo: str | None, folder: Path):
         self.repo, self.folder = repo if is_first_process() else None, folder
         self.thread: threading.Thread | None = None
         self.sent: int | None = None
 
-    def look(self, manager) -> None:
-        """Starts to upload the newest checkpoint, if it is complete and new and no upload is running."""
-        if self.repo is None or manager.is_saving_in_progress():
+    def look(self, manager: Any) -> None:
+        """Start to upload the newest checkpoint of Orbax's manager if it is complete and new and no upload runs."""
+        if self.repo is None or manager.is_saving_in_progress() or manager.latest_step() == self.sent:
             return
-        newest, running = manager.latest_step(), self.thread is not None and self.thread.is_alive()
-        if newest != self.sent and not running:
-            self.thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
-            self.sent = newest
+        thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
+        if thread is not self.thread:
+            self.thread, self.sent = thread, manager.latest_step()
 
-    def finish(self, manager) -> None:
-        """Waits for the running upload and uploads the last checkpoint."""
+    def finish(self, manager: Any) -> None:
+        """Wait for the running upload, and upload the last checkpoint."""
         if self.repo is None:
             return
         manager.wait_until_finished()
         if self.thread is not None:
             self.thread.join()
         if not mirror(self.folder, self.repo, report=say):
-            say(f"the last checkpoint is not on the Hub; `elf push-to-hub {self.folder} {self.repo}` sends it")
+            say(f"the last checkpoint is not on the Hub; `elf push-to-hub {self.folder} {self.repo}` uploads it")
 
 
 def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
-    """Uploads the run's newest checkpoint; returns whether that succeeded.
+    """Upload the run's newest checkpoint, and return whether that succeeded. A new repository is made private.
 
-    A new repository is made private. Never raises: a failure is reported in one line, and the next call uploads the
-    checkpoint that is newest then.
+    Never raises: a failure is reported in one line, and the next call uploads the checkpoint that is newest then.
     """
     try:
         from huggingface_hub import HfApi
@@ -55,8 +54,10 @@ def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda
     return True
 
 
-def mirror_in_background(previous: threading.Thread | None, run: str | Path, repo: str, **settings) -> threading.Thread:
-    """Starts `mirror` in a daemon thread and returns the thread; if `previous` still runs, returns that instead."""
+def mirror_in_background(
+    previous: threading.Thread | None, run: str | Path, repo: str, **settings: Any
+) -> threading.Thread:
+    """Start `mirror` in a daemon thread and return the thread. If `previous` still runs, return that instead."""
     if previous is not None and previous.is_alive():
         return previous
     thread = threading.Thread(target=mirror, args=(run, repo), kwargs=settings, name="mirror", daemon=True)

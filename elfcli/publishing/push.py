@@ -1,4 +1,4 @@
-"""Publishes a run on the Hub: exports to a temporary folder, lists the files, uploads; failed requests are retried.
+"""Publishes a run on the Hub: exports to a temporary folder, lists the files, uploads, and retries failed requests.
 
 `push` is the work of `elf push-to-hub`; mirror.py calls it while a run trains.
 """
@@ -8,24 +8,29 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, validate_repo_id
+
 from elfcli.errors import ElfError, InputError, first_line
-from elfcli.hub_access import WAITS, hub_reachable, retrying, status_of
+from elfcli.hub_access import hub_reachable, retrying, status_of
 from elfcli.publishing.export import ALLOWED, ExportOptions, export, refuse_secrets
+from elfcli.ui.progress import console
 from elfcli.weights.names import is_exported
 from elfcli.weights.open import open_source
 from elfcli.weights.settings import config_of
 
 TOKEN_PAGE = "https://huggingface.co/settings/tokens"
-GET_TOKEN = f"make one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"
+GET_TOKEN = f"create one with write access at {TOKEN_PAGE}, then `hf auth login` or set HF_TOKEN"
 
 Report = Callable[[str], None]
 
 
 class Target(NamedTuple):
-    """Where an upload goes; revision: a branch, None: main."""
+    """The destination of an upload. revision: a branch, None: main."""
 
     repo: str
     private: bool
@@ -36,15 +41,12 @@ def push(
     run: str | Path, repo: str, *, private: bool = False, revision: str | None = None,
     options: ExportOptions | None = None, report: Report = lambda line: None,
 ) -> str:  # fmt: skip
-    """Uploads a run's newest EMA weights with all that sampling needs, or a folder of `elf export` as it is.
+    """Upload a run's newest EMA weights with all that sampling needs, or a folder of `elf export` as it is.
 
-    Returns the address of the upload. `report` gets the list of files before the upload. Files that are on the Hub
-    already are not sent again, so the same call continues an interrupted upload. InputError for a missing or wrong
-    token, a bad name or a missing right; ElfError where the Hub keeps failing.
+    Return the address of the upload. `report` gets the list of files before the upload. Files that are already on the
+    Hub are not sent again, so the same call continues an interrupted upload. Raise InputError for a missing or wrong
+    token, a bad name or a missing permission, ElfError if the Hub keeps failing.
     """
-    from huggingface_hub import HfApi, get_token
-    from huggingface_hub.utils import validate_repo_id
-
     try:
         validate_repo_id(repo)
     except ValueError as error:
@@ -54,13 +56,13 @@ def push(
     source, api = open_source(run), HfApi()
     if not hub_reachable():
         raise ElfError(f"the Hugging Face Hub cannot be reached to publish {repo}; `elf export {run} DIR` writes the "
-                       "same files here")  # fmt: skip
+                       "same files to a local folder")  # fmt: skip
     try:
         retrying(api.whoami, report)
     except Exception as error:
         raise explained(error, repo) from error
     with tempfile.TemporaryDirectory(prefix="elf-push-") as scratch:
-        if is_exported(Path(run)):  # as it is, with the changes that its owner may have made to the card
+        if is_exported(Path(run)):  # unchanged, since its owner may have edited the card
             folder = Path(run)
             refuse_secrets(folder)
         else:
@@ -78,13 +80,13 @@ def push(
 
 
 def files_to_upload(folder: Path) -> list[Path]:
-    """Files of an exported folder that may be uploaded (ALLOWED)."""
+    """Return the files of an exported folder that may be uploaded (ALLOWED)."""
     files = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [file for file in files if any(fnmatch(file.as_posix(), pattern) for pattern in ALLOWED)]
 
 
 def report_files(folder: Path, target: Target, report: Report) -> None:
-    """Lists the files of the upload with their sizes."""
+    """Report the files of the upload with their sizes."""
     sizes = {file: (folder / file).stat().st_size for file in files_to_upload(folder)}
     where = target.repo + (f"@{target.revision}" if target.revision else "") + (" (private)" if target.private else "")
     report(f"uploading {len(sizes)} files, {sum(sizes.values()):,} bytes, to {where}:")
@@ -92,17 +94,13 @@ def report_files(folder: Path, target: Target, report: Report) -> None:
         report(f"{size:>14,}  {file.as_posix()}")
 
 
-def upload(api, folder: Path, target: Target, message: str, report: Report) -> str:
-    """Creates the repository and the branch where missing and uploads; returns the commit's address."""
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
-
-    from elfcli.ui.progress import console
-
+def upload(api: HfApi, folder: Path, target: Target, message: str, report: Report) -> str:
+    """Create the repository and the branch if they are missing, upload, and return the commit's address."""
     private, revision = target.private, target.revision
     repo = retrying(lambda: api.create_repo(target.repo, private=private or None, exist_ok=True), report).repo_id
     if private and not retrying(lambda: api.model_info(repo), report).private:
-        raise InputError(f"{repo} exists and is public, so --private cannot hold; make it private on the Hub first, "
-                         "or give another name")  # fmt: skip
+        raise InputError(f"{repo} exists and is public, so --private is not possible; make it private on the Hub "
+                         "first, or choose another name")  # fmt: skip
     if revision and revision != "main":
         retrying(lambda: api.create_branch(repo, branch=revision, exist_ok=True), report)
     if console.is_terminal and threading.current_thread() is threading.main_thread():
@@ -110,19 +108,19 @@ def upload(api, folder: Path, target: Target, message: str, report: Report) -> s
     else:
         disable_progress_bars()
     allowed = [file.as_posix() for file in files_to_upload(folder)]
-    what = {"folder_path": folder, "revision": revision, "allow_patterns": allowed, "commit_message": message}
-    return str(retrying(lambda: api.upload_folder(repo_id=repo, **what), report, WAITS).commit_url)
+    send = partial(api.upload_folder, repo_id=repo, folder_path=folder, revision=revision, allow_patterns=allowed)
+    return str(retrying(lambda: send(commit_message=message), report).commit_url)
 
 
 def explained(error: Exception, repo: str) -> ElfError:
-    """An error of the Hub as one line."""
+    """Return an error of the Hub as one line."""
     status = status_of(error)
     if status == 401:
         return InputError(f"the Hub refuses the token: {GET_TOKEN}")
     if status == 403:
         return InputError(f"the token may not write to {repo}: use one with write access to it ({TOKEN_PAGE})")
     if type(error).__name__ == "HFValidationError":
-        return InputError(f"'{repo}' is no repository name: expected ORG/NAME ({first_line(error)})")
+        return InputError(f"'{repo}' is not a repository name: expected ORG/NAME ({first_line(error)})")
     if status == 404:
         return InputError(f"{repo}: not found on the Hub, or the token may not see it")
     return ElfError(f"{repo}: the upload failed ({first_line(error)}); the same command continues it")

@@ -1,13 +1,14 @@
-"""Checkpoints with Orbax, which writes a temporary folder and renames it; the newest `keep` and the best are kept.
+"""Saves and restores checkpoints with Orbax, which writes a temporary folder and renames it.
 
-A checkpoint has three parts that can be read separately: `params`, `ema` and `rest` (step, optimiser state, key, metric
+A checkpoint has three parts that can be read separately: `params`, `ema` and `rest` (step, optimizer state, key, metric
 sums). Saving is asynchronous; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
 """
 
+import itertools
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,14 @@ class Best:
 
     run: Path
 
-    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Return for each checkpoint whether it must be kept."""
         best = best_of(self.run)
         return [best is not None and checkpoint.step == best["step"] for checkpoint in checkpoints]
 
 
 class RankingMetric(NamedTuple):
-    """What checkpoints are ranked by; `larger` is better, or smaller."""
+    """A value that checkpoints are ranked by. larger: whether a larger value is better."""
 
     name: str
     value: float
@@ -50,14 +52,13 @@ class RankingMetric(NamedTuple):
 
 @contextmanager
 def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
-    """The manager of the run's checkpoints, which keeps the newest `keep` and that of `best.json`; at the end the last
-    save is finished."""
+    """Yield a manager that keeps the newest `keep` checkpoints and that of `best.json`, and finish the last save."""
     if (run / CHECKPOINT_FOLDER).exists() and not (run / CHECKPOINT_FOLDER).is_dir():
-        raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file where the folder of checkpoints should be; move it away")
+        raise ElfError(f"{run / CHECKPOINT_FOLDER}: a file, but this is the folder of checkpoints; move it away")
     several = ocp.options.AsyncOptions(barrier_sync_fn=wait_for_others) if jax.process_count() > 1 else None
-    kept = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), Best(run)])
+    policy = checkpoint_managers.AnyPreservationPolicy([checkpoint_managers.LatestN(keep), Best(run)])
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=kept, enable_async_checkpointing=True, create=True, async_options=several
+        preservation_policy=policy, enable_async_checkpointing=True, create=True, async_options=several
     )
     manager = ocp.CheckpointManager((run / CHECKPOINT_FOLDER).absolute(), options=options)
     try:
@@ -71,7 +72,7 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
 
 
 def wait_for_others(*, key: str, timeout_ms: int) -> None:
-    """The barrier of Orbax's threads. Where this process's save failed the error is raised instead of waiting."""
+    """Wait as the barrier of Orbax's threads, or raise the error if this process's save has failed."""
     failed = sys.exc_info()[1]
     if failed is not None:
         raise failed
@@ -79,8 +80,10 @@ def wait_for_others(*, key: str, timeout_ms: int) -> None:
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Finishes and seals the previous save, and starts saving `state`. ElfError says why one of the two failed; the
-    earlier checkpoints stay intact."""
+    """Finish and seal the previous save, and start saving `state`. Raise ElfError if one of the two fails.
+
+    Earlier checkpoints stay intact.
+    """
     finish(manager)
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts_of(state).items()})
     with save_errors(manager):
@@ -88,9 +91,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
 
 
 def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: RankingMetric | None) -> None:
-    """Saves `state` and records it in `best.json` where its figure is better than the one recorded there.
+    """Save `state` and record it in `best.json` if it is better than the one recorded there.
 
-    The record is written once the checkpoint is whole, so that it always names one that can be read.
+    The record is written once the checkpoint is complete, so that it always names one that can be read.
     """
     run, step = Path(manager.directory).parent, int(state.step)
 
@@ -113,11 +116,12 @@ def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: RankingM
 
 
 def parts_of(state: TrainState) -> dict[str, Any]:
+    """Return the state as the parts of a checkpoint."""
     return {"params": state.params, "ema": state.ema, "rest": state._replace(params=None, ema=None)._asdict()}
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
-    """Waits for the current save and seals the newest checkpoint; ElfError says why it could not be saved."""
+    """Wait for the current save and seal the newest checkpoint. Raise ElfError if it could not be saved."""
     with save_errors(manager):
         manager.wait_until_finished()
         newest = manager.latest_step()
@@ -127,30 +131,28 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 @contextmanager
 def save_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turns any error of saving into an ElfError that names the last good checkpoint."""
+    """Turn any error of saving into an ElfError that names the last good checkpoint."""
     try:
         yield
     except Exception as error:  # a full disk is an OSError or, from TensorStore, a ValueError; Orbax has its own
-        kept = checkpoint_steps(Path(manager.directory).parent)
-        good = f"that of step {max(kept)} is intact" if kept else "there is none before it"
-        raise ElfError(
-            f"{manager.directory}: the checkpoint could not be saved ({reason(error)}); {good}, and "
-            "`elf resume` goes on from there"
-        ) from error
+        steps = checkpoint_steps(Path(manager.directory).parent)
+        advice = (f"step {max(steps)} is intact, and `elf resume` continues from it" if steps else
+                  "there is no earlier checkpoint")  # fmt: skip
+        raise ElfError(f"{manager.directory}: the checkpoint could not be saved ({reason(error)}); {advice}") from error
 
 
 def reason(error: BaseException) -> str:
-    """The text of the innermost cause: Orbax wraps the system's errors."""
+    """Return the text of the innermost cause, because Orbax wraps the system's errors."""
     while error.__cause__ is not None:
         error = error.__cause__
     return first_line(error)[:300]
 
 
 def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainState) -> tuple[TrainState, int] | None:
-    """(state, step) of the newest checkpoint, with the shardings of `like`; None where there is none yet.
+    """Return (state, step) of the newest checkpoint, with the shardings of `like`; None if there is none yet.
 
-    ElfError where it is damaged, unless `fallback`: then the newest intact one is restored, a warning says how many
-    steps are lost, and the damaged ones are moved to `checkpoints/damaged-STEP`.
+    Raise ElfError if it is damaged. With `fallback`, restore the newest intact one instead, warn how many steps are
+    lost, and move the damaged ones to `checkpoints/damaged-STEP`.
     """
     folder = Path(manager.directory)
     step, damaged = broadcast_from_first(
@@ -165,19 +167,22 @@ def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainSt
     if damaged:
         barrier()
         manager.reload()
-        say(f"warning: going on from step {step}; {damaged[0] - step} steps are lost and will be done again")
+        say(f"warning: continuing from step {step}; {damaged[0] - step} steps are lost and will be repeated")
     return state, step
 
 
 def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int | None, list[int]]:
-    """(first of `steps` that is intact, damaged ones before it); (None, []) where there are no steps."""
+    """Return (first of `steps` that is intact, damaged ones before it), (None, []) if there are no steps."""
     damaged: list[int] = []
     for step in steps:
         problem = seal.damage(folder / str(step)) or unreadable(folder / str(step))
         if problem is None:
             return step, damaged
         if not fallback:
-            raise ElfError(f"{problem}; nothing was changed, {advice(folder, steps[len(damaged) + 1 :])}")
+            older = [other for other in steps[steps.index(step) + 1 :] if seal.damage(folder / str(other)) is None]
+            advice = (f"`elf resume {folder.parent} --fallback` continues from step {older[0]}" if older else
+                      "there is no earlier checkpoint")  # fmt: skip
+            raise ElfError(f"{problem}; nothing was changed; {advice}")
         say(f"warning: {problem}")
         damaged.append(step)
     if damaged:
@@ -186,7 +191,7 @@ def newest_intact(folder: Path, steps: list[int], fallback: bool) -> tuple[int |
 
 
 def unreadable(checkpoint: Path) -> str | None:
-    """The problem of a checkpoint that was never sealed, found by reading it; None for a sealed one."""
+    """Read a checkpoint that was never sealed, and return its problem; None for an intact or a sealed one."""
     if seal.is_sealed(checkpoint):
         return None
     try:
@@ -197,36 +202,27 @@ def unreadable(checkpoint: Path) -> str | None:
     return None
 
 
-def advice(folder: Path, older: list[int]) -> str:
-    """How to continue where the newest checkpoint is damaged."""
-    whole = [step for step in older if seal.damage(folder / str(step)) is None]
-    if not whole:
-        return "and no earlier checkpoint is there"
-    return f"`elf resume {folder.parent} --fallback` goes on from step {whole[0]}"
-
-
 def unused(path: Path) -> Path:
-    """The path, with a number where it exists already."""
-    number, free = 1, path
-    while free.exists():
-        number, free = number + 1, path.with_name(f"{path.name}-{number + 1}")
-    return free
+    """Return the path, with a number appended if it exists already."""
+    candidates = itertools.chain([path], (path.with_name(f"{path.name}-{number}") for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> TrainState:
-    """The state saved at `step`, with the shapes and shardings of `like`. ElfError where it cannot be read whole."""
+    """Return the state saved at `step`, with the shapes and shardings of `like`. Raise ElfError if it is damaged."""
     parts = parts_of(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
     try:
-        found = manager.restore(step, args=args)
+        parts = manager.restore(step, args=args)
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        where = manager.directory / str(step)
-        raise ElfError(f"{where}: the checkpoint cannot be read ({first_line(error)[:300]})") from error
-    return TrainState(**found["rest"] | {"params": found["params"], "ema": found["ema"]})
+        raise ElfError(
+            f"{manager.directory / str(step)}: the checkpoint cannot be read ({first_line(error)[:300]})"
+        ) from error
+    return TrainState(**parts["rest"] | {"params": parts["params"], "ema": parts["ema"]})
 
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
-    """(weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
+    """Return (weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
     folder = (run / CHECKPOINT_FOLDER).absolute()
     steps = checkpoint_steps(run)
     if not steps:
@@ -235,12 +231,12 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
     path = folder / str(step) / ("ema" if ema else "params")
     problem = seal.damage(path.parent, path.name)
     if problem:
-        raise ElfError(f"{problem}: this checkpoint is damaged; give another step of {', '.join(map(str, steps))}")
+        raise ElfError(f"{problem}: this checkpoint is damaged; choose another step of {', '.join(map(str, steps))}")
     return read_without_barriers(path), step
 
 
 def read_without_barriers(path: Path) -> dict:
-    """One part of a checkpoint as numpy arrays, read without the other processes. ElfError where it is damaged."""
+    """Return one part of a checkpoint as numpy arrays, without the other processes. Raise ElfError if damaged."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"

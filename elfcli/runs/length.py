@@ -1,4 +1,4 @@
-"""The length of a run in optimiser steps."""
+"""The length of a run in optimizer steps."""
 
 from dataclasses import dataclass
 
@@ -9,15 +9,17 @@ from elfcli.errors import InputError
 
 @dataclass(frozen=True)
 class RunLength:
-    epoch_steps: float  # optimiser steps in an epoch
+    """Lengths and intervals of a run in optimizer steps."""
+
+    epoch_steps: float  # in an epoch
     total_steps: int
     warmup_steps: int
     save_steps: int  # between checkpoints; 0: only at the end
-    eval_steps: int  # between evaluations, of which another one comes at the end; 0: online ones at the end alone
+    eval_steps: int  # between evaluations, besides the one at the end; 0: online evaluation only at the end
 
 
 def run_length(config: Config, num_examples: int) -> RunLength:
-    """The length of a run on `num_examples`. InputError where it is less than a step."""
+    """Return the length of a run on `num_examples`. Raise InputError if it is shorter than one step."""
     training, optimization = config.training, config.optimization
     epoch_steps = steps_per_epoch(num_examples, config.global_batch) / optimization.grad_accum_steps
     total = training.steps or int(training.epochs * epoch_steps)
@@ -31,5 +33,5 @@ def run_length(config: Config, num_examples: int) -> RunLength:
 
 
 def steps_between(epochs: float, epoch_steps: float) -> int:
-    """The steps of so many epochs, rounded, at least one; 0 for 0 epochs."""
+    """Return the steps in `epochs`, rounded, at least one; 0 for 0 epochs."""
     return max(round(epochs * epoch_steps), 1) if epochs else 0

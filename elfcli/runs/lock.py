@@ -1,6 +1,6 @@
-"""One process per run folder: the process that trains locks `RUN/.lock`; the system unlocks it when the process ends.
+"""One process per run folder: the process that trains locks `RUN/.lock`, and `RUN/.lock.json` names it.
 
-`RUN/.lock.json` names that process.
+The system unlocks the file when the process ends.
 """
 
 import json
@@ -20,7 +20,7 @@ from elfcli.ui.progress import is_first_process, say
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Locks the folder, in process 0. ElfError names the process that holds the lock already."""
+    """Lock the folder, in process 0. Raise ElfError with the name of the process that holds the lock already."""
     if not is_first_process():
         yield
         return
@@ -31,7 +31,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise ElfError(f"{folder}: in use by {holder(path)}; wait for it or stop it") from None
     except (OSError, NotImplementedError) as error:
-        say(f"warning: {folder} cannot be locked ({error}): make sure that nothing else trains in it")
+        say(f"warning: {folder} cannot be locked ({error}): make sure that no other process trains in it")
     try:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         path.write_text(json.dumps(who) + "\n", encoding="utf-8")
@@ -43,7 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def holder(path: Path) -> str:
-    """The process that holds the lock, as the file names it."""
+    """Return the process that holds the lock, as the file names it."""
     try:
         who = json.loads(path.read_text(encoding="utf-8"))
         return f"process {who['pid']} on {who['host']} since {who['since']}"

@@ -1,4 +1,4 @@
-"""Finds secrets, so that none is written or published: tokens by their form, and values of the environment."""
+"""Detects secrets, so that none is written or published: tokens by their form, and values of the environment."""
 
 import os
 import re
@@ -11,6 +11,6 @@ SECRET_VARIABLE = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
 
 
 def holds_secret(text: str) -> bool:
-    """Whether the text holds a token, or the value of an environment variable with a name like TOKEN."""
+    """Return whether the text holds a token, or the value of an environment variable with a name like TOKEN."""
     values = [v for k, v in os.environ.items() if SECRET_VARIABLE.search(k) and len(v) >= 8]
     return bool(SECRET.search(text)) or any(value in text for value in values)

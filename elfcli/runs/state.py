@@ -1,4 +1,4 @@
-"""The state of a training run: what a checkpoint saves."""
+"""The state of a training run, which a checkpoint saves."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,9 @@ import jax
 
 
 class TrainState(NamedTuple):
-    step: jax.Array  # optimiser steps done, int32
+    """Everything that the next training step depends on."""
+
+    step: jax.Array  # optimizer steps done, int32
     params: Any
     ema: Any
     opt_state: Any

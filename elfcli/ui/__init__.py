@@ -1,1 +1,1 @@
-"""Output to the terminal: progress, tables, and silencing libraries."""
+"""Terminal output: progress, tables, and silencing of libraries."""

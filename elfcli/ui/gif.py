@@ -1,39 +1,36 @@
-"""A denoising trace as a small moving picture, for a README. Needs the extra `plots`."""
+"""Draws a denoising trace as a small animated GIF, for a README. Needs the extra `plots`."""
 
 import io
 from pathlib import Path
 
+import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.ImageFont import FreeTypeFont
+
 WIDTH, MARGIN, LINE, SIZE = 760, 18, 30, 17
 BACK, TEXT, DIM = (255, 255, 255), (27, 27, 31), (110, 110, 122)
-RAMP = ((253, 231, 37), (144, 215, 67), (53, 183, 121), (102, 178, 190), (142, 170, 214), (196, 168, 220))
+TIME_COLOURS = ["#fde725", "#90d743", "#35b779", "#66b2be", "#8eaad6", "#c4a8dc"]  # from t 0 to t 1
+RAMP = LinearSegmentedColormap.from_list("settled", TIME_COLOURS)
 MAX_TEXTS, FRAMES, MILLISECONDS, HOLD = 4, 40, 110, 2500
 
 
 def gif(data: dict) -> bytes:
-    """The first texts of a page's data, from t 0 to 1: settled tokens stand on a colour and are underlined."""
-    import matplotlib
-    from PIL import Image, ImageFont
-
+    """Return a GIF of the first texts of a page's data, from t 0 to 1. Settled tokens are coloured and underlined."""
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), SIZE)
     samples = data["samples"][:MAX_TEXTS]
     frames = [drawn(data["pieces"], samples, i / (FRAMES - 1), font) for i in range(FRAMES)]
     height = max(frame.height for frame in frames)
-    whole = []
-    for frame in frames:
-        canvas = Image.new("RGB", (WIDTH, height), BACK)
-        canvas.paste(frame)
-        whole.append(canvas.quantize(48))
+    whole = [ImageOps.expand(frame, (0, 0, 0, height - frame.height), BACK).quantize(48) for frame in frames]
     file = io.BytesIO()
     times = [MILLISECONDS] * (FRAMES - 1) + [HOLD]
     whole[0].save(file, "GIF", save_all=True, append_images=whole[1:], duration=times, loop=0, optimize=True)
     return file.getvalue()
 
 
-def drawn(pieces: list[str], samples: list[dict], t: float, font):
-    """The picture at time t."""
-    from PIL import Image, ImageDraw
-
+def drawn(pieces: list[str], samples: list[dict], t: float, font: FreeTypeFont) -> Image.Image:
+    """Return the picture at time t."""
     image = Image.new("RGB", (WIDTH, 4000), BACK)
     pen = ImageDraw.Draw(image)
     pen.text((MARGIN, 8), f"t = {t:.2f}", TEXT, font)
@@ -50,8 +47,8 @@ def drawn(pieces: list[str], samples: list[dict], t: float, font):
     return image.crop((0, 0, WIDTH, y))
 
 
-def wrapped(text: str, font) -> list[str]:
-    """Lines that fit, at most three."""
+def wrapped(text: str, font: FreeTypeFont) -> list[str]:
+    """Return at most three lines that fit the width."""
     lines = [""]
     for word in text.split():
         if lines[-1] and font.getlength(f"{lines[-1]} {word}") > WIDTH - 2 * MARGIN:
@@ -60,8 +57,8 @@ def wrapped(text: str, font) -> list[str]:
     return lines[:3]
 
 
-def draw_tokens(pen, y: int, pieces: list[str], sample: dict, t: float, font) -> int:
-    """Draws what is read at time t; returns where its last line is."""
+def draw_tokens(pen: ImageDraw.ImageDraw, y: int, pieces: list[str], sample: dict, t: float, font: FreeTypeFont) -> int:
+    """Draw the tokens decoded at time t, and return the y of their last line."""
     now = max(i for i, time in enumerate(sample["times"]) if i == 0 or time <= t + 1e-9)
     last, settled, x = sample["rows"][-1], sample["settled"], float(MARGIN)
     for place, (number, _) in enumerate(sample["rows"][now]):
@@ -71,14 +68,8 @@ def draw_tokens(pen, y: int, pieces: list[str], sample: dict, t: float, font) ->
             x, y = float(MARGIN), y + LINE
         done = place < len(last) and last[place][0] == number and settled[place] <= now
         if done:
-            pen.rectangle((x, y + 2, x + width, y + LINE - 6), colour(sample["times"][settled[place]]))
+            pen.rectangle((x, y + 2, x + width, y + LINE - 6), RAMP(sample["times"][settled[place]], bytes=True)[:3])
             pen.line((x, y + LINE - 6, x + width, y + LINE - 6), TEXT, 2)
         pen.text((x, y + 4), word, TEXT if done else DIM, font)
         x += width
     return y
-
-
-def colour(x: float) -> tuple[int, ...]:
-    place = min(max(x, 0.0), 1.0) * (len(RAMP) - 1)
-    i = min(int(place), len(RAMP) - 2)
-    return tuple(round(a + (b - a) * (place - i)) for a, b in zip(RAMP[i], RAMP[i + 1], strict=True))

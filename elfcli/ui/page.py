@@ -1,17 +1,16 @@
-"""Self-contained pages: a template of this folder with its data inside, one file that needs no network."""
+"""Self-contained HTML pages: a template of this folder with its data inside, one file that needs no network."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 DATA = "__DATA__"
-"""Where the template takes the data, in a script element of type application/json."""
+"""Placeholder in the template, in a script element of type application/json."""
 
 
 def page(template: str, data: Any) -> str:
-    """The text of a page. Nothing in the data can end the element that holds it."""
+    """Return the text of a page. The data is escaped, so that it cannot end the element that holds it."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
-    html = (Path(__file__).parent / template).read_text(encoding="utf-8")
-    return html.replace(DATA, text)
+    return (Path(__file__).parent / template).read_text(encoding="utf-8").replace(DATA, text)

@@ -1,15 +1,15 @@
-"""Downloads checkpoints from the Hub: only the files that are needed; without a network, from the cache."""
+"""Downloads checkpoints from the Hub, only the files that are needed; without a network, takes them from the cache."""
 
 from pathlib import Path
 
 from elfcli.errors import InputError
 from elfcli.hub_access import from_hub, hub_reachable, retrying
-from elfcli.runs.folder import chosen_step
-from elfcli.weights.names import CONFIG_FILE, WEIGHTS_FILE, checkpoint_paths
+from elfcli.runs.folder import CONFIG_FILE, chosen_step
+from elfcli.weights.names import WEIGHTS_FILE, checkpoint_paths
 
 
 def hub_checkpoint(name: str, step: int | None = None) -> Path:
-    """Folder with the checkpoint of a Hub repository `org/name[@revision]`: the newest, or that of `step`."""
+    """Return a folder with the newest checkpoint, or that of `step`, of a Hub repository `org/name[@revision]`."""
     repo, _, revision = name.partition("@")
     if not hub_reachable():
         return cached_snapshot(name, repo, revision or "main")
@@ -19,24 +19,23 @@ def hub_checkpoint(name: str, step: int | None = None) -> Path:
     with from_hub(f"{name}:"):
         try:
             files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
-            wanted = files_to_fetch(name, files, step)
-            return Path(retrying(lambda: snapshot_download(repo, revision=revision or None, allow_patterns=wanted)))
+            needed = files_to_fetch(name, files, step)
+            return Path(retrying(lambda: snapshot_download(repo, revision=revision or None, allow_patterns=needed)))
         except RevisionNotFoundError:
             raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
         except RepositoryNotFoundError:
-            raise InputError(f"{name}: no such folder here and no such repository on the Hub, or it is private: "
-                             "check the name, or log in with `hf auth login`") from None  # fmt: skip
+            raise InputError(f"{name}: there is no such local folder and no such repository on the Hub, or it is "
+                             "private: check the name, or log in with `hf auth login`") from None  # fmt: skip
 
 
 def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
-    """Files of a repository that make one checkpoint. InputError where there is none."""
+    """Return the files of a repository that make one checkpoint. Raise InputError if there is none."""
     if {CONFIG_FILE, WEIGHTS_FILE} <= set(files):
-        wanted = f"checkpoints/{step}/"
-        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(wanted)]
-    found = checkpoint_paths(files)
-    if found:
-        chosen = found[chosen_step(name, found, step)]
-        return [file for file in files if file == chosen or file.startswith(f"{chosen}/")]
+        further = f"checkpoints/{step}/"
+        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(further)]
+    if by_step := checkpoint_paths(files):
+        path = by_step[chosen_step(name, by_step, step)]
+        return [file for file in files if file == path or file.startswith(f"{path}/")]
     weights = [file for file in files if file.endswith((".safetensors", ".pt", ".pth"))]
     if len(weights) == 1:
         return weights
@@ -45,7 +44,7 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
 
 
 def cached_snapshot(name: str, repo: str, revision: str) -> Path:
-    """The folder of an earlier download in the cache. InputError where there is none."""
+    """Return the folder of an earlier download in the cache. Raise InputError if there is none."""
     from huggingface_hub import constants
 
     storage = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
@@ -53,6 +52,6 @@ def cached_snapshot(name: str, repo: str, revision: str) -> Path:
     commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
     snapshot = storage / "snapshots" / commit
     if not snapshot.is_dir():
-        raise InputError(f"{name}: no such folder here, not in the cache, and the Hugging Face Hub cannot be "
-                         "reached; give --checkpoint a local folder or file")  # fmt: skip
+        raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
+                         "cannot be reached; pass a local folder or file as --checkpoint")  # fmt: skip
     return snapshot

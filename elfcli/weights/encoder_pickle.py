@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from elfcli.weights.reference import flatten
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
-    """The flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread.
+    """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread.
 
     path: a file, or `org/repository/file` on the Hub.
     """
@@ -27,7 +28,7 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: not a pickle of arrays, or a damaged one ({first_line(error)})") from None
     try:
         flat = flatten(content["params"])
-    except (AssertionError, IndexError, KeyError, TypeError):  # no dict, or one whose keys are no names
+    except (AssertionError, IndexError, KeyError, TypeError):  # not a dict, or one whose keys are not names
         flat = {}
     if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
         raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
@@ -35,27 +36,28 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _pickle_file(path: str) -> Path:
+    """Return the local file, fetched from the Hub for `org/repository/file`."""
     parts = path.split("/")
     if Path(path).expanduser().exists() or len(parts) < 3 or path.startswith((".", "/", "~")):
         return Path(path).expanduser()
     return fetch("/".join(parts[:2]), "/".join(parts[2:]), "encoder's pickle")
 
 
-def _reconstruct(_subtype, _shape, _typecode):
-    """An empty array; numpy checks the state that follows against its bytes, and the shape given here is not used."""
+def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> np.ndarray:
+    """Return an empty array. numpy checks the state that follows against its bytes; the shape given is not used."""
     return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
 
 
-def _dtype(name, *flags):
+def _dtype(name: Any, *flags: Any) -> np.dtype:
     return np.dtype(str(name), *flags)
 
 
-def _frombuffer(buffer, dtype, shape, order):
+def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
-def _jax_array(_numpy_reconstruct, _args, array_state, _aval_state):
-    """A jax.Array, which pickles as the parts of a numpy array."""
+def _jax_array(_numpy_reconstruct: Any, _args: Any, array_state: Any, _aval_state: Any) -> np.ndarray:
+    """Return a jax.Array, which is pickled as the parts of a numpy array, as a numpy array."""
     array = _reconstruct(None, None, None)
     array.__setstate__(array_state)
     return array
@@ -71,9 +73,10 @@ ADMITTED = {
 
 
 class ArrayUnpickler(pickle.Unpickler):
-    """Reads pickled numpy and JAX arrays with the functions of ADMITTED and refuses every other name."""
+    """A reader of pickled numpy and JAX arrays, which uses the functions of ADMITTED and refuses every other name."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the function for a name in the pickle. Raise InputError for a name that is not admitted."""
         try:
             return ADMITTED[module, name]
         except KeyError:

@@ -1,4 +1,4 @@
-"""Loads T5 encoders from a Hugging Face folder or by Hub name (safetensors), and writes them."""
+"""Finds and reads files of models in a local folder or a Hub repository: JSON, safetensors, sharded weights."""
 
 import json
 from pathlib import Path
@@ -12,36 +12,40 @@ INDEX_FILE = "model.safetensors.index.json"
 
 
 class NoSuchFile(InputError):
-    """A folder, a repository or the cache does not have a file."""
+    """A file that a folder, a repository or the cache does not have."""
 
 
 def fetch(name: str, filename: str, what: str) -> Path:
-    """Path of `filename` in a local folder or a Hub repository `org/name[@revision]`; InputError without it."""
+    """Return the path of `filename` in a local folder or a Hub repository `org/name[@revision]`.
+
+    what: the model in messages. Raise NoSuchFile, or InputError if the folder or repository cannot be read.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():
-            raise NoSuchFile(f"{folder}: no {filename}, which the {what} needs")
+            raise NoSuchFile(f"{folder}: the {what} needs {filename}, which is missing")
         return folder / filename
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError(f"{name}: no such folder, wanted as the {what}")
+        raise InputError(f"{name}: no such folder (expected the {what})")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     from elfcli.hub_access import from_hub, hub_reachable
 
     repo, _, revision = name.partition("@")
-    local = not hub_reachable()  # asked first because the client retries for long
+    local = not hub_reachable()  # checked first because the client retries for long
     with from_hub(f"{name}: the {what}"):
         try:
             return Path(hf_hub_download(repo, filename, revision=revision or None, local_files_only=local))
         except LocalEntryNotFoundError:
-            raise NoSuchFile(f"{name}: no such folder here, no {filename} in the cache, and the Hub cannot be "
-                             f"reached for the {what}; give a local folder") from None  # fmt: skip
+            raise NoSuchFile(f"{name}: there is no such local folder, the cache has no {filename}, and the Hub cannot "
+                             f"be reached for the {what}; choose a local folder") from None  # fmt: skip
         except EntryNotFoundError:
-            raise NoSuchFile(f"{name}: no {filename} in this repository, which the {what} needs") from None
+            raise NoSuchFile(f"{name}: the {what} needs {filename}, which this repository does not have") from None
 
 
 def read_json(path: Path) -> dict:
+    """Return the JSON object of a file. Raise InputError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
@@ -52,7 +56,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a safetensors file, as float32."""
+    """Return every array of a safetensors file, as float32."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -63,13 +67,15 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def weights(name: str, what: str) -> dict[str, np.ndarray]:
-    """All arrays, as float32, of the weights of a folder or Hub name: of one file, or of several, read one by one."""
+    """Return all arrays of a folder or Hub name as float32, from one file or several, which are read one by one."""
     return {array: value for path in weight_files(name, what) for array, value in read_safetensors(path).items()}
 
 
 def weight_files(name: str, what: str) -> list[Path]:
-    """`model.safetensors`, or where there is none the files that its index names. InputError where one is missing,
-    before any of them is read."""
+    """Return `model.safetensors`, or without it the files that the index names.
+
+    Raise InputError if one is missing, before any of them is read.
+    """
     try:
         return [fetch(name, WEIGHTS_FILE, what)]
     except NoSuchFile as missing:
@@ -77,11 +83,11 @@ def weight_files(name: str, what: str) -> list[Path]:
             index = fetch(name, INDEX_FILE, what)
         except NoSuchFile:
             raise missing from None
-    named = read_json(index).get("weight_map")
-    parts = set(map(str, named.values())) if isinstance(named, dict) else set()
+    by_array = read_json(index).get("weight_map")
+    parts = set(map(str, by_array.values())) if isinstance(by_array, dict) else set()
     if not parts:
-        raise InputError(f"{index}: no weight_map in it")
+        raise InputError(f"{index}: it has no weight_map")
     for part in parts:
         if Path(part).name != part or part.startswith("."):
-            raise InputError(f"{index}: {part!r} leaves its folder; only files beside the index are read")
+            raise InputError(f"{index}: {part!r} is outside the folder; only files next to the index are read")
     return [fetch(name, part, what) for part in sorted(parts)]

@@ -1,5 +1,7 @@
 """Loads the judges of generative perplexity from a Hugging Face folder or by Hub name: GPT-2, Llama, Qwen 2 and 3."""
 
+from pathlib import Path
+
 import numpy as np
 
 from elfcli.errors import InputError
@@ -13,7 +15,7 @@ WHAT = "judge"
 
 
 def load_judge_network(name: str) -> tuple[Gpt2Shape | LlamaShape, dict]:
-    """(shape, parameters) of a folder or Hub name; InputError, in one line, for another kind of model."""
+    """Return (shape, parameters) of a folder or Hub name. Raise InputError for another kind of model."""
     path = fetch(name, "config.json", WHAT)
     config = read_json(path)
     kind = config.get("model_type")
@@ -27,10 +29,11 @@ def load_judge_network(name: str) -> tuple[Gpt2Shape | LlamaShape, dict]:
     except KeyError as error:
         raise InputError(f"{name}: {error} is missing from this {kind} model") from None
     kinds = ", ".join(("gpt2", *LLAMA_KINDS))
-    raise InputError(f"{path}: a model of type {kind!r} cannot judge here; these can: {kinds}")
+    raise InputError(f"{path}: a model of type {kind!r} cannot be the judge; supported types: {kinds}")
 
 
-def gpt2_shape(config: dict, where) -> Gpt2Shape:
+def gpt2_shape(config: dict, where: Path) -> Gpt2Shape:
+    """Return the shape that `config.json` describes. Raise InputError for another activation than gelu_new."""
     if config.get("activation_function", "gelu_new") != "gelu_new":
         raise InputError(f"{where}: expected a GPT-2 with gelu_new, got {config['activation_function']!r}")
     names = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
@@ -41,8 +44,8 @@ def gpt2_shape(config: dict, where) -> Gpt2Shape:
     )
 
 
-def llama_shape(config: dict, where) -> LlamaShape:
-    """What `config.json` describes; InputError for what this network does not have."""
+def llama_shape(config: dict, where: Path) -> LlamaShape:
+    """Return the shape that `config.json` describes. Raise InputError for a feature that the network does not have."""
     rope = config.get("rope_parameters") or {}
     scaling = config.get("rope_scaling") or rope
     kind = scaling.get("rope_type", scaling.get("type", "default"))
@@ -71,8 +74,10 @@ def llama_shape(config: dict, where) -> LlamaShape:
 
 
 def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) -> dict:
-    """Hugging Face's arrays (kernels transposed) as our parameters. `tensors` is emptied on the way, so that the blocks
-    are in memory once and not twice."""
+    """Return Hugging Face's arrays (kernels transposed) as our parameters.
+
+    Arrays of the blocks are removed from `tensors` when they are stacked, so that they are not in memory twice.
+    """
     ours = {"embedding": tensors["model.embed_tokens.weight"], "norm/weight": tensors["model.norm.weight"]}
     if not shape.tied:
         ours["head"] = tensors["lm_head.weight"]
@@ -82,7 +87,7 @@ def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) ->
     if shape.qk_norm:
         names |= {"self_attn.q_norm": "q_norm", "self_attn.k_norm": "k_norm"}
 
-    def stacked(theirs: str, kind: str):
+    def stacked(theirs: str, kind: str) -> np.ndarray:
         return np.stack([tensors.pop(f"model.layers.{i}.{theirs}.{kind}") for i in range(shape.n_layer)])
 
     for theirs, mine in names.items():
@@ -96,8 +101,10 @@ def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) ->
 
 
 def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> dict:
-    """Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters. `tensors` is emptied on
-    the way, as in `llama_from_huggingface`."""
+    """Return Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters.
+
+    Arrays of the blocks are removed from `tensors`, as in `llama_from_huggingface`.
+    """
     for name in list(tensors):
         tensors[name.removeprefix("transformer.")] = tensors.pop(name)
     ours = {"wte": tensors["wte.weight"], "wpe": tensors["wpe.weight"]}

@@ -1,4 +1,4 @@
-"""Names of files and of published models, and finding checkpoints among paths. Imports no heavy library."""
+"""Names of files and of published models, and checkpoints found among paths. Imports no heavy library."""
 
 import json
 import re
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from elfcli.errors import InputError
+from elfcli.runs.folder import CONFIG_FILE
 
-CONFIG_FILE = "config.toml"
 WEIGHTS_FILE = "model.safetensors"
 PUBLISHED = {
     "ELF-B-owt": ("owt", "ELF-B"),
@@ -20,40 +20,40 @@ PUBLISHED = {
 }
 """Task and model of each published checkpoint."""
 STUDENTS = ("ELF-B-PD-owt",)
-"""Those that were distilled, to be sampled as configs/sampling/student.toml says."""
+"""Distilled checkpoints, to be sampled with configs/sampling/student.toml."""
 REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}
-"""Repositories whose name is another than the checkpoint's."""
+"""Repositories whose name differs from the checkpoint's."""
 
 
 def published_name(name: str) -> str | None:
-    """The published checkpoint with this name, or in the repository of this name; None for no such."""
+    """Return the published checkpoint with this name or in the repository of this name, None if there is none."""
     by_repository = {repository: known for known, repository in REPOSITORIES.items()}
     return name if name in PUBLISHED else by_repository.get(name)
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether `elf export` wrote this folder."""
+    """Return whether `elf export` wrote this folder."""
     return (folder / WEIGHTS_FILE).is_file() and (folder / CONFIG_FILE).is_file()
 
 
 def checkpoints_in(folder: Path) -> dict[int, Path]:
-    """Reference checkpoints (files or folders) below a folder, by step."""
+    """Return the reference's checkpoints (files or folders) below a folder, by step."""
     paths = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("checkpoint_*")))
     return {step: folder / path for step, path in checkpoint_paths(paths).items()}
 
 
 def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
-    """{step: path up to and with `checkpoint_<step>`} of relative paths such as `a/checkpoint_5/_METADATA`."""
-    found: dict[int, str] = {}
+    """Return {step: path up to `checkpoint_<step>`} of relative paths such as `a/checkpoint_5/_METADATA`."""
+    by_step: dict[int, str] = {}
     for path in paths:
         if match := re.match(r"(?:.*?/)?checkpoint_(\d+)(?=/|\Z)", path):
-            found.setdefault(int(match[1]), match[0])
-    return found
+            by_step.setdefault(int(match[1]), match[0])
+    return by_step
 
 
 def read_export_note(path: Path) -> dict:
-    """The note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and `text_position` where it
-    is set; empty for other files."""
+    """Return the note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and, if it is set,
+    `text_position`; empty for other files."""
     try:
         with open(path, "rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))

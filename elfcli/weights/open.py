@@ -1,6 +1,6 @@
 """Opens trained networks: of a run, an exported folder, files of the reference or the PyTorch port, the Hub.
 
-`open_source` reads any of them and describes what it read; `config_of` gives the settings to use it with.
+`open_source` reads any of them and describes it; `config_of` (settings.py) returns the settings to use it with.
 """
 
 import re
@@ -10,19 +10,11 @@ from pathlib import Path
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub_access import looks_like_a_path
-from elfcli.runs.folder import best_of, chosen_step, is_run
+from elfcli.runs.folder import CONFIG_FILE, best_of, chosen_step, is_run
 from elfcli.runs.rounds import is_distilled, last_student
 from elfcli.weights.download import hub_checkpoint
 from elfcli.weights.files import read_safetensors
-from elfcli.weights.names import (
-    CONFIG_FILE,
-    PUBLISHED,
-    REPOSITORIES,
-    WEIGHTS_FILE,
-    checkpoints_in,
-    is_exported,
-    read_export_note,
-)
+from elfcli.weights.names import PUBLISHED, REPOSITORIES, WEIGHTS_FILE, checkpoints_in, is_exported, read_export_note
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.weights.source import Source
@@ -35,16 +27,15 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
-    """The weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
+    """Return the weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
 
     spec: run folder, exported folder, folder of `elf distill`, file or folder `checkpoint_<step>` of the reference or a
     folder that holds some, a state dict of the PyTorch port, `FOLDER@NAME` (`named_in`), or a Hub repository
-    `org/name[@revision]` with any of these.
-    InputError, in one line, where it is none of them.
+    `org/name[@revision]` with any of these. Raise InputError for anything else.
     """
     name = str(spec)
     if not name.strip():
-        raise InputError("--checkpoint is empty: give a run folder, a checkpoint or a Hub name org/name")
+        raise InputError("--checkpoint is empty: pass a run folder, a checkpoint or a Hub name org/name")
     path = Path(name).expanduser()
     if path.exists():
         return open_local(path, name, ema, step)
@@ -52,21 +43,23 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     if at and Path(folder).expanduser().is_dir():  # wins over a Hub name with a revision
         found, own_step = named_in(Path(folder).expanduser(), part)
         if own_step is not None and step not in (None, own_step):
-            raise InputError(f"{name}: this is step {own_step}, not {step}: leave out --at-step")
+            raise InputError(f"{name}: this is step {own_step}, not {step}: omit --at-step")
         return open_local(found, name, ema, step if own_step is None else own_step)
     published, at, revision = name.partition("@")
     if published in PUBLISHED:
         name = f"{HUB_ORGANISATION}/{REPOSITORIES.get(published, published)}{at}{revision}"
     if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
         near = near_file(path, PUBLISHED)
-        raise InputError(f"{name}: no such checkpoint{near}; give a run folder, a checkpoint or a Hub name org/name")
+        raise InputError(f"{name}: no such checkpoint{near}; pass a run folder, a checkpoint or a Hub name org/name")
     source = open_local(hub_checkpoint(name, step), name, ema, step)
     return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
 
 
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
-    """(run, step or None: the newest) that `FOLDER@NAME` means: `best` of a run or of the last student, or a round of a
-    folder of `elf distill`. InputError for anything else."""
+    """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name.
+
+    NAME: `best`, of a run or of the last student, or a round of a folder of `elf distill`.
+    """
     rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
     if name in rounds:
         return rounds[name], None
@@ -75,14 +68,14 @@ def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     if name == "best" and best is not None:
         return run, best["step"]
     known = [*rounds, *(["best"] if best else [])]
-    there = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
+    hint = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
     if name == "best" and is_run(run):
-        there = ": no evaluation while training has chosen a best checkpoint yet"
-    raise InputError(f"{folder}@{name}: nothing of this name in {folder}{there}")
+        hint = ": no evaluation during training has chosen a best checkpoint yet"
+    raise InputError(f"{folder}@{name}: {folder} has no checkpoint of this name{hint}")
 
 
 def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
-    """The weights of a local file or folder; `name` is what the user wrote."""
+    """Return the weights of a local file or folder. name: what the user wrote."""
     if path.is_file():
         read = _open_weights_file if path.suffix in WEIGHT_SUFFIXES else _open_reference
         return read(path, name, ema, step)
@@ -90,13 +83,12 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
         return _open_run(last_student(path), name, ema, step)
     if is_exported(path):
         return _open_exported(path, name, ema, step)
-    if (path / CONFIG_FILE).is_file():
+    if is_run(path):
         return _open_run(path, name, ema, step)
     if any((path / mark).exists() for mark in ORBAX_MARKS):
         return _open_reference(path, name, ema, step)
-    found = checkpoints_in(path)
-    if found:
-        return _open_reference(found[chosen_step(name, found, step)], name, ema, step)
+    if by_step := checkpoints_in(path):
+        return _open_reference(by_step[chosen_step(name, by_step, step)], name, ema, step)
     files = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(files) == 1:
         return _open_weights_file(files[0], name, ema, step)
@@ -123,6 +115,7 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
 
 
 def _with_config(source: Source, folder: Path) -> Source:
+    """Return the source with the settings and the tokenizer in its folder."""
     file = folder / CONFIG_FILE
     config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
     if student_steps := config.distillation.student_steps:
@@ -132,9 +125,9 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 
 def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> Source:
-    """One file of weights: ours (the reference's paths as names) or the PyTorch port's."""
+    """Open one file of weights: ours (the reference's paths as names) or the PyTorch port's."""
     if step is not None:
-        raise InputError(f"{name}: one set of weights, without a choice of steps: leave out --at-step")
+        raise InputError(f"{name}: this file holds a single step: omit --at-step")
     if path.suffix != ".safetensors":
         state, averaged = read_torch_state(path, ema=ema)
         info: dict = {"weights": "ema" if averaged else "raw"}
@@ -150,7 +143,7 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
         raise InputError(f"{name}: {error}") from None
     averaged = info.get("weights") != "raw"
     if info.get("weights") == "ema" and not ema:
-        raise InputError(f"{name}: it holds EMA weights only; leave out --raw-weights")
+        raise InputError(f"{name}: it holds EMA weights only; omit --raw-weights")
     text += f" of step {info['step']}" if "step" in info else ""
     label = _weights(averaged) if "weights" in info else "the only weights it holds"
     step = int(info.get("step", 0))
@@ -159,14 +152,16 @@ def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> So
 
 
 def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Source:
-    found = read_reference_checkpoint(path)
-    if step is not None and found["step"] != step:
-        raise InputError(f"{name}: it holds step {found['step']}, not {step}")
-    averaged = ema and "ema_params1" in found
-    params = found["ema_params1" if averaged else "params"]
+    checkpoint = read_reference_checkpoint(path)
+    if step is not None and checkpoint["step"] != step:
+        raise InputError(f"{name}: it holds step {checkpoint['step']}, not {step}")
+    averaged = ema and "ema_params1" in checkpoint
+    params = checkpoint["ema_params1" if averaged else "params"]
     text = f"{name}: checkpoint of the reference ({'Orbax' if path.is_dir() else 'msgpack'})"
-    text += f" at step {found['step']}, {_weights(averaged)}" + (" (it holds no EMA)" if ema and not averaged else "")
-    return Source("reference", name, text, params, shape_of(params), found["step"], averaged, folder=path)
+    text += f" at step {checkpoint['step']}, {_weights(averaged)}" + (
+        " (it holds no EMA)" if ema and not averaged else ""
+    )
+    return Source("reference", name, text, params, shape_of(params), checkpoint["step"], averaged, folder=path)
 
 
 def _weights(ema: bool) -> str:

@@ -1,23 +1,26 @@
-"""The encoder that a run or an export brings."""
+"""The encoder that a run or an export contains."""
 
 from pathlib import Path
 
 from elfcli.config.resolve import load_config
 from elfcli.config.schema import Config
-from elfcli.runs.folder import ENCODER_FOLDER, VECTORS_FOLDER
-from elfcli.weights.names import CONFIG_FILE, is_exported
+from elfcli.runs.folder import CONFIG_FILE, ENCODER_FOLDER, VECTORS_FOLDER
+from elfcli.weights.names import is_exported
 
-EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that holds its own encoder
+EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that contains its encoder
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """The settings, with a folder's own encoder in place of the one it was trained with; others that they name stay."""
+    """Return the settings with the folder's own encoder in place of the one that the folder was trained with.
+
+    Another encoder that the settings name is kept.
+    """
     name = config.encoder.encoder_model_name
     if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
         return config
     own = folder / Path(name).name
-    kept = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
-    if kept or (name == EXPORTED_ENCODER and is_exported(folder)):
+    copied = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
+    if copied or (name == EXPORTED_ENCODER and is_exported(folder)):
         encoder = config.encoder.model_copy(update={"encoder_model_name": str(own)})
         config = config.model_copy(update={"encoder": encoder})
     return config

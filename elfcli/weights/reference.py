@@ -1,7 +1,7 @@
 """Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints.
 
 The reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer
-axis. All arrays are otherwise equal, so that both directions are exact.
+axis. All arrays are otherwise equal, so both directions are exact.
 """
 
 import re
@@ -20,7 +20,7 @@ T5_BLOCK_NAMES = {
     "attn_norm/weight": "layer_0/layer_norm/weight",
     "mlp_norm/weight": "layer_1/layer_norm/weight",
 }
-"""Our names of a T5 block's arrays, and the reference's."""
+"""The reference's name of each of our T5 block's arrays."""
 T5_NAMES = {
     "embedding": "shared/embedding",
     "rel_embedding": "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding",
@@ -32,7 +32,7 @@ unflatten = partial(unflatten_dict, sep="/")
 
 
 def elf_to_reference(params: dict) -> dict[str, np.ndarray]:
-    """Our ELF parameters as the reference's flat tree."""
+    """Return our ELF parameters as the reference's flat tree."""
     flat = {}
     for path, leaf in flatten(params).items():
         if path.startswith("blocks/"):
@@ -44,7 +44,7 @@ def elf_to_reference(params: dict) -> dict[str, np.ndarray]:
 
 
 def elf_from_reference(flat: dict) -> dict:
-    """The reference's flat ELF tree as our parameters. InputError for any other tree."""
+    """Return the reference's flat ELF tree as our parameters. Raise InputError for any other tree."""
     layers: dict[str, dict[int, np.ndarray]] = {}
     ours = {}
     for path, leaf in flat.items():
@@ -63,14 +63,14 @@ def elf_from_reference(flat: dict) -> dict:
 
 
 def shape_of(params: dict) -> ElfShape:
-    """The network's shape, read from its parameters."""
+    """Return the network's shape, read from its parameters."""
     try:
         qkv = params["blocks"]["attn"]["qkv"]["kernel"]
         bottleneck, hidden = params["text_proj"]["proj2"]["kernel"].shape
         latent, vocab = params["unembed_kernel"].shape
         head_dim = params["blocks"]["attn"]["q_norm"]["weight"].shape[-1]
 
-        def tokens(name):
+        def tokens(name: str) -> int:
             return params[name].shape[1] if name in params else 0
 
         return ElfShape(
@@ -80,11 +80,11 @@ def shape_of(params: dict) -> ElfShape:
             self_cond="self_cond_proj" in params,
         )  # fmt: skip
     except (KeyError, AttributeError, ValueError, IndexError) as error:
-        raise InputError(f"this is no ELF parameter tree: {error} is missing or has the wrong shape") from None
+        raise InputError(f"this is not an ELF parameter tree: {error} is missing or has the wrong shape") from None
 
 
 def check_tree(params: dict, shape: ElfShape) -> None:
-    """InputError that names the first array that is missing, unexpected, or of another shape than `shape` gives."""
+    """Raise InputError for the first array that is missing, unexpected, or of another shape than `shape` gives."""
     have, want = flatten(params), flatten(abstract_params(shape))
     for path in sorted(have.keys() | want.keys()):
         mine = tuple(have[path].shape) if path in have else "absent"
@@ -94,7 +94,7 @@ def check_tree(params: dict, shape: ElfShape) -> None:
 
 
 def t5_from_reference(flat: dict) -> dict:
-    """The reference's flat encoder tree (or Hugging Face's, renamed) as our T5 parameters."""
+    """Return the reference's flat encoder tree (or Hugging Face's, renamed) as our T5 parameters."""
     num_layers = len({m[1] for path in flat if (m := re.match(r"encoder/block_(\d+)/", path))})
     try:
         ours = {name: flat[theirs] for name, theirs in T5_NAMES.items()}
@@ -102,12 +102,12 @@ def t5_from_reference(flat: dict) -> dict:
             if f"encoder/block_0/{theirs}" in flat:
                 ours[f"blocks/{name}"] = np.stack([flat[f"encoder/block_{i}/{theirs}"] for i in range(num_layers)])
     except KeyError as error:
-        raise InputError(f"this is no T5 encoder tree: {error} is missing") from None
+        raise InputError(f"this is not a T5 encoder tree: {error} is missing") from None
     return unflatten(ours)
 
 
 def t5_to_reference(params: dict) -> dict[str, np.ndarray]:
-    """Our T5 parameters as the reference's flat encoder tree."""
+    """Return our T5 parameters as the reference's flat encoder tree."""
     flat = flatten(params)
     theirs = {T5_NAMES[name]: flat.pop(name) for name in T5_NAMES}
     for path, stacked in flat.items():
@@ -120,16 +120,16 @@ REFERENCE_WEIGHTS = ("params", "ema_params1")
 
 
 def read_reference_checkpoint(path: str | Path) -> dict:
-    """{"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
+    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
 
-    The optimiser state is not read. InputError where the path is no such checkpoint.
+    The optimizer state is not read. Raise InputError if the path is not such a checkpoint.
     """
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
     missing = [name for name in ("params", "step") if name not in tree]
     if missing:
         held = ", ".join(sorted(map(str, tree))) or "nothing"
-        raise InputError(f"{path}: no {missing[0]!r} in this checkpoint, it holds {held}")
+        raise InputError(f"{path}: no {missing[0]!r} in this checkpoint; it holds {held}")
     try:
         weights = {name: elf_from_reference(flatten(tree[name])) for name in REFERENCE_WEIGHTS if name in tree}
         return weights | {"step": int(tree["step"]), "epoch": int(tree.get("epoch", 0))}
@@ -160,8 +160,8 @@ def _read_orbax(path: Path) -> dict:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             names = checkpointer.metadata(path.absolute()).item_metadata.tree
-            wanted = {k: names[k] for k in (*REFERENCE_WEIGHTS, "step", "epoch") if k in names}
-            item = jax.tree.map(lambda _: 0, wanted)
+            needed = {k: names[k] for k in (*REFERENCE_WEIGHTS, "step", "epoch") if k in names}
+            item = jax.tree.map(lambda _: 0, needed)
             as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
             how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
             return checkpointer.restore(path.absolute(), args=how)

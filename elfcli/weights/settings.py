@@ -1,7 +1,8 @@
-"""The settings to use weights with, checked against them."""
+"""Settings to use weights with, checked against the weights."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from elfcli.config.resolve import Resolved, model_names, presets_dir, resolve
 from elfcli.config.schema import Config
@@ -13,22 +14,23 @@ from elfcli.weights.open import open_source
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.source import Source
 
-PRESET_SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # that a model preset gives
+PRESET_SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # set by a model preset
 
 
-def config_of(source: Source, **settings) -> Config:
-    """The settings to use the weights with, checked against them; settings: as `resolved_of` takes them."""
+def config_of(source: Source, **settings: Any) -> Config:
+    """Return the settings to use the weights with, checked against them. settings: as in `resolved_of`."""
     config = resolved_of(source, **settings).config
     network = config.network.model_dump(exclude={"model", "attn_dropout", "proj_dropout"})
     check_shape(source, network | {"self_cond": config.objective.self_cond_prob > 0})
     return config
 
 
-def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers) -> Resolved:
-    """The settings to use the weights with, and where each comes from. layers: files, sets, flags, style of `resolve`.
+def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers: Any) -> Resolved:
+    """Return the settings to use the weights with, and their origins. layers: files, sets, flags, style of `resolve`.
 
-    Settings that come with the weights are kept (files, sets and flags override them; `task` gives only its sampling
-    and evaluation settings). Other weights take the published recipe of their name, or that of task, model and files.
+    Settings that come with the weights are kept (files, sets and flags override them; of `task` only the sampling and
+    evaluation settings are used). Other weights take the published recipe of their name, or that of task, model and
+    files.
     """
     files, sets = layers.pop("files", ()), layers.pop("sets", ())
     if source.config_file is not None:
@@ -45,8 +47,8 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
         if known in STUDENTS and not any("sampling" in text for text in sets):
             sets = [f"sampling_configs_path={presets_dir() / 'sampling' / 'student.toml'}", *sets]
     if task is None and not files:
-        raise InputError(f"{source.name}: this checkpoint brings no settings; give --task (owt, de-en, xsum) "
-                         "or --config FILE")  # fmt: skip
+        raise InputError(f"{source.name}: this checkpoint comes without settings; pass --task (owt, de-en, "
+                         "xsum) or --config FILE")  # fmt: skip
     resolved = resolve(task=task, model=model, files=files, sets=sets, **layers)
     for line in resolved.notices:
         say(line)
@@ -54,21 +56,21 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
 
 
 def check_shape(source: Source, wanted: dict) -> None:
-    """InputError where the weights have other dimensions than `wanted`; it names both."""
+    """Raise InputError with both sides if the weights have other dimensions than `wanted`."""
     have = vars(source.shape)
     wrong = [name for name, value in wanted.items() if have[name] != value]
     if wrong:
         mine = ", ".join(f"{name} {have[name]}" for name in wrong)
         theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
         preset = preset_of(source.shape)
-        hint = f"give --model {preset}" if preset else "give --model or --set that fit it"
+        hint = f"pass --model {preset}" if preset else "pass a --model or --set that fits it"
         if set(wrong) <= {"latent_dim", "vocab_size"}:
             hint = "use the encoder and the tokenizer that it was trained with"
         raise InputError(f"{source.name}: the checkpoint has {mine}, but the settings ask for {theirs}: {hint}")
 
 
 def preset_of(shape: ElfShape) -> str | None:
-    """The model preset with this shape's depth, width, heads and bottleneck; None if there is none."""
+    """Return the model preset with this shape's depth, width, heads and bottleneck, None if there is none."""
     for model in model_names():
         network = resolve(files=[presets_dir() / "models" / f"{model}.toml"], environ={}).config.network
         if all(getattr(network, name) == getattr(shape, name) for name in PRESET_SIZES):
@@ -77,7 +79,7 @@ def preset_of(shape: ElfShape) -> str | None:
 
 
 def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
-    """InputError where a tokenizer of `size` tokens does not fit the weights."""
+    """Raise InputError if a tokenizer of `size` tokens does not fit the weights."""
     have = source.shape.vocab_size
     if size != have:
         raise InputError(f"{source.name}: the checkpoint's vocabulary has {have} tokens, but the tokenizer "
@@ -85,7 +87,7 @@ def check_vocabulary(source: Source, tokenizer: str, size: int) -> None:
 
 
 def check_latents(source: Source, encoder: str, dim: int) -> None:
-    """InputError where an encoder of width `dim` does not fit the weights."""
+    """Raise InputError if an encoder of width `dim` does not fit the weights."""
     have = source.shape.latent_dim
     if dim != have:
         raise InputError(f"{source.name}: the checkpoint takes latents of width {have}, but the encoder {encoder} "
@@ -93,7 +95,7 @@ def check_latents(source: Source, encoder: str, dim: int) -> None:
 
 
 def load_initial_params(spec: str | Path, shape: ElfShape, step: int | None = None) -> dict:
-    """Weights (EMA where there is one) of any source, which a network of `shape` starts from or learns from."""
+    """Return the weights (EMA if there is one) of any source, for a network of `shape` to start or learn from."""
     source = open_source(spec, step=step)
     prefix = "num_time_tokens", "num_self_cond_cfg_tokens", "num_model_mode_tokens"
     fields = *PRESET_SIZES, *prefix, "text_position", "self_cond", "latent_dim", "vocab_size"

@@ -12,8 +12,8 @@ class Source:
     """Weights (our tree of numpy arrays) and what is known about them.
 
     kind: `run`, `exported`, `reference` or `torch`. description: one line for the user. config_file: the settings
-    beside the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder that was
-    read.
+    that come with the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder
+    that was read.
     """
 
     kind: str

@@ -10,11 +10,11 @@ from elfcli.errors import InputError
 from elfcli.models.t5 import T5Shape
 from elfcli.weights.files import fetch, read_json, weights
 from elfcli.weights.names import WEIGHTS_FILE
-from elfcli.weights.reference import t5_from_reference, t5_to_reference
+from elfcli.weights.reference import T5_BLOCK_NAMES, T5_NAMES, t5_from_reference, t5_to_reference
 
 
-def t5_shape(config: dict, where) -> T5Shape:
-    """Shape of the encoder that a Hugging Face `config.json` describes."""
+def t5_shape(config: dict, where: Path) -> T5Shape:
+    """Return the encoder shape that a Hugging Face `config.json` describes. Raise InputError for another kind."""
     kind = config.get("feed_forward_proj", "relu")
     if config.get("model_type") not in ("t5", "mt5") or kind not in ("relu", "gated-gelu"):
         raise InputError(f"{where}: expected a T5 encoder with relu or gated-gelu, got model_type "
@@ -32,42 +32,32 @@ def t5_shape(config: dict, where) -> T5Shape:
         raise InputError(f"{where}: {error} is missing") from None
 
 
+def _huggingface_name(path: str) -> str:
+    """Return Hugging Face's name of an array of the reference's tree."""
+    name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
+    return re.sub(r"((rel_)?embedding|kernel)$", "weight", name)
+
+
 def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
-    """Hugging Face's T5 arrays (kernels transposed) as our parameters."""
-    flat = {}
-    for name, array in tensors.items():
-        if name == "shared.weight":
-            flat["shared/embedding"] = array
-        elif name == "encoder.embed_tokens.weight":
-            flat.setdefault("shared/embedding", array)
-        elif name.startswith("encoder."):
-            path = re.sub(r"(block|layer)\.(\d+)", r"\1_\2", name).replace(".", "/")
-            if path.endswith("relative_attention_bias/weight"):
-                flat[path.removesuffix("weight") + "rel_embedding"] = array
-            elif "norm" in path:
-                flat[path] = array
-            else:
-                flat[path.removesuffix("weight") + "kernel"] = array.T
-    return t5_from_reference(flat)
+    """Return Hugging Face's T5 arrays (kernels transposed) as our parameters."""
+    blocks = {match[1] for name in tensors if (match := re.match(r"encoder\.block\.(\d+)\.", name))}
+    paths = [*T5_NAMES.values(), *(f"encoder/block_{i}/{path}" for i in blocks for path in T5_BLOCK_NAMES.values())]
+    if "encoder.embed_tokens.weight" in tensors:
+        tensors = {"shared.weight": tensors["encoder.embed_tokens.weight"], **tensors}
+    arrays = {path: tensors[name] for path in paths if (name := _huggingface_name(path)) in tensors}
+    return t5_from_reference({path: a.T if path.endswith("kernel") else a for path, a in arrays.items()})
 
 
 def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
-    """Our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
-    tensors = {}
-    for path, array in t5_to_reference(params).items():
-        name = re.sub(r"(block|layer)_(\d+)", r"\1.\2", path).replace("/", ".")
-        if name == "shared.embedding":
-            name = "shared.weight"
-        elif name.endswith("rel_embedding"):
-            name = name.removesuffix("rel_embedding") + "weight"
-        elif name.endswith("kernel"):
-            name, array = name.removesuffix("kernel") + "weight", array.T
-        tensors[name] = np.ascontiguousarray(array)
-    return tensors
+    """Return our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
+    return {
+        _huggingface_name(path): np.ascontiguousarray(array.T if path.endswith("kernel") else array)
+        for path, array in t5_to_reference(params).items()
+    }
 
 
 def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
-    """The `config.json` that Hugging Face reads as an encoder of this shape; `t5_shape` is its inverse."""
+    """Return the `config.json` that Hugging Face reads as an encoder of this shape. `t5_shape` is the inverse."""
     names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
     return {
         "architectures": ["T5EncoderModel"],
@@ -86,7 +76,7 @@ def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
 
 
 def save_t5(folder: Path, config: dict, params: dict) -> None:
-    """Writes `config.json` and `model.safetensors` of a T5 encoder, as `load_t5` and transformers read them."""
+    """Write `config.json` and `model.safetensors` of a T5 encoder, as `load_t5` and transformers read them."""
     from safetensors.numpy import save_file
 
     folder.mkdir(exist_ok=True)
@@ -95,6 +85,6 @@ def save_t5(folder: Path, config: dict, params: dict) -> None:
 
 
 def load_t5(name: str) -> tuple[T5Shape, dict]:
-    """(shape, parameters) of a T5 encoder folder or Hub name."""
+    """Return (shape, parameters) of a T5 encoder folder or Hub name."""
     config_path = fetch(name, "config.json", "T5 encoder")
     return t5_shape(read_json(config_path), config_path), t5_from_huggingface(weights(name, "T5 encoder"))

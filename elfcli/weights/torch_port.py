@@ -1,9 +1,10 @@
-"""Reads and writes state dicts of the PyTorch port: `blocks.0.attn.qkv.weight`, kernels transposed.
+"""Reads and writes state dicts of the PyTorch port: names like `blocks.0.attn.qkv.weight`, kernels transposed.
 
 The arrays of its factored output head (`proj_kernel`, `unembed_kernel`) are plain parameters, not transposed.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,18 @@ from elfcli.weights.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")
-"""Tables of rotary angles, which are computed."""
+"""Tables of rotary angles, which we compute."""
 NESTED = {True: ("ema_params1", "ema", "ema_model"), False: ("model", "state_dict", "params", "model_state_dict")}
 """Keys of the moving average (True) and of the weights (False) in a `.pt` training checkpoint."""
 
 
-def is_torch_state(names) -> bool:
-    """Whether array names are the PyTorch port's rather than the reference's."""
+def is_torch_state(names: Iterable[str]) -> bool:
+    """Return whether array names are the PyTorch port's rather than the reference's."""
     return any(re.fullmatch(r"blocks\.\d+\.attn\.qkv\.weight", WRAPPERS.sub("", name)) for name in names)
 
 
 def elf_to_torch(params: dict) -> dict[str, np.ndarray]:
-    """Our ELF parameters as the port's state dict, as contiguous arrays."""
+    """Return our ELF parameters as the port's state dict, as contiguous arrays."""
     state = {}
     for path, leaf in elf_to_reference(params).items():
         name = re.sub(r"^blocks_(\d+)/", r"blocks.\1.", path).replace("/", ".")
@@ -35,7 +36,7 @@ def elf_to_torch(params: dict) -> dict[str, np.ndarray]:
 
 
 def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
-    """The port's state dict as our parameters. InputError for any other state dict."""
+    """Return the port's state dict as our parameters. Raise InputError for any other state dict."""
     flat = {}
     for name, leaf in state.items():
         name = WRAPPERS.sub("", name)
@@ -50,7 +51,7 @@ def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
 
 
 def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], bool]:
-    """(state dict, whether it is a moving average) of a `.pt` file, read weights-only."""
+    """Return (state dict, whether it is a moving average) of a `.pt` file, read weights-only."""
     try:
         import torch
     except ImportError:
@@ -60,7 +61,7 @@ def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndar
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling raises any kind
         raise InputError(f"{path}: cannot be read as PyTorch weights ({first_line(error)})") from None
-    wanted = [(name, kind) for kind in ((True, False) if ema else (False,)) for name in NESTED[kind]]
-    found = next(((content[name], kind) for name, kind in wanted if isinstance(content.get(name), dict)), None)
-    state, averaged = found or (content, False)
+    keys = [(name, kind) for kind in ((True, False) if ema else (False,)) for name in NESTED[kind]]
+    nested = ((content[name], kind) for name, kind in keys if isinstance(content.get(name), dict))
+    state, averaged = next(nested, (content, False))
     return {name: np.asarray(t.float().numpy()) for name, t in state.items() if hasattr(t, "float")}, averaged

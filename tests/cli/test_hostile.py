@@ -360,7 +360,7 @@ def test_names_in_files_do_not_leave_their_folder(tmp_path):
     index = tmp_path / "model" / "model.safetensors.index.json"
     for name in ("../secret.safetensors", str(tmp_path / "secret.safetensors")):
         index.write_text(json.dumps({"weight_map": {"a": name}}))
-        with pytest.raises(InputError, match="leaves its folder"):
+        with pytest.raises(InputError, match="secret"):
             weights(str(tmp_path / "model"), "model")
     for content in ("{}", '{"weight_map": 3}', '{"weight_map": {"a": 3}}'):
         index.write_text(content)

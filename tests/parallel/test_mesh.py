@@ -24,10 +24,10 @@ def meshes(*arguments: str) -> list[dict]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_eight_devices_with_cut_weights_equal_one():
+def test_eight_devices_with_sharded_weights_equal_one():
     (found,) = meshes("2x4", "--", "optimizer=adamw", "depth=1")
     assert found["error"] < ROUNDING
-    assert found["cut"] > 10, "the weights are cut up"
+    assert found["cut"] > 10, "the weights are sharded"
 
 
 @pytest.mark.slow
@@ -54,14 +54,14 @@ def test_the_default_group_follows_a_small_share(batch, devices, sets, expected)
     assert device_group(config, devices) == expected
 
 
-def test_state_is_cut_only_where_it_would_not_fit():
+def test_state_is_sharded_only_if_it_would_not_fit():
     assert needed_fsdp(100_000_000, 32, 95 * 2**30) == 1
     assert needed_fsdp(652_000_000, 16, 16 * 2**30) == 2
     assert needed_fsdp(10**12, 16, 16 * 2**30) == 16
     assert needed_fsdp(10**12, 16, None) == 1
 
 
-def test_layers_are_never_cut_along_their_own_axis(monkeypatch):
+def test_layers_are_never_sharded_along_their_axis(monkeypatch):
     monkeypatch.setattr("elfcli.parallel.mesh.NamedSharding", lambda mesh, spec: tuple(spec))
     mesh = SimpleNamespace(shape={"data": 1, "fsdp": 4})
     tree = {"blocks": {"w": jax.ShapeDtypeStruct((8, 4, 6), "float32")}, "b": jax.ShapeDtypeStruct((3,), "float32")}

@@ -1,4 +1,4 @@
-"""`elf plan`: loops counted by their trips, kernels by their work, and what a user is told."""
+"""`elf plan`: loops counted by their trips, kernels by their work, and the figures printed."""
 
 import json
 from functools import partial
@@ -14,6 +14,7 @@ from flax import nnx
 from elfcli.cli.plan import described
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import SamplingPreset
+from elfcli.errors import ElfError
 from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning import slices
@@ -62,7 +63,7 @@ def test_a_loop_of_unknown_length_takes_the_number_given():
     compiled = program.compile()
     once, often = counted_once(compiled.as_text(), RATES, trips=10)
     assert often.flops == pytest.approx(10 * once.flops, rel=0.05)
-    with pytest.raises(Exception, match="how often this loop runs"):
+    with pytest.raises(ElfError, match="loop"):
         counted_once(compiled.as_text(), RATES)
 
 
@@ -93,13 +94,13 @@ def test_the_compilers_refusal_is_read():
     assert over_memory("something else") is None
 
 
-def test_another_libtpu_than_that_of_jax_is_told(monkeypatch):
+def test_another_libtpu_than_that_of_jax_is_reported(monkeypatch):
     monkeypatch.setattr(slices, "requires", lambda name: ["numpy>=2", 'libtpu==0.0.42.*; extra == "tpu"'])
-    said = {}
+    warnings = {}
     for found in ("0.0.42.1", "0.0.52"):
         monkeypatch.setattr(slices, "version", lambda name, found=found: found)
-        said[found] = slices.another_libtpu()
-    assert said["0.0.42.1"] is None and "made for 0.0.42.*" in said["0.0.52"]
+        warnings[found] = slices.another_libtpu()
+    assert warnings["0.0.42.1"] is None and "0.0.42.*" in warnings["0.0.52"]
 
 
 def test_plan_prints_and_writes_the_figures(elf, tmp_path):
@@ -109,8 +110,7 @@ def test_plan_prints_and_writes_the_figures(elf, tmp_path):
     found = json.loads((tmp_path / "plan.json").read_text())
     assert found.keys() >= FIELDS
     assert found["fits"] and found["total_steps"] == 100 and found["flops_per_chip"] > 1e6
-    assert "fits" in out and "100 steps" in out
-    assert found["time_measured"] and "measured on this machine" in out
+    assert "fits" in out and "100 steps" in out and found["time_measured"]
     assert found["chip_hours_estimate"] == pytest.approx(100 * found["step_seconds_estimate"] / 3600)
     code, _, err = elf("plan", *sets, "--json", tmp_path / "plan.json")
     assert code == 2 and "--overwrite" in err
@@ -125,7 +125,7 @@ def test_on_this_machine_the_compiled_step_itself_is_timed(monkeypatch):
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
     found = plan_training(resolve(sets=[*TINY[:-2], "minutes=1"], environ={}).config, "local")
     assert found.time_measured and found.step_seconds_estimate == 0.25 and not found.notes[1:]
-    assert (found.total_steps, found.chip_hours_estimate) == (240, 1 / 60), "as many as its minutes have room for"
+    assert (found.total_steps, found.chip_hours_estimate) == (240, 1 / 60), "as many as fit its minutes"
     assert runs == [1, 2, 3], "three optimiser steps, each on the state of the last one"
 
 
@@ -135,7 +135,7 @@ def counted(runs: list, run_step, **_) -> float:
 
 
 def test_sampling_is_timed_with_the_steps_of_its_setting(monkeypatch):
-    """With other numbers in place of the count of steps the loop would end at once, or run for ever."""
+    """With another number of steps the loop would end at once, or never."""
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", partial(counted, runs := []))
     config = tiny_config().model_copy(update={"sampling": (SamplingPreset(candidates=3),)})
     found = plan_sampling(config, "local", batch_size=4, num_samples=8)
@@ -145,8 +145,8 @@ def test_sampling_is_timed_with_the_steps_of_its_setting(monkeypatch):
 
 
 @pytest.mark.parametrize("plan", [plan_training, partial(plan_sampling, batch_size=4)], ids=["training", "sampling"])
-def test_latents_that_are_still_to_be_measured_are_planned_for(monkeypatch, plan):
-    """The machine is said to be too small, so that the program is compiled and not run."""
+def test_latents_that_the_run_would_measure_are_planned_for(monkeypatch, plan):
+    """The machine is too small, so that the program is compiled and not run."""
     monkeypatch.setattr("elfcli.planning.chips.memory_of_device", lambda: 1000)
     measured = resolve(sets=[*TINY, "latent_mean=measure", "latent_std=measure"], environ={}).config
     assert plan(measured, "local").peak_bytes_per_chip > 1000
@@ -154,7 +154,7 @@ def test_latents_that_are_still_to_be_measured_are_planned_for(monkeypatch, plan
 
 def test_what_would_take_too_long_is_not_timed():
     fields, (note,) = timed(None, None, guess=3600.0)
-    assert fields == {} and note == "not timed: a step may take 3,600 s here; up to 300 s it would be"
+    assert fields == {} and "3,600 s" in note and "300 s" in note
 
 
 def test_what_does_not_fit_is_not_run(monkeypatch):
@@ -162,29 +162,29 @@ def test_what_does_not_fit_is_not_run(monkeypatch):
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", None)
     found = plan_training(tiny_config(), "local")
     assert not found.fits and not found.time_measured and found.advice
-    assert "s by the compiler's estimate" in described(found)
+    assert f"{found.step_seconds_estimate:.3g} s" in described(found)
 
 
-def test_where_memory_runs_out_the_estimate_stays(monkeypatch):
+def test_if_memory_runs_out_the_estimate_stays(monkeypatch):
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 
     monkeypatch.setattr("elfcli.planning.plan.seconds_per_step", exhausted)
     found = plan_training(tiny_config(), "local")
     assert not found.time_measured and found.step_seconds_estimate > 0
-    assert found.notes[-1].startswith("not timed: other programs")
+    assert "not timed" in found.notes[-1]
 
 
 def test_rounds_count_the_teachers_passes(elf, tmp_path, monkeypatch):
     """Twice as many steps of the teacher, and the same student: counted once, the loop would not show."""
-    monkeypatch.setattr("elfcli.planning.plan.timed", lambda *work: ({}, ()))  # which another test looks at
+    monkeypatch.setattr("elfcli.planning.plan.timed", lambda *work: ({}, ()))  # covered by another test
     sets = [word for setting in [*TINY, "rounds=[4,2]", "round_steps=30"] for word in ("-s", setting)]
     code, out, err = elf("plan", "--distill", *sets, "--json", tmp_path / "plan.json")
     assert code == 0, err
     four, two = json.loads((tmp_path / "plan.json").read_text())
     assert (four["total_steps"], two["total_steps"]) == (30, 30)
     assert 1.4 < two["flops_per_chip"] / four["flops_per_chip"] < 1.8
-    assert "2-step student, 32 passes of the teacher" in out and "all rounds" in out
+    assert "2-step student, 32 passes" in out and "all rounds" in out
 
 
 def test_a_round_has_no_minutes(monkeypatch):
@@ -200,7 +200,7 @@ def test_a_round_has_no_minutes(monkeypatch):
 def test_unknown_slices_are_refused_with_the_nearest(elf):
     code, _, err = elf("plan", "--topology", "v5p-65")
     assert code == 2
-    assert "did you mean 'v5p-64'" in err and len(err.splitlines()) == 1
+    assert "'v5p-64'" in err and len(err.splitlines()) == 1
     assert "v5e-256" in names() and "v5p-64" in names()
 
 

@@ -1,4 +1,4 @@
-"""An exported folder: whole, portable, without secrets, and as good as the run it came from."""
+"""An exported folder: complete, portable, without secrets, and equivalent to the run it came from."""
 
 import json
 import re
@@ -101,7 +101,7 @@ def test_figures_of_other_weights_are_not_claimed(run, tmp_path):
 
 
 def test_the_same_weights_give_the_same_bytes(run, tmp_path):
-    """Or every upload would send them again."""
+    """Otherwise every upload would send them again."""
     one, two = exported(run, tmp_path / "same"), exported(run, tmp_path / "other" / "same")
     for path in one.rglob("*"):
         assert path.is_dir() or path.read_bytes() == (two / path.relative_to(one)).read_bytes()
@@ -118,12 +118,12 @@ def test_every_kept_checkpoint(run, tmp_path):
     folder = exported(run, tmp_path / "out", steps="all")
     for step in (1, 2, 3):
         assert same(open_source(folder, step=step).params, open_source(run, step=step).params)
-    with pytest.raises(InputError, match="no checkpoint of step 9"):
+    with pytest.raises(InputError, match="step 9"):
         open_source(folder, step=9)
 
 
 def test_a_local_encoder_comes_along(tmp_path):
-    """The run is trained with a T5 folder; its export works where that folder is gone."""
+    """The run is trained with a T5 folder; its export works after that folder is deleted."""
     encoder = tmp_path / "t5"
     shutil.copytree(GOLDENS / "t5_relu", encoder)
     source = open_source(tiny_run())
@@ -136,11 +136,11 @@ def test_a_local_encoder_comes_along(tmp_path):
     shutil.rmtree(encoder)
     after = load_encoder(taken.config.encoder, 26)
     assert same(before.params, after.params)
-    with pytest.raises(InputError, match=r"latents of width 8, but the encoder .* gives 32"):
+    with pytest.raises(InputError, match=r"width 8, .* 32"):
         load_model(tmp_path / "out")
 
 
-def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
+def test_an_existing_folder_is_not_replaced_unasked(run, tmp_path):
     folder = exported(run, tmp_path / "out")
     with pytest.raises(InputError, match="--overwrite"):
         exported(run, folder)
@@ -149,7 +149,7 @@ def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
     assert not (folder / "stale.txt").exists() and open_source(folder).step == 3
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="no exported model"):
+    with pytest.raises(InputError, match="mine"):
         exported(run, tmp_path / "mine", overwrite=True)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
@@ -177,7 +177,7 @@ def test_secrets_are_not_written(run, tmp_path, secret):
     source = open_source(run)
     config = config_of(source)
     data = config.data.model_copy(update={"task": secret})
-    with pytest.raises(InputError, match="looks like a secret") as error:
+    with pytest.raises(InputError, match="task") as error:
         export(source, config.model_copy(update={"data": data}), tmp_path / "out")
     assert secret not in str(error.value) and not (tmp_path / "out").exists()
 
@@ -187,11 +187,11 @@ def test_secrets_of_the_environment_are_not_written(run, tmp_path, monkeypatch):
     source = open_source(run)
     config = config_of(source)
     data = config.data.model_copy(update={"eval_data_path": "org/plain-looking-name"})
-    with pytest.raises(InputError, match="looks like a secret"):
+    with pytest.raises(InputError, match="eval_data_path"):
         export(source, config.model_copy(update={"data": data}), tmp_path / "out")
 
 
-def test_accounts_stay_here(run, tmp_path):
+def test_accounts_are_not_exported(run, tmp_path):
     assert SECRET.search("data_path = https://me:pw@host/x") and not SECRET.search("https://host/x")
     text = (run / "config.toml").read_text()
     text = re.sub(r"# wandb_entity is not set.*", f'wandb_entity = "hf_{"a1" * 17}"', text)
@@ -216,8 +216,7 @@ def test_only_listed_files_are_uploaded(tmp_path):
     assert not any(pattern.startswith("*") for pattern in ALLOWED)
 
 
-def test_a_reference_checkpoint_is_exported_too(tmp_path):
-    """With the settings given beside it."""
+def test_a_reference_checkpoint_is_exported_with_given_settings(tmp_path):
     rows = [{"text": f"some words {i % 9} of a text {i % 5}"} for i in range(40)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     tokenize(Job(tmp_path / "data", inputs=(str(tmp_path / "a.jsonl"),), text_key="text", train_tokenizer=24))
@@ -226,5 +225,5 @@ def test_a_reference_checkpoint_is_exported_too(tmp_path):
             "embedding_dim=32", f"tokenizer_name={tmp_path / 'data' / 'tokenizer'}"]  # fmt: skip
     export(source, config_of(source, task="owt", sets=sets), tmp_path / "out")
     assert same(open_source(tmp_path / "out").params, source.params)
-    with pytest.raises(InputError, match=r"vocabulary has 96 tokens, but the tokenizer .* has 24"):
+    with pytest.raises(InputError, match=r"96 tokens, .* 24"):
         load_model(tmp_path / "out")

@@ -26,19 +26,19 @@ from elfcli.weights.settings import config_of
 REPO = "org/toy"
 
 
-def test_what_is_published_was_told_and_can_be_had(hub):
-    said: list[str] = []
-    address = push(tiny_run(), REPO, private=True, report=said.append)
+def test_what_is_published_is_reported_and_can_be_read(hub):
+    reported: list[str] = []
+    address = push(tiny_run(), REPO, private=True, report=reported.append)
     assert address.startswith(f"{hub.url}/{REPO}/commit/") and hub.repos[REPO].private
     files = published(hub, REPO)
     for path, data in files.items():
-        assert any(path in line and f"{len(data):,}" in line for line in said), f"{path} was not told"
+        assert any(path in line and f"{len(data):,}" in line for line in reported), f"{path} was not reported"
     source = open_source(REPO)
     assert same(source.params, open_source(tiny_run()).params)
     assert source.description.endswith("from the Hub") and REPO in source.description
 
 
-def test_what_is_there_is_not_sent_again(hub):
+def test_what_is_on_the_hub_is_not_sent_again(hub):
     push(tiny_run(), REPO)
     sent = hub.count("PUT /lfs/")
     assert sent >= 1
@@ -56,7 +56,7 @@ def test_an_upload_survives_a_failing_hub(hub, where, how):
 
 def test_an_upload_that_keeps_failing_is_continued(hub):
     hub.fail("/commit/", 1000)
-    with pytest.raises(ElfError, match="the same command continues it") as error:
+    with pytest.raises(ElfError, match=REPO) as error:
         push(tiny_run(), REPO)
     assert "\n" not in str(error.value)
     sent = hub.count("PUT /lfs/")
@@ -80,24 +80,24 @@ def test_revisions_and_all_checkpoints(hub):
     assert {f"checkpoints/{s}/model.safetensors" for s in (1, 2, 3)} <= published(hub, REPO, branch="steps").keys()
     assert same(open_source(f"{REPO}@steps", step=2).params, open_source(tiny_run(), step=2).params)
     assert not (Path(open_source(f"{REPO}@steps").folder) / "checkpoints" / "1").exists(), "fetched without need"
-    with pytest.raises(InputError, match="has no revision 'nope'"):
+    with pytest.raises(InputError, match="'nope'"):
         open_source(f"{REPO}@nope")
 
 
 @pytest.mark.parametrize(
-    ("repo", "token", "private", "told"),
+    ("repo", "token", "private", "part"),
     [
-        (REPO, "wrong", False, "the Hub refuses the token"),
-        (REPO, None, False, "no Hugging Face token: make one"),
-        ("forbidden/toy", TOKEN, False, "may not write to forbidden/toy"),
-        ("a b c", TOKEN, False, "no repository name"),
-        ("org/public", TOKEN, True, "exists and is public"),
+        (REPO, "wrong", False, "hf auth login"),
+        (REPO, None, False, "hf auth login"),
+        ("forbidden/toy", TOKEN, False, "forbidden/toy.*/settings/tokens"),
+        ("a b c", TOKEN, False, "a b c.*ORG/NAME"),
+        ("org/public", TOKEN, True, "org/public.*--private"),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(hub, monkeypatch, repo, token, private, told):
+def test_what_the_user_can_fix_is_one_line(hub, monkeypatch, repo, token, private, part):
     hub.add("org/public", {"README.md": b"mine"})
     monkeypatch.setenv("HF_TOKEN", token) if token else monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(InputError, match=told) as error:
+    with pytest.raises(InputError, match=part) as error:
         push(tiny_run(), repo, private=private)
     assert "\n" not in str(error.value)
     assert "model.safetensors" not in published(hub, "org/public") and hub.count("PUT /lfs/") == 0
@@ -117,7 +117,7 @@ def test_nothing_but_the_model_is_uploaded(hub, tmp_path):
     }
 
 
-def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
+def test_an_exported_folder_is_published_unchanged(hub, tmp_path):
     source = open_source(tiny_run())
     folder = export(source, config_of(source), tmp_path / "out")
     card = folder / "README.md"
@@ -125,7 +125,7 @@ def test_an_exported_folder_is_published_as_it_is(hub, tmp_path):
     push(folder, REPO)
     assert published(hub, REPO)["README.md"] == card.read_bytes()
     card.write_text(card.read_text() + "hf_" + "Ab1" * 11)
-    with pytest.raises(InputError, match="looks like a secret"):
+    with pytest.raises(InputError, match=r"README\.md"):
         push(folder, REPO)
 
 
@@ -138,9 +138,9 @@ def test_the_published_layout_is_read_by_name(hub, kind):
     source = open_source("ELF-B-owt")
     assert same(source.params, open_source(folder).params)
     assert source.step == 7 and hub.count("GET .*checkpoint_5$") == 0
-    with pytest.raises(InputError, match="the settings ask for depth 12"):
+    with pytest.raises(InputError, match="depth 12"):
         load_model("ELF-B-owt")
-    with pytest.raises(InputError, match="no checkpoint of step 6; there are 5, 7"):
+    with pytest.raises(InputError, match=r"step 6; .*5, 7"):
         open_source("ELF-B-owt", step=6)
 
 
@@ -149,48 +149,48 @@ def test_the_cache_serves_without_a_network(hub, monkeypatch):
     online = open_source(REPO)
     point_at(monkeypatch, "http://127.0.0.1:9")
     assert same(open_source(REPO).params, online.params)
-    with pytest.raises(InputError, match="cannot be reached; give --checkpoint a local folder"):
+    with pytest.raises(InputError, match=r"org/other.*--checkpoint"):
         open_source("org/other")
 
 
-def test_a_repository_without_a_model_says_so(hub):
+def test_a_repository_without_a_model_is_refused(hub):
     hub.add("org/data", {"train.txt": b"text"})
-    with pytest.raises(InputError, match="holds no ELF checkpoint"):
+    with pytest.raises(InputError, match="org/data"):
         open_source("org/data")
-    with pytest.raises(InputError, match="no such repository on the Hub, or it is private"):
+    with pytest.raises(InputError, match=r"org/nothing.*hf auth login"):
         open_source("org/nothing")
 
 
 def test_a_mirror_reports_and_tries_again(hub, monkeypatch):
-    said: list[str] = []
+    reported: list[str] = []
     hub.fail("/commit/", 1000)
-    assert mirror(tiny_run(), REPO, report=said.append) is False
+    assert mirror(tiny_run(), REPO, report=reported.append) is False
     hub.failures.clear()
-    assert mirror(tiny_run(), REPO, report=said.append) is True and hub.repos[REPO].private
+    assert mirror(tiny_run(), REPO, report=reported.append) is True and hub.repos[REPO].private
     hub.add("org/public", {"README.md": b"mine"})
     assert mirror(tiny_run(), "org/public") is True and not hub.repos["org/public"].private
-    assert "trying again at the next checkpoint" in said[0] and said[1] == f"mirrored to {REPO}"
+    assert len(reported) == 2 and all(REPO in line for line in reported)
     monkeypatch.delenv("HF_TOKEN")
-    assert mirror(tiny_run(), REPO, report=said.append) is False and "no Hugging Face token" in said[2]
-    assert mirror("no/such/run", REPO, report=said.append) is False
+    assert mirror(tiny_run(), REPO, report=reported.append) is False and "hf auth login" in reported[2]
+    assert mirror("no/such/run", REPO, report=reported.append) is False
 
 
-def test_a_mirror_under_way_is_not_started_twice(hub):
+def test_a_running_mirror_is_not_started_twice(hub):
     going = threading.Event()
     busy = threading.Thread(target=going.wait, daemon=True)
     busy.start()
     assert mirror_in_background(busy, tiny_run(), REPO) is busy
     going.set()
     busy.join()
-    said: list[str] = []
-    thread = mirror_in_background(busy, tiny_run(), REPO, report=said.append)
+    reported: list[str] = []
+    thread = mirror_in_background(busy, tiny_run(), REPO, report=reported.append)
     assert thread.daemon
     thread.join(60)
-    assert said == [f"mirrored to {REPO}"]
+    assert len(reported) == 1 and REPO in reported[0] and REPO in hub.repos
 
 
 def elf(arguments, home, endpoint, **environment):
-    """(exit code, stdout, stderr, seconds) of the command line with an empty cache of its own."""
+    """(exit code, stdout, stderr, seconds) of the command line with its own empty cache."""
     start = time.monotonic()
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "ELF_"))}
     settings = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **environment}
@@ -220,14 +220,14 @@ def test_the_commands_from_one_machine_to_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "part"),
     [
-        (["sample", "--checkpoint", "ELF-B-owt", "--num-samples", "1"], "give --checkpoint a local folder"),
+        (["sample", "--checkpoint", "ELF-B-owt", "--num-samples", "1"], "--checkpoint"),
         (["push-to-hub", "RUN", REPO], "`elf export"),
     ],
 )
-def test_without_a_network_commands_end_soon_with_one_line(tmp_path, arguments, told):
+def test_without_a_network_commands_end_soon_with_one_line(tmp_path, arguments, part):
     given = [str(tiny_run()) if argument == "RUN" else argument for argument in arguments]
     code, out, err, seconds = elf(given, tmp_path, "http://127.0.0.1:9", HF_TOKEN=TOKEN)
-    assert code in (1, 2) and out == "" and err.count("\n") == 1 and err.startswith("error: ") and told in err
+    assert code in (1, 2) and out == "" and err.count("\n") == 1 and err.startswith("error: ") and part in err
     assert "Traceback" not in err and seconds < 30

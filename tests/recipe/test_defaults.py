@@ -82,9 +82,9 @@ def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):
     for line, chosen, wanted in (
-        ("sample --steps 64 --sampler sde", "taking the published ELF-B-owt", "ELF-B-owt"),
-        ("eval --task de-en", "taking the published ELF-B-de-en", "ELF-B-de-en"),
-        ("train --model ELF-M", "the owt recipe", "openwebtext-t5"),
+        ("sample --steps 64 --sampler sde", "published ELF-B-owt", "ELF-B-owt"),
+        ("eval --task de-en", "published ELF-B-de-en", "ELF-B-de-en"),
+        ("train --model ELF-M", "training the owt recipe", "openwebtext-t5"),
         ("train --task xsum", "using the published data", "xsum_train_t5"),
     ):
         code, out, err = elf(*line.split())
@@ -134,14 +134,14 @@ def test_eval_and_sample_take_the_newest_run_and_eval_tells_the_published_figure
     text = re.sub('^task = "toy-de-en"', 'task = "de-en"', text, flags=re.MULTILINE)
     (run / "config.toml").write_text(re.sub('^model = "ELF-XS"', 'model = "ELF-B"', text, flags=re.MULTILINE))
     code, out, err = elf("eval", "--task", "de-en", "--num-samples", "2", "--data", data)
-    assert code == 0 and "taking the newest run of de-en here, runs/mine" in err, err
+    assert code == 0 and "newest run of de-en" in err and "runs/mine" in err, err
     assert "BLEU" in out and "\node64-cfg2-w1" in out and data in out
     assert out.splitlines()[-2:] == [
         "published for ELF-B: bleu 26.4  (test; ODE 64 steps, CFG 2, w 1)",
         "published for ELF-B: bleu about 26.7  (validation; ODE 64 steps, CFG 2, w 1)",
     ]
     code, _, err = elf("sample", "--sampler", "sde", "--steps", "2", "--input", write_input(here))
-    assert code == 0 and "newest run here, runs/mine" in err and "no --gamma" in err and "1.5" in err, err
+    assert code == 0 and "runs/mine" in err and "no --gamma: 1.5" in err, err
 
 
 def write_input(folder):

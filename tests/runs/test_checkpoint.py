@@ -77,16 +77,17 @@ def test_a_flipped_bit_a_cut_and_a_missing_file_are_named_whatever_the_file(copy
     assert seal.damage(step) is None
 
 
-def test_damage_is_refused_and_fallback_goes_on_from_the_newest_intact_one(copy, capsys):
+def test_damage_is_refused_and_fallback_continues_from_the_newest_intact_one(copy, capsys):
     arrays = sorted((copy / "checkpoints" / "3" / "rest").rglob("d/*"), key=lambda path: path.stat().st_size)
     flip(arrays[-1])
     before = tree(copy)
     with pytest.raises(ElfError) as refused:
         resume_run(copy)
-    assert str(arrays[-1]) in str(refused.value) and "--fallback` goes on from step 2" in str(refused.value)
+    assert all(part in str(refused.value) for part in (str(arrays[-1]), "--fallback", "step 2"))
     assert tree(copy) == before
     resume_run(copy, fallback=True)
-    assert "going on from step 2; 1 steps are lost" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "step 2" in err and "1 steps" in err
     assert weights(copy) == weights(tiny_run()) and losses(copy) == losses(tiny_run())
     assert {name: before[f"checkpoints/3/{name}"] for name in tree(copy / "checkpoints" / "damaged-3")} == tree(
         copy / "checkpoints" / "damaged-3"
@@ -108,12 +109,12 @@ def test_killed_between_saving_and_sealing(copy):
     assert weights(copy) == weights(tiny_run())
 
 
-def test_nothing_is_started_over_where_no_checkpoint_is_intact(copy):
+def test_nothing_is_started_over_if_no_checkpoint_is_intact(copy):
     for step in (1, 2, 3):
         flip(copy / "checkpoints" / str(step) / "_CHECKPOINT_METADATA")
     before = tree(copy)
     for fallback in (False, True):
-        with pytest.raises(ElfError, match=r"nothing was changed"):
+        with pytest.raises(ElfError, match="checkpoints"):
             resume_run(copy, fallback=fallback)
         assert tree(copy) == before
 
@@ -121,7 +122,7 @@ def test_nothing_is_started_over_where_no_checkpoint_is_intact(copy):
 def test_sampling_refuses_a_damaged_part(copy):
     part = max((copy / "checkpoints" / "3" / "ema").rglob("d/*"), key=lambda path: path.stat().st_size)
     flip(part)
-    with pytest.raises(ElfError, match="damaged; give another step of 1, 2, 3"):
+    with pytest.raises(ElfError, match=r"checkpoints/3/ema.*1, 2, 3"):
         load_weights(copy)
     assert load_weights(copy, ema=False)[1] == 3 and load_weights(copy, step=2)[1] == 2
 
@@ -139,7 +140,7 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
 
     monkeypatch.setattr(checkpoint, "save", save_on_a_full_disk)
     try:
-        with pytest.raises(ElfError, match=r"could not be saved .*step 2 is intact") as failed:
+        with pytest.raises(ElfError, match=r"checkpoints.*step 2") as failed:
             resume_run(copy)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -167,7 +168,7 @@ main()
 
 
 def test_lost_permissions_while_saving_leave_the_last_checkpoint():
-    """The folder of checkpoints turns read-only when a save begins; the process ends at once and says so."""
+    """The folder of checkpoints turns read-only when a save begins; the process ends at once and reports it."""
     with tempfile.TemporaryDirectory() as name:  # one that every user may enter
         os.chmod(name, 0o755)
         folder = Path(shutil.copytree(tiny_run(), Path(name) / "run"))
@@ -178,17 +179,15 @@ def test_lost_permissions_while_saving_leave_the_last_checkpoint():
         os.chmod(folder / "checkpoints", 0o700)
         errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
         assert done.returncode == 1 and len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
-        assert (
-            "could not be saved" in errors[0] and "Permission denied" in errors[0] and "step 2 is intact" in errors[0]
-        )
+        assert "Permission denied" in errors[0] and "step 2" in errors[0]
         assert tree(folder / "checkpoints") == before
         resume_run(folder)
         assert weights(folder) == weights(tiny_run())
 
 
-def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
-    """Of figures by step the smallest is at step 5, which is no step at which a checkpoint is due, and of a resumed run
-    nothing is better; NaN is never the best."""
+def test_the_best_checkpoint_is_kept_besides_the_last(copy, monkeypatch, capsys):
+    """The smallest figure is at step 5, where no checkpoint is due; the resumed run has none better; NaN is never the
+    best."""
     figures = {4: 0.5, 5: 0.4, 6: 0.6, 7: float("nan")}
 
     def evaluated(model, slice_, ema, done, length):
@@ -198,10 +197,11 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
     resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep_checkpoints=1", "warmup_steps=1"])
     assert json.loads((copy / "best.json").read_text()) == {"step": 5, "figure": "val_loss", "value": 0.4}
     assert run.checkpoint_steps(copy) == [5, 7] and run.best_of(copy)["step"] == 5
-    assert f"best val_loss 0.4 at step 5: {copy}@best" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"{copy}@best" in err and "val_loss 0.4" in err
     best = load_weights(copy, step=5)
     assert open_source(f"{copy}@best").step == 5
-    for name, at_step, message in (("best", 7, "this is step 5, not 7"), ("bset", None, "did you mean 'best'")):
+    for name, at_step, message in (("best", 7, "step 5, not 7"), ("bset", None, "'best'")):
         with pytest.raises(InputError, match=message):
             open_source(f"{copy}@{name}", step=at_step)
     resume_run(copy, sets=["steps=9"])
@@ -209,11 +209,11 @@ def test_the_best_checkpoint_is_kept_beside_the_last(copy, monkeypatch, capsys):
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), best[0], load_weights(copy, step=5)[0]))
     shutil.rmtree(copy / "checkpoints" / "5")
     assert run.best_of(copy) is None
-    with pytest.raises(InputError, match="no evaluation while training has chosen a best checkpoint yet"):
+    with pytest.raises(InputError, match="@best"):
         open_source(f"{copy}@best")
 
 
-def test_a_second_process_is_told_who_holds_the_run(copy):
+def test_a_second_process_learns_who_holds_the_run(copy):
     code = (
         "import sys, pathlib\nfrom elfcli.runs.lock import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -222,14 +222,14 @@ def test_a_second_process_is_told_who_holds_the_run(copy):
     other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert other.stdout.readline() == b"held\n"
     before = tree(copy)
-    with pytest.raises(ElfError, match=rf"in use by process {other.pid} on {os.uname().nodename} since 20"):
+    with pytest.raises(ElfError, match=rf"{other.pid} .*{os.uname().nodename} .*20"):
         resume_run(copy)
     assert tree(copy) == before
     other.kill()  # the system releases what it held
     other.communicate()
     with locked(copy):
         assert json.loads((copy / run.HOLDER_FILE).read_text())["pid"] == os.getpid()
-        with pytest.raises(ElfError, match="in use by"), locked(copy):
+        with pytest.raises(ElfError, match=str(os.getpid())), locked(copy):
             pass
 
 
@@ -249,8 +249,8 @@ def starting(data: Path, folder: Path, call: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.parametrize("call", ["start.train", "run.Path.rename"])
-def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
-    """After the settings were written, before, and while the tokenizer is: the run is resumed, and can be sampled."""
+def test_killed_before_the_tokenizer_is_written(tmp_path, elf, call):
+    """After the settings were written, before or while the tokenizer is: the run can be resumed and sampled."""
     folder, tokenizer = tmp_path / "run", run.TOKENIZER_FOLDER
     done = starting(tiny_run().parent / "data", folder, call)
     assert done.returncode == -9 and run.is_run(folder) and not (folder / tokenizer).exists(), done.stderr
@@ -263,7 +263,7 @@ def test_killed_before_the_tokenizer_is_there(tmp_path, elf, call):
 
 
 def test_killed_before_the_settings_are_written(tmp_path):
-    """What is left of the first write is no reason to refuse the same command."""
+    """Leftovers of the first write are not a reason to refuse the same command."""
     folder = tmp_path / "run"
     done = starting(tiny_run().parent / "data", folder, "outputs.os.fsync")
     assert done.returncode == -9, done.stderr
@@ -273,5 +273,5 @@ def test_killed_before_the_settings_are_written(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [run.LOCK_FILE, run.HOLDER_FILE, run.CONFIG_FILE]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="no run folder"):
+    with pytest.raises(InputError, match="other"):
         run.check_new(tmp_path / "other")

@@ -20,13 +20,13 @@ SAMPLES = {
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory) -> Path:
-    """The run of version 0.1.0, gone on from step 4 to its end."""
+    """The run of version 0.1.0, continued from step 4 to its end."""
     folder = Path(shutil.copytree(OLD / "run", tmp_path_factory.mktemp("old") / "run"))
     resume_run(folder, sets=[f"data_path={OLD / 'data'}"])
     return folder
 
 
-def test_an_old_run_goes_on_as_it_did(resumed):
+def test_an_old_run_continues_as_it_did(resumed):
     found = run.read_metrics(resumed)
     recorded = [json.loads(line) for line in (OLD / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in found] == [row["step"] for row in recorded] == list(range(1, 25))
@@ -36,7 +36,7 @@ def test_an_old_run_goes_on_as_it_did(resumed):
 
 
 def test_an_old_export_is_read(elf, tmp_path):
-    """All but the texts, which depend on how time grids are drawn."""
+    """Compared without the texts, which depend on how time grids are drawn."""
     output = tmp_path / "exported.jsonl"
     code, _, err = elf(
         "sample", "--checkpoint", OLD / "export", "--input", OLD / "valid.jsonl", "--steps", 2, "-o", output
@@ -64,7 +64,7 @@ def test_an_old_export_samples_what_it_did(elf, tmp_path):
 
 
 def test_an_old_run_with_dropout_names_what_changed(elf, tmp_path):
-    """Dropout acts in other places since 0.2.0, so going on takes a word of the user's."""
+    """Dropout acts in other places since 0.2.0, so the user must choose it to continue."""
     folder = Path(shutil.copytree(OLD / "run", tmp_path / "run"))
     text = (folder / "config.toml").read_text()
     (folder / "config.toml").write_text(text.replace("proj_dropout = 0.0", "proj_dropout = 0.1"))
@@ -80,7 +80,7 @@ def test_an_old_run_keeps_how_its_gradients_were_summed():
 
 
 RECENT = Path(__file__).parents[1] / "old" / "0.2.0"
-"""A run on pairs of its own, with token vectors, buckets, Muon, a cosine, dropout and accumulated gradients."""
+"""A run on custom pairs, with token vectors, buckets, Muon, a cosine, dropout and accumulated gradients."""
 RECENT_SAMPLES = {
     "ode": ["--steps", 8, "--sampler", "ode", "--cfg", 1.5, "--candidates", 1],
     "sde": ["--steps", 8, "--sampler", "sde", "--gamma", 1.5, "--sc-cfg", 2, "--candidates", 2],

@@ -106,7 +106,7 @@ def test_the_command_writes_the_page_and_refuses_other_endings(elf, tmp_path):
     code, _, err = elf("sample", *asked, "-o", samples, "--trace", trace, "--watch")
     assert code == 0 and f"trace: {trace}" in err and "no terminal" in err
     assert '"generated"' in trace.read_text(encoding="utf-8") and len(samples.read_text().splitlines()) == 2
-    for given, why in ((trace, "exists; choose another --trace"), (tmp_path / "t.png", "FILE.html")):
+    for given, why in ((trace, "--overwrite"), (tmp_path / "t.png", "FILE.html")):
         code, _, err = elf("sample", *asked, "--trace", given)
         assert code == 2 and why in err and len(err.splitlines()) == 1
 

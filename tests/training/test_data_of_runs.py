@@ -44,7 +44,7 @@ def test_a_run_refuses_other_data_until_told_to_take_it(run, tmp_path, elf):
     sets = [f"data_path={new}", f"tokenizer_name={tmp_path / 'data' / 'tokenizer'}"]
     line = ["resume", run, *(word for setting in sets for word in ("--set", setting))]
     code, _, err = elf(*line)
-    assert code == 2 and "trained on other data" in err and "32 examples then, 33 here" in err
+    assert code == 2 and "32 examples" in err and "33" in err
     assert "--set data_path=DIR" in err and "--other-data" in err
     assert not (run / "checkpoints" / "3").is_dir()
     code, _, err = elf(*line, "--other-data")

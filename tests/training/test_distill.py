@@ -81,7 +81,7 @@ def test_students_are_found_by_folder_and_name(straight, tmp_path):
     last, earlier = open_source(straight), open_source(f"{straight}@round-16")
     assert "8-step student" in last.description and last.folder == straight / "round-8"
     assert earlier.folder == straight / "round-16" and not same(*map(jax.tree.leaves, (last.params, earlier.params)))
-    with pytest.raises(InputError, match=r"round-17: nothing of this name .*did you mean 'round-16'"):
+    with pytest.raises(InputError, match=r"round-17: .*'round-16'"):
         open_source(f"{straight}@round-17")
     shutil.copytree(straight / "round-16", tmp_path / "students@round-8")
     assert "16-step student" in open_source(tmp_path / "students@round-8").description, "a folder of this name wins"

@@ -33,10 +33,10 @@ def test_golden_likelihoods_of_transformers(kind):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "mamba"}, "'mamba' cannot judge here; these can: gpt2, llama, qwen2, qwen3"),
-        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_type 'llama3' is not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-        ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' is missing from this llama model"),
+        ({"model_type": "mamba"}, "'mamba'.* gpt2, llama, qwen2, qwen3"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"num_hidden_layers": 3}, "'model.layers.2.input_layernorm.weight' .*llama"),
     ],
 )
 def test_what_the_network_does_not_have_is_refused(tmp_path, change, message):
@@ -70,7 +70,7 @@ def test_a_judge_in_shards_equals_the_one_in_a_single_file(sharded, hub):
     for name in (str(sharded), "org/judge"):
         own_shape, own = load_judge_network(name)
         assert own_shape == shape and tree_hash(own) == tree_hash(params)
-    hub.server.shutdown()  # and from the cache, where the Hub answers no more
+    hub.server.shutdown()  # and from the cache, once the Hub no longer answers
     hub.server.server_close()
     assert tree_hash(load_judge_network("org/judge")[1]) == tree_hash(params)
 
@@ -80,10 +80,10 @@ def test_a_missing_shard_is_named_before_anything_is_read(sharded, hub, monkeypa
     (sharded / SHARDS[1]).unlink()
     monkeypatch.setattr(huggingface, "read_safetensors", lambda path: pytest.fail("read before all were there"))
     for name in (str(sharded), "org/judge"):
-        with pytest.raises(InputError, match=rf"no {SHARDS[1]}.*, which the judge needs"):
+        with pytest.raises(InputError, match=SHARDS[1]):
             load_judge_network(name)
     (sharded / "model.safetensors.index.json").unlink()
-    with pytest.raises(InputError, match=r"no model\.safetensors, which the judge needs"):
+    with pytest.raises(InputError, match=r"judge.*model\.safetensors"):
         load_judge_network(str(sharded))
 
 

@@ -50,7 +50,7 @@ def opened(folder: Path, url: str, **more: str) -> dict:
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory):
-    """(folder, address of a Hub that is gone, what was found while it was there)."""
+    """(folder, address of a Hub that is gone, what was read while it was reachable)."""
     folder = tmp_path_factory.mktemp("offline")
     with Hub() as hub:
         fill(hub, folder)

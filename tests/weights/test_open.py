@@ -1,4 +1,4 @@
-"""Every place that weights can come from: taken exactly, named in one line, and refused with both sides named."""
+"""Every place that weights can come from: read exactly, named in one line, and refused with both sides named."""
 
 import os
 import pickle
@@ -52,9 +52,9 @@ def test_the_newest_checkpoint_wins_unless_a_step_is_given(tmp_path):
         shutil.copy(GOLDENS / "checkpoint_msgpack" / "checkpoint_7", tmp_path / f"checkpoint_{step}")
     (tmp_path / "checkpoint_12").write_bytes(b"damaged")
     assert open_source(tmp_path, step=7).step == 7
-    with pytest.raises(InputError, match="not a flax checkpoint"):
+    with pytest.raises(InputError, match="checkpoint_12"):
         open_source(tmp_path)
-    with pytest.raises(InputError, match="no checkpoint of step 8; there are 7, 9, 12"):
+    with pytest.raises(InputError, match=r"step 8; .*7, 9, 12"):
         open_source(tmp_path, step=8)
 
 
@@ -108,7 +108,7 @@ def test_pt_files_are_read_weights_only_and_need_torch(tmp_path, monkeypatch):
 
     (tmp_path / "elf.pt").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InputError, match="needs PyTorch"):
+    with pytest.raises(InputError, match="PyTorch"):
         open_source(tmp_path / "elf.pt")
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
     source = open_source(tmp_path / "elf.pt")
@@ -117,7 +117,7 @@ def test_pt_files_are_read_weights_only_and_need_torch(tmp_path, monkeypatch):
 
 def test_a_wrong_size_names_both_sides():
     source = open_source(GOLDENS / "checkpoint_msgpack")
-    with pytest.raises(InputError, match=r"checkpoint has depth 4, .* but the settings ask for depth 12") as error:
+    with pytest.raises(InputError, match=r"depth 4, .* depth 12") as error:
         config_of(source, task="owt")
     assert "\n" not in str(error.value)
     small = ["hidden_size=48", "depth=4", "num_heads=4", "bottleneck_dim=16"]
@@ -125,7 +125,7 @@ def test_a_wrong_size_names_both_sides():
 
 
 def test_a_checkpoint_without_settings_asks_for_them():
-    with pytest.raises(InputError, match="give --task"):
+    with pytest.raises(InputError, match="--task"):
         config_of(open_source(GOLDENS / "checkpoint_msgpack"))
 
 
@@ -155,32 +155,32 @@ def test_published_parameter_counts():
     assert counts["B"] == 104.6 and round(counts["M"]) == 342 and round(counts["L"]) == 652
 
 
-def test_initial_params_fit_or_say_what_does_not():
+def test_initial_params_fit_or_name_what_does_not():
     source = open_source(tiny_run())
     assert same(load_initial_params(tiny_run(), source.shape), source.params)
     wider = ElfShape(**{**vars(source.shape), "vocab_size": 40})
-    with pytest.raises(InputError, match="checkpoint has vocab_size 26, but the settings ask for vocab_size 40"):
+    with pytest.raises(InputError, match=r"vocab_size 26, .* vocab_size 40"):
         load_initial_params(tiny_run(), wider)
     elsewhere = ElfShape(**{**vars(source.shape), "text_position": None})
-    with pytest.raises(InputError, match="checkpoint has text_position 8, but the settings ask for text_position None"):
+    with pytest.raises(InputError, match=r"text_position 8, .* text_position None"):
         load_initial_params(tiny_run(), elsewhere)
 
 
-def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
+def test_what_is_not_a_checkpoint_is_refused_in_one_line(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "two").mkdir()
     for name in ("a", "b"):
         save_file({"x": np.zeros(1, np.float32)}, tmp_path / "two" / f"{name}.safetensors")
     cases = {
-        tmp_path: "no checkpoint in this folder",
-        tmp_path / "notes.txt": "not a flax checkpoint",
-        tmp_path / "two": "no checkpoint in this folder",
-        tmp_path / "two" / "a.safetensors": "no ELF parameter tree",
-        tmp_path / "note.txt": "did you mean 'notes.txt'",
-        "ELF-B-own": "did you mean 'ELF-B-owt'",
+        tmp_path: "checkpoint_<step>",
+        tmp_path / "notes.txt": "flax",
+        tmp_path / "two": "checkpoint_<step>",
+        tmp_path / "two" / "a.safetensors": "parameter tree",
+        tmp_path / "note.txt": "'notes.txt'",
+        "ELF-B-own": "'ELF-B-owt'",
     }
-    for spec, told in cases.items():
-        with pytest.raises(InputError, match=told) as error:
+    for spec, part in cases.items():
+        with pytest.raises(InputError, match=part) as error:
             open_source(spec)
         assert "\n" not in str(error.value)
 
@@ -196,7 +196,7 @@ class Malicious:
 def test_a_malicious_pickle_runs_nothing(tmp_path):
     file, mark = tmp_path / "encoder.pkl", tmp_path / "run"
     file.write_bytes(pickle.dumps({"params": {"x": Malicious(mark)}}))
-    with pytest.raises(InputError, match=r"posix\.mkdir; only arrays are admitted"):
+    with pytest.raises(InputError, match=r"posix\.mkdir"):
         read_encoder_pickle(file)
     assert not mark.exists()
     pickle.loads(file.read_bytes())
@@ -222,9 +222,9 @@ def test_a_run_has_its_own_copy_of_the_datas_encoder(tmp_path, name):
     resolved = resolve(sets=[f"encoder_model_name={tmp_path / 'data' / name}"], environ={})
     (tmp_path / "run" / "config.toml").write_text(to_toml(resolved))
     settings = resolved.config
-    assert with_own_encoder(settings, tmp_path / "run") == settings, "nothing is kept yet"
+    assert with_own_encoder(settings, tmp_path / "run") == settings, "nothing is copied yet"
     keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
-    assert not (tmp_path / "run" / name).exists(), "an encoder from elsewhere may be large, and stays where it is"
+    assert not (tmp_path / "run" / name).exists(), "an encoder of another kind may be large, and is not copied"
     (tmp_path / "data" / name / LATENTS_FILE).touch()
     keep_encoder(settings.encoder.encoder_model_name, tmp_path / "run")
     (tmp_path / "data" / name / "config.json").write_text("another")
