@@ -110,7 +110,7 @@ def test_samples_without_ids_are_counted(tmp_path):
         ('{"generated": "a"}\n["a"]\n', ":2: a JSON list, not an object"),
         ('[{"generated": "a"}]\n', "one JSON list; write one object per line"),
         (b'{"generated": "a"}\n{"generated": "\xe4"}\n', ":2: not UTF-8"),
-        ('{"generated": "a"}\n'.encode("utf-16"), ":1: holds a zero byte"),
+        ('{"generated": "a"}\n'.encode("utf-16"), ":1: contains a zero byte"),
         ('{"generated": "a"}\n{"generatd": "a"}\n', ":2: no 'generated' (did you mean 'generatd'?); its keys are"),
         ("{}\n", ":1: no 'generated'; its keys are none"),
         ('{"generated": null}\n', ":1: 'generated' holds NoneType, not a string"),
