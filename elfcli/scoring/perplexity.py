@@ -1,6 +1,6 @@
 """Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
 
-Texts are scored longest first and padded to a few lengths, so that short ones cost little and few programs are compiled.
+Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled.
 """
 
 from collections.abc import Callable, Sequence

@@ -27,7 +27,8 @@ def reports(scores: list[dict], texts: Texts) -> list[dict]:
     memorised = None if texts.seen is None else sum(text in texts.seen for text in texts.generated) / count
     real = counted(tuple(texts.real)) if texts.real else None
     clean_up = {None: "unknown", True: "yes", False: "no"}[origin.clean_up]
-    data = "none" if texts.references is None else hash_of(texts.references)
+    references = None if texts.references is None else json.dumps(list(texts.references)).encode()
+    data = "none" if references is None else xxhash.xxh3_64_hexdigest(references)
     of_texts = f"clean_up:{clean_up}|split:{origin.split or 'unknown'}|data:{data}|samples:{count}"
 
     def report(score: dict) -> dict:
@@ -44,11 +45,6 @@ def reports(scores: list[dict], texts: Texts) -> list[dict]:
         }
 
     return [report(score) for score in scores]
-
-
-def hash_of(texts: Sequence[str]) -> str:
-    """Return the hash of texts in their order."""
-    return xxhash.xxh3_64_hexdigest(json.dumps(list(texts)).encode())
 
 
 @lru_cache(maxsize=4)
@@ -136,8 +132,8 @@ def text_cells(details: dict) -> list[str]:
 def provenance(scores_of_rows: Sequence[list[dict]]) -> list[str]:
     """Return the lines below a table: the signature of each metric, and the provenance that all rows share."""
     lines = [f"{score['metric']}: {score['signature']}" for score in scores_of_rows[0] if score.get("signature")]
-    records = [scores[0].get("made_by") for scores in scores_of_rows]
-    if not records or not all(isinstance(record, dict) for record in records):
+    records = [record for scores in scores_of_rows if isinstance(record := scores[0].get("made_by"), dict)]
+    if not records or len(records) < len(scores_of_rows):
         return [*lines, "made by: unknown"]
     common = {name: value for name, value in records[0].items() if all(one.get(name) == value for one in records)}
     shown = [f"{name.replace('_', ' ')} {value}" for name, value in common.items() if value is not None]

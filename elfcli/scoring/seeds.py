@@ -13,7 +13,7 @@ MAX_SEED = 2**32 - 1
 
 
 def seeds_of(seed: int, text: str | None) -> list[int]:
-    """Return the seeds of `--seeds 0,1,2`, without it that of --seed. Raises InputError for others and repeated ones."""
+    """Return the seeds of `--seeds 0,1,2`, or else that of --seed. Raises InputError for others and repeated ones."""
     if text is None:
         return [seed]
     if seed:

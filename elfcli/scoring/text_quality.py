@@ -29,15 +29,11 @@ def has_loop(units: Sequence[str], least: int) -> bool:
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units])
     for period in range(1, min(len(units) // 3, MAX_LOOP) + 1):
         same, needed = ids[period:] == ids[:-period], max(3 * period, least) - period
-        if np.count_nonzero(same) >= needed and longest_run(same) >= needed:
-            return True
+        if np.count_nonzero(same) >= needed:
+            ends = np.concatenate(([-1], np.flatnonzero(~same), [len(same)]))
+            if np.diff(ends).max() - 1 >= needed:  # the most equal units in a row
+                return True
     return False
-
-
-def longest_run(flags: np.ndarray) -> int:
-    """Return the most True values in a row."""
-    ends = np.flatnonzero(~flags)
-    return int(np.diff(np.concatenate(([-1], ends, [len(flags)]))).max()) - 1
 
 
 def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
