@@ -28,7 +28,7 @@ def report_overfit(run: Path) -> None:
         for row, condition in zip(rows, conditions, strict=True)
     ]
     expected = decoded(model.tokenizer, ids, model.config.evaluation.clean_up)
-    generated = generate(model, conditions, setting, options)
+    generated = generate(model, conditions, setting, options)  # type: ignore[arg-type]
     right = sum(text == real if paired else text in expected for text, real in zip(generated, expected, strict=True))
     say(f"{right} of {count} examples reproduced ({setting.name})" + ("" if right >= ENOUGH * count else ", but:"))
     if right < ENOUGH * count:

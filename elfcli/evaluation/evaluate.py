@@ -167,7 +167,7 @@ def result_key(job: EvaluationJob) -> dict:
     if model.config.evaluation.eval_ppl_dtype != "float32":  # older results do not record float32
         evaluation.add("eval_ppl_dtype")
     lengths = {"max_length", "max_input_length", "pad_token"}
-    include = {"data": lengths, "encoder": True, "objective": True, "evaluation": evaluation}
+    include: dict[str, Any] = {"data": lengths, "encoder": True, "objective": True, "evaluation": evaluation}
     settings = model.config.model_dump_json(include=include)
     return {
         "step": model.step,
