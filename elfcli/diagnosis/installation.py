@@ -9,7 +9,7 @@ from pathlib import Path
 from elfcli.diagnosis.checks import Check
 
 MIN_DISK = 5e9
-"""With fewer free bytes a run may not have room for its checkpoints."""
+"""Free bytes below which a run may not have room for its checkpoints."""
 PLUGINS = {"cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("libtpu",)}
 DEVICES = {"cuda": Path("/dev/nvidia0"), "tpu": Path("/dev/accel0")}
 

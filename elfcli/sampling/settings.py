@@ -24,7 +24,7 @@ OPTION_FIELDS = {
 }
 """The field of a SamplingSetting that each option sets."""
 PRESET_LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_scale": "self_cond_scales"}
-"""Fields that are lists in a preset, and their names there."""
+"""Fields that are lists in a preset, and the names of the lists."""
 MAX_SETTINGS = 1000
 
 
@@ -123,11 +123,11 @@ def chosen_setting(presets: Sequence[SamplingPreset], given: Mapping[str, Any]) 
 
         return min(settings, key=distance if steps else lambda setting: distance(setting)[:1])
 
-    found = nearest(settings_of(presets))
-    if sampler == "sde" and found.sampling_method != "sde":
+    setting = nearest(settings_of(presets))
+    if sampler == "sde" and setting.sampling_method != "sde":
         published = resolve(files=[presets_dir() / "sampling" / "uncond.toml"], environ={}).config.sampling
-        found = replace(found, sde_gamma=nearest(settings_of(published)).sde_gamma)
-    return replace(found, **given)
+        setting = replace(setting, sde_gamma=nearest(settings_of(published)).sde_gamma)
+    return replace(setting, **given)
 
 
 def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) -> list[SamplingSetting]:
@@ -144,9 +144,9 @@ def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) 
 
 def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
     """Return the setting that the given fields choose. Raises InputError for a given field without effect."""
-    found = chosen_setting(config.sampling, given)
-    check_used(config, given, [found])
-    return found
+    setting = chosen_setting(config.sampling, given)
+    check_used(config, given, [setting])
+    return setting
 
 
 def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:

@@ -64,7 +64,7 @@ def draw(results: Sequence[dict], path: Path, title: str) -> None:
         text = StringIO()
         figure.savefig(text, format="svg")
         svg = text.getvalue()
-        write_whole(path, page_of(title, svg[svg.index("<svg") :], lines_of(scored)))
+        write_whole(path, page_of(title, svg[svg.index("<svg") :], scored))
         return
     part = path.with_name(f".{path.name}.part{path.suffix}")
     figure.savefig(part, dpi=150)
@@ -137,25 +137,20 @@ def frontier(axes: Any, results: Sequence[dict]) -> None:
     axes.set_ylabel("perplexity")
 
 
-def page_of(title: str, svg: str, rows: Sequence[Sequence[str]]) -> str:
+def page_of(title: str, svg: str, results: Sequence[dict]) -> str:
     """Return a self-contained page: the plots, and their numbers as a table."""
-    head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
-    table = f"<table><tr>{head.replace('td>', 'th>')}</tr>" + "".join(f"<tr>{line}</tr>" for line in body) + "</table>"
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style><h1>{escape(title)}</h1>{svg}{table}</html>\n"
-    )
-
-
-def lines_of(results: Sequence[dict]) -> list[list[str]]:
-    """Return the plots' numbers as rows of a table, first its head."""
     rows = [["setting", "network calls", first_score(results[0])["metric"], "95% interval"]]
     for result in best_first(list(results)):
         score = first_score(result)
         low, high = score.get("interval") or (None, None)
         interval = "" if low is None else f"{low:.4g} to {high:.4g}"
         rows.append([result["name"], f"{cost(result)}", f"{score['value']:.4g}", interval])
-    return rows
+    head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
+    table = f"<table><tr>{head.replace('td>', 'th>')}</tr>" + "".join(f"<tr>{line}</tr>" for line in body) + "</table>"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style><h1>{escape(title)}</h1>{svg}{table}</html>\n"
+    )
 
 
 def strips(results: Sequence[dict]) -> list[str]:

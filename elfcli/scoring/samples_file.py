@@ -52,17 +52,17 @@ def records_of(path: Path) -> Iterator[tuple[int, Record]]:
     `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines.
     """
     if path == Path("-"):
-        lines = list(text_lines(STDIN, Strict()))
-        is_json = next((line for _, line in lines if line.strip()), "").startswith("{")
-        yield from json_records(STDIN, Strict(), lines) if is_json else plain_records(lines)
-        return
-    check_is_file(path)
-    yield from records(path, Strict()) if has_columns(path) else plain_records(text_lines(path, Strict()))
-
-
-def plain_records(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Record]]:
-    """Yield (number, {"text"}) of each line."""
-    return ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
+        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, Strict()))
+        if next((line for _, line in lines if line.strip()), "").startswith("{"):
+            yield from json_records(STDIN, Strict(), lines)
+            return
+    else:
+        check_is_file(path)
+        if has_columns(path):
+            yield from records(path, Strict())
+            return
+        lines = text_lines(path, Strict())
+    yield from ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
 
 
 def check_is_file(path: Path) -> None:
@@ -83,17 +83,10 @@ def read_samples(path: Path, need: Sequence[str] = ("generated",)) -> list[dict]
 
 def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
     """Return (line number, row) as `read_samples` checks them."""
-    rows = numbered_records(path)
+    rows, by_id = numbered_records(path), dict[str, tuple[int, Record]]()
     for number, row in rows:
         for key in need:
             check_row_text(row, key, f"{path}:{number}")
-    check_unique_ids(rows, path)
-    return rows
-
-
-def check_unique_ids(rows: Numbered, path: Path) -> None:
-    """Raise InputError if one id has two sources or references: the samples are of two files or splits."""
-    by_id: dict[str, tuple[int, Record]] = {}
     for number, row in rows:
         before, other = by_id.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
         for keys in (SOURCE_KEYS, ("reference",)):
@@ -101,6 +94,7 @@ def check_unique_ids(rows: Numbered, path: Path) -> None:
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{path}:{number}: id {row['id']!r} is that of line {before}, which has another "
                                  f"{keys[0]}: samples of two splits or files; score each alone")  # fmt: skip
+    return rows
 
 
 def first_of_keys(row: dict, keys: Sequence[str]) -> Any:

@@ -65,7 +65,7 @@ def plain_log_p(folder: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def plain_totals(folder: Path, rows, eos: int, window: int):
-    """(NLL, scored tokens) of each row alone, with the one eos that is scored where it has room."""
+    """(NLL, scored tokens) of each row alone, with the one eos that is scored if it has room."""
     totals = []
     for row in rows:
         ids = np.array([*row, eos] if len(row) < window else row)
@@ -100,7 +100,7 @@ def test_an_eos_within_a_text_takes_the_place_of_the_one_after_it(small):
     [within], [after] = random_rows([6]), random_rows([6])
     within[3] = 49
     assert totals(small, [after], 1)[1] == [6]  # five tokens and the eos after them
-    assert totals(small, [within], 1)[1] == [5]  # the eos within is the first; the one after is no more
+    assert totals(small, [within], 1)[1] == [5]  # the eos within is the first; the one after is not scored
 
 
 def test_updates_count_to_the_end(small):

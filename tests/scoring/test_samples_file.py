@@ -79,7 +79,7 @@ def test_exact_match():
 
 @pytest.mark.parametrize("score", [corpus_bleu, rouge, exact_match])
 def test_scores_need_as_many_references(score):
-    with pytest.raises(InputError, match="2 .* 1 references"):
+    with pytest.raises(InputError, match=r"2 .* 1 references"):
         score(["a", "b"], ["a"])
     with pytest.raises(InputError):
         score([], [])
@@ -153,7 +153,7 @@ def test_references_by_line_order(tmp_path, key):
 def test_references_as_text_lines(tmp_path):
     path = samples(tmp_path)
     assert read_pairs(path, write(tmp_path / "r.txt", "r0\r\n\nr\u2028 2"))[1] == ["r0", "", "r\u2028 2"]
-    with pytest.raises(InputError, match="2 .* 3 samples"):
+    with pytest.raises(InputError, match=r"2 .* 3 samples"):
         read_pairs(path, write(tmp_path / "r.txt", "r0\nr1\n"))
 
 
@@ -181,11 +181,11 @@ def test_references_in_every_format_by_key(tmp_path):
             read_pairs(path, file, "enn")
     for file in table_files(tmp_path, [{"id": str(i), "reference": f"r{i}"} for i in (2, 0, 1)]):
         assert read_pairs(path, file)[1] == ["r0", "r1", "r2"]
-    with pytest.raises(InputError, match="r.txt.*--references"):
+    with pytest.raises(InputError, match=r"r.txt.*--references"):
         read_pairs(path, write(tmp_path / "r.txt", "a\nb\nc\n"), "en")
     with pytest.raises(InputError, match="--references"):
         read_pairs(path, None, "en")
-    with pytest.raises(InputError, match="r.csv"):
+    with pytest.raises(InputError, match=r"r.csv"):
         read_pairs(path, write(tmp_path / "r.csv", "en\n"), "en")
 
 
@@ -212,13 +212,13 @@ def test_references_of_another_split_are_refused(tmp_path):
     path = with_sources(tmp_path / "s.jsonl", "input", SOURCES, generated="a")
     for written in (SOURCES, [text.replace("Hund", "Dackel") + " , und mehr" for text in SOURCES]):
         assert len(read_pairs(path, with_sources(tmp_path / "r.jsonl", "source", written))[1]) == 3
-    read_pairs(path, with_sources(tmp_path / "r.jsonl", "de", SOURCES[::-1]))  # whose column is no known source
+    read_pairs(path, with_sources(tmp_path / "r.jsonl", "de", SOURCES[::-1]))  # whose column is not a known source
     other = with_sources(tmp_path / "r.jsonl", "source", SOURCES[::-1])
     with pytest.raises(InputError, match=r"s.jsonl:1: .*r.jsonl:1.* 2 of 3"):
         read_pairs(path, other)
     for row in (lines := read_jsonl(other)):
         del row["id"]
-    with pytest.raises(InputError, match="s.jsonl:1.* 2 of 3"):
+    with pytest.raises(InputError, match=r"s.jsonl:1.* 2 of 3"):
         read_pairs(path, jsonl(tmp_path / "no-ids.jsonl", lines))
 
 
@@ -265,13 +265,13 @@ def test_results_are_overwritten_only_with_the_option(tmp_path):
     write_result(path, {"metric": "bleu", "value": 2.0}, overwrite=True)
     assert json.loads(path.read_text())["value"] == 2
     assert list(path.parent.iterdir()) == [path]
-    with pytest.raises(InputError, match="--output|--json"):
+    with pytest.raises(InputError, match=r"--output|--json"):
         check_output_file(tmp_path, overwrite=True)
     (tmp_path / "link").symlink_to(path)
-    with pytest.raises(InputError, match="--output|--json"):
+    with pytest.raises(InputError, match=r"--output|--json"):
         write_result(tmp_path / "link", {"metric": "bleu", "value": 3.0}, overwrite=True)
     assert (tmp_path / "link").is_symlink() and json.loads(path.read_text())["value"] == 2
-    with pytest.raises(InputError, match="r.json"):
+    with pytest.raises(InputError, match=r"r.json"):
         check_output_file(path / "r.json", overwrite=True)
     check_output_file(None, overwrite=False)
 
