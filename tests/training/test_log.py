@@ -65,7 +65,10 @@ def test_what_is_usual():
 
 
 def test_norms_are_of_single_layers_and_of_their_distance_to_the_average():
-    params = {"blocks": {"kernel": np.array([[3.0, 4.0], [0.0, 2.0]]), "bias": np.array([0.0, 1.0])}, "head": np.ones(4)}
+    params = {
+        "blocks": {"kernel": np.array([[3.0, 4.0], [0.0, 2.0]]), "bias": np.array([0.0, 1.0])},
+        "head": np.ones(4),
+    }
     ema = params | {"head": np.zeros(4)}
     norms = {name: float(norm) for name, norm in layer_norms(params, ema).items()}
     weights = {"weight_norm/blocks_0": 5.0, "weight_norm/blocks_1": 5**0.5, "weight_norm/head": 2.0}
