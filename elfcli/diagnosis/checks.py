@@ -125,7 +125,7 @@ def denoise(t: float, network: float, mean: float, nearest: float) -> Check:
     trivial = min(mean, nearest)
     # Of a table of tokens the nearest latent is exact at little noise; a tenth of the variance is near enough.
     verdict = verdict_if_above(network, trivial + 0.1 * mean, min(trivial + 0.3 * mean, 1.05 * mean))
-    advice = "the denoiser is no better than a lookup: train longer (--set steps=2x), or a larger --model"
+    advice = "the denoiser does not beat a lookup: train longer (--set steps=2x), or use a larger --model"
     return row(f"denoise.t{t:g}", network, f"mean latent {mean:.2f}, nearest {nearest:.2f}", verdict, advice)
 
 
