@@ -1,34 +1,34 @@
 """Shared by all tests: compiled programs are kept between runs, and `../shared` is found or its tests skipped."""
 
+import atexit
 import functools
 import os
+import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 import typer.main
-from helpers import SHARED
+from helpers import SESSION, SHARED
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax-tests"
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Of tiny programs compiling is what takes time, of the trainings of `-m slow` it is not.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "0" if "slow" in sys.argv else "1")
+if "slow" not in sys.argv:
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # a third less time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ[SESSION] = tempfile.mkdtemp(prefix="elf-tests-")  # the workers inherit it
+    atexit.register(shutil.rmtree, os.environ[SESSION], ignore_errors=True)
 
-SAVING = (
-    "save_every_epochs",
-    "save_every_steps",
-    "save_every_minutes",
-    "keep_checkpoints",
-    "log_every_steps",
-    "max_skipped_steps",
-)
+typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 
 @pytest.fixture(scope="session")
@@ -55,24 +55,6 @@ def elf(capsys, monkeypatch):
         return caught.value.code, out, err
 
     return run
-
-
-@pytest.fixture(scope="module")
-def shared_step():
-    """Runs of a module whose steps are the same program trace it once, as a process that trains twice could."""
-    from elfcli.training import loop
-
-    made, make = {}, loop.make_train_step
-
-    def once(config, shape, *rest):
-        told = config.model_dump_json(
-            exclude={"training": {"output_dir", *SAVING}, "evaluation": True, "sampling": True}
-        )
-        return made.setdefault((told, shape), make(config, shape, *rest))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", once)
-        yield
 
 
 @pytest.fixture

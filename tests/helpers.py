@@ -3,6 +3,7 @@
 conftest.py imports this before it sets what JAX reads when it is imported, so nothing here imports JAX at the top.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,14 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 """Corpora, tokenizers and the larger set of goldens, beside the checkout where they are present."""
 T5 = SHARED / "t5-small"
 GPT2_TOKENIZER = SHARED / "gpt2-large-tokenizer"
+SESSION = "TESTS_SESSION_FOLDER"
 GOLDENS = Path(__file__).with_name("goldens")
 """One golden of each kind; goldens/README.md says how they were made."""
+
+
+def session_folder() -> Path:
+    """Return the folder that all workers of this session share; the process that started them deletes it."""
+    return Path(os.environ[SESSION])
 
 
 def same(ours: dict, theirs: dict) -> bool:

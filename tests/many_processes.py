@@ -31,7 +31,7 @@ def free_port() -> int:
 
 def environment(devices: int) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ELF_", "SLURM_"))}
-    return kept | {"XLA_FLAGS": FLAGS.format(devices)}
+    return kept | {"XLA_FLAGS": f"{kept.get('XLA_FLAGS', '')} {FLAGS.format(devices)}"}
 
 
 def start(count: int, *arguments, devices: int = 1, code: str = "") -> list[subprocess.Popen]:

@@ -34,7 +34,7 @@ from elfcli.training import memory
 from elfcli.training.timing import RunTiming, steps_that_fit
 from elfcli.weights.encoder import load_encoder
 
-TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=1"]
+TINY = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "embedding_dim=8", "num_workers=0"]
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,6 @@ from elfcli.training import loop
 from elfcli.training.start import resume_run
 from elfcli.weights.open import open_source
 
-pytestmark = pytest.mark.usefixtures("shared_step")
-
 
 @pytest.fixture
 def copy(tmp_path):

@@ -27,8 +27,6 @@ TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embeddi
         "save_every_steps=4", "log_every_steps=2", "warmup_steps=2", "max_length=24", "max_input_length=12",
         "lr_schedule=constant"]  # fmt: skip
 
-pytestmark = pytest.mark.usefixtures("shared_step")
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
