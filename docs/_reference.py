@@ -41,8 +41,8 @@ def cell(text: str) -> str:
 def commands() -> str:
     """Return a section per command: what it does, its arguments and its options."""
     group = typer.main.get_command(app)
-    parts = ["# Commands\n\nGenerated from the code; `elf COMMAND --help` prints the same. `--debug`, anywhere on the line, "
-             "shows tracebacks.\n"]  # fmt: skip
+    parts = ["# Commands\n\nGenerated from the code; `elf COMMAND --help` prints the same. `--debug`, anywhere on the "
+             "line, shows tracebacks.\n"]  # fmt: skip
     for title, members in COMMANDS.items():
         parts.append(f"## {title}\n")
         for name in members:
