@@ -3,6 +3,8 @@
 import html
 import inspect
 import re
+import types
+import typing
 
 import latex2mathml.converter
 import typer.main
@@ -13,6 +15,8 @@ from elfcli.config.schema import RENAMED, SECTIONS, SamplingPreset, Section
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 """A formula as pymdownx.arithmatex leaves it: \\(...\\) in the text, \\[...\\] as a block."""
+
+KINDS = {str: "text", int: "integer", float: "number", bool: "boolean", types.NoneType: "None"}
 
 
 def on_files(files, config):
@@ -68,8 +72,8 @@ def command_page(name: str, command, level: str) -> list[str]:
     lines += ["| option | value | default | what it does |", "|---|---|---|---|"]
     for option in options:
         value = "" if option.is_flag else option.metavar or ""
-        default = "" if option.default in (None, False) or callable(option.default) else option.default
-        default = "" if default == "" else f"`{cell(default)}`"
+        has_default = option.default is not None and option.default is not False and not callable(option.default)
+        default = f"`{cell(option.default)}`" if has_default else ""
         names = ", ".join(f"`{one}`" for one in option.opts)
         lines.append(f"| {names} | {cell(value)} | {default} | {option_help(option, arguments)} |")
     return [*lines, ""]
@@ -78,7 +82,7 @@ def command_page(name: str, command, level: str) -> list[str]:
 def command_help(command) -> str:
     """Return a command's help, its example as a code block."""
     text, _, example = inspect.cleandoc(command.help or "").replace("\b\n", "").partition("Example: ")
-    return text.strip() + (f"\n\n```text\n{' '.join(example.split())}\n```" if example else "")
+    return text.strip() + (f"\n\nExample:\n\n```text\n{' '.join(example.split())}\n```" if example else "")
 
 
 def option_help(option, arguments: list) -> str:
@@ -124,12 +128,23 @@ def section_table(title: str, section: type[Section]) -> str:
     former = {name: [old for old, new in RENAMED.items() if new == name] for name in section.model_fields}
     lines = [f"## {title}\n", "| setting | type | default | what it is |", "|---|---|---|---|"]
     for name, field in section.model_fields.items():
-        annotation = inspect.formatannotation(field.annotation)
-        kind = re.sub(r"(typing|annotated_types|pydantic\.\w+)\.", "", annotation)
-        kind = re.sub(r"Annotated\[(\w+)[^\]]*\]+", r"\1", kind).replace("NoneType", "None")
         text = cell(field.description or "")
         if former[name]:
             text += f" (also accepted: {', '.join(f'`{old}`' for old in former[name])})"
         default = '""' if field.default == "" else cell(field.default)
-        lines.append(f"| `{name}` | {cell(kind)} | `{default}` | {text} |")
+        lines.append(f"| `{name}` | {cell(kind_of(field.annotation))} | `{default}` | {text} |")
     return "\n".join([*lines, ""])
+
+
+def kind_of(annotation) -> str:
+    """Return a type in words that a settings file knows: number, text, list of numbers, one of several values."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return kind_of(inner[0])
+    if origin is typing.Literal:
+        return " or ".join(f"`{one}`" for one in inner)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(kind_of(one) for one in inner))
+    if origin is tuple:
+        return f"list of {kind_of(inner[0])}"
+    return KINDS.get(annotation, inspect.formatannotation(annotation))
