@@ -15,7 +15,7 @@ HELP = {"-h", "--help"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 the run failed, 2 the input is wrong, 130 interrupted."""
+    """Run the command line and exit: 0 success, 1 failed run, 2 bad input, 130 interrupted."""
     if arguments is None and "_ELF_COMPLETE" in os.environ:  # the shell asks what a word can become
         import typer
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def leave_threads(code: int) -> None:
-    """Ends the process where Orbax's threads still run: they would wait minutes for a save that could not begin."""
+    """End the process if Orbax's threads still run. They would wait minutes for a save that could not begin."""
     if any(type(thread).__module__.startswith("orbax.") for thread in threading.enumerate()):
         with suppress(OSError):
             sys.stdout.flush()
@@ -84,7 +84,7 @@ def _run(arguments: list[str], debug: bool) -> int:
 
 
 def _line_of(error: BaseException) -> tuple[str, int]:
-    """(what to print, exit code) of a command that raised this."""
+    """Return what to print and the exit code of a command that raised this error."""
     import typer
 
     if isinstance(error, ElfError):
@@ -95,15 +95,15 @@ def _line_of(error: BaseException) -> tuple[str, int]:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or one_line(error)}", 1
     if isinstance(error, MemoryError):
-        return "out of memory; lower the sizes that were asked for (batch_size, max_length, the network's)", 1
+        return "out of memory; lower batch_size, max_length or the size of the network", 1
     if "RESOURCE_EXHAUSTED" in str(error):  # XLA's out of memory
-        return f"out of memory; lower batch_size or the network's sizes ({one_line(error)})", 1
+        return f"out of memory; lower batch_size or the size of the network ({one_line(error)})", 1
     what = f"unexpected {type(error).__name__}: {one_line(error)}"
     return f"{what} (run with --debug for the traceback)", 1
 
 
 def _failed(text: str, code: int) -> int:
-    """Prints why the command failed; one of several processes reports it to process 0, and all of them exit."""
+    """Print why the command failed; return the exit code. The other processes report it to process 0."""
     if watch := _watch():
         if code != Stopped.exit_code:  # all processes stop by themselves
             watch.fail(text, code)
@@ -114,19 +114,19 @@ def _failed(text: str, code: int) -> int:
 
 
 def _watch() -> Any:
-    """The module that watches the other processes; None with a single process."""
+    """Return the module that watches the other processes; None with a single process."""
     watch = sys.modules.get("elfcli.parallel.watch")
     return watch if watch is not None and watch.watching() else None
 
 
 def one_line(error: BaseException, limit: int = 400) -> str:
-    """An error's text on one line, cut at so many characters."""
+    """Return an error's text on one line, cut after `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[:limit] + "..."
 
 
-def _report_usage(error) -> int:
-    """One line for click's usage errors; the help where no command was given."""
+def _report_usage(error: Any) -> int:
+    """Print one line for one of click's usage errors, or the help if no command was given; return the exit code."""
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
@@ -138,7 +138,7 @@ def _report_usage(error) -> int:
 
 
 def _print_error(text: str) -> None:
-    """`error: <line>` on stderr for each line of `text`, red on a terminal."""
+    """Print `error: <line>` on stderr for each line of `text`, red on a terminal."""
     head = "error:"
     if sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         head = f"\x1b[1;31m{head}\x1b[0m"

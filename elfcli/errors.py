@@ -1,4 +1,4 @@
-"""Errors that end a command on purpose. Each message is one line that says what is wrong, where, and how to fix it."""
+"""Errors that end a command on purpose. Each message is one line: what is wrong, where, and how to fix it."""
 
 from collections.abc import Iterable
 from contextlib import suppress

@@ -247,7 +247,7 @@ def test_class_names_are_unique():
 def test_arrays_carry_their_shape_in_their_name():
     """A parameter that is an array of more than one axis ends in its shape; names without one have no or one axis."""
     suffix = re.compile(r"_[A-Z0-9]+(x[A-Z0-9]+)*$")
-    scalars = {"key", "t", "w", "rate", "gamma", "length", "num_steps", "weight", "values", "array", "active"}
+    scalars = {"key", "t", "w", "rate", "gamma", "length", "num_steps", "weight", "values", "array", "active", "number"}
     any_rank = {*"xyzgabqkv", "position", "weights", "estimate", "mask", "cos", "sin"}  # the docstring says which
     wrong = []
     for place, function in nodes(Function, inside=SHAPED):

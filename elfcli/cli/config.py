@@ -1,7 +1,7 @@
 """`elf config show`, `elf config check` and `elf config copy`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -77,7 +77,12 @@ def check(
 
     problems: list[str] = []
     good: list[tuple[Path, Resolved]] = []
-    layers = {"task": settings.task, "model": settings.model, "sets": settings.sets, "style": settings.config_style}
+    layers: dict[str, Any] = {
+        "task": settings.task,
+        "model": settings.model,
+        "sets": settings.sets,
+        "style": settings.config_style,
+    }
     for path in files:
         try:
             good.append((path, resolve(files=[*settings.config, path], **layers)))

@@ -61,7 +61,9 @@ def run_argument(metavar: str, text: str) -> Any:
 # --- groups: a decorator adds the options of a group to a command and passes them on as one value -------------------
 
 
-def option_group(options: Mapping[str, Any], collect: Callable[[dict[str, Any]], dict[str, Any]], first: bool = False):
+def option_group(
+    options: Mapping[str, Any], collect: Callable[[dict[str, Any]], dict[str, Any]], first: bool = False
+) -> Any:
     """Return a decorator that adds options to a command. collect: turns their values into the command's arguments.
 
     options: annotated types by parameter name. first: their order; positional arguments stand before options.

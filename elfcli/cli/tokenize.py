@@ -67,13 +67,13 @@ def print_summary(summary: "Summary", max_length: int | None, max_input_length: 
     input_limit = (min(source, limit // 2) if max_input_length is None else max_input_length) if conditional else 0
     keys = " -> ".join(f"'{key}'" for key in summary.keys)
     typer.echo(f"{summary.output}: {keys}, vocabulary of {summary.vocab_size:,}")
-    rows = [("split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "truncated")]
+    rows = [["split", "side", "examples", "tokens", "p50", "p90", "p99", "max", "truncated"]]
     for name, split in summary.splits.items():
         truncated = truncated_counts(split.lengths, limit, input_limit)
         for column, lengths in split.lengths.items():
             side = "source" if column == "condition_input_ids" else "target" if conditional else "text"
             figures = [len(lengths), int(lengths.sum()), *percentiles(lengths).values(), truncated[column]]
-            rows.append((name, side, *(f"{figure:,}" for figure in figures)))
+            rows.append([name, side, *(f"{figure:,}" for figure in figures)])
     typer.echo("\n".join(aligned(rows, numbers=range(2, 9))))
     tokens = sum(split.tokens for split in summary.splits.values())
     seconds = sum(split.seconds for split in summary.splits.values())

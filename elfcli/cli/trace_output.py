@@ -1,26 +1,39 @@
 """`elf sample --trace FILE` and `--watch`: samples with their denoising."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from elfcli.sampling.model import LoadedModel
+    from elfcli.sampling.sources import Sources
 
 
 def check_trace(path: Path, overwrite: bool) -> None:
-    """InputError where no trace could be written there, checked before the work starts."""
+    """Raise InputError if no trace can be written to `path`; checked before the work starts."""
     from importlib.util import find_spec
 
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file
 
     if path.suffix.lower() not in (".html", ".gif"):
-        raise InputError(f"--trace {path}: give FILE.html for a page, or FILE.gif for a moving picture")
+        raise InputError(f"--trace {path}: use a name that ends in .html (page) or .gif (animation)")
     if path.suffix.lower() == ".gif" and not (find_spec("PIL") and find_spec("matplotlib")):
-        raise InputError(f"--trace {path}: moving pictures need `pip install 'elfcli[plots]'`; a page, .html, does not")
+        raise InputError(f"--trace {path}: animations need `pip install 'elfcli[plots]'`; a page (.html) does not")
     check_output_file(path, overwrite, "--trace")
 
 
-def traced_samples(loaded, sources, setting, options, path: Path | None, watch: bool, overwrite: bool) -> list[dict]:
-    """The rows that `sample_rows` gives; the trace is written to `path`, and shown with `watch`."""
+def traced_samples(
+    loaded: "LoadedModel",
+    sources: "Sources",
+    setting: Any,
+    options: Any,
+    path: Path | None,
+    watch: bool,
+    overwrite: bool,
+) -> list[dict]:
+    """Return the rows of `sample_rows`. The trace is written to `path` and, with `watch`, shown on the terminal."""
     from elfcli.outputs import write_output
     from elfcli.parallel.agree import assert_same_on_all, broadcast_from_first
     from elfcli.parallel.hashes import digest
@@ -41,6 +54,7 @@ def traced_samples(loaded, sources, setting, options, path: Path | None, watch: 
 
 
 def rendered(path: Path, data: dict) -> str | bytes:
+    """Return the trace in the format of the file name."""
     if path.suffix.lower() == ".gif":
         from elfcli.ui.gif import gif
 
@@ -52,12 +66,14 @@ def rendered(path: Path, data: dict) -> str | bytes:
 
 @contextmanager
 def trace_display(total: int, watch: bool) -> Iterator:
-    """Yields `update(traces, done)`: with `watch` the newest state of the first texts of a batch on the terminal, else
-    a progress line."""
+    """Yield `update(traces, done)`, which shows progress.
+
+    With `watch` on a terminal, this is the newest state of a batch's first texts, otherwise a progress line.
+    """
     from elfcli.ui.progress import console, is_first_process, on_terminal, progress, say
 
     if watch and not on_terminal() and is_first_process():
-        say("--watch: standard error is no terminal, so nothing is shown")
+        say("--watch: standard error is not a terminal, so nothing is shown")
     if watch and on_terminal() and is_first_process():
         from rich.live import Live
 
@@ -68,8 +84,8 @@ def trace_display(total: int, watch: bool) -> Iterator:
             yield lambda traces, done: update(done)
 
 
-def picture(traces, done: int, total: int, height: int):
-    """What is read now: bold where the decoder is sure, dim where it is not, underlined what has just changed."""
+def picture(traces: Sequence[Any], done: int, total: int, height: int) -> Any:
+    """Return the tokens decoded now: bold if the decoder is sure, dim if not, underlined if they just changed."""
     from rich.text import Text
 
     lines = Text(f"t = {traces[0].times[-1]:.2f}, {done} of {total} texts done\n", style="bold")

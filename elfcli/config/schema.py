@@ -134,6 +134,8 @@ class TrainingSettings(Section):
     seed: Seed = setting(42, "Seed of weights, data order and every draw")
     log_every_steps: Count = setting(100, "Steps between lines of metrics.jsonl, which also has steps 1, 2, 5, 10, 20 "
         "and 50")  # fmt: skip
+    log_layer_norms: bool = setting(False, "Add the norm of each layer's weights and their distance to the average to "
+        "the lines of metrics.jsonl")  # fmt: skip
     eval_every_epochs: NonNegative = setting(0.0, "Epochs between live samples, and between evaluations if online_eval "
         "is set; 0: only at the end")  # fmt: skip
     save_every_epochs: NonNegative = setting(1.0, "Epochs between checkpoints, may be fractional; 0: only at the end")

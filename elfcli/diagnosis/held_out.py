@@ -1,22 +1,23 @@
-"""The loss on held-out text: how well a network in training denoises and decodes examples that it never sees.
+"""Held-out loss: how well a network in training denoises and decodes examples that it never sees.
 
 The slice, its noise and its times are fixed, so that the figures of a run differ by the weights alone.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import Array
 
 from elfcli.diagnosis import probe
 from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import map_position_chunks
-from elfcli.parallel.mesh import make_mesh, on_devices
+from elfcli.parallel.mesh import on_devices
 from elfcli.runs.examples import evaluation_examples
 from elfcli.sampling.generate import SamplerStatics, everywhere
 from elfcli.sampling.model import LoadedModel
@@ -27,61 +28,64 @@ MAX_HELD_OUT = 64
 
 
 class HeldOut(NamedTuple):
+    """The slice of held-out examples, and the static arguments of `losses`."""
+
     program: SamplerStatics
     tried: Probe
 
 
 def held_out(model: LoadedModel) -> HeldOut | None:
-    """The first examples of the evaluation split with their latents and noise; None where nothing is held out."""
+    """Return the first examples of the evaluation split with their latents and noise; None if nothing is held out."""
     try:
         examples = evaluation_examples(model.config)
     except InputError:
         return None
-    program = SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest=1)
-    tried = probe.on_examples(
-        model, jax.jit(model.encoder.apply), examples, np.arange(min(MAX_HELD_OUT, len(examples))), 0
-    )
-    return HeldOut(program, tried)
+    numbers = np.arange(min(MAX_HELD_OUT, len(examples)))
+    batch = probe.on_examples(model, jax.jit(model.encoder.apply), examples, numbers, 0)
+    return HeldOut(probe.probe_program(model, 1), batch)
 
 
 def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
-    """Figures of `weights` on the slice, over the tokens of its texts.
+    """Return the figures of `weights` on the slice, over the tokens of its texts.
 
     `val_loss`: the two losses below, weighted as in training. `val_denoise_tT`: mean squared error of the estimate from
     latents at time T, in units of the latents' variance; `val_denoise_loss`: its mean. `val_decode_loss`: cross-entropy
-    in nats of latents noised as in training, and `val_token_accuracy`; the same with `clean` of latents without noise.
+    in nats of latents noised as in training, and `val_token_accuracy`; the same with `clean` for latents without noise.
     """
     found = jax.device_get(losses(slice_.program, on_devices(weights), slice_.tried))
-    figures = {f"val_denoise_t{t:.2f}": float(error) for t, error in zip(HELD_OUT_TIMES, found["denoise"], strict=True)}
-    figures = {"val_denoise_loss": float(np.mean(found["denoise"])), **figures}
-    names = ("val_decode_loss", "val_token_accuracy"), ("val_clean_decode_loss", "val_clean_token_accuracy")
-    for pair, values in zip(names, found["decode"], strict=True):
-        figures |= dict(zip(pair, map(float, values), strict=True))
+    figures = {"val_denoise_loss": float(np.mean(found["denoise"]))}
+    figures |= {f"val_denoise_t{t:.2f}": float(x) for t, x in zip(HELD_OUT_TIMES, found["denoise"], strict=True)}
+    for prefix, (loss, accuracy) in zip(("val", "val_clean"), found["decode"], strict=True):
+        figures |= {f"{prefix}_decode_loss": float(loss), f"{prefix}_token_accuracy": float(accuracy)}
     share = slice_.program.objective.decoder_prob
     together = (1 - share) * figures["val_denoise_loss"] + share * figures["val_decode_loss"]
     return {"val_loss": together, **figures}
 
 
 @partial(jax.jit, static_argnums=0)
-def losses(program: SamplerStatics, params, tried: Probe):
-    """`denoise` (T,) at TIMES; `decode` (2, 2): cross-entropy and accuracy of noised and of clean latents."""
+def losses(program: SamplerStatics, params: Any, tried: Probe) -> dict[str, Array]:
+    """Return `denoise` (T,) at HELD_OUT_TIMES; `decode` (2, 2): cross-entropy and accuracy of noised, clean latents."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, predict = probe.flow(program, params, tried)
         text = jnp.asarray(tried.text_BxS)
 
-        def mean(values_BxS):
+        def mean(values_BxS: Array) -> Array:
             return jnp.sum(values_BxS * text) / text.sum()
 
-        def denoise(t):
+        def denoise(t: Array) -> Array:
             z = probe.noised_latents(program, tried, t)
             x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
             return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
 
-        def decode(z):
+        def read(features: Array, ids: Array) -> Array:
+            """Return (cross-entropy, whether the token is right) of each position, (B, S, 2)."""
+            logits = model.logits(features)
+            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+            return jnp.stack([entropy, (jnp.argmax(logits, axis=-1) == ids).astype(jnp.float32)], axis=-1)
+
+        def decode(z: Array) -> Array:
             features = sampler.decode_features(model, z, condition, tried.guidance)
-            both = map_position_chunks(
-                partial(read, model), program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS)
-            )
+            both = map_position_chunks(read, program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
             return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
 
         batch, draws = probe.draw_for_probe(program, tried)
@@ -91,10 +95,3 @@ def losses(program: SamplerStatics, params, tried: Probe):
             "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
         }
         return everywhere(program, found)
-
-
-def read(model, features, ids):
-    """(cross-entropy, whether the token is right) of each position, (B, S, 2)."""
-    logits = model.logits(features)
-    entropy = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-    return jnp.stack([entropy, (jnp.argmax(logits, axis=-1) == ids).astype(jnp.float32)], axis=-1)

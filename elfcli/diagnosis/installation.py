@@ -9,7 +9,7 @@ from pathlib import Path
 from elfcli.diagnosis.checks import Check
 
 MIN_DISK = 5e9
-"""With fewer free bytes a run may not have room for its checkpoints."""
+"""Free bytes below which a run may not have room for its checkpoints."""
 PLUGINS = {"cuda": ("jax_cuda12_plugin", "jax_cuda13_plugin"), "tpu": ("libtpu",)}
 DEVICES = {"cuda": Path("/dev/nvidia0"), "tpu": Path("/dev/accel0")}
 
@@ -66,7 +66,7 @@ def devices() -> Iterator[Check]:
 
 
 def places() -> Iterator[Check]:
-    """Yield where things are stored, and the free space there."""
+    """Yield the folders of cached files, and the free disk space."""
     import jax
     from huggingface_hub import constants
 
@@ -79,7 +79,7 @@ def places() -> Iterator[Check]:
     free = shutil.disk_usage(".").free
     low = free < MIN_DISK
     fix = "make room, or train elsewhere with --output" if low else ""
-    yield Check("free here", size_text(free), f"{size_text(MIN_DISK)} or more", "warn" if low else "ok", fix)
+    yield Check("free disk", size_text(free), f"{size_text(MIN_DISK)} or more", "warn" if low else "ok", fix)
 
 
 def hub() -> Iterator[Check]:
@@ -93,4 +93,4 @@ def hub() -> Iterator[Check]:
     fix = "" if answers else "only cached models can be opened; custom data and built-in tasks do not need the Hub"
     yield Check("Hub", "reachable" if answers else why, "reachable", "ok" if answers else "warn", fix)
     token = get_token() is not None
-    yield Check("Hub token", "there" if token else "none", "to publish: `hf auth login`", "ok")
+    yield Check("Hub token", "found" if token else "none", "to publish: `hf auth login`", "ok")

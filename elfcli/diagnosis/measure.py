@@ -1,4 +1,4 @@
-"""What a model does on data that it should know how to treat: the figures behind the rows of `elf doctor`."""
+"""Measurements behind `elf doctor`: how a model behaves on held-out data."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -14,10 +14,10 @@ from elfcli.diagnosis import checks, probe
 from elfcli.diagnosis.checks import Check, History
 from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
-from elfcli.parallel.mesh import make_mesh, on_devices
+from elfcli.parallel.mesh import on_devices
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.examples import evaluation_examples
-from elfcli.sampling.generate import Options, SamplerStatics, generate
+from elfcli.sampling.generate import Options, generate
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, settings_of, without_repeats
 from elfcli.sampling.sources import example_sources, training_texts
@@ -30,7 +30,7 @@ MAX_BANK_LATENTS, MAX_COMPARED_TOKENS = 4096, 2048
 
 
 class DoctorData(NamedTuple):
-    """held_out: what the model is tried on. train: the training data. new: the former are no part of the latter."""
+    """held_out: evaluation examples. train: training examples. new: whether the two are disjoint."""
 
     held_out: Examples
     train: Examples
@@ -45,10 +45,10 @@ class LatentBank(NamedTuple):
 
 
 def open_data(model: LoadedModel, data: str | None) -> DoctorData:
-    """The validation split, else the training data; InputError where there is neither."""
-    train, where = None, data or model.config.data.data_path
+    """Return the validation split, or else the training data. Raises InputError if there is neither."""
+    train, folder = None, data or model.config.data.data_path
     with suppress(InputError):
-        train = load_examples(where, "train") if where is not None else None
+        train = load_examples(folder, "train") if folder is not None else None
     try:
         held_out = evaluation_examples(model.config, data)
     except InputError:
@@ -61,22 +61,23 @@ def open_data(model: LoadedModel, data: str | None) -> DoctorData:
 def diagnose(
     model: LoadedModel, data: DoctorData, history: History | None, options: Options, count: int
 ) -> list[Check]:
-    """All rows; those of the data alone where its ids are outside the vocabulary, since nothing can be computed."""
+    """Return all rows; only those of the data if its ids are outside the vocabulary, which forbids computation."""
     rows = data_rows(model, data.train)
     if rows[0].verdict == "fail":
         return rows
-    tried, known = encode_examples(model, data, options.seed, count)
-    mean, std = scale_of(model)
+    tried, bank = encode_examples(model, data, options.seed, count)
+    mean, std = float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
     latents = tried.x0_BxSxE[tried.valid_BxS] * std + mean
     rows += checks.latents(float(latents.mean()), float(latents.std()), (mean, std))
-    return [*rows, *network_rows(model, tried, known, history), *sampling_rows(model, data, options, count)]
+    return [*rows, *network_rows(model, tried, bank, history), *sampling_rows(model, data, options, count)]
 
 
 def data_rows(model: LoadedModel, train: Examples) -> list[Check]:
+    """Return the rows of the data: ids, vocabularies, lengths."""
     config, tokens = model.config.data, train.tokens
     columns = [column for column in (tokens.input_ids, tokens.condition_input_ids) if column is not None]
     rows = [checks.ids(train.largest_id or max(map(largest_id, columns)), model.shape.vocab_size)]
-    with suppress(InputError):  # the data does not say
+    with suppress(InputError):  # the data does not record its tokenizer
         of_data = load_tokenizer(recorded_tokenizer(train)).get_vocab()
         rows.append(checks.same_vocabulary(of_data, model.tokenizer.get_vocab()))
     if (name := model.config.encoder.encoder_model_name) != "embedding":
@@ -90,59 +91,58 @@ def data_rows(model: LoadedModel, train: Examples) -> list[Check]:
     return [*rows, checks.padding(texts + taken, config.max_length)]
 
 
-def scale_of(model: LoadedModel) -> tuple[float, float]:
-    return float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
-
-
 def encode_examples(model: LoadedModel, data: DoctorData, seed: int, count: int) -> tuple[Probe, LatentBank]:
-    """The first held-out examples with their latents, and latents of other training examples to look up."""
+    """Return the first held-out examples with their latents, and a bank of latents of other training examples."""
     encode, count = jax.jit(model.encoder.apply), min(count, len(data.held_out))
     tried = probe.on_examples(model, encode, data.held_out, np.arange(count), seed)
     size = len(tried.ids_BxS)
     others = np.arange(0 if data.new or len(data.train) <= count else count, len(data.train))
-    others, known, total = np.random.default_rng(seed).permutation(others), [], 0
+    others, parts, total = np.random.default_rng(seed).permutation(others), [], 0
     for first in range(0, len(others), size):
         numbers = np.resize(others[first : first + size], size)  # one shape, one compilation
-        ids, cond, valid, x0, *_ = probe.on_examples(model, encode, data.train, numbers, seed)
-        known.append((x0[valid & ~cond], ids[valid & ~cond]))
-        total += len(known[-1][1])
+        batch = probe.on_examples(model, encode, data.train, numbers, seed)
+        parts.append((batch.x0_BxSxE[batch.text_BxS], batch.ids_BxS[batch.text_BxS]))
+        total += len(parts[-1][1])
         if total >= MAX_BANK_LATENTS:
             break
-    return tried, LatentBank(*(np.concatenate(parts)[:MAX_BANK_LATENTS] for parts in zip(*known, strict=True)))
+    return tried, LatentBank(*(np.concatenate(column)[:MAX_BANK_LATENTS] for column in zip(*parts, strict=True)))
 
 
-def network_rows(model: LoadedModel, tried: Probe, known: LatentBank, history: History | None) -> list[Check]:
-    """Decoder, denoiser, flow, training and average. Of a run the better of raw and average weights are judged: whether
-    the average is at fault has rows of its own."""
-    program = SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), SOLVER_STEPS)
-    counted = np.random.default_rng(0).permutation(np.argwhere(tried.text_BxS))[:MAX_COMPARED_TOKENS]
-    where = tuple(counted.T)
-    x0, ids, weights = tried.x0_BxSxE[where], tried.ids_BxS[where], {model.source.ema: model.params}
+def network_rows(model: LoadedModel, tried: Probe, bank: LatentBank, history: History | None) -> list[Check]:
+    """Return the rows of decoder, denoiser, flow, training and average.
+
+    For a run, the better of raw and average weights are judged: the average has rows of its own.
+    """
+    program = probe.probe_program(model, SOLVER_STEPS)
+    compared = np.random.default_rng(0).permutation(np.argwhere(tried.text_BxS))[:MAX_COMPARED_TOKENS]
+    at = tuple(compared.T)
+    x0, ids, weights = tried.x0_BxSxE[at], tried.ids_BxS[at], {model.source.ema: model.params}
     if model.source.kind == "run" and model.source.folder is not None:
         other, _ = load_weights(model.source.folder, ema=not model.source.ema, step=model.step)
         weights[not model.source.ema] = on_devices(other)
     noisy, errors = {}, {}
     for ema, params in weights.items():
         for t in DENOISE_TIMES:
-            noisy[t], x = (np.asarray(a)[where] for a in probe.denoised(program, params, tried, np.float32(t)))
+            noisy[t], x = (np.asarray(a)[at] for a in probe.denoised(program, params, tried, np.float32(t)))
             errors[ema, t] = float(((x - x0) ** 2).mean())
     means = {ema: float(np.mean([errors[ema, t] for t in DENOISE_TIMES])) for ema in weights}
     best = min(weights, key=lambda ema: means[ema] if np.isfinite(means[ema]) else np.inf)
-    found, params = {t: probe.nearest(noisy[t], t, known.latents) for t in DENOISE_TIMES}, weights[best]
+    nearest, params = {t: probe.nearest(noisy[t], t, bank.latents) for t in DENOISE_TIMES}, weights[best]
 
-    def right(tokens) -> float:
+    def accuracy(tokens: np.ndarray) -> float:
         return float((tokens == ids).mean())
 
-    clean, noised, z, share = (np.asarray(a)[where] for a in probe.reconstructed(program, params, tried))
-    lookup = known.ids[probe.nearest(z, share[:, 0], known.latents)]
-    rows = checks.decoder(right(clean), right(noised), right(lookup))
-    trivial = float(((x0 - known.latents.mean(axis=0)) ** 2).mean())
+    clean, noised, z, share = (np.asarray(a)[at] for a in probe.reconstructed(program, params, tried))
+    lookup = bank.ids[probe.nearest(z, share[:, 0], bank.latents)]
+    rows = checks.decoder(accuracy(clean), accuracy(noised), accuracy(lookup))
+    trivial = float(((x0 - bank.latents.mean(axis=0)) ** 2).mean())
     for t in DENOISE_TIMES:
-        error = float(((known.latents[found[t]] - x0) ** 2).mean())
+        error = float(((bank.latents[nearest[t]] - x0) ** 2).mean())
         rows.append(checks.denoise(t, errors[best, t], trivial, error))
     for t in STARTS:
-        tokens = np.asarray(probe.recovered(program, params, tried, np.float32(t)))[where]
-        rows.append(checks.recovery(t, right(tokens), right(known.ids[found[t]]), bool(tried.cond_BxS.any())))
+        tokens = np.asarray(probe.recovered(program, params, tried, np.float32(t)))[at]
+        looked_up = accuracy(bank.ids[nearest[t]])
+        rows.append(checks.recovery(t, accuracy(tokens), looked_up, bool(tried.cond_BxS.any())))
     if history is not None:
         learned = not any(check.verdict == "fail" for check in rows)
         rows += [checks.learning_rate(history), checks.steps(history, learned)]
@@ -151,7 +151,7 @@ def network_rows(model: LoadedModel, tried: Probe, known: LatentBank, history: H
 
 
 def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count: int) -> list[Check]:
-    """Texts of the preset's setting against real ones, and a few other settings beside it."""
+    """Return rows that compare texts of the preset's setting with real ones and with a few other settings."""
     paired, sources = model.config.data.max_input_length > 0, example_sources(model, data.held_out, count)
     references = [row["reference"] for row in sources.rows]
     usual = settings_of(model.config.sampling)[0]
@@ -162,15 +162,14 @@ def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count:
     options = replace(options, longest=max(setting.num_sampling_steps for setting in settings))
     texts = [list(generate(model, sources.conditions, setting, options)) for setting in settings]
 
+    def options_of(setting: SamplingSetting) -> str:
+        return f"{setting.sampling_method} --steps {setting.num_sampling_steps} --cfg {setting.cfg:g}"
+
     values: dict[str, tuple[float, float | None]] = {}
-    for setting, found in zip(settings, texts, strict=True):
-        shares = quality.quality_shares(found)
-        bleu = corpus_bleu(found, references).bleu if paired else None
-        values[option_text(setting)] = shares["empty"] + shares["degenerate"], bleu
+    for setting, generated in zip(settings, texts, strict=True):
+        shares = quality.quality_shares(generated)
+        bleu = corpus_bleu(generated, references).bleu if paired else None
+        values[options_of(setting)] = shares["empty"] + shares["degenerate"], bleu
     seen = training_texts(model, data.train) if data.new else set()
     figures, real = quality.quality_shares(texts[0], seen), quality.quality_shares(references, seen)
-    return checks.texts(figures, real) + checks.sampling_comparison(option_text(settings[0]), values)
-
-
-def option_text(setting: SamplingSetting) -> str:
-    return f"{setting.sampling_method} --steps {setting.num_sampling_steps} --cfg {setting.cfg:g}"
+    return checks.texts(figures, real) + checks.sampling_comparison(options_of(settings[0]), values)

@@ -1,6 +1,6 @@
-"""A network tried on real latents: what it makes of them noised to time t, decoded, or sampled on from there.
+"""Probes a network with real latents: denoises them from time t, decodes them, or resumes sampling from t.
 
-Shapes: B examples, S sequence, E latent width, N vectors to look up, K known latents.
+Shapes: B examples, S sequence, E latent width, N vectors to look up, K latents of the bank.
 """
 
 from collections.abc import Callable
@@ -11,22 +11,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 
-from elfcli.data.batches import collate
 from elfcli.data.folder import Examples
-from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
-from elfcli.parallel.mesh import round_up_to_devices
-from elfcli.sampling.generate import SamplerStatics, everywhere
+from elfcli.parallel.mesh import make_mesh, round_up_to_devices
+from elfcli.sampling.generate import SamplerStatics, everywhere, padded_batch
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
 
 
 class Probe(NamedTuple):
-    """One batch, and the key of the noise that it gets; all traced."""
+    """One batch of examples with their latents, and the key of the noise for it; all traced."""
 
     ids_BxS: Any
     cond_BxS: Any
@@ -36,33 +35,36 @@ class Probe(NamedTuple):
     guidance: sampler.Guidance
 
     @property
-    def text_BxS(self):
+    def text_BxS(self) -> Any:
+        """Return the mask of the texts, without conditions and padding."""
         return self.valid_BxS & ~self.cond_BxS
 
 
+def probe_program(model: LoadedModel, steps: int) -> SamplerStatics:
+    """Return the static arguments of the functions below. steps: of `recovered`."""
+    return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), steps)
+
+
 def on_examples(model: LoadedModel, encode: Callable, examples: Examples, numbers: np.ndarray, seed: int) -> Probe:
-    """The examples of these numbers with their latents; some of them again, so that the devices share them evenly.
+    """Return the examples of these numbers, some of them repeated so that all devices have equally many.
 
     encode: `model.encoder.apply`, jitted by the caller.
     """
-    config, tokenizer = model.config, model.tokenizer
-    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
-    lengths = {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
+    encoder = model.config.encoder
     numbers = np.resize(numbers, round_up_to_devices(len(numbers)))
-    found = collate([examples.tokens[i] for i in numbers.tolist()], **lengths, pad_id=pads)
-    ids, cond, valid = (found[name] for name in ("input_ids", "cond_mask", "valid_mask"))
-    mask = np.asarray(encoder_mask(cond, valid, np.zeros(len(ids), bool)))
+    batch = padded_batch(model, [examples.tokens[i] for i in numbers.tolist()])
+    ids, cond, valid = (batch[name] for name in ("input_ids", "cond_mask", "valid_mask"))
+    mask = np.asarray(encoder_mask(jnp.asarray(cond), jnp.asarray(valid), jnp.zeros(len(ids), bool)))
     latents = np.asarray(encode(model.encoder.params, ids, mask))
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
-    w = settings_of(config.sampling)[0].self_cond_scale
+    w = settings_of(model.config.sampling)[0].self_cond_scale
     guidance = jax.tree.map(np.asarray, sampler.Guidance(jnp.float32(1), jnp.float32(w)))  # all processes take these
-    x0 = (latents - float(config.encoder.latent_mean)) / float(config.encoder.latent_std)
-    return Probe(ids, cond, valid, x0, key, guidance)
+    return Probe(ids, cond, valid, (latents - float(encoder.latent_mean)) / float(encoder.latent_std), key, guidance)
 
 
 @partial(jax.jit, static_argnums=0)
-def denoised(program: SamplerStatics, params, probe: Probe, t):
-    """(latents noised to time t, the network's estimate of the clean ones), each (B, S, E)."""
+def denoised(program: SamplerStatics, params: Any, probe: Probe, t: Any) -> tuple[Array, Array]:
+    """Return (latents noised to time t, the network's estimate of the clean ones), each (B, S, E)."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         _, condition, predict = flow(program, params, probe)
         z = noised_latents(program, probe, t)
@@ -71,8 +73,8 @@ def denoised(program: SamplerStatics, params, probe: Probe, t):
 
 
 @partial(jax.jit, static_argnums=0)
-def recovered(program: SamplerStatics, params, probe: Probe, t):
-    """Tokens (B, S) that even steps of the ODE lead to from latents noised to time t."""
+def recovered(program: SamplerStatics, params: Any, probe: Probe, t: Any) -> Array:
+    """Return the tokens (B, S) that even steps of the ODE reach from latents noised to time t."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, predict = flow(program, params, probe)
         z = noised_latents(program, probe, t)
@@ -83,8 +85,8 @@ def recovered(program: SamplerStatics, params, probe: Probe, t):
 
 
 @partial(jax.jit, static_argnums=0)
-def reconstructed(program: SamplerStatics, params, probe: Probe):
-    """Tokens (B, S) of clean latents and of those noised as in training; the latter (B, S, E), their clean share."""
+def reconstructed(program: SamplerStatics, params: Any, probe: Probe) -> tuple[Array, Array, Array, Array]:
+    """Return the tokens (B, S) of clean latents and of latents noised as in training; the latter, their clean share."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
         model, condition, _ = flow(program, params, probe)
         batch, draws = draw_for_probe(program, probe)
@@ -93,28 +95,28 @@ def reconstructed(program: SamplerStatics, params, probe: Probe):
         return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
 
 
-def flow(program: SamplerStatics, params, probe: Probe):
-    """(network, condition, guided network as a function of latents, estimate and time)."""
+def flow(program: SamplerStatics, params: Any, probe: Probe) -> tuple[ELF, sampler.Condition, sampler.Predict]:
+    """Return (network, condition, guided network as a function of latents, estimate and time)."""
     model = nnx.merge(graphdef_of(ELF, program.shape), params)
     condition, t_eps = sampler.Condition(probe.cond_BxS, probe.x0_BxSxE), program.objective.t_eps
     return model, condition, sampler.make_predict(model, condition, probe.guidance, t_eps, use_cfg=False, use_w=False)
 
 
 def draw_for_probe(program: SamplerStatics, probe: Probe) -> tuple[objective.Batch, objective.Draws]:
-    """The objective's batch and draws, one group of all examples."""
+    """Return the objective's batch and draws, one group of all examples."""
     ids, cond, text, x0 = (a[None] for a in (probe.ids_BxS, probe.cond_BxS, probe.text_BxS, probe.x0_BxSxE))
     draws = objective.draw(jax.random.wrap_key_data(probe.key), program.objective, x0.shape)
     return objective.Batch(ids, cond, text, x0), draws
 
 
-def noised_latents(program: SamplerStatics, probe: Probe, t):
-    """Latents (B, S, E) noised to time t, the condition as it is."""
+def noised_latents(program: SamplerStatics, probe: Probe, t: Any) -> Array:
+    """Return the latents (B, S, E) noised to time t, those of the condition unchanged."""
     batch, draws = draw_for_probe(program, probe)
     draws = draws._replace(t_GxN=jnp.full_like(draws.t_GxN, t))
     return objective.denoise_input(batch, draws, program.objective)[0][0]
 
 
-def nearest(z_NxE: np.ndarray, share_N, known_KxE: np.ndarray) -> np.ndarray:
-    """Numbers (N,) of the known latents x for which z is most likely share * x plus noise."""
+def nearest(z_NxE: np.ndarray, share_N: Any, bank_KxE: np.ndarray) -> np.ndarray:
+    """Return the indices (N,) of the bank's latents x for which z is most likely share * x plus noise."""
     share = np.broadcast_to(share_N, len(z_NxE))[:, None]
-    return np.argmax(share * (z_NxE @ known_KxE.T) - share**2 * (known_KxE**2).sum(axis=1) / 2, axis=1)
+    return np.argmax(share * (z_NxE @ bank_KxE.T) - share**2 * (bank_KxE**2).sum(axis=1) / 2, axis=1)

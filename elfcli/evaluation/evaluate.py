@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import xxhash
 
@@ -32,7 +32,7 @@ from elfcli.sampling.sources import Sources, real_texts, seen_texts
 from elfcli.scoring import check_metric_names, metric
 from elfcli.scoring.report import low_entropy, reports
 from elfcli.scoring.samples_file import read_jsonl, write_samples
-from elfcli.scoring.samples_meta import SampleProvenance, write_meta
+from elfcli.scoring.samples_meta import write_meta
 from elfcli.scoring.score import ScoreOptions, Texts
 from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
@@ -55,13 +55,6 @@ class EvaluationJob:
     folder: Path
     options: Options
     data: str | None = None
-
-
-class ComparisonTexts(NamedTuple):
-    """Texts to compare samples with: real ones, and training texts if they are available."""
-
-    real: list[str]
-    seen: set[str] | None
 
 
 # --- scores -------------------------------------------------------------------------------------------------------
@@ -99,8 +92,8 @@ def score(texts: Texts, name: str, config: Config) -> dict:
         return {"metric": name, "value": None} | skipped
 
     def compute() -> dict:
-        found = one.compute(texts, options)
-        return found.as_dict() | {"resampled": rounded(found.resampled)}
+        result = one.compute(texts, options)
+        return result.as_dict() | {"resampled": rounded(result.resampled)}
 
     return compute() if one.uses_judge else broadcast_from_first(compute)
 
@@ -110,23 +103,14 @@ def rounded(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
-def comparison_texts(job: EvaluationJob) -> ComparisonTexts:
-    """Return real texts, and training texts if they are available."""
-    return ComparisonTexts(real_texts(job.model, job.sources, job.data), seen_texts(job.model))
-
-
-def score_samples(
-    job: EvaluationJob, setting: SamplingSetting, samples: list[dict], known: ComparisonTexts, origin: SampleProvenance
-) -> dict:
-    """Return {"scores", "resampled"} of one setting's samples; the latter by metric. origin: their provenance."""
-    references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
-    texts = Texts([row["generated"] for row in samples], references, known.real, origin, known.seen)
-    found = [score(texts, name, job.model.config) for name in job.metrics]
-    draws = {one["metric"]: one.pop("resampled", []) for one in found}
-    for one in found:
+def score_samples(job: EvaluationJob, setting: SamplingSetting, texts: Texts) -> dict:
+    """Return {"scores", "resampled"} of one setting's samples; the latter by metric."""
+    scores = [score(texts, name, job.model.config) for name in job.metrics]
+    draws = {one["metric"]: one.pop("resampled", []) for one in scores}
+    for one in scores:
         if line := low_entropy(one):
             say(f"{setting.name}: {line}")
-    return {"scores": reports(found, texts), "resampled": draws}
+    return {"scores": reports(scores, texts), "resampled": draws}
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
@@ -141,15 +125,16 @@ def open_results(job: EvaluationJob, overwrite: bool = False) -> Iterator[list[d
     """
     for setting in job.settings:
         check_sampling_setting(job.model.config, setting)
-    broadcast_from_first(lambda: check_output_file(job.folder / RESULTS_FILE, overwrite=True))
-    broadcast_from_first(lambda: check_folder(job.folder))
+    broadcast_from_first(partial(check_folder, job.folder))
     run_on_all(lambda: check_metrics(job))
     with locked(job.folder):
         yield broadcast_from_first(lambda: [] if overwrite else read_results(job))
 
 
 def check_folder(folder: Path) -> None:
-    """Raise InputError if the folder holds anything but results; those that elf 0.1.0 wrote may stay."""
+    """Raise InputError if results cannot be written to the folder, or if it holds anything else."""
+    check_output_file(folder / RESULTS_FILE, overwrite=True)
+    # elf 0.1.0 wrote results.json
     if (folder / RESULTS_FILE).is_file() or (folder / "results.json").is_file() or not folder.is_dir():
         return
     if any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -168,9 +153,9 @@ def read_results(job: EvaluationJob) -> list[dict]:
             raise InputError(f"{path}:{number}: not a result of elf; remove the line, or {ANOTHER}")
         for name, value in expected.items():
             if found.get(name) != value:
-                what = f"other {name}" if name in ("weights", "data", "settings") else f"{name} {found.get(name)}"
-                asked = "" if what.startswith("other") else f", not {value}"
-                raise InputError(f"{path}:{number}: a result of {what}{asked}; {ANOTHER}")
+                hashed = name in ("weights", "data", "settings")
+                what = f"other {name}" if hashed else f"{name} {found.get(name)}, not {value}"
+                raise InputError(f"{path}:{number}: a result of {what}; {ANOTHER}")
     return results
 
 
@@ -178,14 +163,12 @@ def result_key(job: EvaluationJob) -> dict:
     """Return what a result depends on besides the setting; weights, data and settings as hashes."""
     model, sources = job.model, job.sources
     data = json.dumps([sources.rows, [[int(token) for token in condition] for condition in sources.conditions]])
-    settings = model.config.model_dump_json(
-        include={
-            "data": {"max_length", "max_input_length", "pad_token"},
-            "encoder": True,
-            "objective": True,
-            "evaluation": {"eval_ppl_model", "eval_ppl_max_length", "clean_up"} | lower_precision(model.config),
-        }
-    )
+    evaluation = {"eval_ppl_model", "eval_ppl_max_length", "clean_up"}
+    if model.config.evaluation.eval_ppl_dtype != "float32":  # older results do not record float32
+        evaluation.add("eval_ppl_dtype")
+    lengths = {"max_length", "max_input_length", "pad_token"}
+    include: dict[str, Any] = {"data": lengths, "encoder": True, "objective": True, "evaluation": evaluation}
+    settings = model.config.model_dump_json(include=include)
     return {
         "step": model.step,
         "seed": job.options.seed,
@@ -195,11 +178,6 @@ def result_key(job: EvaluationJob) -> dict:
         "data": xxhash.xxh3_128_hexdigest(data.encode()),
         "settings": xxhash.xxh3_128_hexdigest(settings.encode()),
     }
-
-
-def lower_precision(config: Config) -> set[str]:
-    """Return the judge's dtype, unless it is the one of results that do not record it."""
-    return {"eval_ppl_dtype"} if config.evaluation.eval_ppl_dtype != "float32" else set()
 
 
 def pending_settings(job: EvaluationJob, done: list[dict]) -> list[SamplingSetting]:
@@ -218,15 +196,15 @@ def evaluate(
     """
     model, sources, results, texts = job.model, job.sources, list(done or ()), 0
     path, of = job.folder / RESULTS_FILE, result_key(job)
-    asked = {"sampling settings": [setting.name for setting in job.settings]}
-    assert_same_on_all("evaluation", of | asked | {"batch_size": job.options.batch_size})
+    arguments = {"sampling settings": [one.name for one in job.settings], "batch_size": job.options.batch_size}
+    assert_same_on_all("evaluation", of | arguments)
     broadcast_from_first(partial(write_results, path, results))  # also an empty file, which marks the folder as ours
     # The most steps of all settings, so that all share one compilation, also after an interruption.
-    longest = max(setting.num_sampling_steps for setting in job.settings)
-    options = replace(job.options, longest=longest)
-    todo = pending_settings(job, results)
-    known = run_on_all(partial(comparison_texts, job)) if todo else ComparisonTexts([], None)
-    for setting in todo:
+    options = replace(job.options, longest=max(setting.num_sampling_steps for setting in job.settings))
+    pending = pending_settings(job, results)
+    if pending:
+        real, seen = run_on_all(lambda: (real_texts(model, sources, job.data), seen_texts(model)))
+    for setting in pending:
         start = time.monotonic()
 
         def report(count: int, before: int = texts) -> None:
@@ -234,11 +212,13 @@ def evaluate(
 
         samples = sample_rows(model, sources, setting, options, report)
         texts += len(samples)
-        if line := shortcomings([row["generated"] for row in samples]):
+        generated = [row["generated"] for row in samples]
+        references = [row["reference"] for row in samples] if all("reference" in row for row in samples) else None
+        if line := shortcomings(generated):
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         origin = origin_of(model, setting, options.seed, split_of(model.config, job.data))
-        result |= score_samples(job, setting, samples, known, origin)
+        result |= score_samples(job, setting, Texts(generated, references, real, origin, seen))
         file = job.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)
         broadcast_from_first(partial(write_meta, file, origin, overwrite=True))

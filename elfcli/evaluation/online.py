@@ -24,12 +24,12 @@ SAMPLES_FOLDER = "samples"
 def without_stopping(what: str, compute: Callable[[], T]) -> T | None:
     """Return the value, or None after a warning if it fails in any way: training continues.
 
-    With several processes this holds for errors that all of them raise at the same place; any other error is raised,
-    since the other processes wait for this one.
+    With several processes this holds for errors that all of them raise at the same place. Any other error is raised,
+    because the other processes wait for this one.
     """
     try:
         return compute()
-    except Exception as error:  # out of memory, too
+    except Exception as error:  # includes running out of memory
         if not is_shared(error):
             raise
         say(f"warning: {what} failed, training continues: {first_line(error)[:300]}")

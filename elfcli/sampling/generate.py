@@ -1,8 +1,8 @@
 """From a checkpoint to texts: encode the conditions, sample latents, decode tokens.
 
-Every sample has its own noise and, as in the reference, its own grid of times, both keyed by (seed, sample number):
-the samples do not depend on the batch size, the devices or the processes.
-Settings share one compilation: scales, gamma and steps are traced.
+Every sample has its own noise and, as in the reference, its own grid of times. Both are keyed by (seed, sample number),
+so samples do not depend on the batch size, the devices or the processes. Settings share one compilation: scales, gamma
+and steps are traced.
 Shapes: B batch, S sequence, E latent width, M times of the longest setting.
 """
 
@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, ObjectiveSettings
-from elfcli.data.batches import collate
+from elfcli.data.batches import Batch, collate
 from elfcli.data.tokenizers import decoded, eos_id, pad_id
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
@@ -37,14 +38,14 @@ from elfcli.sampling.sources import Sources
 
 @dataclass(frozen=True)
 class SamplerStatics:
-    """The static arguments of `sample_batch`: each value is compiled for. encode: `Encoder.apply`.
+    """Static arguments of `sample_batch`, which is compiled for each of their values. encode: `Encoder.apply`.
 
-    longest: the most steps of a setting that shares the compilation. use_cfg, use_w: as in `sampler.make_predict`.
-    multistep: the solver; else Euler steps.
+    longest: the most steps of the settings that share the compilation. use_cfg, use_w: as of `sampler.make_predict`.
+    multistep: whether the solver is the multistep one; otherwise Euler's.
     """
 
     shape: ElfShape
-    encode: Callable
+    encode: Callable[..., Array]
     objective: ObjectiveSettings
     mesh: Mesh
     longest: int
@@ -54,27 +55,27 @@ class SamplerStatics:
 
 
 class SamplerArrays(NamedTuple):
-    """The traced arguments of `sample_batch`."""
+    """Traced arguments of `sample_batch`."""
 
     params: Any
     encoder_params: Any
-    ids_BxS: jax.Array  # int32: the conditions, padded
-    cond_BxS: jax.Array  # bool: position lies in the condition
-    valid_BxS: jax.Array  # bool: position lies before the padding
-    numbers_B: jax.Array  # int32: number of each sample, the key of its draws
-    noise_key: jax.Array  # key data, uint32
-    grid_key: jax.Array  # key data, uint32
-    num_steps: jax.Array  # int32, at most the program's `longest`
-    even_M: jax.Array  # times of a grid that draws nothing, as of `even_grid`; NaN: logit-normal draws
-    gamma: jax.Array  # 0: the ODE
+    ids_BxS: Array  # int32: the conditions, padded
+    cond_BxS: Array  # bool: position lies in the condition
+    valid_BxS: Array  # bool: position lies before the padding
+    numbers_B: Array  # int32: number of each sample, the key of its draws
+    noise_key: Array  # key data, uint32
+    grid_key: Array  # key data, uint32
+    num_steps: Array  # int32, at most the statics' `longest`
+    even_M: Array  # times of a grid without draws, as of `even_grid`; NaN: logit-normal draws
+    gamma: Array  # 0: the ODE
     guidance: sampler.Guidance
-    latent_mean: jax.Array
-    latent_std: jax.Array
+    latent_mean: Array
+    latent_std: Array
 
 
 @dataclass(frozen=True)
 class Options:
-    """batch_size: texts at once. longest: as in `Program`; None: the setting's own steps."""
+    """Options of a generation. batch_size: in texts. longest: as of SamplerStatics; None: the setting's steps."""
 
     seed: int = 0
     batch_size: int = 64
@@ -82,7 +83,7 @@ class Options:
 
 
 class Part(NamedTuple):
-    """One batch of what is sampled: the number of its first text, how many are wanted, lengths of their conditions."""
+    """One batch: the number of its first text, how many texts to return, and the lengths of their conditions."""
 
     first: int
     wanted: int
@@ -97,45 +98,66 @@ def generate(
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Texts in order, one per condition (token ids; none for unconditional models). update(done) after each batch."""
+    """Yield one text per condition (token ids; none for unconditional models), in order.
+
+    update(done): called after each batch with the number of texts done.
+    """
     program = program_of(model, setting, options)
     for part in sampling_batches(model, conditions, setting, options):
-        tries = candidates_of(part, setting, options)
-        drawn = [decode_texts(model, np.asarray(sample_batch(program, one.inputs)), one) for one in tries]
-        yield from (texts[most_alike(texts)] for texts in zip(*drawn, strict=True))
+        candidates = [
+            decode_texts(model, np.asarray(sample_batch(program, one.inputs)), one)
+            for one in candidates_of(part, setting, options)
+        ]
+        yield from (texts[most_alike(texts)] for texts in zip(*candidates, strict=True))
         update(part.first + part.wanted)
 
 
+def sample_rows(
+    model: LoadedModel,
+    sources: Sources,
+    setting: SamplingSetting,
+    options: Options = Options(),
+    update: Callable[[int], None] = lambda done: None,
+) -> list[dict]:
+    """Return a row per sample: `id`, `generated`, and `input` and `reference` if known. update(done): as `generate`."""
+    assert_same_on_all("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
+    texts = generate(model, sources.conditions, setting, options, update)
+    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]
+
+
 def program_of(model: LoadedModel, setting: SamplingSetting, options: Options) -> SamplerStatics:
-    longest = options.longest or setting.num_sampling_steps
+    """Return the static arguments for a setting. Raises InputError if the model does not allow the setting."""
     check_sampling_setting(model.config, setting)
-    uses = program_flags(model.config, setting)
-    return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *uses)
+    longest, flags = options.longest or setting.num_sampling_steps, program_flags(model.config, setting)
+    return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *flags)
 
 
 def sampling_batches(
     model: LoadedModel, conditions: Sequence, setting: SamplingSetting, options: Options
 ) -> Iterator[Part]:
-    """The batches, all of one size."""
-    config, tokenizer, mesh = model.config, model.tokenizer, make_mesh()
-    pads = pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer)
+    """Yield the batches, all of the same size."""
+    mesh = make_mesh()
     batch_size = round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
-    shared = traced_inputs(config, setting, options.seed, options.longest)
+    shared = traced_inputs(model.config, setting, options.seed, options.longest)
     for first in range(0, len(conditions), batch_size):
-        chosen = conditions[first : first + batch_size]
-        # A short last batch is padded, so that it needs no compilation of its own.
-        filled = [*chosen, *[()] * (batch_size - len(chosen))]
-        examples = [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in filled]
-        batch = collate(examples, **lengths(config), pad_id=pads)
-        rows = [*(batch[name] for name in ("input_ids", "cond_mask", "valid_mask")),
-                np.arange(first, first + batch_size, dtype=np.int32)]  # fmt: skip
-        ids, cond, valid, numbers = (by_row(row, mesh) for row in rows)
-        inputs = SamplerArrays(model.params, model.encoder.params, ids, cond, valid, numbers, **shared)
-        yield Part(first, len(chosen), batch["cond_mask"].sum(axis=1), inputs)
+        ours = conditions[first : first + batch_size]
+        padded = [*ours, *[()] * (batch_size - len(ours))]  # so that a short last batch needs no other compilation
+        batch = padded_batch(model, [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in padded])
+        numbers = np.arange(first, first + batch_size, dtype=np.int32)
+        rows = (batch["input_ids"], batch["cond_mask"], batch["valid_mask"], numbers)
+        ids, cond, valid, numbers_B = (by_row(row, mesh) for row in rows)
+        inputs = SamplerArrays(model.params, model.encoder.params, ids, cond, valid, numbers_B, **shared)
+        yield Part(first, len(ours), batch["cond_mask"].sum(axis=1), inputs)
+
+
+def padded_batch(model: LoadedModel, examples: list) -> Batch:
+    """Return examples (token ids by column) as arrays (B, S), padded as in training."""
+    pad = pad_id if model.config.data.pad_token == "pad" else eos_id
+    return collate(examples, **lengths(model.config), pad_id=pad(model.tokenizer))
 
 
 def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Iterator[Part]:
-    """The batch, and again with the draws of each further candidate."""
+    """Yield the batch, then the same with the draws of each further candidate."""
     yield part
     for candidate in range(1, setting.candidates):
         noise_key, grid_key = draw_keys(options.seed, candidate)
@@ -143,29 +165,30 @@ def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Ite
 
 
 def lengths(config: Config) -> dict[str, int]:
+    """Return the lengths that collation and decoding take."""
     return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
 
 def decode_texts(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[str]:
-    """The texts of a batch."""
+    """Return the texts of a batch."""
     ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
     rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
     return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
 
 
 def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:
-    """(use_cfg, use_w) of a program that samples with a setting."""
+    """Return (use_cfg, use_w) of the program for a setting."""
     extrapolates = config.objective.self_cond_prob > 0 and not config.network.num_self_cond_cfg_tokens
-    return (setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_scale != 1 and extrapolates)
+    return setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_scale != 1 and extrapolates
 
 
 def program_flags(config: Config, setting: SamplingSetting) -> tuple[bool, bool, bool]:
-    """(use_cfg, use_w, multistep) of the program."""
-    return (*passes(config, setting), setting.sampling_method == "multistep")
+    """Return (use_cfg, use_w, multistep) of the program for a setting."""
+    return *passes(config, setting), setting.sampling_method == "multistep"
 
 
 def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: int | None = None) -> dict[str, Any]:
-    """The fields of `Inputs` that all batches of a setting share, as numpy arrays. longest: as in `Options`."""
+    """Return the fields of SamplerArrays that all batches share, as numpy arrays. longest: as of Options."""
     longest = longest or setting.num_sampling_steps
     noise_key, grid_key = draw_keys(seed)
     fields = {
@@ -182,38 +205,36 @@ def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: 
 
 
 class Flow(NamedTuple):
-    """What solves one batch from noise to latents. noise_at(i): noise of step i; of step -1: where sampling starts."""
+    """What solves one batch from noise to latents. noise_at(i): noise of step i; -1: where sampling starts."""
 
     model: ELF
-    predict: Callable
-    noise_at: Callable
-    grid_BxM: jax.Array
+    predict: sampler.Predict
+    noise_at: sampler.Noise
+    grid_BxM: Array
 
 
 def encode_condition(program: SamplerStatics, inputs: SamplerArrays) -> sampler.Condition:
-    """The conditions with their latents."""
+    """Return the conditions with their latents."""
     nothing_dropped = jnp.zeros(len(inputs.ids_BxS), bool)
-    mask = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
-    latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask)
-    latents_BxSxE = (latents_BxSxE - inputs.latent_mean) / inputs.latent_std
-    return sampler.Condition(inputs.cond_BxS, latents_BxSxE)
+    mask_BxSxS = encoder_mask(inputs.cond_BxS, inputs.valid_BxS, nothing_dropped)
+    latents_BxSxE = program.encode(inputs.encoder_params, inputs.ids_BxS, mask_BxSxS)
+    return sampler.Condition(inputs.cond_BxS, (latents_BxSxE - inputs.latent_mean) / inputs.latent_std)
 
 
 def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition) -> Flow:
-    """The network under guidance, and the noise and the times of each sample, from seed and number."""
+    """Return the guided network, and the noise and times of each sample, drawn by seed and number."""
     noise_key, grid_key = map(jax.random.wrap_key_data, (inputs.noise_key, inputs.grid_key))
     objective, shape = program.objective, condition.latents_BxSxE.shape[1:]
     model = nnx.merge(graphdef_of(ELF, program.shape), inputs.params)
 
-    def noise_at(i):
+    def noise_at(i: Any) -> Array:
         keys_B = jax.vmap(lambda n: jax.random.fold_in(jax.random.fold_in(noise_key, n), i + 1))(inputs.numbers_B)
         noise_BxSxE = jax.vmap(lambda key: jax.random.normal(key, shape))(keys_B)
         return noise_BxSxE * objective.denoiser_noise_scale
 
-    def grid_of(number):
+    def grid_of(number: Array) -> Array:
         key = jax.random.fold_in(grid_key, number)
-        mean, std = objective.denoiser_p_mean, objective.denoiser_p_std
-        return time_grid(key, inputs.num_steps, inputs.even_M, mean, std)
+        return time_grid(key, inputs.num_steps, inputs.even_M, objective.denoiser_p_mean, objective.denoiser_p_std)
 
     predict = sampler.make_predict(
         model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
@@ -221,21 +242,21 @@ def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
     return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
 
 
-def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, flow: Flow) -> Callable:
-    """The step of the program's solver."""
+def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, flow: Flow) -> sampler.Step:
+    """Return the step of the program's solver."""
     if program.multistep:
         return sampler.multistep(flow.predict, condition, flow.grid_BxM)
     return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
-def everywhere(program: SamplerStatics, arrays):
-    """The arrays whole on all devices, so that every process can read them."""
+def everywhere(program: SamplerStatics, arrays: Any) -> Any:
+    """Return the arrays whole on all devices, so that every process can read them."""
     return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
 
 
 @partial(jax.jit, static_argnums=0)
-def sample_batch(program: SamplerStatics, inputs: SamplerArrays):
-    """Tokens (B, S) of one batch: each device computes its own rows, and all devices receive all tokens."""
+def sample_batch(program: SamplerStatics, inputs: SamplerArrays) -> Array:
+    """Return the tokens (B, S) of one batch. Each device computes its own rows; all devices receive all tokens."""
     with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
         condition = encode_condition(program, inputs)
         flow = flow_of(program, inputs, condition)
@@ -243,16 +264,3 @@ def sample_batch(program: SamplerStatics, inputs: SamplerArrays):
         z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
         tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
     return everywhere(program, tokens_BxS)
-
-
-def sample_rows(
-    model: LoadedModel,
-    sources: Sources,
-    setting: SamplingSetting,
-    options: Options = Options(),
-    update: Callable[[int], None] = lambda done: None,
-) -> list[dict]:
-    """A row per sample: `id`, `generated`, and `input` and `reference` where known. update(done): after each batch."""
-    assert_same_on_all("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
-    texts = generate(model, sources.conditions, setting, options, update)
-    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]

@@ -1,6 +1,7 @@
-"""What scores were made by: the checkpoint, its weights and the way to sample, which may differ between scores."""
+"""Provenance of scores: the checkpoint, its weights and the sampling setting."""
 
 from pathlib import Path
+from typing import Any
 
 from elfcli.config.schema import Config
 from elfcli.data.folder import split_names
@@ -11,21 +12,24 @@ from elfcli.scoring.samples_meta import SampleProvenance
 
 
 def network_calls(config: Config, setting: SamplingSetting) -> int:
-    """Passes of the network for one text and all of its candidates: guidance doubles those of a step, and decoding
-    takes one more."""
+    """Return the network calls for one text with all its candidates: each guidance doubles those of a step, and
+    decoding takes one more."""
     use_cfg, use_w = passes(config, setting)
     return setting.candidates * (setting.num_sampling_steps * 2 ** (use_cfg + use_w) + 1)
 
 
-def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict:
-    """EMA horizon: the steps that the average spans, 1 / (1 - decay); None where the decay is not known."""
+def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict[str, Any]:
+    """Return the record that is written with scores.
+
+    ema_horizon: steps that the average spans, 1 / (1 - decay); None if the decay is unknown.
+    """
     source, decay = model.source, model.config.optimization.ema_decay
-    known = source.kind in ("run", "exported") and source.ema and decay < 1
+    averaged = source.kind in ("run", "exported") and source.ema and decay < 1
     return {
         "checkpoint": model.name,
         "step": model.step,
         "weights": "EMA" if source.ema else "raw",
-        "ema_horizon": round(1 / (1 - decay)) if known else None,
+        "ema_horizon": round(1 / (1 - decay)) if averaged else None,
         "solver": setting.sampling_method,
         "grid": setting.grid,
         "steps": setting.num_sampling_steps,
@@ -39,15 +43,16 @@ def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict:
 
 
 def origin_of(model: LoadedModel, setting: SamplingSetting, seed: int, split: str | None) -> SampleProvenance:
+    """Return the provenance of a samples file."""
     return SampleProvenance(made_by(model, setting, seed), model.config.evaluation.clean_up, split)
 
 
 def split_of(config: Config, data: str | None) -> str:
-    """The split whose sources are sampled, as `evaluation_examples` takes it; `free` without sources."""
+    """Return the split that `evaluation_examples` samples from; `free` for models without sources."""
     if not config.data.max_input_length:
         return "free"
-    where, own = data or config.data.eval_data_path, config.data.data_path
-    if where is None and own is not None and Path(own).is_dir() and "validation" not in split_names(own):
+    folder, train = data or config.data.eval_data_path, config.data.data_path
+    if folder is None and train is not None and Path(train).is_dir() and "validation" not in split_names(train):
         return "held out of train"
-    splits = split_names(where) if where is not None and Path(where).is_dir() else ("validation",)
+    splits = split_names(folder) if folder is not None and Path(folder).is_dir() else ("validation",)
     return "validation" if "validation" in splits else splits[0]

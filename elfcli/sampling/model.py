@@ -32,15 +32,17 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
+        """Return the name of the checkpoint."""
         return self.source.name
 
     @property
     def step(self) -> int:
+        """Return the training step of the checkpoint."""
         return self.source.step
 
     @property
     def folder(self) -> Path:
-        """Where results go by default: the run's own folder, or `results/NAME` for weights from elsewhere."""
+        """Return the default folder of results: the run's own, or `results/NAME` for other weights."""
         if self.source.kind == "run" and self.source.folder is not None:
             return self.source.folder
         return Path("results") / self.name.rstrip("/").replace("@", "/").split("/")[-1]
@@ -49,25 +51,24 @@ class LoadedModel:
 def model_in_training(
     config: Config, shape: ElfShape, encoder: Encoder, tokenizer: Any, run: Path | None
 ) -> LoadedModel:
-    """The model that the functions below sample from, without weights: each call brings its own."""
+    """Return the model of a run without weights, which `with_weights` adds for each evaluation."""
     source = Source("run", str(run), str(run), {}, shape, 0, True, folder=run)
     return LoadedModel(config, shape, {}, encoder, tokenizer, source)
 
 
 def with_weights(model: LoadedModel, ema: dict, step: int) -> LoadedModel:
+    """Return the model with the EMA weights of a step."""
     return replace(model, params=on_devices(ema), source=replace(model.source, step=step))
 
 
-def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings) -> LoadedModel:
-    """The model of any source that `open_source` takes, from its newest checkpoint or that of `step`.
+def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = None, **settings: Any) -> LoadedModel:
+    """Return the model of any source that `open_source` takes, at its newest checkpoint or that of `step`.
 
-    settings: task, model, files and sets, as `config_of` takes them. InputError where weights, settings, tokenizer and
+    settings: task, model, files and sets, as of `config_of`. Raises InputError if weights, settings, tokenizer and
     encoder do not fit each other.
     """
     prepare()
-    source = same_version(
-        lambda wanted: open_source(checkpoint, ema=ema, step=wanted), lambda found: found.step, asked=step
-    )
+    source = same_version(lambda at: open_source(checkpoint, ema=ema, step=at), lambda source: source.step, asked=step)
     config = config_of(source, **settings)
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     tokenizer = load_tokenizer(name)

@@ -24,7 +24,7 @@ OPTION_FIELDS = {
 }
 """The field of a SamplingSetting that each option sets."""
 PRESET_LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_scale": "self_cond_scales"}
-"""Fields that are lists in a preset, and their names there."""
+"""Fields that are lists in a preset, and the names of the lists."""
 MAX_SETTINGS = 1000
 
 
@@ -123,11 +123,11 @@ def chosen_setting(presets: Sequence[SamplingPreset], given: Mapping[str, Any]) 
 
         return min(settings, key=distance if steps else lambda setting: distance(setting)[:1])
 
-    found = nearest(settings_of(presets))
-    if sampler == "sde" and found.sampling_method != "sde":
+    setting = nearest(settings_of(presets))
+    if sampler == "sde" and setting.sampling_method != "sde":
         published = resolve(files=[presets_dir() / "sampling" / "uncond.toml"], environ={}).config.sampling
-        found = replace(found, sde_gamma=nearest(settings_of(published)).sde_gamma)
-    return replace(found, **given)
+        setting = replace(setting, sde_gamma=nearest(settings_of(published)).sde_gamma)
+    return replace(setting, **given)
 
 
 def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) -> list[SamplingSetting]:
@@ -144,9 +144,9 @@ def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) 
 
 def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
     """Return the setting that the given fields choose. Raises InputError for a given field without effect."""
-    found = chosen_setting(config.sampling, given)
-    check_used(config, given, [found])
-    return found
+    setting = chosen_setting(config.sampling, given)
+    check_used(config, given, [setting])
+    return setting
 
 
 def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:
@@ -169,14 +169,15 @@ def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting
 def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
     """Raise InputError for candidates of free text, and for more guidance than a student was trained for."""
     if setting.candidates > 1 and not config.data.max_input_length:
-        raise InputError(f"--candidates {setting.candidates}: a consensus needs sources, but this model generates "
-                         "free text")  # fmt: skip
-    made, most = config.distillation, config.objective.self_cond_cfg_max
-    if made.student_steps is None:
+        raise InputError(f"--candidates {setting.candidates}: needs sources, but this model generates free text")
+    if config.distillation.student_steps is None:
         return
-    if setting.cfg > 1 and (made.teacher_cfg != 1 or config.objective.label_drop_prob == 0):
-        why = "it never saw a text without its source" if made.teacher_cfg == 1 else (
-            f"its teacher's guidance, --cfg {made.teacher_cfg:g}, is in its weights")  # fmt: skip
-        raise InputError(f"--cfg {setting.cfg:g}: more guidance than this student was trained for, {why}: pass --cfg 1")
-    if (w := setting.self_cond_scale) > most:
-        raise InputError(f"--w {w:g}: more guidance than this student was trained for: pass at most {most:g}")
+    teacher_cfg, most = config.distillation.teacher_cfg, config.objective.self_cond_cfg_max
+    excess = "more guidance than this student was trained for"
+    if setting.cfg > 1 and teacher_cfg != 1:
+        why = f"its teacher's guidance, --cfg {teacher_cfg:g}, is in its weights"
+        raise InputError(f"--cfg {setting.cfg:g}: {excess}, {why}: pass --cfg 1")
+    if setting.cfg > 1 and config.objective.label_drop_prob == 0:
+        raise InputError(f"--cfg {setting.cfg:g}: {excess}, it never saw a text without its source: pass --cfg 1")
+    if setting.self_cond_scale > most:
+        raise InputError(f"--w {setting.self_cond_scale:g}: {excess}: pass at most {most:g}")

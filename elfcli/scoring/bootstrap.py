@@ -1,7 +1,7 @@
-"""How sure a score is: 95% intervals by bootstrap, which draws the scored texts anew with replacement.
+"""Confidence of a score: 95% intervals by bootstrap, which resamples the scored texts with replacement.
 
-The draws depend on the number of texts alone. So the same values come out on any machine, and two scores of the same
-sources are paired draw by draw: their difference has an interval too.
+The draws depend on the number of texts alone. So values are the same on any machine, and two scores of the same sources
+are paired draw by draw: their difference has an interval as well.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,12 @@ RESAMPLES, SEED = 1000, 0
 LOW, HIGH = 0.025, 0.975
 
 
-def resampled(parts_NxK, formula: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Values (R,) of R draws of N texts; none for fewer than two texts, which say nothing about the spread.
+def resampled(
+    parts_NxK: Sequence[Sequence[float]] | np.ndarray, formula: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Return the values (R,) of R draws of N texts; none for fewer than two texts, which have no spread.
 
-    parts: what each text adds to the sums that the score is made of. formula: sums (R, K) to values (R,).
+    parts: what each text adds to the sums of the score. formula: sums (R, K) to values (R,).
     """
     parts = np.asarray(parts_NxK, np.float64)
     count, rng = len(parts), np.random.default_rng(SEED)
@@ -28,21 +30,21 @@ def resampled(parts_NxK, formula: Callable[[np.ndarray], np.ndarray]) -> np.ndar
         return formula(sums)
 
 
-def means(parts_NxK) -> list[np.ndarray]:
-    """`resampled` for the mean of each column."""
+def means(parts_NxK: Sequence[Sequence[float]] | np.ndarray) -> list[np.ndarray]:
+    """Return `resampled` for the mean of each column."""
     return list(resampled(parts_NxK, lambda sums: sums / len(parts_NxK)).T) or [np.zeros(0)] * len(parts_NxK[0])
 
 
 def interval(values_R: Draws) -> list[float] | None:
-    """[low, high], which holds the middle 95% of the values; None without values."""
+    """Return [low, high] around the middle 95% of the values; None without values."""
     values = np.asarray(values_R, np.float64)
     values = values[np.isfinite(values)]
     return [float(np.quantile(values, LOW)), float(np.quantile(values, HIGH))] if len(values) else None
 
 
 def differs(ours_R: Draws, theirs_R: Draws) -> int:
-    """1 where our values lie above the others for sure, -1 below, 0 where the interval of the difference holds 0."""
+    """Return 1 if our values are significantly higher, -1 if lower, 0 if the interval of the difference holds 0."""
     if len(ours_R) != len(theirs_R):
         return 0
-    found = interval(np.asarray(ours_R, np.float64) - np.asarray(theirs_R, np.float64))
-    return 0 if found is None else int(found[0] > 0) - int(found[1] < 0)
+    difference = interval(np.asarray(ours_R, np.float64) - np.asarray(theirs_R, np.float64))
+    return 0 if difference is None else int(difference[0] > 0) - int(difference[1] < 0)

@@ -24,7 +24,7 @@ from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 CLUSTER_SEED = 25
 """Seed of the clustering: the package's own default."""
 MIN_TEXTS = 100
-"""With fewer texts of each kind the figure means nothing: it has a cluster for every ten."""
+"""With fewer texts of each kind MAUVE is meaningless: it has a cluster for every ten."""
 
 
 @dataclass(frozen=True)
@@ -47,23 +47,22 @@ class MauveResult(Score, metric="mauve", value="mauve"):
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
     """Compare samples with real texts, which do not have to belong together.
 
-    Raises InputError if the package is missing, if there are too few texts, and as `perplexity` does.
+    Raises InputError if the package is missing, if there are too few texts, and for the causes of `perplexity`.
     """
-    kept, compared = not_empty(texts), not_empty(real)
-    check(len(kept), len(compared), judge)
+    ours, theirs = not_empty(texts), not_empty(real)
+    check(len(ours), len(theirs), judge)
     from mauve import compute_mauve
 
-    ours, theirs = (features(part, judge) for part in (kept, compared))
-    found = compute_mauve(p_features=theirs, q_features=ours, seed=CLUSTER_SEED)
+    result = compute_mauve(q_features=features(ours, judge), p_features=features(theirs, judge), seed=CLUSTER_SEED)
     _, shape, _, weights = load_judge(judge.model, judge.tokenizer)
     name, window = Path(judge.model.rstrip("/")).name, min(judge.max_length, shape.n_positions)
     signature = (
         f"metric:mauve|version:mauve-text {version('mauve-text')}|features:{name}, last token|weights:{weights[:16]}"
-        f"|dtype:{judge.dtype}|window:{window}|buckets:{found.num_buckets}|seed:{CLUSTER_SEED}|empty:skipped"
-        f"|texts:{len(kept)}|real:{len(compared)}"
+        f"|dtype:{judge.dtype}|window:{window}|buckets:{result.num_buckets}|seed:{CLUSTER_SEED}|empty:skipped"
+        f"|texts:{len(ours)}|real:{len(theirs)}"
     )
-    return MauveResult(float(found.mauve), float(found.mauve_star), float(found.frontier_integral), len(kept),
-                       len(compared), int(found.num_buckets), signature)  # fmt: skip
+    return MauveResult(float(result.mauve), float(result.mauve_star), float(result.frontier_integral), len(ours),
+                       len(theirs), int(result.num_buckets), signature)  # fmt: skip
 
 
 def features(texts: Sequence[str], judge: Judge) -> np.ndarray:

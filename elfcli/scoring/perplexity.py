@@ -1,6 +1,6 @@
 """Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
 
-Texts are scored longest first, padded to a few lengths, so that short ones cost little and few programs are compiled.
+Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled.
 """
 
 from collections.abc import Callable, Sequence
@@ -8,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -17,17 +19,9 @@ from elfcli.errors import ElfError, InputError
 from elfcli.parallel.agree import run_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import on_devices
+from elfcli.scoring import judge as judges
 from elfcli.scoring.bootstrap import Draws, interval, resampled
-from elfcli.scoring.judge import (
-    Judge,
-    Shape,
-    apply_judge,
-    load_judge,
-    load_judge_tokenizer,
-    not_empty,
-    row_batches,
-    token_rows,
-)
+from elfcli.scoring.judge import Judge, Shape, load_judge_tokenizer, not_empty, token_rows
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
 from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
@@ -59,48 +53,49 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
 def perplexity(
     texts: Sequence[str], judge: Judge = Judge(), update: Callable[[int], None] = lambda done: None
 ) -> PerplexityResult:
-    """Scores texts. update(done): called with the number of texts that are done.
+    """Score texts. update(done): called with the number of texts done.
 
-    InputError for a model that cannot be loaded or does not fit its tokenizer, and where all texts are empty.
+    Raises InputError if all texts are empty, and if the model cannot be loaded or does not fit its tokenizer.
     """
-    kept = not_empty(texts)
+    full = not_empty(texts)
     if judge.max_length < 2:
-        raise InputError(
-            f"max_length {judge.max_length}: a text's first token is never scored, so 2 or more are needed"
-        )
-    judge_tokenizer, shape, params, weights = run_on_all(partial(load_judge, judge.model, judge.tokenizer))
-    window, eos = min(judge.max_length, shape.n_positions), eos_id(judge_tokenizer)
-    rows = token_rows(judge_tokenizer, kept, window)
-    skipped = len(texts) - len(kept)
-    score = partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params))
-    nll, counts = row_totals(
-        score, rows, eos_id=eos, window=window, batch_size=judge.batch_size, update=lambda done: update(skipped + done)
+        raise InputError(f"max_length {judge.max_length}: a text's first token is never scored, so use 2 or more")
+    tokenizer, shape, params, weights = run_on_all(partial(judges.load_judge, judge.model, judge.tokenizer))
+    window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
+    rows, skipped = token_rows(tokenizer, full, window), len(texts) - len(full)
+    nll_R, counts_R = row_totals(
+        partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params)),
+        rows,
+        eos_id=eos,
+        window=window,
+        batch_size=judge.batch_size,
+        update=lambda done: update(skipped + done),
     )
-    value = run_on_all(lambda: pooled(nll, counts, judge.model))
-    entropies = unigram_entropies(rows, eos)
-    values, entropy_draws = spread(texts, nll, counts, entropies)
+    value = run_on_all(lambda: pooled(nll_R, counts_R, judge.model))
+    entropies_R = unigram_entropies(rows, eos)
+    ppl_draws, entropy_draws = spread(texts, nll_R, counts_R, entropies_R)
     name, vocabulary = (Path(n.rstrip("/")).name for n in (judge.model, judge.tokenizer or judge.model))
     signature = (
-        f"metric:ppl|{protocol_part(departures(judge, judge_tokenizer, shape))}"
+        f"metric:ppl|{protocol_part(departures(judge, tokenizer, shape))}"
         f"|version:transformers {version('transformers')}|judge:{name}|weights:{weights[:16]}"
         f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
     return PerplexityResult(
         ppl=value,
-        entropy=float(entropies.mean()),
-        num_samples=len(kept),
+        entropy=float(entropies_R.mean()),
+        num_samples=len(full),
         num_skipped_empty=skipped,
-        num_tokens=int(counts.sum()),
+        num_tokens=int(counts_R.sum()),
         model=judge.model,
         max_length=window,
         signature=signature,
         intervals={"entropy": interval(entropy_draws)},
-        resampled=values,
+        resampled=ppl_draws,
     )
 
 
-def departures(judge: Judge, tokenizer, shape: Shape) -> list[str]:
-    """The parts of the signature in which a judge is not the paper's. shape: of the network."""
+def departures(judge: Judge, tokenizer: Any, shape: Shape) -> list[str]:
+    """Return the parts of the signature in which a judge departs from the paper's. shape: of the network."""
     tokens = tokenizer.get_vocab()
     same = {
         "judge": is_gpt2_large(judge.model, shape),
@@ -112,38 +107,40 @@ def departures(judge: Judge, tokenizer, shape: Shape) -> list[str]:
 
 
 def entropy(texts: Sequence[str], tokenizer: str, max_length: int = 1024) -> float:
-    """Mean unigram entropy (nats) of the texts that are not empty; InputError where all are."""
-    vocabulary = load_judge_tokenizer(tokenizer, None)
-    rows = token_rows(vocabulary, not_empty(texts), max_length)
-    return float(unigram_entropies(rows, eos_id(vocabulary)).mean())
+    """Return the mean unigram entropy (nats) of the texts that are not empty. Raises InputError if all are."""
+    loaded = load_judge_tokenizer(tokenizer, None)
+    return float(unigram_entropies(token_rows(loaded, not_empty(texts), max_length), eos_id(loaded)).mean())
 
 
-def spread(texts: Sequence[str], nll_R, counts_R, entropies_R) -> tuple[np.ndarray, np.ndarray]:
-    """(perplexity, entropy) of the bootstrap's draws of all texts, also the empty ones, which add nothing."""
+def spread(
+    texts: Sequence[str], nll_R: np.ndarray, counts_R: np.ndarray, entropies_R: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (perplexity, entropy) of the bootstrap draws of all N texts; empty ones add nothing."""
     parts_NxK = np.zeros((len(texts), 4))
-    parts_NxK[[bool(text.strip()) for text in texts]] = np.stack(
-        [nll_R, counts_R, entropies_R, np.ones(len(nll_R))], axis=1
-    )
-    draws_RxK = resampled(
-        parts_NxK, lambda sums: np.stack([np.exp(sums[:, 0] / sums[:, 1]), sums[:, 2] / sums[:, 3]], axis=1)
-    ).reshape(-1, 2)
+    full_N = [bool(text.strip()) for text in texts]
+    parts_NxK[full_N] = np.stack([nll_R, counts_R, entropies_R, np.ones(len(nll_R))], axis=1)
+
+    def formula(sums: np.ndarray) -> np.ndarray:
+        return np.stack([np.exp(sums[:, 0] / sums[:, 1]), sums[:, 2] / sums[:, 3]], axis=1)
+
+    draws_RxK = resampled(parts_NxK, formula).reshape(-1, 2)
     return draws_RxK[:, 0], draws_RxK[:, 1]
 
 
 @lru_cache(maxsize=2)
 def real_text_score(texts: tuple[str, ...], judge: Judge) -> dict:
     """Return perplexity and entropy of real texts, to compare samples with."""
-    found = perplexity(texts, judge)
-    return {"ppl": found.ppl, "entropy": found.entropy, "num_samples": found.num_samples}
+    result = perplexity(texts, judge)
+    return {"ppl": result.ppl, "entropy": result.entropy, "num_samples": result.num_samples}
 
 
 def pooled(nll_R: np.ndarray, counts_R: np.ndarray, model: str) -> float:
-    """Perplexity over all rows."""
+    """Return the perplexity over all rows. Raises ElfError if it is not finite."""
     if not counts_R.sum():
         raise InputError("the texts hold nothing but end-of-text tokens: nothing to score")
     value = float(np.exp(nll_R.sum() / counts_R.sum()))
     if not np.isfinite(value):
-        raise ElfError(f"{model}: the perplexity comes out as {value}; its weights are damaged or no language model's")
+        raise ElfError(f"{model}: the perplexity is {value}; the weights are damaged or not of a language model")
     return value
 
 
@@ -156,13 +153,13 @@ def row_totals(
     batch_size: int,
     update: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens, whatever the batch size.
+    """Return (NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens.
 
-    score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
+    The batch size does not change them. score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
     """
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     done = 0
-    for part, ids_BxT, mask_BxT in row_batches(rows, eos_id=eos_id, window=window, batch_size=batch_size):
+    for part, ids_BxT, mask_BxT in judges.row_batches(rows, eos_id=eos_id, window=window, batch_size=batch_size):
         nll, scored = score(ids_BxT, mask_BxT, eos_id)
         nll_R[part] = np.where(scored, nll, 0.0).sum(axis=1)[: len(part)]
         counts_R[part] = scored.sum(axis=1)[: len(part)]
@@ -171,24 +168,26 @@ def row_totals(
     return nll_R, counts_R
 
 
-def next_nll(model, ids_BxT, mask_BxT):
-    """Negative log-likelihood (B, T-1) of each next token."""
+def next_nll(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+    """Return the negative log-likelihood (B, T-1) of each next token."""
     return model.nll(model(ids_BxT, mask_BxT), jnp.roll(ids_BxT, -1, axis=1))[:, :-1]
 
 
-def score_tokens(shape: Shape, params, ids_BxT, mask_BxT, eos_id: int):
-    """(NLL, scored), both (B, T-1), of each next token; a target counts unless it is an eos after the row's first.
+def score_tokens(
+    shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray, eos_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (NLL, scored), both (B, T-1), of each next token. An eos is scored only if it is the row's first.
 
-    B must be a multiple of the devices.
+    B must be a multiple of the number of devices.
     """
-    nll = apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
+    nll = judges.apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)
     return np.asarray(nll, np.float64), (~is_eos | first_eos)[:, 1:]
 
 
-def unigram_entropies(token_rows, eos_id: int) -> np.ndarray:
-    """-sum p ln(p + 1e-10) of each row's unigram distribution, eos excluded (nats)."""
+def unigram_entropies(token_rows: Sequence[Sequence[int]], eos_id: int) -> np.ndarray:
+    """Return -sum p ln(p + 1e-10) of each row's unigram distribution without eos (nats)."""
     entropies = []
     for tokens in token_rows:
         counts = np.unique([t for t in tokens if t != eos_id], return_counts=True)[1]
@@ -198,10 +197,10 @@ def unigram_entropies(token_rows, eos_id: int) -> np.ndarray:
 
 
 def _compute(texts: Texts, options: ScoreOptions) -> PerplexityResult:
-    found = perplexity(texts.generated, options.judge, options.update)
+    result = perplexity(texts.generated, options.judge, options.update)
     if not any(map(str.strip, texts.real or ())):
-        return found
-    return replace(found, real=real_text_score(tuple(texts.real or ()), options.judge))
+        return result
+    return replace(result, real=real_text_score(tuple(texts.real or ()), options.judge))
 
 
 METRIC = Metric(

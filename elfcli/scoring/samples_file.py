@@ -1,10 +1,10 @@
-"""Samples files, the references to score them by, and scores. Errors say `file:line: what`."""
+"""Samples files, the references to score them by, and scores. Errors have the form `file:line: what`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines
 from elfcli.errors import InputError, did_you_mean, near_file
@@ -13,102 +13,100 @@ from elfcli.ui.progress import say
 
 SOURCE_KEYS, REFERENCE_KEYS = ("input", "source"), ("reference", "output", "target")
 MAX_MISMATCHED, SAME_START = 0.1, 20
-"""The share of samples whose source may be unlike that of their reference; letters after which two sources that begin
-alike count as one."""
+"""Share of samples whose source may differ from that of their reference; letters in which the starts of equal sources
+agree."""
 STDIN = Path("/dev/stdin")
-T = TypeVar("T")
 Numbered = list[tuple[int, Record]]
 
 
 class Strict(Reading):
-    """Every bad line is an error: a score of a part of the samples would be another score."""
+    """Reading in which every bad line is an error: a score of some of the samples would be another score."""
 
     def reject(self, where: str, what: str) -> None:
+        """Raise InputError for a bad line."""
         raise InputError(f"{where}: {what}")
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """The objects of a JSON lines file (UTF-8, also as .gz), empty lines skipped; InputError for anything else."""
+    """Return the objects of a JSON lines file (UTF-8, or .gz), without empty lines. Raises InputError for others."""
     return [record for _, record in numbered_records(path)]
 
 
 def numbered_records(path: Path) -> Numbered:
-    """(line number, object) of each line that is not empty."""
+    """Return (line number, object) of each line that is not empty."""
     check_is_file(path)
-    records = list(json_records(path, Strict()))
-    if not records:
+    numbered = list(json_records(path, Strict()))
+    if not numbered:
         raise InputError(f"{path}: no lines in it; expected one JSON object per line")
-    return records
+    return numbered
 
 
 def has_columns(path: Path) -> bool:
-    """Whether the file's name says JSON lines, CSV, TSV or Parquet; files of any other name are plain lines."""
+    """Return whether the file's name is that of JSON lines, CSV, TSV or Parquet; other files are plain lines."""
     return Path(path.name.lower().removesuffix(".gz")).suffix in set(FORMATS) - {".txt"}
 
 
 def records_of(path: Path) -> Iterator[tuple[int, Record]]:
-    """(line or row number, columns) of each record of a file in any format; a plain line is one with a `text`.
+    """Yield (line or row number, columns) of each record of a file in any format; plain lines have the column `text`.
 
-    `-`: standard input, JSON lines or plain lines. InputError `file:line: what` for bad lines.
+    `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines.
     """
     if path == Path("-"):
-        lines = list(text_lines(STDIN, Strict()))
-        if any(line.strip() for _, line in lines) and next(line for _, line in lines if line.strip())[0] == "{":
+        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, Strict()))
+        if next((line for _, line in lines if line.strip()), "").startswith("{"):
             yield from json_records(STDIN, Strict(), lines)
-        else:
-            yield from plain_records(lines)
-        return
-    check_is_file(path)
-    yield from records(path, Strict()) if has_columns(path) else plain_records(text_lines(path, Strict()))
-
-
-def plain_records(lines) -> Iterator[tuple[int, Record]]:
-    return ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
+            return
+    else:
+        check_is_file(path)
+        if has_columns(path):
+            yield from records(path, Strict())
+            return
+        lines = text_lines(path, Strict())
+    yield from ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
 
 
 def check_is_file(path: Path) -> None:
+    """Raise InputError unless there is a file at the path."""
     if path.is_dir():
-        raise InputError(f"{path}: a folder; give a file in it")
+        raise InputError(f"{path}: a folder; pass a file in it")
     if not path.exists():
         raise InputError(f"{path}: no such file{near_file(path)}")
 
 
 def read_samples(path: Path, need: Sequence[str] = ("generated",)) -> list[dict]:
-    """Lines of a samples file, with a text under each of the keys `need`, and an `id` (from 0 where none is given)."""
+    """Return the lines of a samples file with an `id`, by default the line's index.
+
+    Raises InputError unless each has a text under all keys of `need`, or if one id has two sources or references.
+    """
     return [{"id": place} | row for place, (_, row) in enumerate(numbered_samples(path, need))]
 
 
 def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
-    rows = numbered_records(path)
+    """Return (line number, row) as `read_samples` checks them."""
+    rows, by_id = numbered_records(path), dict[str, tuple[int, Record]]()
     for number, row in rows:
         for key in need:
             check_row_text(row, key, f"{path}:{number}")
-    check_unique_ids(rows, path)
-    return rows
-
-
-def check_unique_ids(rows: Numbered, path: Path) -> None:
-    """InputError where one id stands for two sources or references: samples of two files or splits in one."""
-    known: dict[str, tuple[int, Record]] = {}
     for number, row in rows:
-        before, other = known.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
+        before, other = by_id.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
         for keys in (SOURCE_KEYS, ("reference",)):
             ours, theirs = first_of_keys(row, keys), first_of_keys(other, keys)
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{path}:{number}: id {row['id']!r} is that of line {before}, which has another "
                                  f"{keys[0]}: samples of two splits or files; score each alone")  # fmt: skip
+    return rows
 
 
 def first_of_keys(row: dict, keys: Sequence[str]) -> Any:
-    """The row's value under the first of the keys that it has."""
+    """Return the row's value under the first of the keys that it has, None without one."""
     return next((row[key] for key in keys if key in row), None)
 
 
 def check_row_text(row: dict, key: str, where: str) -> None:
+    """Raise InputError unless the row has a valid string under the key."""
     if key not in row:
-        found = f"its keys are {', '.join(row) or 'none'}"
-        mend = "; --references FILE may hold them instead" if key == "reference" else ""
-        raise InputError(f"{where}: no '{key}'{did_you_mean(key, row)}; {found}{mend}")
+        fix = "; --references FILE may hold them instead" if key == "reference" else ""
+        raise InputError(f"{where}: no '{key}'{did_you_mean(key, row)}; its keys are {', '.join(row) or 'none'}{fix}")
     text = row[key]
     if not isinstance(text, str):
         raise InputError(f"{where}: '{key}' holds {type(text).__name__}, not a string")
@@ -117,14 +115,14 @@ def check_row_text(row: dict, key: str, where: str) -> None:
 
 
 def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[str]]:
-    """(generated, references), one of each per sample; references from the samples file or from one of their own.
+    """Return (generated, references), one of each per sample; references from the samples file or from a separate one.
 
     A file of references is JSON lines, CSV, TSV or Parquet with the column `key`, by default `reference`, `output` or
-    `target`, matched by `id` where both files have the same ids, else by line order; or plain text, a line each.
+    `target`, or plain lines. References are matched by `id` if both files have the same ids, otherwise by line order.
     """
     if key is not None and (references is None or not has_columns(references)):
         what = "no --references" if references is None else f"{references} is read as plain lines"
-        raise InputError(f"--reference-key names a column of the references, but there is {what}: give JSON lines, "
+        raise InputError(f"--reference-key names a column of the references, but there is {what}: pass JSON lines, "
                          "CSV, TSV or Parquet with --references")  # fmt: skip
     samples = numbered_samples(path, ("generated",) if references else ("generated", "reference"))
     generated = [row["generated"] for _, row in samples]
@@ -132,92 +130,98 @@ def read_pairs(path: Path, references: Path | None = None, key: str | None = Non
         return generated, [row["reference"] for _, row in samples]
     rows = list(records_of(references))
     if not has_columns(references):
-        return generated, by_order([row["text"] for _, row in rows], len(samples), path, references)
+        check_count(rows, samples, path, references)
+        return generated, [row["text"] for _, row in rows]
     if not rows:
         raise InputError(f"{references}: no references in it")
     for number, row in rows:
         reference_text(row, f"{references}:{number}", key)
-    by_id = rows_by_id(rows, references)
-    known = ["id" in row and str(row["id"]) in by_id for _, row in samples]
-    if not any(known):
-        matched = by_order(rows, len(samples), path, references)
-        if by_id and any("id" in row for _, row in samples):
-            say(f"warning: {references} has none of the ids of {path}; matched by line order")
-    elif not all(known):
-        number, row = samples[known.index(False)]
-        raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
-    else:
-        matched = [by_id[str(row["id"])] for _, row in samples]
+    matched = matching_rows(samples, rows, path, references)
     check_sources(samples, matched, path, references)
     return generated, [reference_text(row, f"{references}:{number}", key) for number, row in matched]
 
 
+def matching_rows(samples: Numbered, rows: Numbered, path: Path, references: Path) -> Numbered:
+    """Return the reference of each sample: by id if the files share ids, otherwise by line order."""
+    by_id = rows_by_id(rows, references)
+    missing = [(number, row) for number, row in samples if "id" not in row or str(row["id"]) not in by_id]
+    if not missing:
+        return [by_id[str(row["id"])] for _, row in samples]
+    if len(missing) < len(samples):
+        number, row = missing[0]
+        raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
+    check_count(rows, samples, path, references)
+    if by_id and any("id" in row for _, row in samples):
+        say(f"warning: {references} has none of the ids of {path}; matched by line order")
+    return rows
+
+
+def check_count(rows: Numbered, samples: Numbered, path: Path, references: Path) -> None:
+    """Raise InputError unless there are as many references as samples."""
+    if len(rows) != len(samples):
+        raise InputError(f"{references}: {len(rows)} references for the {len(samples)} samples of {path}; without "
+                         "common ids they are matched by line order, so the numbers must be equal")  # fmt: skip
+
+
 def check_sources(samples: Numbered, matched: Numbered, path: Path, references: Path) -> None:
-    """InputError where samples and the references that they were matched with are of other sources."""
-    pairs = [(number, there, first_of_keys(row, SOURCE_KEYS), first_of_keys(other, SOURCE_KEYS))
-             for (number, row), (there, other) in zip(samples, matched, strict=True)]  # fmt: skip
-    pairs = [pair for pair in pairs if isinstance(pair[2], str) and isinstance(pair[3], str)]
-    unlike = [(number, there) for number, there, ours, theirs in pairs if not alike(ours, theirs)]
-    if len(unlike) > MAX_MISMATCHED * len(pairs):
-        number, there = unlike[0]
-        raise InputError(f"{path}:{number}: its source is not that of {references}:{there}, and so for {len(unlike)} "
-                         f"of {len(pairs)} samples: are the references of another split?")  # fmt: skip
+    """Raise InputError if too many samples and their references have different sources."""
+    compared, unlike = 0, []
+    for (number, row), (reference, other) in zip(samples, matched, strict=True):
+        ours, theirs = first_of_keys(row, SOURCE_KEYS), first_of_keys(other, SOURCE_KEYS)
+        if isinstance(ours, str) and isinstance(theirs, str):
+            compared += 1
+            if not alike(ours, theirs):
+                unlike.append((number, reference))
+    if len(unlike) > MAX_MISMATCHED * compared:
+        number, reference = unlike[0]
+        raise InputError(f"{path}:{number}: its source is not that of {references}:{reference}, and so for "
+                         f"{len(unlike)} of {compared} samples: are the references of another split?")  # fmt: skip
 
 
 def alike(ours: str, theirs: str) -> bool:
-    """Whether two texts may be one source. Samples may hold it as decoded from tokens: cut, with other spaces, without
-    rare words."""
+    """Return whether two texts may be the same source.
+
+    Samples may hold it as decoded from tokens: truncated, with other spaces, without rare words.
+    """
     start, other = ("".join(text.lower().split())[:SAME_START] for text in (ours, theirs))
     words = set(ours.lower().split())
     return start == other or len(words & set(theirs.lower().split())) >= max(len(words) / 2, 1)
 
 
 def read_real(path: Path, count: int, key: str | None = None) -> list[str]:
-    """The first `count` texts of a file of references, which need not belong to the samples."""
-    found = [
+    """Return the first `count` texts of a file of references, which do not have to match the samples."""
+    texts = [
         row["text"] if list(row) == ["text"] and key is None else reference_text(row, f"{path}:{number}", key)
         for number, row in islice(records_of(path), count)
     ]
-    if not found:
+    if not texts:
         raise InputError(f"{path}: no references in it")
-    return found
+    return texts
 
 
 def reference_text(row: dict, where: str, key: str | None = None) -> str:
+    """Return the row's text under the key, by default the first of REFERENCE_KEYS."""
     key = key or next((key for key in REFERENCE_KEYS if key in row), None)
     if key is None:
-        found = f"its keys are {', '.join(row) or 'none'}"
-        raise InputError(f"{where}: none of {', '.join(map(repr, REFERENCE_KEYS))}; {found}; name one, --reference-key")
+        expected, keys = ", ".join(map(repr, REFERENCE_KEYS)), ", ".join(row) or "none"
+        raise InputError(f"{where}: none of {expected}; its keys are {keys}; name one with --reference-key")
     check_row_text(row, key, where)
     return row[key]
 
 
 def rows_by_id(rows: Numbered, path: Path) -> dict[str, tuple[int, Record]]:
-    """Numbered references by id; empty where no row has one."""
-    found: dict[str, tuple[int, Record]] = {}
+    """Return numbered references by id; empty if no row has one. Raises InputError unless all ids are different."""
+    by_id: dict[str, tuple[int, Record]] = {}
+    if not any("id" in row for _, row in rows):
+        return by_id
     for number, row in rows:
-        if "id" not in row and not found:
-            continue
         if "id" not in row:
-            raise InputError(f"{path}:{number}: no 'id', but lines before it have one")
-        if str(row["id"]) in found:
-            raise InputError(f"{path}:{number}: id {row['id']!r} is there twice")
-        found[str(row["id"])] = number, row
-    if found and len(found) < len(rows):
-        raise InputError(f"{path}:{rows[0][0]}: no 'id', but other lines have one")
-    return found
-
-
-def by_order(texts: list[T], wanted: int, path: Path, references: Path) -> list[T]:
-    """The references as they stand; InputError where they are not as many as the samples."""
-    if len(texts) != wanted:
-        raise InputError(
-            f"{references}: {len(texts)} references for the {wanted} samples of {path}; without common ids they are "
-            "matched by line order, so there must be as many"
-        )
-    return texts
+            raise InputError(f"{path}:{number}: no 'id', but other lines have one")
+        if by_id.setdefault(str(row["id"]), (number, row))[0] != number:
+            raise InputError(f"{path}:{number}: id {row['id']!r} is repeated")
+    return by_id
 
 
 def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
-    """The samples as JSONL, whole or not at all."""
+    """Write samples as JSON lines, whole or not at all."""
     write_output(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), overwrite)

@@ -1,5 +1,4 @@
-"""What made a samples file: `F.jsonl.meta.json` beside F.jsonl, written by `elf sample`, `elf eval` and `elf sweep`,
-and read by the scorers."""
+"""Provenance of a samples file: `F.jsonl.meta.json` next to F.jsonl, which scorers read."""
 
 import json
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from elfcli.ui.progress import say
 
 @dataclass(frozen=True)
 class SampleProvenance:
-    """made_by: the checkpoint and the way to sample. clean_up: whether decoding cleans up spaces. split: of the data.
+    """Provenance of samples. made_by: the checkpoint and the sampling setting. split: of the data.
 
-    None: not known.
+    clean_up: whether decoding cleans up spaces. None: unknown.
     """
 
     made_by: dict | None = None
@@ -27,39 +26,41 @@ UNKNOWN = SampleProvenance()
 
 
 def meta_file(samples: Path) -> Path:
+    """Return the file with the provenance of a samples file."""
     return samples.with_name(f"{samples.name}.meta.json")
 
 
 def check_meta(samples: Path | None, overwrite: bool) -> None:
-    """InputError where the file beside the samples could not be written later."""
+    """Raise InputError if the provenance of the samples could not be written later."""
     if samples is not None:
         check_output_file(meta_file(samples), overwrite)
 
 
 def file_hash(path: Path) -> str:
+    """Return the hash of a file's content."""
     return xxhash.xxh3_128_hexdigest(path.read_bytes())
 
 
 def write_meta(samples: Path, origin: SampleProvenance, overwrite: bool = False) -> None:
-    """Written after the samples: without it, or with an older one, they are of unknown origin."""
-    found = vars(origin) | {"xxh3_128": file_hash(samples)}
-    write_output(meta_file(samples), json.dumps(found, indent=1) + "\n", overwrite)
+    """Write the provenance, after the samples: without it, or with an older one, their provenance is unknown."""
+    record = vars(origin) | {"xxh3_128": file_hash(samples)}
+    write_output(meta_file(samples), json.dumps(record, indent=1) + "\n", overwrite)
 
 
 def read_meta(samples: Path) -> SampleProvenance:
-    """The origin of a samples file; unknown, after a warning, where the file beside it is of other samples."""
+    """Return the provenance of a samples file; unknown, after a warning, if the record is of other samples."""
     path = meta_file(samples)
     if not path.is_file():
         return UNKNOWN
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        made_by, clean_up, split = found["made_by"], found["clean_up"], found["split"]
-        if not isinstance(made_by, dict):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        origin = SampleProvenance(record["made_by"], record["clean_up"], record["split"])
+        if not isinstance(origin.made_by, dict):
             raise ValueError
     except (OSError, ValueError, KeyError, TypeError):
         say(f"warning: {path}: not written by elf; made by: unknown")
         return UNKNOWN
-    if found.get("xxh3_128") != file_hash(samples):
-        say(f"warning: {path} is of other samples than {samples} holds now; made by: unknown")
+    if record.get("xxh3_128") != file_hash(samples):
+        say(f"warning: {path} belongs to other samples than {samples} now holds; made by: unknown")
         return UNKNOWN
-    return SampleProvenance(made_by, clean_up, split)
+    return origin

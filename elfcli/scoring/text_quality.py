@@ -1,4 +1,4 @@
-"""Texts that went wrong: empty ones, and degenerate ones that repeat themselves."""
+"""Faults of texts: empty ones, and degenerate ones that repeat themselves."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -10,39 +10,35 @@ MAX_LOOP = 64
 
 
 def degenerate(text: str) -> bool:
-    """Whether one word is over a third of the text (and there four times), or a phrase is repeated in a loop.
+    """Return whether one word is over a third of the text (and occurs four times), or a phrase is repeated in a loop.
 
-    A loop: a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, as of
-    languages without spaces, are looked at by characters: a loop has at least twelve.
+    A loop is a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, such as
+    those of languages without spaces, are checked by characters: their loops have at least twelve.
     """
     words = text.split()
     if len(words) < 6:
         return has_loop("".join(words), 12)
-    commonest = Counter(word for word in words if any(map(str.isalnum, word))).most_common(1)
-    often = commonest[0][1] if commonest else 0
-    return (often >= 4 and 3 * often > len(words)) or has_loop(words, 6)
+    most_common = Counter(word for word in words if any(map(str.isalnum, word))).most_common(1)
+    count = most_common[0][1] if most_common else 0
+    return (count >= 4 and 3 * count > len(words)) or has_loop(words, 6)
 
 
 def has_loop(units: Sequence[str], least: int) -> bool:
-    """Whether a phrase follows on itself at least three times, over `least` units or more."""
+    """Return whether a phrase occurs at least three times in a row, over `least` units or more."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(unit, len(numbers)) for unit in units])
     for period in range(1, min(len(units) // 3, MAX_LOOP) + 1):
         same, needed = ids[period:] == ids[:-period], max(3 * period, least) - period
-        if np.count_nonzero(same) >= needed and longest_run(same) >= needed:
-            return True
+        if np.count_nonzero(same) >= needed:
+            ends = np.concatenate(([-1], np.flatnonzero(~same), [len(same)]))
+            if np.diff(ends).max() - 1 >= needed:  # the most equal units in a row
+                return True
     return False
 
 
-def longest_run(flags: np.ndarray) -> int:
-    """The most True values in a row."""
-    ends = np.flatnonzero(~flags)
-    return int(np.diff(np.concatenate(([-1], ends, [len(flags)]))).max()) - 1
-
-
 def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, float]:
-    """Shares (0..1) of texts that are `empty`, `degenerate`, a `duplicate` of an earlier one, or `memorised` (among
-    those `seen`), and `words` per text."""
+    """Return the shares (0 to 1) of texts that are `empty`, `degenerate`, a `duplicate` of an earlier one, or
+    `memorised` (among those `seen`), and `words` per text."""
     count = max(len(texts), 1)
     full = [text for text in texts if text.strip()]
     return {
@@ -55,21 +51,21 @@ def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, fl
 
 
 def distinct_share(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
-    """Distinct phrases of `size` words over all of them: the mean within a text, and across all texts together.
+    """Return the share of distinct phrases of `size` words: the mean within a text, and across all texts together.
 
-    None where no text has so many words.
+    None if no text has that many words.
     """
     phrases = [list(zip(*(words[i:] for i in range(size)), strict=False)) for words in map(str.split, texts)]
-    phrases = [found for found in phrases if found]
+    phrases = [of_text for of_text in phrases if of_text]
     if not phrases:
         return None, None
-    within = sum(len(set(found)) / len(found) for found in phrases) / len(phrases)
+    within = sum(len(set(of_text)) / len(of_text) for of_text in phrases) / len(phrases)
     return within, len(set().union(*phrases)) / sum(map(len, phrases))
 
 
 def shortcomings(texts: Sequence[str]) -> str | None:
-    """One line that counts the empty and the degenerate texts; None where there are none."""
-    counts = {"empty": sum(not text.strip() for text in texts),
-              "degenerate (one word over a third of it, or a loop)": sum(map(degenerate, texts))}  # fmt: skip
-    parts = [f"{count} {what}" for what, count in counts.items() if count]
+    """Return a line that counts the empty and the degenerate texts; None if there are none."""
+    empty, looped = sum(not text.strip() for text in texts), sum(map(degenerate, texts))
+    counts = {f"{empty} empty": empty, f"{looped} degenerate (one word over a third of it, or a loop)": looped}
+    parts = [what for what, count in counts.items() if count]
     return f"of {len(texts)} texts {' and '.join(parts)}" if parts else None

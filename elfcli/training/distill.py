@@ -103,7 +103,7 @@ def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path 
 
 
 def train_rounds(
-    folder: Path, todo: Sequence[tuple[int, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming
+    folder: Path, todo: Sequence[tuple[int, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming: Any
 ) -> Path:
     """Train the rounds of `remaining_rounds`, or of `first_round` from the start; return the folder.
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from elfcli.config.schema import Config
@@ -83,7 +84,7 @@ def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024
     size = min(64, len(tokens))
     for first in range(0, min(num_examples, len(tokens)) - size + 1, size):
         batch = inputs.collate([tokens[i] for i in range(first, first + size)])
-        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], np.zeros(size, bool))
+        mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], jnp.zeros(size, bool))
         latents = encode(inputs.encoder.params, batch["input_ids"], mask)
         values.append(np.asarray(latents)[batch["valid_mask"]])
     everything = np.concatenate(values)

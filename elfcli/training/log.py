@@ -8,7 +8,9 @@ from pathlib import Path
 from statistics import median
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError
@@ -43,13 +45,13 @@ class Log:
         self.done += 1
         self.positions += batch["input_ids"].size
 
-    def write(self, totals: dict[str, jax.Array]) -> str:
-        """Write a line and return it as text for the terminal.
+    def write(self, state: TrainState) -> str:
+        """Write a line about the state and its totals, and return it as text for the terminal.
 
         `skipped`: steps since the last line whose loss or gradients were not finite. `spike`: present, and true, if the
         loss is far above those of the lines before.
         """
-        totals = jax.device_get(totals)
+        totals = jax.device_get(state.totals)
         skipped = totals.pop("skipped")
         means = {name: float(total) / float(count) if count else None for name, (total, count) in totals.items()}
         now = time.monotonic()
@@ -62,6 +64,8 @@ class Log:
             "tokens_per_second": self.positions / (now - self.clock),
         }
         self.clock, self.positions = now, 0
+        if self.config.training.log_layer_norms:
+            row |= {name: float(norm) for name, norm in jax.device_get(layer_norms(state.params, state.ema)).items()}
         usual = usual_loss(self.losses)
         if usual is not None and row["loss"] is not None and row["loss"] > usual:
             row["spike"] = True
@@ -97,6 +101,22 @@ class Log:
     def seen(self, waiting: float) -> dict:
         """Return what the live view shows next to the losses. waiting: share of the time spent waiting for data."""
         return {"row": self.history[-1] if self.history else None, "waiting": waiting, "memory": used_memory()}
+
+
+@jax.jit
+def layer_norms(params: dict, ema: dict) -> dict[str, jax.Array]:
+    """Return `weight_norm/LAYER` and `ema_distance/LAYER` (root of the sum of squares) of every layer.
+
+    A layer is an entry of the parameters, or one of the stacked blocks: `blocks_0`, `blocks_1`, ...
+    """
+
+    def norms(kind: str, tree: dict) -> dict[str, jax.Array]:
+        blocks = jax.tree.leaves(tree["blocks"])
+        layers = {f"blocks_{i}": [leaf[i] for leaf in blocks] for i in range(len(blocks[0]))}
+        layers |= {name: value for name, value in tree.items() if name != "blocks"}
+        return {f"{kind}/{name}": optax.global_norm(value) for name, value in layers.items()}
+
+    return norms("weight_norm", params) | norms("ema_distance", jax.tree.map(jnp.subtract, params, ema))
 
 
 def usual_loss(losses: Sequence[float | None]) -> float | None:

@@ -82,7 +82,7 @@ def train(
                 log.count(batch)
                 last, detail = log.done == length.total_steps, ""
                 if last or is_logged(log.done, config.training.log_every_steps):
-                    detail = log.write(state.totals)
+                    detail = log.write(state)
                     state = state._replace(totals=replicate(jax.device_get(zero_totals()), mesh))
                     raise_if_diverged(config, state, log.done, manager.latest_step(), inputs)
                 saves = (asked := request()) or log.done == stop or is_due(log.done, length.save_steps)

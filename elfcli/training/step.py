@@ -194,7 +194,7 @@ def loss(
     def grouped(array: jax.Array) -> jax.Array:
         return array.reshape(groups, -1, *array.shape[1:])
 
-    sizes = (*grouped(ids).shape, shape.latent_dim)
+    sizes = (groups, len(ids) // groups, ids.shape[1], shape.latent_dim)
     if teaching.student_steps is None:
         draws, losses = objective.draw(draw_key, cfg, sizes), objective.split_loss
     else:

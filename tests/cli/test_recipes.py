@@ -54,7 +54,7 @@ def test_doctor_without_a_model_checks_the_installation(elf, tmp_path, monkeypat
     assert (code, err) == (0, "") and "hf_secret" not in out + file.read_text()
     rows = {row["check"]: row for row in json.loads(file.read_text())["checks"]}
     assert rows["jax"]["verdict"] == "ok" and rows["devices"]["value"].endswith("cpu (cpu)")
-    assert rows["Hub"]["verdict"] == "warn" and rows["Hub token"]["value"] == "there"
+    assert rows["Hub"]["verdict"] == "warn" and rows["Hub token"]["value"] == "found"
     assert out.splitlines()[-1].startswith("first: ")
     monkeypatch.setattr(installation, "version", lambda name: "0.8.1" if name == "jax" else "99")
     old = {row.check: row for row in installation.packages()}

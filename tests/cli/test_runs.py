@@ -69,7 +69,7 @@ def test_a_report_is_one_page_of_all_runs(elf, runs, tmp_path):
     assert [len(line) for line in data["curves"][0]["lines"]] == [3, 3], "a loss that is no number is left out"
     assert data["runs"][0]["starts"][0]["packages"].startswith("elfcli ")
     assert text.count("</script>") == 2 and not re.search(r"https?://(?!www\.w3\.org/2000/svg)|@import|url\(", text)
-    for more, why in ((["-o", page], "exists"), (["-o", "r.pdf"], "FILE.html")):
+    for more, why in ((["-o", page], "exists"), (["-o", "r.pdf"], ".html")):
         code, _, err = elf("report", runs, *more)
         assert code == 2 and why in err and len(err.splitlines()) == 1
     assert elf("report", runs / "first", "-o", page, "--overwrite")[0] == 0

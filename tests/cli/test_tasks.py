@@ -139,7 +139,7 @@ def test_what_the_hub_lacks_is_one_line_with_a_way_out(sources, elf, monkeypatch
     assert code == 2 and "from the Hub" in error and "--source-key document" in error
     add(sources, "EdinburghNLP/xsum", {"data/xsum.tar.gz": b"x"})
     error = elf("tokenize", "--task", "xsum")[2].splitlines()[-1]
-    assert "no Parquet files of train and validation" in error
+    assert "Parquet files of train and validation" in error
     point_at(monkeypatch, "http://127.0.0.1:9")
     start = time.monotonic()
     code, _, err = elf("tokenize", "--task", "owt")
@@ -151,7 +151,7 @@ def test_what_the_hub_lacks_is_one_line_with_a_way_out(sources, elf, monkeypatch
     ("arguments", "said"),
     [
         (["--task", "xsumm"], "did you mean 'xsum'"),
-        (["--task", "xsum", "--input", "a.txt"], "brings its own text"),
+        (["--task", "xsum", "--input", "a.txt"], "provides the text"),
         (["--task", "xsum", "--text-key", "document"], "knows its columns"),
     ],
 )
@@ -171,7 +171,7 @@ def test_folders_are_named_after_what_they_hold():
 
 def test_a_task_without_public_data_is_no_surprise():
     assert set(public.SOURCES) <= {task for task, _ in PUBLISHED.values()}
-    with pytest.raises(InputError, match="no Parquet"):
+    with pytest.raises(InputError, match="Parquet"):
         public.find_files(public.SOURCES["owt"], lambda *_, **__: ["a.txt"], lambda action: action())
 
 

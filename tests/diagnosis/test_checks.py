@@ -25,7 +25,7 @@ def network(clean=1.0, error=0.02, accuracy=0.98):
 
 
 def diagnosis(lengths=(5, 8), known=None, std=1.0, run=RUN, learned=True, net=None, errors=(0.02, 0.021), texts=GOOD):
-    """The rows of a whole model, a healthy one unless told otherwise."""
+    """The rows of a whole model, by default a healthy one."""
     pieces = {"a": 0, "b": 1}
     return [
         checks.ids(99, 100),
@@ -87,7 +87,7 @@ def test_a_healthy_model_passes():
     ("changed", "verdict"),
     [
         (dict(losses=[0.5] * 40), "fail"),  # does not fall at all
-        (dict(losses=[0.5] * 40, fresh=False), "ok"),  # nor has it to, after init_from
+        (dict(losses=[0.5] * 40, fresh=False), "ok"),  # which is fine after init_from
         (dict(skipped=10), "fail"),
         (dict(losses=[None] * 40), "fail"),  # no step was finite
         (dict(losses=[*FALLING[:20], *[0.013, 0.02] * 10]), "ok"),  # noise at the end of a good curve
@@ -116,7 +116,7 @@ def test_ids_vocabulary_of_the_encoder_and_free_texts():
     assert checks.recovery(0.9, 0.0, 1.0, paired=False).verdict == "fail"
 
 
-def test_the_better_way_to_sample_is_named():
+def test_the_better_sampling_setting_is_named():
     rows = checks.sampling_comparison("--steps 8", {"--steps 8": (0.1, 50.0), "--steps 64": (0.0, 60.0)})
     assert [row.verdict for row in rows] == ["warn", "ok"] and "--steps 64" in rows[0].advice
     assert checks.sampling_comparison("a", {"a": (0.4, None), "b": (0.0, None)})[0].verdict == "warn"

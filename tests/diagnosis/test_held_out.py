@@ -1,4 +1,4 @@
-"""The loss on held-out text, against the pieces that it is made of, and in a run's log."""
+"""The held-out loss against the figures that it consists of."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Evaluation while training never stops a run."""
+"""A failed evaluation during training does not stop the run."""
 
 import shutil
 
@@ -12,7 +12,7 @@ from elfcli.training.start import start_run
 
 
 @pytest.mark.parametrize("error", [ValueError("RESOURCE_EXHAUSTED: out of memory"), OSError(28, "disk full")])
-def test_whatever_it_raises_is_told_and_counted_and_training_goes_on(tmp_path, monkeypatch, capsys, error):
+def test_any_error_is_reported_and_counted_and_training_continues(tmp_path, monkeypatch, capsys, error):
     def fail(*_, **__):
         raise error
 
@@ -22,6 +22,6 @@ def test_whatever_it_raises_is_told_and_counted_and_training_goes_on(tmp_path, m
     shutil.copytree(data, tmp_path / "data" / "validation")
     resolved = changed(resolved, "data", None, eval_data_path=str(tmp_path / "data" / "validation"))
     folder = start_run(resolved, tmp_path / "run")
-    assert "the evaluation at step 3 failed, training continues" in capsys.readouterr().err
+    assert "warning: the evaluation at step 3" in capsys.readouterr().err
     assert (folder / "checkpoints" / "3").is_dir()
     assert {"step": 3, "eval/failed": 1.0} in read_metrics(folder)

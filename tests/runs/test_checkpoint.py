@@ -190,10 +190,10 @@ def test_the_best_checkpoint_is_kept_besides_the_last(copy, monkeypatch, capsys)
     best."""
     figures = {4: 0.5, 5: 0.4, 6: 0.6, 7: float("nan")}
 
-    def evaluated(model, slice_, ema, done, length):
+    def evaluate_if_due(model, slice_, ema, done, length):
         return ({"val_loss": figures[done]} if done in figures else {}), ""
 
-    monkeypatch.setattr(loop, "evaluated", evaluated)
+    monkeypatch.setattr(loop, "evaluate_if_due", evaluate_if_due)
     resume_run(copy, sets=["steps=7", "save_every_steps=2", "keep_checkpoints=1", "warmup_steps=1"])
     assert json.loads((copy / "best.json").read_text()) == {"step": 5, "figure": "val_loss", "value": 0.4}
     assert run.checkpoint_steps(copy) == [5, 7] and run.best_of(copy)["step"] == 5

@@ -1,4 +1,4 @@
-"""Several candidates per source: which one is kept, and that their draws depend on seed and number alone."""
+"""Several candidates per source: the consensus candidate, and draws that depend on seed and number alone."""
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from elfcli.sampling.trace import traced
 
 
 @pytest.mark.parametrize(
-    ("texts", "kept"),
+    ("texts", "index"),
     [
         (["a b c d e", "x y z", "a b c d f"], 0),
         (["x y z", "a b c d e", "a b c d f"], 1),
@@ -28,8 +28,8 @@ from elfcli.sampling.trace import traced
         (["one of one"], 0),
     ],
 )
-def test_the_text_that_agrees_with_most_is_kept(texts, kept):
-    assert most_alike(texts) == kept
+def test_the_consensus_candidate(texts, index):
+    assert most_alike(texts) == index
 
 
 def test_candidates_are_drawn_by_seed_and_number(monkeypatch):

@@ -1,4 +1,4 @@
-"""The denoising trace: it changes no sample, and its page shows what was recorded, in a browser too."""
+"""The denoising trace: it changes no sample, and its page shows what was recorded, also in a browser."""
 
 import importlib.util
 import io
@@ -83,7 +83,7 @@ def test_the_page_is_one_file_that_no_text_can_break():
     assert not re.search(r"https?://|@import|url\(|src=", text), "nothing is fetched"
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt install chromium)")
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium (Debian: apt install chromium)")
 def test_the_page_in_a_browser(tmp_path):
     file = tmp_path / "trace.html"
     file.write_text(hostile_page(), encoding="utf-8")
@@ -91,7 +91,7 @@ def test_the_page_in_a_browser(tmp_path):
     assert "t = 0.50" in middle and "1 of 2 tokens settled" in middle and "<title>elf: denoising</title>" in middle
     assert 'class="open" title="not settled, confidence 40%"> two<sup>?</sup>' in middle
     assert "2 of 2 tokens settled" in end and "settled at t = 1.00, confidence 80%" in end
-    assert "font-weight: 700" in end, "how sure is shown by weight, too"
+    assert "font-weight: 700" in end, "confidence is shown by weight"
 
 
 def dom(folder: Path, address: str) -> str:
@@ -102,19 +102,19 @@ def dom(folder: Path, address: str) -> str:
 
 def test_the_command_writes_the_page_and_refuses_other_endings(elf, tmp_path):
     samples, trace = tmp_path / "s.jsonl", tmp_path / "t.html"
-    asked = ["--checkpoint", tiny_run(), "--data", tiny_run().parent / "data", "-n", 2, "--steps", 2]
-    code, _, err = elf("sample", *asked, "-o", samples, "--trace", trace, "--watch")
-    assert code == 0 and f"trace: {trace}" in err and "no terminal" in err
+    options = ["--checkpoint", tiny_run(), "--data", tiny_run().parent / "data", "-n", 2, "--steps", 2]
+    code, _, err = elf("sample", *options, "-o", samples, "--trace", trace, "--watch")
+    assert code == 0 and f"trace: {trace}" in err
     assert '"generated"' in trace.read_text(encoding="utf-8") and len(samples.read_text().splitlines()) == 2
-    for given, why in ((trace, "--overwrite"), (tmp_path / "t.png", "FILE.html")):
-        code, _, err = elf("sample", *asked, "--trace", given)
-        assert code == 2 and why in err and len(err.splitlines()) == 1
+    for file, fix in ((trace, "--trace"), (tmp_path / "t.png", ".html")):
+        code, _, err = elf("sample", *options, "--trace", file)
+        assert code == 2 and fix in err and len(err.splitlines()) == 1
 
 
 def test_free_texts_have_a_trace_and_no_source(elf, tmp_path):
     samples, trace = tmp_path / "s.jsonl", tmp_path / "t.html"
-    asked = ["--checkpoint", tiny_run(), "-s", "max_input_length=0", "-n", 2, "--steps", 2]
-    code, _, err = elf("sample", *asked, "-o", samples, "--trace", trace)
+    options = ["--checkpoint", tiny_run(), "-s", "max_input_length=0", "-n", 2, "--steps", 2]
+    code, _, err = elf("sample", *options, "-o", samples, "--trace", trace)
     assert code == 0, err
     data = json.loads(re.search(r'id="data">(.*?)</script>', trace.read_text(encoding="utf-8"), re.S)[1])
     generated = [json.loads(line)["generated"] for line in samples.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""MAUVE: the features are the judge's last states whatever the batches, and the figure tells near from far."""
+"""MAUVE: the features are the judge's last states whatever the batches, and MAUVE distinguishes near from far texts."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +39,7 @@ def test_features_and_figure(evaluate, tmp_path, monkeypatch):
     loaded = hf_metric("mauve", model=judge.model, batch_size=16)
     assert loaded.compute(predictions=near, references=real)["mauve"] == pytest.approx(nearer.mauve)
 
-    with pytest.raises(InputError, match="at least 100 of each"):
+    with pytest.raises(InputError, match=" 100 "):
         mauve(real[:50], real, judge)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install"):

@@ -65,7 +65,7 @@ def plain_log_p(folder: Path, ids: np.ndarray) -> np.ndarray:
 
 
 def plain_totals(folder: Path, rows, eos: int, window: int):
-    """(NLL, scored tokens) of each row alone, with the one eos that is scored where it has room."""
+    """(NLL, scored tokens) of each row alone, with the one eos that is scored if it has room."""
     totals = []
     for row in rows:
         ids = np.array([*row, eos] if len(row) < window else row)
@@ -100,7 +100,7 @@ def test_an_eos_within_a_text_takes_the_place_of_the_one_after_it(small):
     [within], [after] = random_rows([6]), random_rows([6])
     within[3] = 49
     assert totals(small, [after], 1)[1] == [6]  # five tokens and the eos after them
-    assert totals(small, [within], 1)[1] == [5]  # the eos within is the first; the one after is no more
+    assert totals(small, [within], 1)[1] == [5]  # the eos within is the first; the one after is not scored
 
 
 def test_updates_count_to_the_end(small):
@@ -150,25 +150,25 @@ def test_nothing_to_score(judge, texts):
 
 
 def test_models_and_tokenizers_that_do_not_fit(judge, tmp_path):
-    with pytest.raises(InputError, match="2 or more"):
+    with pytest.raises(InputError, match="max_length 1"):
         perplexity(["a text"], Judge(model=str(judge), max_length=1))
-    with pytest.raises(InputError, match="no such folder"):
+    with pytest.raises(InputError, match="nothing"):
         perplexity(["a text"], Judge(model=str(tmp_path / "nothing")))
     bare = write_gpt2(tmp_path / "bare", 128, 32)
-    with pytest.raises(InputError, match=r"no tokenizer in it.*--tokenizer"):
+    with pytest.raises(InputError, match=r"bare.*--tokenizer"):
         perplexity(["a text"], Judge(model=str(bare)))
-    with pytest.raises(InputError, match=r"50257 tokens, but the model .* knows 128"):
+    with pytest.raises(InputError, match=r"50257 .* 128.*--tokenizer"):
         perplexity(["a text"], Judge(model=str(bare), tokenizer=str(judge)))
 
 
 def test_a_hub_name_without_a_network(monkeypatch):
     monkeypatch.setattr(judge_module, "in_cache", lambda model: False)
     monkeypatch.setattr(judge_module, "hub_reachable", lambda: False)
-    with pytest.raises(InputError, match=r"gpt2-large: neither a folder.*local GPT-2 folder with --model"):
+    with pytest.raises(InputError, match=r"gpt2-large.*--model"):
         perplexity(["a text"])
 
 
-def test_weights_that_are_not_finite_are_told(judge, monkeypatch):
+def test_weights_that_are_not_finite_are_reported(judge, monkeypatch):
     monkeypatch.setattr(module, "row_totals", lambda *_, **__: (np.array([np.nan]), np.array([3])))
-    with pytest.raises(ElfError, match="damaged"):
+    with pytest.raises(ElfError, match="nan"):
         perplexity(["a text"], Judge(model=str(judge)))

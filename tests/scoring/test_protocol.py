@@ -1,4 +1,4 @@
-"""The signature says `protocol:paper` where every setting is the paper's; earlier signatures stay comparable."""
+"""The signature has `protocol:paper` if every setting is the paper's; earlier signatures stay comparable."""
 
 import json
 
@@ -19,7 +19,7 @@ TEXTS, REAL = ["The old man sleeps here", "a dog"], ["the old man sleeps there",
 
 @pytest.fixture
 def large(tmp_path, monkeypatch) -> str:
-    """A judge in the place of GPT-2 Large: its name, vocabulary and window, and the shape that is taken for it."""
+    """A small judge with the name, vocabulary and window of GPT-2 Large, whose shape passes for its shape."""
     folder = write_judge(tmp_path / "gpt2-large", window=1024)
     config = json.loads((folder / "config.json").read_text())
     monkeypatch.setattr(protocol, "GPT2_LARGE", {size: config[size] for size in protocol.GPT2_LARGE})
@@ -30,7 +30,7 @@ def named(signature: str) -> str:
     return dict(part.partition(":")[::2] for part in signature.split("|"))["protocol"]
 
 
-def test_perplexity_is_the_papers_where_the_judge_is_and_nothing_departs(large, tmp_path):
+def test_perplexity_has_the_papers_protocol_if_nothing_departs(large, tmp_path):
     assert named(perplexity(TEXTS, Judge(large, batch_size=1)).signature) == "paper"
     assert named(perplexity(TEXTS, Judge(large, tokenizer=large)).signature) == "paper"
     for judge, expected in (
@@ -78,7 +78,7 @@ def test_bleu_by_sacrebleus_defaults(elf, tmp_path):
 
 
 @pytest.mark.parametrize(("clean_up", "expected"), [(True, "paper"), (None, "paper"), (False, "custom (clean_up)")])
-def test_texts_decoded_another_way_are_not_the_papers(clean_up, expected):
+def test_texts_decoded_without_clean_up_depart_from_the_paper(clean_up, expected):
     texts = Texts(TEXTS, REAL, origin=SampleProvenance({}, clean_up, "validation"))
     found = [corpus_bleu(TEXTS, REAL).as_dict(), rouge(TEXTS, REAL).as_dict()]
     assert [named(score["signature"]) for score in reports(found, texts)] == [expected, expected]

@@ -1,4 +1,4 @@
-"""Several seeds: which are taken, and their mean and spread."""
+"""Several seeds: parsing, mean and spread."""
 
 import pytest
 
@@ -6,17 +6,17 @@ from elfcli.errors import InputError
 from elfcli.scoring.seeds import over_seeds, seeds_of
 
 
-def test_which_seeds_are_asked_for():
+def test_seeds_from_the_options():
     assert seeds_of(4, None) == [4] and seeds_of(0, "0, 1,2") == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
-    ("seed", "text", "said"),
-    [(0, "0,1,0", "0 is there twice"), (0, "1,x", "'x' is no seed"), (0, "-1", "no seed"), (0, "", "no seed"),
-     (0, str(2**32), "no seed"), (3, "0,1", "exclude each other")],
+    ("seed", "text", "name"),
+    [(0, "0,1,0", " 0 "), (0, "1,x", "'x'"), (0, "-1", "'-1'"), (0, "", "''"), (0, str(2**32), "'4294967296'"),
+     (3, "0,1", "--seed ")],
 )  # fmt: skip
-def test_bad_seeds(seed, text, said):
-    with pytest.raises(InputError, match=said):
+def test_bad_seeds(seed, text, name):
+    with pytest.raises(InputError, match=name):
         seeds_of(seed, text)
 
 

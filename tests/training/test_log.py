@@ -8,7 +8,10 @@ import pytest
 
 from elfcli.config.schema import Config
 from elfcli.runs import folder as run
-from elfcli.training.log import SPIKE_FROM, Log, usual_loss
+from elfcli.runs.state import TrainState
+from elfcli.training.log import SPIKE_FROM, Log, layer_norms, usual_loss
+
+STATE = TrainState(*[None] * len(TrainState._fields))
 
 
 def write(folder, losses, start=0):
@@ -18,7 +21,8 @@ def write(folder, losses, start=0):
         log.done += 1
         figures = (0.0, 0) if loss is None else (loss, 1)
         names = ("loss", "denoise_loss", "decode_loss")
-        log.write({name: figures for name in names} | {"skipped": (1 if loss is None else 0, 1)})
+        totals = {name: figures for name in names} | {"skipped": (1 if loss is None else 0, 1)}
+        log.write(STATE._replace(totals=totals))
     return [row["step"] for row in run.read_metrics(folder) if row.get("spike")]
 
 
@@ -58,3 +62,15 @@ def test_what_is_usual():
     assert usual_loss([1.0] * (SPIKE_FROM - 1) + [None, math.nan, math.inf]) is None
     assert usual_loss([2.0] * SPIKE_FROM) == pytest.approx(2.0 + 8 * 0.02)  # a spread of nothing is not believed
     assert usual_loss([1.0, 2.0, 3.0] * 5) == pytest.approx(2.0 + 8 * 1.0)
+
+
+def test_norms_are_of_single_layers_and_of_their_distance_to_the_average():
+    params = {
+        "blocks": {"kernel": np.array([[3.0, 4.0], [0.0, 2.0]]), "bias": np.array([0.0, 1.0])},
+        "head": np.ones(4),
+    }
+    ema = params | {"head": np.zeros(4)}
+    norms = {name: float(norm) for name, norm in layer_norms(params, ema).items()}
+    weights = {"weight_norm/blocks_0": 5.0, "weight_norm/blocks_1": 5**0.5, "weight_norm/head": 2.0}
+    distances = {"ema_distance/blocks_0": 0.0, "ema_distance/blocks_1": 0.0, "ema_distance/head": 2.0}
+    assert norms == pytest.approx(weights | distances)
