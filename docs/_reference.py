@@ -11,6 +11,7 @@ import typer.main
 from mkdocs.structure.files import File
 
 from elfcli.cli.app import COMMANDS, app
+from elfcli.config.render import literal
 from elfcli.config.schema import RENAMED, SECTIONS, SamplingPreset, Section
 
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
@@ -38,8 +39,9 @@ def mathml(formula: re.Match) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text as a table cell."""
-    return " ".join(str(text).split()).replace("|", "\\|")
+    """Return text as a table cell. Outside of code, < would begin an HTML tag."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    return re.sub(r"`[^`]*`|<", lambda found: "&lt;" if found[0] == "<" else found[0], line)
 
 
 def commands() -> str:
@@ -71,7 +73,7 @@ def command_page(name: str, command, level: str) -> list[str]:
         lines += [f"| `{argument_name(one)}` | {cell(one.help or '')} |" for one in arguments] + [""]
     lines += ["| option | value | default | what it does |", "|---|---|---|---|"]
     for option in options:
-        value = "" if option.is_flag else option.metavar or ""
+        value = "" if option.is_flag else option.metavar or choices_of(option)
         has_default = option.default is not None and option.default is not False and not callable(option.default)
         default = f"`{cell(option.default)}`" if has_default else ""
         names = ", ".join(f"`{one}`" for one in option.opts)
@@ -83,6 +85,12 @@ def command_help(command) -> str:
     """Return a command's help, its example as a code block."""
     text, _, example = inspect.cleandoc(command.help or "").replace("\b\n", "").partition("Example: ")
     return text.strip() + (f"\n\nExample:\n\n```text\n{' '.join(example.split())}\n```" if example else "")
+
+
+def choices_of(option) -> str:
+    """Return the values of an option that takes one of several; empty for others and with earlier typers."""
+    annotation = getattr(getattr(option, "type_descriptor", None), "annotation", None)
+    return "|".join(map(str, typing.get_args(annotation)))
 
 
 def option_help(option, arguments: list) -> str:
@@ -131,7 +139,7 @@ def section_table(title: str, section: type[Section]) -> str:
         text = cell(field.description or "")
         if former[name]:
             text += f" (also accepted: {', '.join(f'`{old}`' for old in former[name])})"
-        default = '""' if field.default == "" else cell(field.default)
+        default = cell(field.default if isinstance(field.default, str | None) else literal(field.default))
         lines.append(f"| `{name}` | {cell(kind_of(field.annotation))} | `{default}` | {text} |")
     return "\n".join([*lines, ""])
 
@@ -146,5 +154,9 @@ def kind_of(annotation) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(kind_of(one) for one in inner))
     if origin is tuple:
-        return f"list of {kind_of(inner[0])}"
+        return (
+            f"list of {kind_of(inner[0])}".replace("integer", "integers")
+            .replace("number", "numbers")
+            .replace("text", "texts")
+        )
     return KINDS.get(annotation, inspect.formatannotation(annotation))
