@@ -30,7 +30,7 @@ def commands_of(page: Path) -> list[str]:
 
 
 def unknown_options(line: str) -> list[str]:
-    """What in a command line is no command or no option."""
+    """What in a command line is neither a command nor an option, nor an alias of one."""
     words = shlex.split(line.replace("...", "").replace("|", " "), comments=True)[1:]
     command = typer.main.get_command(app)
     while words and hasattr(command, "commands"):
@@ -62,4 +62,16 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     commands = (tmp_path / "reference" / "commands" / "index.html").read_text(encoding="utf-8")
     settings = (tmp_path / "reference" / "settings" / "index.html").read_text(encoding="utf-8")
-    assert "elf fit-grid" in commands and "--time-shift" in commands and "denoiser_p_mean" in settings
+    assert "elf distill" in commands and "--time-shift" in commands and "denoiser_p_mean" in settings
+    assert "Alias of the argument" in commands and "--json</code>, <code>--format" not in commands
+    formulas = (tmp_path / "explain" / "index.html").read_text(encoding="utf-8")
+    assert formulas.count("<math") > 20 and "arithmatex" not in formulas
+    built = {page.parent.name: page.read_text(encoding="utf-8") for page in tmp_path.rglob("index.html")}
+    assert not {name: found for name, page in built.items() if (found := items_within_paragraphs(page))}
+    assert items_within_paragraphs("<p>Times:\n- even\n- drawn</p>") == ["- even", "- drawn"]
+
+
+def items_within_paragraphs(page: str) -> list[str]:
+    """Lines of a built page's paragraphs that begin like an item of a list, which was not rendered as one."""
+    paragraphs = re.findall(r"<p>(.*?)</p>", page, re.S)
+    return [line for text in paragraphs for line in re.findall(r"^ *(?:[-*+]|\d+\.) .*", text, re.M)]
