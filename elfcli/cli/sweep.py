@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from elfcli.cli import options as o
+from elfcli.scoring import MODULES
 
 if TYPE_CHECKING:
     from elfcli.sampling.settings import SamplingSetting
 
-METRICS = "Scores, the first one ranks: bleu, rouge, ppl, mauve (default: the task's)."
+METRICS = f"Scores, the first one ranks: {', '.join(MODULES)} (default: the task's)."
 AT_ENTROPY = "Interpolate the perplexity at this entropy."
 
 

@@ -346,7 +346,7 @@ CASES = [
     ("eval-ppl samples.jsonl --model gpt", ["gpt"]),
     ("eval-ppl samples.jsonl --model t5", ["t5"]),
     ("eval-ppl samples.jsonl --model small --tokenizer data/tokenizer", ["26 tokens", "small", " 20;"]),
-    ("eval-ppl samples.jsonl --model shards --tokenizer data/tokenizer", ["no model-00001-of-00002.safetensors"]),
+    ("eval-ppl samples.jsonl --model shards --tokenizer data/tokenizer", ["model-00001-of-00002.safetensors"]),
     ("eval-ppl samples.jsonl --model some/hubname", ["some/hubname"]),
     ("eval-ppl samples.jsonl --model gpt --references gone.txt", ["gone.txt"]),
     ("eval-ppl samples.jsonl --max-length 1", ["--max-length"]),
