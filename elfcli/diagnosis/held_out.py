@@ -3,7 +3,6 @@
 The slice, its noise and its times are fixed, so that the figures of a run differ by the weights alone.
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import map_position_chunks
-from elfcli.parallel.mesh import on_devices
+from elfcli.parallel.mesh import jit_on_mesh, on_devices
 from elfcli.runs.examples import evaluation_examples
 from elfcli.sampling.generate import SamplerStatics, everywhere
 from elfcli.sampling.model import LoadedModel
@@ -41,8 +40,8 @@ def held_out(model: LoadedModel) -> HeldOut | None:
     except InputError:
         return None
     numbers = np.arange(min(MAX_HELD_OUT, len(examples)))
-    batch = probe.on_examples(model, jax.jit(model.encoder.apply), examples, numbers, 0)
-    return HeldOut(probe.probe_program(model, 1), batch)
+    program = probe.probe_program(model, 1)
+    return HeldOut(program, probe.on_examples(model, program, examples, numbers, 0))
 
 
 def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
@@ -62,36 +61,35 @@ def held_out_figures(slice_: HeldOut, weights: dict) -> dict[str, float]:
     return {"val_loss": together, **figures}
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def losses(program: SamplerStatics, params: Any, tried: Probe) -> dict[str, Array]:
     """Return `denoise` (T,) at HELD_OUT_TIMES; `decode` (2, 2): cross-entropy and accuracy of noised, clean latents."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        model, condition, predict = probe.flow(program, params, tried)
-        text = jnp.asarray(tried.text_BxS)
+    model, condition, predict = probe.flow(program, params, tried)
+    text = jnp.asarray(tried.text_BxS)
 
-        def mean(values_BxS: Array) -> Array:
-            return jnp.sum(values_BxS * text) / text.sum()
+    def mean(values_BxS: Array) -> Array:
+        return jnp.sum(values_BxS * text) / text.sum()
 
-        def denoise(t: Array) -> Array:
-            z = probe.noised_latents(program, tried, t)
-            x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
-            return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
+    def denoise(t: Array) -> Array:
+        z = probe.noised_latents(program, tried, t)
+        x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
+        return mean(jnp.mean((x - tried.x0_BxSxE) ** 2, axis=-1))
 
-        def read(features: Array, ids: Array) -> Array:
-            """Return (cross-entropy, whether the token is right) of each position, (B, S, 2)."""
-            logits = model.logits(features)
-            entropy = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
-            return jnp.stack([entropy, (jnp.argmax(logits, axis=-1) == ids).astype(jnp.float32)], axis=-1)
+    def read(features: Array, ids: Array) -> Array:
+        """Return (cross-entropy, whether the token is right) of each position, (B, S, 2)."""
+        logits = model.logits(features)
+        entropy = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
+        return jnp.stack([entropy, (jnp.argmax(logits, axis=-1) == ids).astype(jnp.float32)], axis=-1)
 
-        def decode(z: Array) -> Array:
-            features = sampler.decode_features(model, z, condition, tried.guidance)
-            both = map_position_chunks(read, program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
-            return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
+    def decode(z: Array) -> Array:
+        features = sampler.decode_features(model, z, condition, tried.guidance)
+        both = map_position_chunks(read, program.shape.vocab_size, features, jnp.asarray(tried.ids_BxS))
+        return jnp.stack([mean(both[..., 0]), mean(both[..., 1])])
 
-        batch, draws = probe.draw_for_probe(program, tried)
-        noisy = objective.decode_input(batch, draws, program.objective)[0]
-        found = {
-            "denoise": jax.lax.map(denoise, jnp.asarray(HELD_OUT_TIMES, jnp.float32)),
-            "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
-        }
-        return everywhere(program, found)
+    batch, draws = probe.draw_for_probe(program, tried)
+    noisy = objective.decode_input(batch, draws, program.objective)[0]
+    found = {
+        "denoise": jax.lax.map(denoise, jnp.asarray(HELD_OUT_TIMES, jnp.float32)),
+        "decode": jnp.stack([decode(noisy), decode(jnp.asarray(tried.x0_BxSxE))]),
+    }
+    return everywhere(program, found)

@@ -4,7 +4,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from elfcli.data.folder import Examples, load_examples, recorded_tokenizer
@@ -93,14 +92,14 @@ def data_rows(model: LoadedModel, train: Examples) -> list[Check]:
 
 def encode_examples(model: LoadedModel, data: DoctorData, seed: int, count: int) -> tuple[Probe, LatentBank]:
     """Return the first held-out examples with their latents, and a bank of latents of other training examples."""
-    encode, count = jax.jit(model.encoder.apply), min(count, len(data.held_out))
-    tried = probe.on_examples(model, encode, data.held_out, np.arange(count), seed)
+    program, count = probe.probe_program(model, 1), min(count, len(data.held_out))
+    tried = probe.on_examples(model, program, data.held_out, np.arange(count), seed)
     size = len(tried.ids_BxS)
     others = np.arange(0 if data.new or len(data.train) <= count else count, len(data.train))
     others, parts, total = np.random.default_rng(seed).permutation(others), [], 0
     for first in range(0, len(others), size):
         numbers = np.resize(others[first : first + size], size)  # one shape, one compilation
-        batch = probe.on_examples(model, encode, data.train, numbers, seed)
+        batch = probe.on_examples(model, program, data.train, numbers, seed)
         parts.append((batch.x0_BxSxE[batch.text_BxS], batch.ids_BxS[batch.text_BxS]))
         total += len(parts[-1][1])
         if total >= MAX_BANK_LATENTS:

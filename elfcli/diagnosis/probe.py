@@ -3,8 +3,6 @@
 Shapes: B examples, S sequence, E latent width, N vectors to look up, K latents of the bank.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +16,7 @@ from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
-from elfcli.parallel.mesh import make_mesh, round_up_to_devices
+from elfcli.parallel.mesh import jit_on_mesh, make_mesh, round_up_to_devices
 from elfcli.sampling.generate import SamplerStatics, everywhere, padded_batch
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
@@ -45,54 +43,56 @@ def probe_program(model: LoadedModel, steps: int) -> SamplerStatics:
     return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), steps)
 
 
-def on_examples(model: LoadedModel, encode: Callable, examples: Examples, numbers: np.ndarray, seed: int) -> Probe:
-    """Return the examples of these numbers, some of them repeated so that all devices have equally many.
+@jit_on_mesh
+def encoded(program: SamplerStatics, params: Any, ids_BxS: Array, mask_BxSxS: Array) -> Array:
+    """Return the encoder's latents (B, S, E), not normalized."""
+    return everywhere(program, program.encode(params, ids_BxS, mask_BxSxS))
 
-    encode: `model.encoder.apply`, jitted by the caller.
-    """
+
+def on_examples(
+    model: LoadedModel, program: SamplerStatics, examples: Examples, numbers: np.ndarray, seed: int
+) -> Probe:
+    """Return the examples of these numbers, some of them repeated so that all devices have equally many."""
     encoder = model.config.encoder
     numbers = np.resize(numbers, round_up_to_devices(len(numbers)))
     batch = padded_batch(model, [examples.tokens[i] for i in numbers.tolist()])
     ids, cond, valid = (batch[name] for name in ("input_ids", "cond_mask", "valid_mask"))
     mask = np.asarray(encoder_mask(jnp.asarray(cond), jnp.asarray(valid), jnp.zeros(len(ids), bool)))
-    latents = np.asarray(encode(model.encoder.params, ids, mask))
+    latents = np.asarray(encoded(program, model.encoder.params, ids, mask))
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
     w = settings_of(model.config.sampling)[0].self_cond_scale
     guidance = jax.tree.map(np.asarray, sampler.Guidance(jnp.float32(1), jnp.float32(w)))  # all processes take these
     return Probe(ids, cond, valid, (latents - float(encoder.latent_mean)) / float(encoder.latent_std), key, guidance)
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def denoised(program: SamplerStatics, params: Any, probe: Probe, t: Any) -> tuple[Array, Array]:
     """Return (latents noised to time t, the network's estimate of the clean ones), each (B, S, E)."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        _, condition, predict = flow(program, params, probe)
-        z = noised_latents(program, probe, t)
-        x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
-        return everywhere(program, (z, x))
+    _, condition, predict = flow(program, params, probe)
+    z = noised_latents(program, probe, t)
+    x, _ = predict(z, condition.keep(jnp.zeros_like(z)), jnp.full(len(z), t, jnp.float32))
+    return everywhere(program, (z, x))
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def recovered(program: SamplerStatics, params: Any, probe: Probe, t: Any) -> Array:
     """Return the tokens (B, S) that even steps of the ODE reach from latents noised to time t."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        model, condition, predict = flow(program, params, probe)
-        z = noised_latents(program, probe, t)
-        grid_M = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
-        grid_BxM = jnp.broadcast_to(grid_M, (len(z), len(grid_M)))
-        z, _ = sampler.solve(predict, z, condition, grid_BxM, lambda i: jnp.zeros_like(z), 0.0)
-        return everywhere(program, sampler.decode(model, z, condition, probe.guidance))
+    model, condition, predict = flow(program, params, probe)
+    z = noised_latents(program, probe, t)
+    grid_M = (t + (1 - t) * jnp.linspace(0.0, 1.0, program.longest + 1)).at[-1].set(1.0)
+    grid_BxM = jnp.broadcast_to(grid_M, (len(z), len(grid_M)))
+    z, _ = sampler.solve(predict, z, condition, grid_BxM, lambda i: jnp.zeros_like(z), 0.0)
+    return everywhere(program, sampler.decode(model, z, condition, probe.guidance))
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def reconstructed(program: SamplerStatics, params: Any, probe: Probe) -> tuple[Array, Array, Array, Array]:
     """Return the tokens (B, S) of clean latents and of latents noised as in training; the latter, their clean share."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        model, condition, _ = flow(program, params, probe)
-        batch, draws = draw_for_probe(program, probe)
-        z = objective.decode_input(batch, draws, program.objective)[0]
-        clean, noised = (sampler.decode(model, x, condition, probe.guidance) for x in (probe.x0_BxSxE, z))
-        return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
+    model, condition, _ = flow(program, params, probe)
+    batch, draws = draw_for_probe(program, probe)
+    z = objective.decode_input(batch, draws, program.objective)[0]
+    clean, noised = (sampler.decode(model, x, condition, probe.guidance) for x in (probe.x0_BxSxE, z))
+    return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
 
 
 def flow(program: SamplerStatics, params: Any, probe: Probe) -> tuple[ELF, sampler.Condition, sampler.Predict]:

@@ -4,7 +4,8 @@ Every device computes its own examples. The state (weights, average, optimizer) 
 sharded along `fsdp`, where each layer's weights are gathered when they are needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -48,6 +49,21 @@ def device_memory(device: jax.Device) -> int | None:
         return (device.memory_stats() or {}).get("bytes_limit")
     except Exception:  # `elf plan` describes devices that do not exist
         return None
+
+
+def jit_on_mesh(function: Callable[..., Any]) -> Any:
+    """Jit `function(statics, *arrays)` with hashable statics, traced under `statics.mesh`.
+
+    Fused attention kernels need that mesh: without it, XLA cannot divide a program with them among several devices.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    @wraps(function)
+    def traced(statics: Any, *arrays: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(statics.mesh.abstract_mesh):
+            return function(statics, *arrays)
+
+    return traced
 
 
 def process_rows(batch_size: int) -> slice:

@@ -8,7 +8,6 @@ Shapes: B batch, S sequence, E latent width, M times of the longest setting.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +28,7 @@ from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest
-from elfcli.parallel.mesh import by_row, make_mesh, round_up_to_devices
+from elfcli.parallel.mesh import by_row, jit_on_mesh, make_mesh, round_up_to_devices
 from elfcli.sampling.candidates import draw_keys, most_alike
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
@@ -254,13 +253,12 @@ def everywhere(program: SamplerStatics, arrays: Any) -> Any:
     return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def sample_batch(program: SamplerStatics, inputs: SamplerArrays) -> Array:
     """Return the tokens (B, S) of one batch. Each device computes its own rows; all devices receive all tokens."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):  # attention kernels run on each device
-        condition = encode_condition(program, inputs)
-        flow = flow_of(program, inputs, condition)
-        step = step_of(program, inputs, condition, flow)
-        z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
-        tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
+    condition = encode_condition(program, inputs)
+    flow = flow_of(program, inputs, condition)
+    step = step_of(program, inputs, condition, flow)
+    z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
+    tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
     return everywhere(program, tokens_BxS)

@@ -6,7 +6,6 @@ record costs one decode. Shapes: B batch, S sequence, T recorded times of a samp
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from jax import Array
 from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.flow import sampler
 from elfcli.models.layers import map_position_chunks
+from elfcli.parallel.mesh import jit_on_mesh
 from elfcli.sampling import generate as g
 from elfcli.sampling.candidates import most_alike
 from elfcli.sampling.generate import Options, Part, SamplerArrays, SamplerStatics
@@ -55,32 +55,30 @@ def recorded_steps(num_steps: int, most: int = MAX_TIMES) -> list[int]:
     return sorted({round(i * num_steps / min(most, num_steps)) for i in range(min(most, num_steps) + 1)})
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def begin(program: SamplerStatics, inputs: SamplerArrays) -> tuple[sampler.Condition, sampler.State, Array]:
     """Return (condition, state before the first step, grid (B, M))."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        condition = g.encode_condition(program, inputs)
-        _, _, noise_at, grid_BxM = g.flow_of(program, inputs, condition)
-        return condition, sampler.initial(noise_at(-1), condition), g.everywhere(program, grid_BxM)
+    condition = g.encode_condition(program, inputs)
+    _, _, noise_at, grid_BxM = g.flow_of(program, inputs, condition)
+    return condition, sampler.initial(noise_at(-1), condition), g.everywhere(program, grid_BxM)
 
 
-@partial(jax.jit, static_argnums=0)
+@jit_on_mesh
 def advance(
     program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, state: sampler.State, steps: Array
 ) -> tuple[sampler.State, Array, Array]:
     """Return (state, tokens read from it (B, S), their probabilities (B, S)) after steps `steps[0]` to `steps[1]`."""
-    with jax.sharding.use_abstract_mesh(program.mesh.abstract_mesh):
-        flow = g.flow_of(program, inputs, condition)
-        state = jax.lax.fori_loop(steps[0], steps[1], g.step_of(program, inputs, condition, flow), state)
+    flow = g.flow_of(program, inputs, condition)
+    state = jax.lax.fori_loop(steps[0], steps[1], g.step_of(program, inputs, condition, flow), state)
 
-        def read(features: Array) -> Array:
-            logits = flow.model.logits(features)
-            probability = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
-            return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), probability], axis=-1)  # ids below 2^24
+    def read(features: Array) -> Array:
+        logits = flow.model.logits(features)
+        probability = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
+        return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), probability], axis=-1)  # ids below 2^24
 
-        features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
-        both = map_position_chunks(read, program.shape.vocab_size, features)
-        return state, *g.everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
+    features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
+    both = map_position_chunks(read, program.shape.vocab_size, features)
+    return state, *g.everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 
 
 def traced(
