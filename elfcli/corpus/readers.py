@@ -29,11 +29,12 @@ class Reading:
     bad: int = 0
     documents: int = 0
     bytes_done: int = 0
+    advice: str = " (fix it, or pass --skip-bad to skip such lines)"
 
     def reject(self, where: str, what: str) -> None:
         """Count a bad document, or raise InputError if bad documents are not skipped."""
         if not self.skip_bad:
-            raise InputError(f"{where}: {what} (fix it, or pass --skip-bad to skip such lines)")
+            raise InputError(f"{where}: {what}{self.advice}")
         self.bad += 1
 
 
@@ -228,13 +229,19 @@ def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[
     for name, text in zip(names, texts, strict=True):
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
-        if not isinstance(text, str):
-            return f"'{name}' holds {type(text).__name__}, not a string"
+        if problem := text_problem(name, text):
+            return problem
         if not text.strip():
             return f"'{name}' is empty"
-        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            return f"'{name}' holds half a surrogate pair"
     return None
+
+
+def text_problem(name: str, text: Any) -> str | None:
+    """Return why a column's value is not a valid string, or None."""
+    if not isinstance(text, str):
+        return f"'{name}' holds {type(text).__name__}, not a string"
+    surrogate = not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+    return f"'{name}' holds half a surrogate pair" if surrogate else None
 
 
 def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:

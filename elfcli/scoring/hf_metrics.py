@@ -22,7 +22,8 @@ NAMES = (*MODULES, DEGENERACY)
 class HfMetric(evaluate.Metric):
     """A score of elf. Figures have names that `evaluate.combine` can tell apart: bleu, bleu_interval, ...
 
-    protocol: as of the commands. model, tokenizer, batch_size, max_length: the judge of metrics that use one.
+    protocol: as of the commands. model, tokenizer, batch_size, max_length: the judge of metrics that use one. Raises
+    KeyError for an unknown metric.
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class HfMetric(evaluate.Metric):
         max_length: int = 1024,
         **more: Any,
     ):
+        if metric_name not in NAMES:
+            raise KeyError(f"{metric_name}: not a metric of elf; there are {', '.join(NAMES)}")
         self.score = None if metric_name == DEGENERACY else metric(metric_name)
         judge = None
         if self.score is not None and self.score.uses_judge:
@@ -63,8 +66,4 @@ class HfMetric(evaluate.Metric):
         return {value: getattr(found, value)} | own | {f"{name}_{key}": figure for key, figure in figures.items()}
 
 
-def hf_metric(name: str, **options: Any) -> HfMetric:
-    """Return the metric of this name; options: as of HfMetric. Raises KeyError if there is none."""
-    if name not in NAMES:
-        raise KeyError(f"{name}: not a metric of elf; there are {', '.join(NAMES)}")
-    return HfMetric(name, **options)
+hf_metric = HfMetric

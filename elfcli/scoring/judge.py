@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.hub_access import hub_reachable, looks_like_a_path
+from elfcli.hub_access import looks_like_a_path
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import graphdef_of
 from elfcli.models.llama import LlamaShape
@@ -71,28 +70,13 @@ def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str
 
 def load_judge_tokenizer(model: str, tokenizer: str | None) -> Any:
     """Return the tokenizer of this name, None: the model's. A missing model is reported first."""
-    if not looks_like_a_path(model) and not in_cache(model) and not hub_reachable():
-        raise InputError(f"{model}: neither a folder nor in the cache, and the Hugging Face Hub cannot be reached; "
-                         "pass a local GPT-2 folder with --model")  # fmt: skip
-    fetch(model, "config.json", "judge")
+    fetch(model, "config.json", "judge (--model)")
     name = tokenizer or (model if looks_like_a_path(model) else model.partition("@")[0])
     loaded = load_tokenizer(name)
     # From a folder with a config but no vocabulary, transformers makes a tokenizer that knows only its end token.
     if vocab_size(loaded) <= len(loaded.all_special_tokens):
         raise InputError(f"{name}: no tokenizer in it (no vocab.json); pass GPT-2's with --tokenizer")
     return loaded
-
-
-def in_cache(model: str) -> bool:
-    """Return whether the cache of the Hugging Face Hub holds the model's config."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    repo, _, revision = model.partition("@")
-    try:
-        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str | Path)
-    except HFValidationError as error:
-        raise InputError(f"{model}: neither a folder nor a Hub name ({' '.join(str(error).split())})") from None
 
 
 def row_batches(

@@ -4,7 +4,7 @@ The package `mauve-text` compares the two sets of features; our network computes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +17,8 @@ import numpy as np
 from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.parallel.mesh import on_devices
-from elfcli.scoring.bootstrap import Draws
 from elfcli.scoring.judge import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
-from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
+from elfcli.scoring.score import Metric, Score
 
 CLUSTER_SEED = 25
 """Seed of the clustering: the package's own default."""
@@ -41,7 +40,6 @@ class MauveResult(Score, metric="mauve", value="mauve"):
     num_real: int
     num_buckets: int
     signature: str
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
@@ -92,16 +90,12 @@ def check(num_texts: int, num_real: int, judge: Judge) -> None:
                          "the same numbers for all scores that you compare")  # fmt: skip
 
 
-def _compute(texts: Texts, options: ScoreOptions) -> MauveResult:
-    return mauve(texts.generated, texts.real or (), options.judge)
-
-
 METRIC = Metric(
     "mauve",
     label="MAUVE",
     description="mauve-text with the judge's last hidden states as features",
     columns={"mauve": "MAUVE"},
-    compute=_compute,
+    compute=lambda texts, options: mauve(texts.generated, texts.real or (), options.judge),
     needs="real",
     uses_judge=True,
     check=check,

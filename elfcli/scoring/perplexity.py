@@ -20,7 +20,7 @@ from elfcli.parallel.agree import run_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import on_devices
 from elfcli.scoring import judge as judges
-from elfcli.scoring.bootstrap import Draws, interval, resampled
+from elfcli.scoring.bootstrap import interval, resampled
 from elfcli.scoring.judge import Judge, Shape, load_judge_tokenizer, not_empty, token_rows
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
 from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
@@ -47,7 +47,6 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
     signature: str = ""
     intervals: dict = field(default_factory=dict)
     real: dict | None = None
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def perplexity(

@@ -33,14 +33,15 @@ class ScoreOptions:
     update: Callable[[int], None] = lambda done: None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """Base of a metric's result, a dataclass. metric: its name in files. value: the field by which texts are ranked.
+    """Base of a metric's result. metric: its name in files. value: the field by which texts are ranked.
 
     resampled: the value of each bootstrap draw.
     """
 
     names: ClassVar[tuple[str, str]]
-    resampled: Draws
+    resampled: Draws = field(default=(), repr=False, compare=False)
 
     def __init_subclass__(cls, metric: str, value: str):
         cls.names = metric, value
@@ -70,7 +71,7 @@ class Metric:
     larger_is_better: bool = True
     protocols: tuple[str, ...] = (PAPER,)
     uses_judge: bool = False
-    check: Callable[[int, int, Any], None] = field(default=lambda num_texts, num_real, judge: None)
+    check: Callable[[int, int, Any], None] = lambda num_texts, num_real, judge: None
 
 
 def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:
