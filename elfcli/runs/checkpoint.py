@@ -235,8 +235,11 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
     return read_without_barriers(path), step
 
 
-def read_without_barriers(path: Path) -> dict:
-    """Return one part of a checkpoint as numpy arrays, without the other processes. Raise ElfError if damaged."""
+def read_without_barriers(path: Path, names: Sequence[str] | None = None) -> dict:
+    """Return one part of a checkpoint (its entries `names`) as numpy arrays, without the other processes.
+
+    Raise ElfError if it is damaged.
+    """
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
@@ -245,7 +248,10 @@ def read_without_barriers(path: Path) -> dict:
         handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
             tree = checkpointer.metadata(path).item_metadata.tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+            wanted = {name: tree[name] for name in (tree if names is None else names) if name in tree}
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            item = jax.tree.map(lambda _: 0, wanted)
+            args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+            return checkpointer.restore(path, args=args)
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise ElfError(f"{path}: the checkpoint cannot be read ({first_line(error)})") from error

@@ -1,5 +1,6 @@
 """Downloads checkpoints from the Hub, only the files that are needed; without a network, takes them from the cache."""
 
+from functools import partial
 from pathlib import Path
 
 from elfcli.errors import InputError
@@ -10,17 +11,21 @@ from elfcli.weights.names import WEIGHTS_FILE, checkpoint_paths
 
 def hub_checkpoint(name: str, step: int | None = None) -> Path:
     """Return a folder with the newest checkpoint, or that of `step`, of a Hub repository `org/name[@revision]`."""
-    repo, _, revision = name.partition("@")
-    if not hub_reachable():
-        return cached_snapshot(name, repo, revision or "main")
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
+    repo, _, revision = name.partition("@")
+    download = partial(snapshot_download, repo, revision=revision or None)
     with from_hub(f"{name}:"):
         try:
+            if not hub_reachable():
+                return Path(download(local_files_only=True))
             files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
             needed = files_to_fetch(name, files, step)
-            return Path(retrying(lambda: snapshot_download(repo, revision=revision or None, allow_patterns=needed)))
+            return Path(retrying(lambda: download(allow_patterns=needed)))
+        except LocalEntryNotFoundError:
+            raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
+                             "cannot be reached; pass a local folder or file as --checkpoint") from None  # fmt: skip
         except RevisionNotFoundError:
             raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
         except RepositoryNotFoundError:
@@ -41,17 +46,3 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
         return weights
     raise InputError(f"{name}: this repository holds no ELF checkpoint (neither {WEIGHTS_FILE} with {CONFIG_FILE}, "
                      "nor checkpoint_<step>, nor one file of weights)")  # fmt: skip
-
-
-def cached_snapshot(name: str, repo: str, revision: str) -> Path:
-    """Return the folder of an earlier download in the cache. Raise InputError if there is none."""
-    from huggingface_hub import constants
-
-    storage = Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
-    ref = storage / "refs" / revision
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
-    snapshot = storage / "snapshots" / commit
-    if not snapshot.is_dir():
-        raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
-                         "cannot be reached; pass a local folder or file as --checkpoint")  # fmt: skip
-    return snapshot

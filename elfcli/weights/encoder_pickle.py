@@ -19,19 +19,16 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
     path = _pickle_file(str(path))
     try:
         with open(path, "rb") as file:
-            content = ArrayUnpickler(file).load()
+            flat = flatten(ArrayUnpickler(file).load()["params"])
+        if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
+            raise TypeError("other objects in it")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle raises any kind
-        raise InputError(f"{path}: not a pickle of arrays, or a damaged one ({first_line(error)})") from None
-    try:
-        flat = flatten(content["params"])
-    except (AssertionError, IndexError, KeyError, TypeError):  # not a dict, or one whose keys are not names
-        flat = {}
-    if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
-        raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
+        raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}, but it is another or a '
+                         f"damaged one ({first_line(error)})") from None  # fmt: skip
     return flat
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
+from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 from elfcli.weights.names import WEIGHTS_FILE
 
 INDEX_FILE = "model.safetensors.index.json"
@@ -25,12 +26,10 @@ def fetch(name: str, filename: str, what: str) -> Path:
         if not (folder / filename).is_file():
             raise NoSuchFile(f"{folder}: the {what} needs {filename}, which is missing")
         return folder / filename
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if looks_like_a_path(name):
         raise InputError(f"{name}: no such folder (expected the {what})")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    from elfcli.hub_access import from_hub, hub_reachable
 
     repo, _, revision = name.partition("@")
     local = not hub_reachable()  # checked first because the client retries for long

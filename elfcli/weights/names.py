@@ -2,7 +2,6 @@
 
 import json
 import re
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,10 +53,10 @@ def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
 def read_export_note(path: Path) -> dict:
     """Return the note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and, if it is set,
     `text_position`; empty for other files."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with open(path, "rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, 100_000_000)))
-        return json.loads(header.get("__metadata__", {}).get("elf", "{}"))
-    except (OSError, ValueError, struct.error) as error:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {}).get("elf", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

@@ -21,7 +21,7 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
     runs = [run for run in runs_here() if matches_request(run, task, model)]
     if runs:
-        newest = max(runs, key=lambda run: last_saved(run) or 0.0)
+        newest = max(runs, key=last_saved)
         say(f"no --checkpoint: using the newest run{about} in this folder, {newest}")
         return str(newest)
     name = f"{model or DEFAULT_MODEL}-{task or PUBLISHED_TASK}"
@@ -37,19 +37,18 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
 def runs_here() -> list[Path]:
     """Return the run folders with a checkpoint: the working folder, its subfolders and those of its `runs`."""
     folders = [Path("."), *sorted(Path(".").glob("*/")), *sorted(Path("runs").glob("*/"))]
-    return [folder for folder in folders if is_run(folder) and last_saved(folder) is not None]
+    return [folder for folder in folders if is_run(folder) and checkpoint_steps(folder)]
 
 
-def last_saved(run: Path) -> float | None:
-    """Return when the newest checkpoint was written (seconds since the epoch), None without a checkpoint."""
-    return max(((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in checkpoint_steps(run)), default=None)
+def last_saved(run: Path) -> float:
+    """Return when the newest checkpoint was written (seconds since the epoch)."""
+    return max((run / CHECKPOINT_FOLDER / str(step)).stat().st_mtime for step in checkpoint_steps(run))
 
 
 def matches_request(run: Path, task: str | None, model: str | None) -> bool:
     """Return whether the run's settings name this task and this model. None allows any."""
     try:
         settings = tomllib.loads((run / CONFIG_FILE).read_text(encoding="utf-8"))
-        trained = settings["data"].get("task"), settings["network"].get("model")
+        return task in (None, settings["data"].get("task")) and model in (None, settings["network"].get("model"))
     except (OSError, ValueError, KeyError, AttributeError):
         return False
-    return all(request in (None, actual) for request, actual in zip((task, model), trained, strict=True))

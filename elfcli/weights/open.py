@@ -158,9 +158,7 @@ def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Sourc
     averaged = ema and "ema_params1" in checkpoint
     params = checkpoint["ema_params1" if averaged else "params"]
     text = f"{name}: checkpoint of the reference ({'Orbax' if path.is_dir() else 'msgpack'})"
-    text += f" at step {checkpoint['step']}, {_weights(averaged)}" + (
-        " (it holds no EMA)" if ema and not averaged else ""
-    )
+    text += f" at step {checkpoint['step']}, {_weights(averaged)}{' (it holds no EMA)' * (ema and not averaged)}"
     return Source("reference", name, text, params, shape_of(params), checkpoint["step"], averaged, folder=path)
 
 

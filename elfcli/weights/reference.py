@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from elfcli.errors import InputError, first_line
+from elfcli.errors import ElfError, InputError, first_line
 from elfcli.models.elf import ElfShape, abstract_params
 
 T5_BLOCK_NAMES = {
@@ -154,16 +154,10 @@ def _read_msgpack(path: Path) -> dict:
 
 
 def _read_orbax(path: Path) -> dict:
-    import jax
-    import orbax.checkpoint as ocp
+    from elfcli.runs.checkpoint import read_without_barriers
 
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            names = checkpointer.metadata(path.absolute()).item_metadata.tree
-            needed = {k: names[k] for k in (*REFERENCE_WEIGHTS, "step", "epoch") if k in names}
-            item = jax.tree.map(lambda _: 0, needed)
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-            how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
-            return checkpointer.restore(path.absolute(), args=how)
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({first_line(error)})") from None
+        return read_without_barriers(path.absolute(), (*REFERENCE_WEIGHTS, "step", "epoch"))
+    except ElfError as error:
+        why = first_line(error.__cause__ or error)
+        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({why})") from None

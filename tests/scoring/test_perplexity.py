@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from elfcli import hub_access
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import ElfError, InputError
 from elfcli.scoring import perplexity as module
 from elfcli.scoring.judge import PADDED_LENGTHS, Judge, padded_length
 from elfcli.scoring.perplexity import perplexity, row_totals, score_tokens, unigram_entropies
+from elfcli.weights import files
 from elfcli.weights.judges import load_judge_network
 
 WORDS = ["the", "package", "library", "of", "shared", "tools", "data files", "in", "documentation", "contains"]
@@ -163,7 +163,7 @@ def test_models_and_tokenizers_that_do_not_fit(judge, tmp_path):
 
 
 def test_a_hub_name_without_a_network(monkeypatch):
-    monkeypatch.setattr(hub_access, "hub_reachable", lambda: False)
+    monkeypatch.setattr(files, "hub_reachable", lambda: False)
     with pytest.raises(InputError, match=r"gpt2-large.*--model"):
         perplexity(["a text"], Judge("someone/gpt2-large"))
 
