@@ -1,7 +1,5 @@
-"""Finds the public source data of the published tasks on the Hub, and names the default folder of tokenized data.
-
-The Parquet files are read directly, because `datasets` no longer runs the scripts that some of these data sets have.
-"""
+"""Finds the public source data of the published tasks on the Hub, and names the default folder of tokenized data. The
+Parquet files are read directly, because `datasets` no longer runs the scripts that some of these data sets have."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -39,10 +37,8 @@ SOURCES = {
 
 
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
-    """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
-
-    tokenizer: a name or folder, or the size of a trained one; None: T5's, or that of the toy task.
-    """
+    """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`. tokenizer: a
+    name or folder, or the size of a trained one; None: T5's, or that of the toy task."""
     first = next(iter(inputs), "text")
     name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
     if tokenizer is None:

@@ -1,7 +1,5 @@
-"""Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time.
-
-A bad document raises InputError `file:line: what`; with `skip_bad` it is counted and skipped.
-"""
+"""Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time. A bad document raises
+InputError `file:line: what`; with `skip_bad` it is counted and skipped."""
 
 import csv
 import glob
@@ -19,6 +17,8 @@ DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source
 MAX_FIELD_CHARS = 2**31 - 1
 
 Record = dict[str, Any]
+Keys = tuple[str, ...]
+"""Columns to read: one for text, two (source, target) for pairs, none to detect them in the first record."""
 
 
 @dataclass
@@ -38,36 +38,24 @@ class Reading:
         self.bad += 1
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Columns to read: one for text, two (source, target) for pairs, none to detect them in the first record."""
-
-    names: tuple[str, ...] = ()
-
-    @property
-    def conditional(self) -> bool:
-        """Return whether the documents are pairs."""
-        return len(self.names) == 2
-
-
 def requested_keys(text_key: str | None, source_key: str | None, target_key: str | None) -> Keys:
     """Return the keys that the user named. Raises InputError if they contradict each other."""
     if text_key and (source_key or target_key):
         raise InputError("--text-key is for text, --source-key and --target-key are for pairs: use one or the other")
     if bool(source_key) != bool(target_key):
         raise InputError("--source-key and --target-key belong together: pass both")
-    return Keys(tuple(key for key in (text_key, source_key, target_key) if key))
+    return tuple(key for key in (text_key, source_key, target_key) if key)
 
 
 def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
     """Return the requested keys, or the default keys in the first record. Raises InputError if keys are missing."""
     found = f"its columns are {', '.join(columns) or 'none'}"
-    for name in keys.names:
+    for name in keys:
         if name not in columns:
             raise InputError(f"{where} has no column '{name}'{did_you_mean(name, columns)}: {found}")
-    for names in (keys.names,) if keys.names else DEFAULT_KEYS:
+    for names in (keys,) if keys else DEFAULT_KEYS:
         if set(names) <= set(columns):
-            return Keys(names)
+            return names
     raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; pass --text-key or --source-key")
 
 
@@ -212,19 +200,18 @@ class Corpus:
         for path in self.files:
             start = reading.bytes_done
             for number, record in records(path, reading):
-                texts = tuple(record.get(name) for name in self.keys.names)
-                problem = what_is_wrong(self.keys.names, texts, list(record))
-                if problem:
+                texts = tuple(record.get(name) for name in self.keys)
+                if problem := what_is_wrong(self.keys, texts, list(record)):
                     reading.reject(f"{path}:{number}", problem)
-                    continue
-                reading.documents += 1
-                yield texts  # type: ignore[misc]
+                else:
+                    reading.documents += 1
+                    yield texts  # type: ignore[misc]
             reading.bytes_done = start + path.stat().st_size
         if not reading.documents:
             raise InputError(f"No documents in {', '.join(map(str, self.files))} ({reading.bad} bad lines)")
 
 
-def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
+def what_is_wrong(names: Keys, texts: tuple[Any, ...], columns: list[str]) -> str | None:
     """Return the problem with a document's texts, or None."""
     for name, text in zip(names, texts, strict=True):
         if text is None:

@@ -32,8 +32,7 @@ from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad
 from elfcli.errors import InputError, did_you_mean
 from elfcli.outputs import check_writable, clear_killed, folder_written_whole
 
-CHUNK = 1000
-"""Documents per unit of work, and rows per Arrow record batch."""
+CHUNK = 1000  # documents per unit of work, and rows per Arrow record batch
 TEXT_COLUMNS = ("input_ids", "text")
 PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
 
@@ -65,10 +64,8 @@ class Job:
 
 @dataclass
 class SplitSummary:
-    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,).
-
-    written: facts recorded so that later starts do not have to scan the rows.
-    """
+    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,). written:
+    facts recorded so that later starts do not have to scan the rows."""
 
     documents: int = 0
     examples: int = 0
@@ -95,8 +92,7 @@ class Summary:
     splits: dict[str, SplitSummary]
 
 
-Progress = Callable[[str, int, int, int], None]
-"""Called with (stage, bytes read, bytes in total, documents so far)."""
+Progress = Callable[[str, int, int, int], None]  # called with (stage, bytes read, bytes in total, documents so far)
 
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
@@ -161,7 +157,7 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     if job.validation:
         corpora["validation"] = open_corpus(list(job.validation), corpora["train"].keys, job.skip_bad)
     keys = corpora["train"].keys
-    if job.pack is not None and keys.conditional:
+    if job.pack is not None and len(keys) == 2:
         raise InputError("--pack joins texts without a source: it is not for pairs")
     tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
     splits, held_out = {}, Counter(map(hashed, corpora.get("validation", ())))
@@ -176,7 +172,7 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     if job.validation:
         splits["validation"].also_in_train = sum(held_out[text] for text in matches)
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
-    summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
+    summary = Summary(job.output, keys, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
     (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
@@ -232,10 +228,9 @@ def write_split(
         names: tuple[str, ...] = ("input_ids",)
         batches: Iterable[list] = packed(encoded, job.pack, eos_id(tokenizer), summary)
     else:
-        names = PAIR_COLUMNS if corpus.keys.conditional else TEXT_COLUMNS
+        names = PAIR_COLUMNS if len(corpus.keys) == 2 else TEXT_COLUMNS
         batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
-    summary.lengths, *written = write_arrow(batches, names, folder)
-    summary.written = dict(zip(("largest_id", "fingerprint", "bytes"), written, strict=True))
+    summary.lengths, summary.written = write_arrow(batches, names, folder)
     summary.examples = len(summary.lengths["input_ids"])
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start

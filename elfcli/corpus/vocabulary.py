@@ -10,8 +10,7 @@ from typing import Any
 from elfcli.errors import ElfError, InputError
 
 MAX_SENTENCES = 1_000_000
-MAX_SENTENCE = 100_000
-"""Maximum bytes of a document for training a tokenizer; the data keeps longer documents."""
+MAX_SENTENCE = 100_000  # maximum bytes of a document for training a tokenizer; the data keeps longer documents
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:

@@ -1,8 +1,6 @@
-"""Agreement between processes (one per host): exchange values, raise the same error, take the same decision.
-
-Values are exchanged through the key-value store of JAX's coordinator, which needs no devices. A single process
-exchanges nothing.
-"""
+"""Agreement between processes (one per host): exchange values, raise the same error, take the same decision. Values are
+exchanged through the key-value store of JAX's coordinator, which needs no devices. A single process exchanges
+nothing."""
 
 import itertools
 import json
@@ -62,11 +60,16 @@ def gather(value: Any) -> list:
     connection.key_value_set(f"{key}{this_process()}", json.dumps(value))
     # Polled, so that Python handles signals meanwhile. No time-out: if a peer dies, watch.py ends this process.
     while True:
-        values = {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
+        values = by_process(connection, key)
         if len(values) == jax.process_count():
             return [json.loads(values[process]) for process in range(len(values))]
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
+
+
+def by_process(connection: Any, key: str) -> dict[int, str]:
+    """Return the values below a key of the store by the process that wrote them."""
+    return {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
 
 
 def barrier() -> None:
@@ -86,10 +89,8 @@ def first_process_first() -> Iterator[None]:
 
 
 def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
-    """Return `load(asked)` in process 0, and the same version in the others.
-
-    `asked` may mean the newest checkpoint of a run that is still training, which can change between two processes.
-    """
+    """Return `load(asked)` in process 0, and the same version in the others. `asked` may mean the newest checkpoint of
+    a run that is still training, which can change between two processes."""
     with first_process_first():
         result = load(asked)
     version = broadcast_from_first(lambda: version_of(result))

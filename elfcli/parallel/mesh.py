@@ -1,8 +1,6 @@
-"""A mesh of devices with two axes, and how arrays are sharded over it.
-
-Every device computes its own examples. The state (weights, average, optimizer) is replicated along the axis `data` and
-sharded along `fsdp`, where each layer's weights are gathered when they are needed.
-"""
+"""A mesh of devices with two axes, and how arrays are sharded over it. Every device computes its own examples. The
+state (weights, average, optimizer) is replicated along the axis `data` and sharded along `fsdp`, where each layer's
+weights are gathered when they are needed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,9 +31,7 @@ def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices: Sequence[jax.D
 
 def needed_fsdp(num_params: int, num_devices: int, memory: int | None) -> int:
     """Return the smallest divisor of `num_devices` at which the state takes at most a third of each device's memory.
-
-    memory: bytes of a device; None: unknown.
-    """
+    memory: bytes of a device; None: unknown."""
     if memory is None:
         return 1
     divisors = [count for count in range(1, num_devices + 1) if num_devices % count == 0]

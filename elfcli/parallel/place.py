@@ -53,12 +53,6 @@ class ProcessLayout:
             raise ElfError(f"{self.coordinator}: process 0 cannot listen at this address ({why}); choose another port "
                            "(--coordinator or JAX_COORDINATOR_PORT)") from None  # fmt: skip
 
-    def missing(self) -> str:
-        """Return what went wrong if connecting takes too long."""
-        if self.process_id and not self.reachable():
-            return f"the coordinator {self.coordinator} cannot be reached"
-        return f"not all processes connected to {self.coordinator}"
-
 
 def find_place(
     environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from elfcli.parallel.agree import barrier, client, leave, this_process
+from elfcli.parallel.agree import barrier, by_process, client, leave, this_process
 
 PERIOD = 1.0  # seconds between heartbeats
 GRACE = 1.5  # wait after the first error: another process may report its cause
@@ -122,11 +122,6 @@ class FailureDetector:
                     "down); `elf resume` continues a training run")  # fmt: skip
             return text, 1, silent
         return None
-
-
-def by_process(connection: Any, key: str) -> dict[int, str]:
-    """Return the values below a key of the store by the process that wrote them."""
-    return {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
 
 
 def _end_all(connection: Any, text: str, code: int, silent: set[int]) -> NoReturn:

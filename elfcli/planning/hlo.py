@@ -1,8 +1,6 @@
-"""The cost of a compiled program with all trips of its loops. XLA's cost analysis counts the body of a loop once.
-
-The cost of a loop's further trips is added up from its instructions. XLA analyses each as a program of that single
-instruction; a custom kernel carries its own estimate.
-"""
+"""The cost of a compiled program with all trips of its loops. XLA's cost analysis counts the body of a loop once. The
+cost of a loop's further trips is added up from its instructions. XLA analyses each as a program of that single
+instruction; a custom kernel carries its own estimate."""
 
 import json
 import re
@@ -87,10 +85,8 @@ class HloModule:
 
 
 def program_cost(compiled: Any, rates: Rates, trips: int | None = None) -> Cost:
-    """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips.
-
-    trips: for loops whose number of trips is not in the program (a traced number of steps).
-    """
+    """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips. trips: for
+    loops whose number of trips is not in the program (a traced number of steps)."""
     analysis = compiled.cost_analysis()
     once, often = counted_once(compiled.as_text(), rates, trips)
     beyond = often + once * -1

@@ -1,7 +1,5 @@
-"""Estimates the cost of a run by compiling its real program for a target machine, which does not need to exist.
-
-On this machine (`local`) the compiled program is executed a few times to measure the time of a step.
-"""
+"""Estimates the cost of a run by compiling its real program for a target machine, which does not need to exist. On this
+machine (`local`) the compiled program is executed a few times to measure the time of a step."""
 
 import re
 import time
@@ -31,8 +29,7 @@ from elfcli.ui.progress import say
 
 MAX_TIMED_SECONDS = 300
 """Longest step, in seconds by XLA's analysis, that is timed. The analysis was up to five times too high on a CPU."""
-MEASURING = 20.0
-"""Seconds after which no further execution begins."""
+MEASURING = 20.0  # seconds after which no further execution begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +75,8 @@ class Work:
 
 
 def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
-    """Plan `elf train` on a machine. num_examples: of the training data, if that is not available locally.
-
-    Raise InputError if the devices cannot share the batch evenly, or the encoder's shape is unknown.
-    """
+    """Plan `elf train` on a machine. num_examples: of the training data, if that is not available locally. Raise
+    InputError if the devices cannot share the batch evenly, or the encoder's shape is unknown."""
     machine = find_machine(topology)
     problems = check_devices(config, len(machine.devices))
     if problems:
@@ -121,10 +116,8 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
-    """Plan every round of `elf distill` with a teacher of these settings, whose passes count in each step.
-
-    A round is `round_steps` optimizer steps, by default one epoch.
-    """
+    """Plan every round of `elf distill` with a teacher of these settings, whose passes count in each step. A round is
+    `round_steps` optimizer steps, by default one epoch."""
     rounds, plan = [], config.distillation
     training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0

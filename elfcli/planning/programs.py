@@ -99,10 +99,8 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
 
 
 def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
-    """Return arrays of these shapes: small random numbers, random token ids, and masks that exclude nothing.
-
-    shardings: those of a compiled program, None for an argument that it does not use.
-    """
+    """Return arrays of these shapes: small random numbers, random token ids, and masks that exclude nothing. shardings:
+    those of a compiled program, None for an argument that it does not use."""
     draw, arrays = np.random.default_rng(0), []
     layouts = jax.tree.leaves(shardings, is_leaf=lambda one: one is None)
     for shape, sharding in zip(jax.tree.leaves(shapes), layouts, strict=True):

@@ -1,13 +1,5 @@
-"""Exports a trained network as a folder for others.
-
-model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or the PyTorch port's
-config.toml          every setting, without paths of this machine
-tokenizer/           the tokenizer
-encoder/             the T5 encoder, if it is a local folder
-sampling.yaml        the sampling presets in the reference's form
-README.md            the model card
-checkpoints/STEP/    weights of further checkpoints, on request
-"""
+"""Exports a trained network as a folder for others: float32 weights, named by the reference's paths or the PyTorch
+port's, all settings without paths of this machine, tokenizer, a local T5 encoder, sampling presets, model card."""
 
 import json
 import shutil
@@ -55,13 +47,9 @@ class ExportOptions:
     overwrite: bool = False
 
 
-def export(source: Source, config: Config, folder: Path, options: ExportOptions | None = None) -> Path:
-    """Write the folder, whole or not at all, and return it.
-
-    Raise InputError if it exists (options.overwrite replaces a folder that was exported before), or if a text of the
-    export contains what looks like a secret.
-    """
-    options = options or ExportOptions()
+def export(source: Source, config: Config, folder: Path, options: ExportOptions = ExportOptions()) -> Path:
+    """Write the folder, whole or not at all, and return it. Raise InputError if it exists (options.overwrite replaces a
+    folder that was exported before), or if a text of the export contains what looks like a secret."""
     check_export_folder(folder, options.overwrite)
     try:
         with folder_written_whole(folder) as new:

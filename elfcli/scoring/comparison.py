@@ -11,8 +11,7 @@ from elfcli.scoring import MODULES, metric
 from elfcli.scoring.bootstrap import differs
 from elfcli.scoring.report import differences
 
-REAL = "real"
-"""Value of `--at-entropy` for the real text's entropy."""
+REAL = "real"  # value of `--at-entropy` for the real text's entropy
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ def cost(result: dict) -> int:
 
 
 def verdict(results: list[dict]) -> Verdict:
-    """Name the winner, which is better than every other setting by the paired interval over the same texts.
-
-    Without a winner, name the cheapest setting that the best value is not significantly better than.
-    """
+    """Name the winner, which is better than every other setting by the paired interval over the same texts. Without a
+    winner, name the cheapest setting that the best value is not significantly better than."""
     ranked = best_first(results)
     first, name = ranked[0], ranked[0]["scores"][0]["metric"]
     if first["scores"][0]["value"] is None:

@@ -1,8 +1,6 @@
 """Our scores as metrics of Hugging Face `evaluate`: `hf_metric("bleu").compute(predictions=..., references=...)`.
-
 `evaluate.combine([hf_metric("bleu"), hf_metric("ppl", model="gpt2-large")])` computes several at once. Every metric of
-the registry is available, and the statistics of the texts as `degeneracy`.
-"""
+the registry is available, and the statistics of the texts as `degeneracy`."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -56,10 +56,8 @@ def token_rows(tokenizer: Any, texts: list[str], window: int) -> list[list[int]]
 
 @lru_cache(maxsize=1)
 def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str]:
-    """Return (tokenizer, shape, weights, their hash) of the judge, which stays in memory for further texts.
-
-    Raises InputError if it cannot be loaded or does not fit the tokenizer.
-    """
+    """Return (tokenizer, shape, weights, their hash) of the judge, which stays in memory for further texts. Raises
+    InputError if it cannot be loaded or does not fit the tokenizer."""
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_judge_network(model)
     if (tokens := vocab_size(judge_tokenizer)) > shape.vocab_size:
@@ -114,9 +112,7 @@ def _applied(
 
 def apply_judge(head: Callable, shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray) -> jax.Array:
     """Return head(network, ids (B, T) int32, mask (B, T) bool), computed by all devices and whole on each of them.
-
-    head: a function of a module, compiled once per shape. B must be a multiple of the number of devices.
-    """
+    head: a function of a module, compiled once per shape. B must be a multiple of the number of devices."""
     mesh = make_mesh()
     ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
     with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise

@@ -1,7 +1,5 @@
-"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of generated and real texts, with a judge's features.
-
-The package `mauve-text` compares the two sets of features; our network computes them.
-"""
+"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of generated and real texts, with a judge's features. The package
+`mauve-text` compares the two sets of features; our network computes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,18 +18,14 @@ from elfcli.parallel.mesh import on_devices
 from elfcli.scoring.judge import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
 from elfcli.scoring.score import Metric, Score
 
-CLUSTER_SEED = 25
-"""Seed of the clustering: the package's own default."""
-MIN_TEXTS = 100
-"""With fewer texts of each kind MAUVE is meaningless: it has a cluster for every ten."""
+CLUSTER_SEED = 25  # seed of the clustering: the package's own default
+MIN_TEXTS = 100  # with fewer texts of each kind MAUVE is meaningless: it has a cluster for every ten
 
 
 @dataclass(frozen=True)
 class MauveResult(Score, metric="mauve", value="mauve"):
     """MAUVE from 0 to 1, higher is closer to the real texts. mauve_star: with smoothed histograms (arXiv 2212.14578).
-
-    It has no interval: a text that is drawn twice changes the clusters. num_samples, num_real: non-empty texts.
-    """
+    It has no interval: a text that is drawn twice changes the clusters. num_samples, num_real: non-empty texts."""
 
     mauve: float
     mauve_star: float
@@ -43,10 +37,8 @@ class MauveResult(Score, metric="mauve", value="mauve"):
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
-    """Compare samples with real texts, which do not have to belong together.
-
-    Raises InputError if the package is missing, if there are too few texts, and for the causes of `perplexity`.
-    """
+    """Compare samples with real texts, which do not have to belong together. Raises InputError if the package is
+    missing, if there are too few texts, and for the causes of `perplexity`."""
     ours, theirs = not_empty(texts), not_empty(real)
     check(len(ours), len(theirs), judge)
     from mauve import compute_mauve

@@ -1,7 +1,5 @@
 """Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
-
-Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled.
-"""
+Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +23,7 @@ from elfcli.scoring.judge import Judge, Shape, load_judge_tokenizer, not_empty, 
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
 from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
-GPT2_VOCABULARY = "7fc3f1df6887d8d0"
-"""`digest` of GPT-2's tokens in the order of their ids."""
+GPT2_VOCABULARY = "7fc3f1df6887d8d0"  # `digest` of GPT-2's tokens in the order of their ids
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,8 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
 def perplexity(
     texts: Sequence[str], judge: Judge = Judge(), update: Callable[[int], None] = lambda done: None
 ) -> PerplexityResult:
-    """Score texts. update(done): called with the number of texts done.
-
-    Raises InputError if all texts are empty, and if the model cannot be loaded or does not fit its tokenizer.
-    """
+    """Score texts. update(done): called with the number of texts done. Raises InputError if all texts are empty, and if
+    the model cannot be loaded or does not fit its tokenizer."""
     full = not_empty(texts)
     if judge.max_length < 2:
         raise InputError(f"max_length {judge.max_length}: a text's first token is never scored, so use 2 or more")
@@ -152,10 +147,8 @@ def row_totals(
     batch_size: int,
     update: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens.
-
-    The batch size does not change them. score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
-    """
+    """Return (NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens. The batch size does
+    not change them. score(ids (B, T), mask (B, T), eos_id): as `score_tokens`."""
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     done = 0
     for part, ids_BxT, mask_BxT in judges.row_batches(rows, eos_id=eos_id, window=window, batch_size=batch_size):
@@ -175,10 +168,8 @@ def next_nll(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 def score_tokens(
     shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray, eos_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, scored), both (B, T-1), of each next token. An eos is scored only if it is the row's first.
-
-    B must be a multiple of the number of devices.
-    """
+    """Return (NLL, scored), both (B, T-1), of each next token. An eos is scored only if it is the row's first. B must
+    be a multiple of the number of devices."""
     nll = judges.apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)

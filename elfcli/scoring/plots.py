@@ -1,7 +1,5 @@
-"""Plots of a sweep: quality against network calls, the perplexity's frontier, quality against guidance.
-
-Series differ by marker and dashes as well as by colour. `strips` draws the intervals in a terminal.
-"""
+"""Plots of a sweep: quality against network calls, the perplexity's frontier, quality against guidance. Series differ
+by marker and dashes as well as by colour. `strips` draws the intervals in a terminal."""
 
 from collections.abc import Callable, Sequence
 from html import escape
@@ -20,8 +18,7 @@ from elfcli.ui.table import aligned
 SUFFIXES = (".png", ".svg", ".html")
 LINE_STYLES = tuple(zip("osD^vPX*", ("-", "--", "-.", ":") * 2, strict=True))
 STRIP_WIDTH = 40
-APART = 0.03
-"""Shift of each series relative to the one before, so that no error bar hides another."""
+APART = 0.03  # shift of each series relative to the one before, so that no error bar hides another
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:80rem;padding:0 1rem}"
     "svg{max-width:100%;height:auto}td,th{padding:.2rem .8rem;text-align:left}"
@@ -147,10 +144,7 @@ def page_of(title: str, svg: str, results: Sequence[dict]) -> str:
 
 
 def strips(results: Sequence[dict]) -> list[str]:
-    """Return lines that draw the first metric's values and intervals on one scale, the cheapest setting first.
-
-    [] if fewer than two settings have intervals.
-    """
+    """Return lines that draw values and intervals on one scale, the cheapest first; [] for fewer than two intervals."""
     shown = [result for result in results if None not in (first_score(result).get("interval") or [None])]
     if len(shown) < 2:
         return []

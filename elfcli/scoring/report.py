@@ -70,10 +70,8 @@ def differences(signatures: Sequence[str]) -> list[str]:
 
 
 def low_entropy(score: dict) -> str | None:
-    """Return a warning if the texts repeat so few tokens that their perplexity is meaningless, otherwise None.
-
-    The entropy of short texts is bounded by the logarithm of their length, which counts if it is below 4 nats.
-    """
+    """Return a warning if the texts repeat so few tokens that their perplexity is meaningless, otherwise None. The
+    entropy of short texts is bounded by the logarithm of their length, which counts if it is below 4 nats."""
     entropy, real = score.get("entropy"), (score.get("real") or {}).get("entropy")
     if entropy is None:
         return None

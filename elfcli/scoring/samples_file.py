@@ -45,9 +45,7 @@ def has_columns(path: Path) -> bool:
 
 def records_of(path: Path) -> Iterator[tuple[int, Record]]:
     """Yield (line or row number, columns) of each record of a file in any format; plain lines have the column `text`.
-
-    `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines.
-    """
+    `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines."""
     if path == Path("-"):
         lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, _strict()))
         if next((line for _, line in lines if line.strip()), "").startswith("{"):
@@ -76,10 +74,8 @@ def read_samples(path: Path) -> list[dict]:
 
 
 def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
-    """Return (line number, row) of a samples file.
-
-    Raises InputError unless each has a text under all keys of `need`, or if one id has two sources or references.
-    """
+    """Return (line number, row) of a samples file. Raises InputError unless each has a text under all keys of `need`,
+    or if one id has two sources or references."""
     rows, by_id = numbered_records(path), dict[str, tuple[int, Record]]()
     for number, row in rows:
         for key in need:
@@ -169,10 +165,8 @@ def check_sources(samples: Numbered, matched: Numbered, path: Path, references: 
 
 
 def alike(ours: str, theirs: str) -> bool:
-    """Return whether two texts may be the same source.
-
-    Samples may hold it as decoded from tokens: truncated, with other spaces, without rare words.
-    """
+    """Return whether two texts may be the same source. Samples may hold it as decoded from tokens: truncated, with
+    other spaces, without rare words."""
     start, other = ("".join(text.lower().split())[:SAME_START] for text in (ours, theirs))
     words = set(ours.lower().split())
     return start == other or len(words & set(theirs.lower().split())) >= max(len(words) / 2, 1)

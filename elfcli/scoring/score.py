@@ -12,10 +12,8 @@ from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
 
 @dataclass(frozen=True)
 class Texts:
-    """What is scored. references: one per text, None without. real: held-out texts to compare with.
-
-    seen: training texts, None if they are not available.
-    """
+    """What is scored. references: one per text, None without. real: held-out texts to compare with. seen: training
+    texts, None if they are not available."""
 
     generated: Sequence[str]
     references: Sequence[str] | None = None
@@ -35,10 +33,7 @@ class ScoreOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Base of a metric's result. metric: its name in files. value: the field by which texts are ranked.
-
-    resampled: the value of each bootstrap draw.
-    """
+    """Base of a metric's result. metric: its name in files. value: the field that ranks texts. resampled: per draw."""
 
     names: ClassVar[tuple[str, str]]
     resampled: Draws = field(default=(), repr=False, compare=False)

@@ -29,10 +29,8 @@ def seeds_of(seed: int, text: str | None) -> list[int]:
 
 
 def over_seeds(results: Sequence[list[dict]], seeds: Sequence[int]) -> list[dict]:
-    """Return one result per setting from those of each seed: values are means, `spread` their standard deviation.
-
-    The interval is that of the mean over these seeds, for resampled texts.
-    """
+    """Return one result per setting from those of each seed: values are means, `spread` their standard deviation. The
+    interval is that of the mean over these seeds, for resampled texts."""
     return [_one_of(list(same), seeds) for same in zip(*results, strict=True)] if len(seeds) > 1 else results[0]
 
 

@@ -5,8 +5,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-MAX_LOOP = 64
-"""Words of the longest phrase whose repetition counts as a loop."""
+MAX_LOOP = 64  # words of the longest phrase whose repetition counts as a loop
 
 
 def degenerate(text: str) -> bool:
@@ -51,10 +50,7 @@ def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, fl
 
 
 def distinct_share(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
-    """Return the share of distinct phrases of `size` words: the mean within a text, and across all texts together.
-
-    None if no text has that many words.
-    """
+    """Return the share of distinct phrases of `size` words: mean within a text, and across all; None without any."""
     phrases = [list(zip(*(words[i:] for i in range(size)), strict=False)) for words in map(str.split, texts)]
     phrases = [of_text for of_text in phrases if of_text]
     if not phrases:

@@ -1,7 +1,5 @@
-"""The live view of a training run on a terminal: position, losses, speed, last sample.
-
-If stderr is not a terminal (a file, SLURM, a notebook), `running` prints the plain lines of `progress` instead.
-"""
+"""The live view of a training run on a terminal: position, losses, speed, last sample. If stderr is not a terminal (a
+file, SLURM, a notebook), `running` prints the plain lines of `progress` instead."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -99,10 +97,8 @@ def spark(values: Sequence[float | None], width: int) -> str:
 def running(
     what: str, total: int, start: int, epoch_steps: float, history: Sequence[dict]
 ) -> Iterator[Callable[..., None]]:
-    """Yield `update(done, detail, **news)` with the news of `Run.update`.
-
-    On a terminal the last view stays when the block ends, followed by a line with the elapsed time.
-    """
+    """Yield `update(done, detail, **news)` with the news of `Run.update`. On a terminal the last view stays when the
+    block ends, followed by a line with the elapsed time."""
     if not (on_terminal() and is_first_process()):
         last = start
         with progress(what, total, start) as plain:

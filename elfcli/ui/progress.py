@@ -1,7 +1,5 @@
-"""Progress of a command on stderr, from process 0 only: a live bar on a terminal, plain lines elsewhere.
-
-Within `logged`, which the Python API uses, everything is sent to the logger `elf` instead.
-"""
+"""Progress of a command on stderr, from process 0 only: a live bar on a terminal, plain lines elsewhere. Within
+`logged`, which the Python API uses, everything is sent to the logger `elf` instead."""
 
 import logging
 import sys

@@ -18,10 +18,7 @@ from elfcli.weights.t5 import load_t5, t5_shape
 def load_encoder(
     cfg: EncoderSettings, vocab_size: int, dtype: DTypeLike = jnp.float32, attention: str = "plain"
 ) -> Encoder:
-    """Return the encoder of the settings for ids below `vocab_size`.
-
-    Raise InputError if it is missing or has fewer tokens.
-    """
+    """Return the encoder for ids below `vocab_size`. Raise InputError if it is missing or has fewer tokens."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
         return Encoder(table, apply_table, cfg.embedding_dim, vocab_size)

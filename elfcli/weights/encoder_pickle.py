@@ -12,10 +12,8 @@ from elfcli.weights.reference import flatten
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread.
-
-    path: a file, or `org/repository/file` on the Hub.
-    """
+    """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread. path:
+    a file, or `org/repository/file` on the Hub."""
     path = _pickle_file(str(path))
     try:
         with open(path, "rb") as file:

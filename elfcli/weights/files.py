@@ -17,10 +17,8 @@ class NoSuchFile(InputError):
 
 
 def fetch(name: str, filename: str, what: str) -> Path:
-    """Return the path of `filename` in a local folder or a Hub repository `org/name[@revision]`.
-
-    what: the model in messages. Raise NoSuchFile, or InputError if the folder or repository cannot be read.
-    """
+    """Return the path of `filename` in a local folder or a Hub repository `org/name[@revision]`. what: the model in
+    messages. Raise NoSuchFile, or InputError if the folder or repository cannot be read."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():
@@ -71,10 +69,7 @@ def weights(name: str, what: str) -> dict[str, np.ndarray]:
 
 
 def weight_files(name: str, what: str) -> list[Path]:
-    """Return `model.safetensors`, or without it the files that the index names.
-
-    Raise InputError if one is missing, before any of them is read.
-    """
+    """Return `model.safetensors`, or without it the files that the index names. Raise InputError if one is missing."""
     try:
         return [fetch(name, WEIGHTS_FILE, what)]
     except NoSuchFile as missing:

@@ -16,12 +16,9 @@ PUBLISHED = {
     "ELF-B-de-en": ("de-en", "ELF-B"),
     "ELF-B-xsum": ("xsum", "ELF-B"),
     "ELF-B-PD-owt": ("owt", "ELF-B"),
-}
-"""Task and model of each published checkpoint."""
-STUDENTS = ("ELF-B-PD-owt",)
-"""Distilled checkpoints, to be sampled with configs/sampling/student.toml."""
-REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}
-"""Repositories whose name differs from the checkpoint's."""
+}  # Task and model of each published checkpoint
+STUDENTS = ("ELF-B-PD-owt",)  # distilled checkpoints, to be sampled with configs/sampling/student.toml
+REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}  # repositories whose name differs from the checkpoint's
 
 
 def published_name(name: str) -> str | None:

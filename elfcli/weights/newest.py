@@ -13,9 +13,7 @@ PUBLISHED_TASK, DEFAULT_MODEL = "owt", "ELF-B"
 
 def chosen_checkpoint(given: str | None, task: str | None, model: str | None) -> str:
     """Return the given checkpoint, else the newest local run (of the task and model), else the task's published one.
-
-    Raise InputError if there is none.
-    """
+    Raise InputError if there is none."""
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""

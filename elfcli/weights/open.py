@@ -1,7 +1,5 @@
 """Opens trained networks: of a run, an exported folder, files of the reference or the PyTorch port, the Hub.
-
-`open_source` reads any of them and describes it; `config_of` (settings.py) returns the settings to use it with.
-"""
+`open_source` reads any of them and describes it; `config_of` (settings.py) returns the settings to use it with."""
 
 import re
 from dataclasses import replace
@@ -56,10 +54,8 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
 
 
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
-    """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name.
-
-    NAME: `best`, of a run or of the last student, or a round of a folder of `elf distill`.
-    """
+    """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name. NAME:
+    `best`, of a run or of the last student, or a round of a folder of `elf distill`."""
     rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
     if name in rounds:
         return rounds[name], None

@@ -11,10 +11,7 @@ EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported 
 
 
 def with_own_encoder(config: Config, folder: Path | None) -> Config:
-    """Return the settings with the folder's own encoder in place of the one that the folder was trained with.
-
-    Another encoder that the settings name is kept.
-    """
+    """Return the settings with the folder's own encoder in place of the one that the folder was trained with."""
     name = config.encoder.encoder_model_name
     if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
         return config

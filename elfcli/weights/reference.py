@@ -1,8 +1,6 @@
-"""Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints.
-
-The reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer
-axis. All arrays are otherwise equal, so both directions are exact.
-"""
+"""Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints. The
+reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer axis.
+All arrays are otherwise equal, so both directions are exact."""
 
 import re
 from functools import partial
@@ -19,8 +17,7 @@ T5_BLOCK_NAMES = {
     **{f"{name}/kernel": f"layer_1/DenseReluDense/{name}/kernel" for name in ("wi", "wi_0", "wi_1", "wo")},
     "attn_norm/weight": "layer_0/layer_norm/weight",
     "mlp_norm/weight": "layer_1/layer_norm/weight",
-}
-"""The reference's name of each of our T5 block's arrays."""
+}  # The reference's name of each of our T5 block's arrays
 T5_NAMES = {
     "embedding": "shared/embedding",
     "rel_embedding": "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding",
@@ -120,10 +117,8 @@ REFERENCE_WEIGHTS = ("params", "ema_params1")
 
 
 def read_reference_checkpoint(path: str | Path) -> dict:
-    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
-
-    The optimizer state is not read. Raise InputError if the path is not such a checkpoint.
-    """
+    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder. The
+    optimizer state is not read. Raise InputError if the path is not such a checkpoint."""
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
     missing = [name for name in ("params", "step") if name not in tree]
