@@ -1,6 +1,6 @@
 """Files and folders of results: checked before the work starts, written whole or not at all.
 
-The folder NAME is written as `.NAME.xxxxxxxx/new`, next to `replaced`, the old NAME, until the new one has its name, and
+The folder NAME is written as `.NAME.xxxxxxxx/new`, next to `replaced`, the old NAME until the new one has its name, and
 to a lock, which is free once no process uses the working folder.
 """
 

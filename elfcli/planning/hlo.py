@@ -136,29 +136,22 @@ def known_trips(program: HloModule, loop: Instruction) -> int | None:
     return int(limits[0]) if len(limits) == 1 and "direction=LT" in text else None
 
 
-def kernel_cost(instruction: Instruction, rates: Rates) -> Cost | None:
-    """Return the estimate that a custom kernel carries, None for any other instruction."""
-    match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
-    if instruction.opcode != "custom-call" or match is None:
-        return None
-    estimate = json.loads(match[1])
-    return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
-
-
 def instruction_cost(program: HloModule, computation: str, instruction: Instruction, rates: Rates) -> Cost:
-    """Return XLA's cost of one instruction, as a program of that single instruction."""
+    """Return XLA's cost of one instruction, as a program of that single instruction; of a kernel its own estimate."""
     import jax
     from jax._src.lib import _jax as xla  # XLA's analysis of a parsed program has no public name
     from jaxlib._hlo import hlo_module_from_text
 
     operands = [program.computations[computation][name] for name in instruction.operands]
-    if kernel := kernel_cost(instruction, rates):
-        return kernel
+    if instruction.opcode == "custom-call":
+        match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
+        estimate = json.loads(match[1]) if match else {}
+        return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
     if instruction.opcode.removesuffix("-start") in COLLECTIVES:
         sent = sum(array_bytes(operand.shape) for operand in operands)
         size = sent + array_bytes(instruction.shape)
         return Cost(0.0, size, size / rates.bytes, sent)
-    if instruction.opcode.endswith(("-done", "-update")) or instruction.opcode == "custom-call":
+    if instruction.opcode.endswith(("-done", "-update")):
         return Cost()
     parameters = "\n".join(f"  %p{i} = {operand.shape} parameter({i})" for i, operand in enumerate(operands))
     names = ", ".join(f"%p{i}" for i in range(len(operands)))

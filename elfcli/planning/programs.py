@@ -48,17 +48,8 @@ class Planned:
     fsdp: int = 1
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """Facts about a run's data. num_examples: None without local data."""
-
-    vocabulary: int
-    num_examples: int | None
-    notes: tuple[str, ...]
-
-
-def look_at_data(config: Config) -> DataFacts:
-    """Return the vocabulary and number of examples of local data, or T5's vocabulary without data."""
+def look_at_data(config: Config) -> tuple[int, int | None, tuple[str, ...]]:
+    """Return (size of the vocabulary, T5's without data; number of examples, None without local data; notes)."""
     notes, count, tokens = [], None, None
     try:
         examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
@@ -73,7 +64,7 @@ def look_at_data(config: Config) -> DataFacts:
         notes.append(f"assumed T5's vocabulary of {VOCABULARY:,}")
     if config.data.buckets:
         notes.append("planned for a step of max_length; with buckets most are shorter")
-    return DataFacts(tokens or VOCABULARY, count, tuple(notes))
+    return tokens or VOCABULARY, count, tuple(notes)
 
 
 def with_known_latents(config: Config) -> Config:

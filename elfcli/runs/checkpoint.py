@@ -223,7 +223,7 @@ def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tup
 
 
 def read_without_barriers(path: Path, names: Sequence[str] | None = None) -> dict:
-    """Return a part of a checkpoint (its entries `names`) as numpy arrays, without other processes, or raise ElfError."""
+    """Return a checkpoint's part (or entries of it) as numpy arrays, without other processes, or raise ElfError."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"

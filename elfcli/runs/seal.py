@@ -54,4 +54,4 @@ def files_of(checkpoint: Path) -> list[Path]:
 def file_record(path: Path) -> tuple[int, str]:
     """Return (bytes, hash) of a file."""
     with open(path, "rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
+        return path.stat().st_size, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore

@@ -3,16 +3,24 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
-from elfcli.hub_access import looks_like_a_path
+from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path, retrying
 from elfcli.runs.folder import CONFIG_FILE, best_of, chosen_step, is_run
 from elfcli.runs.rounds import is_distilled, last_student
-from elfcli.weights.download import hub_checkpoint
 from elfcli.weights.files import read_safetensors
-from elfcli.weights.names import PUBLISHED, REPOSITORIES, WEIGHTS_FILE, checkpoints_in, is_exported, read_export_note
+from elfcli.weights.names import (
+    PUBLISHED,
+    REPOSITORIES,
+    WEIGHTS_FILE,
+    checkpoint_paths,
+    checkpoints_in,
+    is_exported,
+    read_export_note,
+)
 from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.weights.source import Source
@@ -51,6 +59,45 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
         raise InputError(f"{name}: no such checkpoint{near}; pass a run folder, a checkpoint or a Hub name org/name")
     source = open_local(hub_checkpoint(name, step), name, ema, step)
     return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
+
+
+def hub_checkpoint(name: str, step: int | None = None) -> Path:
+    """Return a folder with the newest checkpoint, or that of `step`, of a Hub repository `org/name[@revision]`."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+
+    repo, _, revision = name.partition("@")
+    download = partial(snapshot_download, repo, revision=revision or None)
+    with from_hub(f"{name}:"):
+        try:
+            if not hub_reachable():
+                return Path(download(local_files_only=True))
+            files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
+            needed = files_to_fetch(name, files, step)
+            return Path(retrying(lambda: download(allow_patterns=needed)))
+        except LocalEntryNotFoundError:
+            raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
+                             "cannot be reached; pass a local folder or file as --checkpoint") from None  # fmt: skip
+        except RevisionNotFoundError:
+            raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
+        except RepositoryNotFoundError:
+            raise InputError(f"{name}: there is no such local folder and no such repository on the Hub, or it is "
+                             "private: check the name, or log in with `hf auth login`") from None  # fmt: skip
+
+
+def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
+    """Return the files of a repository that make one checkpoint. Raise InputError if there is none."""
+    if {CONFIG_FILE, WEIGHTS_FILE} <= set(files):
+        further = f"checkpoints/{step}/"
+        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(further)]
+    if by_step := checkpoint_paths(files):
+        path = by_step[chosen_step(name, by_step, step)]
+        return [file for file in files if file == path or file.startswith(f"{path}/")]
+    weights = [file for file in files if file.endswith((".safetensors", ".pt", ".pth"))]
+    if len(weights) == 1:
+        return weights
+    raise InputError(f"{name}: this repository holds no ELF checkpoint (neither {WEIGHTS_FILE} with {CONFIG_FILE}, "
+                     "nor checkpoint_<step>, nor one file of weights)")  # fmt: skip
 
 
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
