@@ -40,11 +40,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def folder_written_whole(output: Path) -> Iterator[Path]:
-    """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error.
-
-    Its parent is a working folder for temporary files. A crash leaves the old folder or the new one, and leftovers of
-    killed processes are cleaned up first. Callers check beforehand that an existing `output` may be replaced.
-    """
+    """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error; its
+    parent is for temporary files. A crash leaves the old or the new one; callers check that `output` may be
+    replaced."""
     clear_killed(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -69,8 +67,8 @@ def folder_written_whole(output: Path) -> Iterator[Path]:
 
 
 def clear_killed(output: Path) -> None:
-    """Delete the working folders that killed processes left next to `output`, and move old content back from them.
-    Raise OSError if it cannot be moved back. What cannot be deleted stays."""
+    """Delete working folders of killed processes next to `output` if possible, and move old content back, or raise
+    OSError."""
     pattern = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
     folders = [path for path in output.parent.glob(".*") if pattern.fullmatch(path.name) and (path / LOCK).is_file()]
     for working in sorted(folders, key=_changed, reverse=True):

@@ -82,11 +82,8 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
 def write_arrow(
     batches: Iterable[Sequence], names: tuple[str, ...], folder: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Write one Arrow file in the format of `datasets.save_to_disk`.
-
-    batches: per column, `Tokens` (for names that end in input_ids) or strings. Return the row lengths of each token
-    column, and the largest token id, the hash and the size in bytes.
-    """
+    """Write one Arrow file in the format of `datasets.save_to_disk`; return row lengths by token column, and facts.
+    batches: per column, `Tokens` (for names that end in input_ids) or strings."""
     import datasets
     import pyarrow as pa
 

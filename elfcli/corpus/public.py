@@ -47,11 +47,8 @@ def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str 
 
 
 def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
-    """Return the Parquet files of every split of a published task's source data, downloaded to the Hub's cache.
-
-    Files with struct columns are copied to `scratch` with one column per field. Raises InputError if the Hub cannot be
-    reached or does not have the files.
-    """
+    """Return the Parquet files of a published task's splits, downloaded to the Hub's cache, or raise InputError. Those
+    with struct columns are copied to `scratch` with one column per field."""
     from huggingface_hub import HfApi, snapshot_download
 
     from elfcli.hub_access import from_hub, hub_reachable, retrying

@@ -231,11 +231,9 @@ TASKS: dict[str, Callable[[Random], Example]] = {
 def generate(
     task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
 ) -> dict[str, list[Example]]:
-    """Return examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
-
-    Inputs are distinct, and no text of the validation split (on either side) occurs in training. Raises InputError if
-    the task is unknown or the grammar does not have that many examples.
-    """
+    """Return examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text. Inputs are distinct,
+    and no text of validation occurs in train. Raises InputError for an unknown task or more examples than the grammar
+    has."""
     if task not in TASKS:
         raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: the tasks are {', '.join(TASKS)}")
     random = Random(f"{task} {seed}")

@@ -14,12 +14,9 @@ MAX_SENTENCE = 100_000  # maximum bytes of a document for training a tokenizer; 
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:
-    """Write `spiece.model` and `tokenizer_config.json` into an existing folder.
-
-    size: size of the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None: each word of
-    the texts is a piece. Deterministic: one thread, the first million documents. Raises InputError if the texts do not
-    yield `size` pieces.
-    """
+    """Write `spiece.model` and `tokenizer_config.json` into an existing folder; deterministic: one thread, first
+    documents. size: of the whole unigram vocabulary, with `<pad>` 0, `</s>` 1, `<unk>` 2, or InputError if the texts do
+    not yield it; None: each word is a piece."""
     import sentencepiece
 
     kind: dict[str, Any]

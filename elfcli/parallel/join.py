@@ -20,11 +20,9 @@ def join(
     process_id: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Connect this process with the others, if there are any (see place.py), before JAX computes.
-
-    All must connect within `timeout` seconds. Afterwards a process that fails or dies ends all others (watch.py).
-    Raise InputError for contradictory options.
-    """
+    """Connect this process with the others, if there are any (see place.py), within `timeout` seconds, before JAX
+    computes. Afterwards a process that fails or dies ends all others (watch.py). Raise InputError for contradictory
+    options."""
     timeout = CONNECT_SECONDS if timeout is None else timeout
     place = find_place(os.environ, coordinator, num_processes, process_id)
     if place is None:

@@ -97,11 +97,9 @@ def whole(name: str, value: object) -> int:
 
 
 def detected_place(environ: Mapping[str, str]) -> ProcessLayout | None:
-    """Return the place that JAX detects (SLURM, Open MPI, TPU slices), None for a single process.
-
-    JAX is asked only in a step of several tasks or on a TPU host: it would also wait for the other tasks of a SLURM
-    job in its interactive step. It asks Google's metadata server only if the machine has TPU chips.
-    """
+    """Return the place that JAX detects (SLURM, Open MPI, TPU slices), None for a single process. JAX is asked only in
+    a step of several tasks or on a host with TPU chips: it would also wait for the other tasks of a SLURM job in its
+    interactive step."""
     several_tasks = any(environ.get(name, "1") not in ("", "0", "1") for name in TASK_COUNTS)
     if not several_tasks and not has_tpu():
         return None
@@ -123,10 +121,7 @@ def detected_place(environ: Mapping[str, str]) -> ProcessLayout | None:
 
 def shares_gpus(environ: Mapping[str, str]) -> bool:
     """Return whether this task sees GPUs of other tasks on its host, so that it must take the one of its local number.
-
-    A task alone on its host takes all GPUs. A task with GPUs of its own (`--gpus-per-task`) takes all that it sees:
-    they are numbered from 0 in every task.
-    """
+    A task alone on its host, or with GPUs of its own (`--gpus-per-task`, numbered from 0 in every task), takes all."""
     tasks = re.findall(r"(\d+)(?:\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks.append(environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
     visible = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))

@@ -35,10 +35,8 @@ MEASURING = 20.0  # seconds after which no further execution begins
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of one optimizer step, or of one batch of samples, in bytes and seconds. Chips are devices.
-
-    time_measured: whether step_seconds_estimate and chip_hours_estimate come from executions, not from XLA's analysis.
-    """
+    """The cost of an optimizer step, or of a batch of samples, in bytes and seconds; chips are devices. time_measured:
+    whether seconds and chip-hours come from executions, not from XLA's analysis."""
 
     topology: str
     chips: int
@@ -64,8 +62,7 @@ class Estimate:
 
 
 def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
-    """Plan `elf train` on a machine. num_examples: of the training data, if that is not available locally. Raise
-    InputError if the devices cannot share the batch evenly, or the encoder's shape is unknown."""
+    """Plan `elf train`. num_examples: if there is no local data. Raise InputError for unequal shares of the batch."""
     machine = find_machine(topology)
     problems = check_devices(config, len(machine.devices))
     if problems:
@@ -87,11 +84,8 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
 
 
 def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = False) -> Resolved:
-    """Return the settings that `elf train` would choose on this machine, if the data is available.
-
-    Token vectors that training would still compute are replaced by random ones of their width. keep_batch: do not count
-    a batch size of the reference per device.
-    """
+    """Return the settings that `elf train` would choose on this machine, with random vectors for those it would
+    compute. keep_batch: do not count a batch size of the reference per device."""
     devices = 1 if keep_batch else len(machine.devices)
     found = preview(resolved, machine=(machine.platform, devices))
     encoder = found.config.encoder.encoder_model_name
@@ -105,8 +99,8 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
-    """Plan every round of `elf distill` with a teacher of these settings, whose passes count in each step. A round is
-    `round_steps` optimizer steps, by default one epoch."""
+    """Plan every round of `elf distill` (round_steps, by default one epoch) with the passes of a teacher of these
+    settings."""
     rounds, plan = [], config.distillation
     training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0
@@ -150,10 +144,8 @@ def estimate(
     config: Config, machine: Machine, planned: Planned, program: str, batch_size: int, steps: int | None,
     notes: tuple[str, ...], trips: int | None = None,
 ) -> Estimate:  # fmt: skip
-    """Compile the program, and time it if it is for this machine. Out of memory, estimate only the memory needed.
-
-    steps: how often the run executes the program. trips: see hlo.program_cost.
-    """
+    """Compile the program, time it if it is for this machine, or estimate its memory if that runs out. steps: how often
+    the run executes it. trips: see hlo.program_cost."""
     lowered, start, fits = planned.lower(), time.monotonic(), False
     try:
         compiled = lowered.compile()

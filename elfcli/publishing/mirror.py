@@ -39,8 +39,8 @@ class Mirror:
 
 
 def mirror(run: str | Path, repo: str) -> bool:
-    """Upload the run's newest checkpoint, and return whether that succeeded. A new repository is made private. Never
-    raises: a failure is reported in one line, and the next call uploads the checkpoint that is newest then."""
+    """Upload the run's newest checkpoint (to a private repository if it is new); report and return whether it
+    succeeded."""
     try:
         from huggingface_hub import HfApi
 

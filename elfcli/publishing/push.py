@@ -32,12 +32,9 @@ def push(
     run: str | Path, repo: str, *, private: bool = False, revision: str | None = None,
     options: ExportOptions = ExportOptions(), report: Report = lambda line: None,
 ) -> str:  # fmt: skip
-    """Upload a run's newest EMA weights with all that sampling needs, or a folder of `elf export` as it is.
-
-    Return the address of the upload. `report` gets the list of files before the upload. Files that are already on the
-    Hub are not sent again, so the same call continues an interrupted upload. Raise InputError for a missing or wrong
-    token, a bad name or a missing permission, ElfError if the Hub keeps failing.
-    """
+    """Upload a run's newest EMA weights with all that sampling needs, or a folder of `elf export`; return the address.
+    Files that are on the Hub are not sent again: the same call continues an interrupted upload. Raise InputError for a
+    wrong token, name or permission, ElfError if the Hub keeps failing."""
     with explained(repo):
         validate_repo_id(repo)
     if get_token() is None:

@@ -142,11 +142,8 @@ def reason(error: BaseException) -> str:
 
 
 def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainState) -> tuple[TrainState, int] | None:
-    """Return (state, step) of the newest checkpoint, with the shardings of `like`; None if there is none yet.
-
-    Raise ElfError if it is damaged. With `fallback`, restore the newest intact one instead, warn how many steps are
-    lost, and move the damaged ones to `checkpoints/damaged-STEP`.
-    """
+    """Return (state, step) of the newest checkpoint, sharded like `like`; None without one. Raise ElfError for damage;
+    with `fallback` warn, restore the newest intact one, and rename the damaged ones to `checkpoints/damaged-STEP`."""
     folder = Path(manager.directory)
     step, damaged = broadcast_from_first(
         lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback)

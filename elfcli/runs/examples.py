@@ -57,8 +57,8 @@ def first_examples(examples: Examples, count: int) -> Examples:
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
-    """Return the evaluation split of `data`, by default of eval_data_path, else of the training data. If the training
-    data has no such split, return the rows held out from training."""
+    """Return the evaluation split of `data`, of eval_data_path or of the training data, else rows held out from
+    training."""
     where = data or config.data.eval_data_path
     if where is None:
         if config.data.data_path is None:

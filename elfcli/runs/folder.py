@@ -119,8 +119,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def keep_encoder(encoder: str, folder: Path) -> None:
-    """Copy the data's own encoder into the run, whole or not at all, so that the run does not depend on the data.
-    encoder: name of the run's encoder; encoders of any other kind are not copied."""
+    """Copy the data's own encoder (no other kind) into the run, whole, so that the run does not depend on the data."""
     source = Path(encoder)
     if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (source / LATENTS_FILE).is_file():
         with folder_written_whole(folder / source.name) as new:

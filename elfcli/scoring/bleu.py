@@ -22,8 +22,7 @@ class BleuResult(Score, metric="bleu", value="bleu"):
 
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
-    """Return BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults. Raises
-    InputError if the numbers of texts differ or are 0, and for another protocol."""
+    """Return BLEU of all texts, one reference each. Raises InputError for other numbers of texts, none, or protocol."""
     check_paired(generated, references)
     metric = bleu_metric(check_protocol(protocol, METRIC.name, METRIC.protocols))
     # The steps of `corpus_score`: the interval needs its counts per text.

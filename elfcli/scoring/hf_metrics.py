@@ -18,11 +18,8 @@ NAMES = (*MODULES, DEGENERACY)
 
 
 class HfMetric(evaluate.Metric):
-    """A score of elf. Figures have names that `evaluate.combine` can tell apart: bleu, bleu_interval, ...
-
-    protocol: as of the commands. model, tokenizer, batch_size, max_length: the judge of metrics that use one. Raises
-    KeyError for an unknown metric.
-    """
+    """A score of elf, by its name or `degeneracy`; KeyError for others. Figures have names that `evaluate.combine` can
+    tell apart: bleu, bleu_interval, ... model, tokenizer, batch_size, max_length: the judge of metrics that use one."""
 
     def __init__(
         self,

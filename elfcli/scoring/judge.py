@@ -28,11 +28,9 @@ PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 
 
 @dataclass(frozen=True)
 class Judge:
-    """An evaluator model; the defaults are the paper's. model: a GPT-2, Llama or Qwen in a folder or on the Hub.
-
-    tokenizer: None: the model's. max_length: tokens at which texts are truncated, if the model's window is not shorter.
-    dtype: of the matrix products, float32 or bfloat16.
-    """
+    """An evaluator model, a GPT-2, Llama or Qwen in a folder or on the Hub; the defaults are the paper's. tokenizer:
+    None: the model's. max_length: tokens at which texts are truncated, if the window is not shorter. dtype: of the
+    matrix products."""
 
     model: str = "gpt2-large"
     tokenizer: str | None = None
@@ -56,8 +54,7 @@ def token_rows(tokenizer: Any, texts: list[str], window: int) -> list[list[int]]
 
 @lru_cache(maxsize=1)
 def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str]:
-    """Return (tokenizer, shape, weights, their hash) of the judge, which stays in memory for further texts. Raises
-    InputError if it cannot be loaded or does not fit the tokenizer."""
+    """Return (tokenizer, shape, weights, their hash), kept in memory. Raises InputError if they do not load or fit."""
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_judge_network(model)
     if (tokens := vocab_size(judge_tokenizer)) > shape.vocab_size:

@@ -37,8 +37,8 @@ class MauveResult(Score, metric="mauve", value="mauve"):
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
-    """Compare samples with real texts, which do not have to belong together. Raises InputError if the package is
-    missing, if there are too few texts, and for the causes of `perplexity`."""
+    """Compare samples with real texts, which need not be paired. Raises InputError for a missing package or few
+    texts."""
     ours, theirs = not_empty(texts), not_empty(real)
     check(len(ours), len(theirs), judge)
     from mauve import compute_mauve

@@ -29,10 +29,8 @@ GPT2_VOCABULARY = "7fc3f1df6887d8d0"  # `digest` of GPT-2's tokens in the order 
 @dataclass(frozen=True)
 class PerplexityResult(Score, metric="ppl", value="ppl"):
     """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
-
-    num_samples: non-empty texts. max_length: tokens at which texts were truncated. intervals: of the entropy. real:
-    perplexity and entropy of real texts.
-    """
+    num_samples: texts that are not empty. max_length: tokens at which texts were truncated. real: ppl and entropy of
+    real texts."""
 
     ppl: float
     entropy: float
@@ -49,8 +47,7 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
 def perplexity(
     texts: Sequence[str], judge: Judge = Judge(), update: Callable[[int], None] = lambda done: None
 ) -> PerplexityResult:
-    """Score texts. update(done): called with the number of texts done. Raises InputError if all texts are empty, and if
-    the model cannot be loaded or does not fit its tokenizer."""
+    """Score texts. update(done) gets the texts done. Raises InputError for empty texts or a judge that does not fit."""
     full = not_empty(texts)
     if judge.max_length < 2:
         raise InputError(f"max_length {judge.max_length}: a text's first token is never scored, so use 2 or more")
@@ -168,8 +165,8 @@ def next_nll(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 def score_tokens(
     shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray, eos_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, scored), both (B, T-1), of each next token. An eos is scored only if it is the row's first. B must
-    be a multiple of the number of devices."""
+    """Return (NLL, scored), both (B, T-1), of each next token; of several eos only a row's first. B: as of
+    apply_judge."""
     nll = judges.apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)

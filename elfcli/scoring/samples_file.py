@@ -105,11 +105,9 @@ def check_row_text(row: dict, key: str, where: str) -> None:
 
 
 def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[str]]:
-    """Return (generated, references), one of each per sample; references from the samples file or from a separate one.
-
-    A file of references is JSON lines, CSV, TSV or Parquet with the column `key`, by default `reference`, `output` or
-    `target`, or plain lines. References are matched by `id` if both files have the same ids, otherwise by line order.
-    """
+    """Return (generated, references), one of each per sample. A file of references has the column `key`, by default
+    reference, output or target, or is plain lines; it is matched by `id` if both files have the same, otherwise by line
+    order."""
     if key is not None and (references is None or not has_columns(references)):
         what = "no --references" if references is None else f"{references} is read as plain lines"
         raise InputError(f"--reference-key names a column of the references, but there is {what}: pass JSON lines, "
@@ -165,8 +163,7 @@ def check_sources(samples: Numbered, matched: Numbered, path: Path, references: 
 
 
 def alike(ours: str, theirs: str) -> bool:
-    """Return whether two texts may be the same source. Samples may hold it as decoded from tokens: truncated, with
-    other spaces, without rare words."""
+    """Return whether texts may be the same source: one may be truncated or lack rare words, with other spaces."""
     start, other = ("".join(text.lower().split())[:SAME_START] for text in (ours, theirs))
     words = set(ours.lower().split())
     return start == other or len(words & set(theirs.lower().split())) >= max(len(words) / 2, 1)

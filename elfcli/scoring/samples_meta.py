@@ -12,8 +12,8 @@ from elfcli.ui.progress import say
 
 @dataclass(frozen=True)
 class SampleProvenance:
-    """Provenance of samples. made_by: the checkpoint and the sampling setting. split: of the data. clean_up: whether
-    decoding cleans up spaces. None: unknown."""
+    """Provenance of samples: checkpoint and sampling setting, whether decoding cleans up spaces, split; None:
+    unknown."""
 
     made_by: dict | None = None
     clean_up: bool | None = None

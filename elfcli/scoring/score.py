@@ -50,12 +50,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it is computed and presented.
-
-    columns: its figures and their headings in tables. label, description: in model cards and `evaluate`. needs: what it
-    compares texts with. uses_judge: a network computes it, on all processes together; otherwise process 0 alone does.
-    check(num_texts, num_real, judge): raises InputError, before texts are sampled, if it could not be computed.
-    """
+    """A metric. columns: its figures and their headings. label, description: in model cards and `evaluate`. needs: what
+    it compares texts with. uses_judge: a network computes it, on all processes together; otherwise process 0 alone
+    does. check(num_texts, num_real, judge): raises InputError, before texts are sampled, if it could not be
+    computed."""
 
     name: str
     label: str

@@ -9,11 +9,9 @@ MAX_LOOP = 64  # words of the longest phrase whose repetition counts as a loop
 
 
 def degenerate(text: str) -> bool:
-    """Return whether one word is over a third of the text (and occurs four times), or a phrase is repeated in a loop.
-
-    A loop is a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, such as
-    those of languages without spaces, are checked by characters: their loops have at least twelve.
-    """
+    """Return whether one word is over a third of the text (and occurs four times), or a phrase is repeated three times
+    in a row, over six words or more. Texts of fewer than six words (or without spaces) are checked for loops of twelve
+    letters."""
     words = text.split()
     if len(words) < 6:
         return has_loop("".join(words), 12)

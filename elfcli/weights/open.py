@@ -34,11 +34,9 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
     """Return the weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
-
-    spec: run folder, exported folder, folder of `elf distill`, file or folder `checkpoint_<step>` of the reference or a
-    folder that holds some, a state dict of the PyTorch port, `FOLDER@NAME` (`named_in`), or a Hub repository
-    `org/name[@revision]` with any of these. Raise InputError for anything else.
-    """
+    spec: run, exported or `elf distill` folder, `checkpoint_<step>` of the reference or a folder that holds some, state
+    dict of the PyTorch port, `FOLDER@NAME` (`named_in`), Hub repository `org/name[@revision]` with any of these; else
+    InputError."""
     name = str(spec)
     if not name.strip():
         raise InputError("--checkpoint is empty: pass a run folder, a checkpoint or a Hub name org/name")

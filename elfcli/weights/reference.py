@@ -117,8 +117,7 @@ REFERENCE_WEIGHTS = ("params", "ema_params1")
 
 
 def read_reference_checkpoint(path: str | Path) -> dict:
-    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder. The
-    optimizer state is not read. Raise InputError if the path is not such a checkpoint."""
+    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>`, or raise InputError."""
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
     missing = [name for name in ("params", "step") if name not in tree]

@@ -27,11 +27,8 @@ def config_of(source: Source, **settings: Any) -> Config:
 
 def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers: Any) -> Resolved:
     """Return the settings to use the weights with, and their origins. layers: files, sets, flags, style of `resolve`.
-
-    Settings that come with the weights are kept (files, sets and flags override them; of `task` only the sampling and
-    evaluation settings are used). Other weights take the published recipe of their name, or that of task, model and
-    files.
-    """
+    Settings that come with the weights are kept (files, sets and flags override them; `task` only for sampling and
+    evaluation). Other weights take the published recipe of their name, or that of task, model and files."""
     files, sets = layers.pop("files", ()), layers.pop("sets", ())
     if source.config_file is not None:
         layers.pop("style", None)  # the weights' own file is ours

@@ -9,12 +9,9 @@ from elfcli.models.elf import ElfShape
 
 @dataclass(frozen=True)
 class Source:
-    """Weights (our tree of numpy arrays) and what is known about them.
-
-    kind: `run`, `exported`, `reference` or `torch`. description: one line for the user. config_file: the settings
-    that come with the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder
-    that was read.
-    """
+    """Weights (our tree of numpy arrays) and what is known about them. kind: `run`, `exported`, `reference` or `torch`.
+    description: a line for the user. config_file: settings that come with the weights. tokenizer: folder or Hub name.
+    folder: the run, or what was read."""
 
     kind: str
     name: str
