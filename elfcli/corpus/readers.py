@@ -14,7 +14,6 @@ from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
-MAX_FIELD_CHARS = 2**31 - 1
 
 Record = dict[str, Any]
 Keys = tuple[str, ...]
@@ -130,7 +129,7 @@ def json_records(
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
     """Yield the records of a CSV or TSV file with the number of their first line."""
-    csv.field_size_limit(MAX_FIELD_CHARS)
+    csv.field_size_limit(2**31 - 1)
     line = 0
 
     def lines() -> Iterator[str]:

@@ -33,8 +33,6 @@ from elfcli.errors import InputError, did_you_mean
 from elfcli.outputs import check_writable, clear_killed, folder_written_whole
 
 CHUNK = 1000  # documents per unit of work, and rows per Arrow record batch
-TEXT_COLUMNS = ("input_ids", "text")
-PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
 
 
 @dataclass(frozen=True)
@@ -228,7 +226,8 @@ def write_split(
         names: tuple[str, ...] = ("input_ids",)
         batches: Iterable[list] = packed(encoded, job.pack, eos_id(tokenizer), summary)
     else:
-        names = PAIR_COLUMNS if len(corpus.keys) == 2 else TEXT_COLUMNS
+        pairs = len(corpus.keys) == 2
+        names = ("condition_input_ids", "input_ids", "input", "reference") if pairs else ("input_ids", "text")
         batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
     summary.lengths, summary.written = write_arrow(batches, names, folder)
     summary.examples = len(summary.lengths["input_ids"])

@@ -14,9 +14,6 @@ from random import Random
 
 from elfcli.errors import InputError, did_you_mean
 
-MAX_WORDS = 12
-MIN_WORDS = 4
-
 
 @dataclass(frozen=True)
 class Noun:
@@ -197,7 +194,7 @@ def draw_translation(random: Random) -> dict[str, str]:
                 fronts.append("accusative")
             front = random.choice(fronts)
             german, english = german_main(clause, front), english_clause(clause)
-        if all(MIN_WORDS <= len(words) <= MAX_WORDS for words in (german, english)):
+        if all(4 <= len(words) <= 12 for words in (german, english)):
             return {"input": " ".join(german), "output": " ".join(english)}
 
 

@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from elfcli.errors import ElfError, InputError
 
-T = TypeVar("T")
 _exchanges = itertools.count()
 
 
@@ -88,7 +87,7 @@ def first_process_first() -> Iterator[None]:
         barrier()
 
 
-def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
+def same_version(load: Callable[[Any], Any], version_of: Callable[[Any], Any], asked: Any) -> Any:
     """Return `load(asked)` in process 0, and the same version in the others. `asked` may mean the newest checkpoint of
     a run that is still training, which can change between two processes."""
     with first_process_first():
@@ -143,13 +142,11 @@ def assert_same_on_all(what: str, value: dict) -> None:
     """Raise an error in all processes if the values (JSON) of one differ from those of process 0."""
     first, *others = gather(value)
     for process, other in enumerate(others, 1):
-        names = [name for name in first if first[name] != other.get(name)]
-        if names:
-            raise SharedError(
-                f"process {process}: {names[0]} of its {what} is {short_json(other.get(names[0]))}, that of process 0 "
-                f"{short_json(first[names[0]])}: run the same command in every process",
-                InputError.exit_code,
-            )
+        for name in first:
+            if first[name] != other.get(name):
+                values = f"{short_json(other.get(name))}, that of process 0 {short_json(first[name])}"
+                text = f"process {process}: {name} of its {what} is {values}: run the same command in every process"
+                raise SharedError(text, InputError.exit_code)
 
 
 def short_json(value: Any) -> str:

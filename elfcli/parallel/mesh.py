@@ -28,7 +28,7 @@ def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices: Sequence[jax.D
 
 
 def needed_fsdp(num_params: int, num_devices: int, memory: int | None) -> int:
-    """Return the smallest divisor of `num_devices` at which the state takes a third of each device's memory (bytes)."""
+    """Return the smallest divisor of `num_devices` at which the state takes at most a third of a device's memory."""
     if memory is None:
         return 1
     divisors = [count for count in range(1, num_devices + 1) if num_devices % count == 0]

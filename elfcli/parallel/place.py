@@ -69,9 +69,7 @@ def find_place(
         if place is not None or len(missing) == len(values):
             return place
     names = " and ".join(f"{name} (or {PROCESS_VARIABLES[name]})" for name in missing)
-    raise InputError(
-        f"several processes take --coordinator, --num-processes and --process-id together: {names} missing"
-    )
+    raise InputError(f"--coordinator, --num-processes and --process-id must be given together: {names} missing")
 
 
 def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:

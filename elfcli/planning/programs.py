@@ -52,8 +52,8 @@ def look_at_data(config: Config) -> tuple[int, int | None, tuple[str, ...]]:
     """Return (size of the vocabulary, T5's without data; number of examples, None without local data; notes)."""
     notes, count, tokens = [], None, None
     try:
-        examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
-        if examples is not None:
+        if config.data.data_path:
+            examples = load_examples(config.data.data_path, "train")
             count = len(examples)
             tokens = vocab_size(load_tokenizer(tokenizer_of(config, examples)))
     except InputError:
@@ -147,15 +147,8 @@ def sampling_batch(
     fields = traced_inputs(config, setting, 0)
     longest = setting.num_sampling_steps
     program = SamplerStatics(shape, encoder.apply, config.objective, mesh, longest, *program_flags(config, setting))
-    inputs = SamplerArrays(
-        whole(abstract_params(shape)),
-        whole(encoder.params),
-        row(jnp.int32, S),
-        row(bool, S),
-        row(bool, S),
-        row(jnp.int32),
-        **whole(fields),
-    )
+    batch = row(jnp.int32, S), row(bool, S), row(bool, S), row(jnp.int32)
+    inputs = SamplerArrays(whole(abstract_params(shape)), whole(encoder.params), *batch, **whole(fields))
 
     def executions(compiled: Any) -> Callable[[], Any]:
         (where,) = compiled.input_shardings[0]

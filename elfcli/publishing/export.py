@@ -22,9 +22,8 @@ from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import fetch, read_json
 from elfcli.weights.names import WEIGHTS_FILE, is_exported
 from elfcli.weights.open import open_source
-from elfcli.weights.own_encoder import EXPORTED_ENCODER
 from elfcli.weights.reference import elf_to_reference, t5_from_reference
-from elfcli.weights.source import Source
+from elfcli.weights.source import EXPORTED_ENCODER, Source
 from elfcli.weights.t5 import load_t5, save_t5
 from elfcli.weights.torch_port import elf_to_torch
 

@@ -108,11 +108,6 @@ def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None
         write_whole(folder / CONFIG_FILE, new_config)
     record_environment(folder)
     truncate_metrics(folder, step)
-    save_tokenizer(tokenizer, folder)
-
-
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save the tokenizer in the run, whole or not at all, unless there is one already."""
     if not (folder / TOKENIZER_FOLDER).exists():
         with folder_written_whole(folder / TOKENIZER_FOLDER) as new:
             tokenizer.save_pretrained(str(new))

@@ -15,33 +15,24 @@ from elfcli.scoring.score import ScoreOptions, Texts
 
 DEGENERACY = "degeneracy"
 NAMES = (*MODULES, DEGENERACY)
+JUDGE_OPTIONS = ("model", "tokenizer", "batch_size", "max_length", "dtype")
 
 
 class HfMetric(evaluate.Metric):
     """A score of elf, by its name or `degeneracy`; KeyError for others. Figures have names that `evaluate.combine` can
     tell apart: bleu, bleu_interval, ... model, tokenizer, batch_size, max_length: the judge of metrics that use one."""
 
-    def __init__(
-        self,
-        metric_name: str,
-        *,
-        protocol: str = PAPER,
-        model: str = "gpt2-large",
-        tokenizer: str | None = None,
-        batch_size: int = 8,
-        max_length: int = 1024,
-        **more: Any,
-    ):
+    def __init__(self, metric_name: str, *, protocol: str = PAPER, **options: Any):
         if metric_name not in NAMES:
             raise KeyError(f"{metric_name}: not a metric of elf; there are {', '.join(NAMES)}")
         self.score = None if metric_name == DEGENERACY else metric(metric_name)
-        judge = None
+        judge, of_judge = None, {name: options.pop(name) for name in JUDGE_OPTIONS if name in options}
         if self.score is not None and self.score.uses_judge:
             from elfcli.scoring.judge import Judge
 
-            judge = Judge(model, tokenizer, batch_size, max_length)
+            judge = Judge(**of_judge)
         self.options = ScoreOptions(protocol, judge)
-        super().__init__(config_name=metric_name, **more)
+        super().__init__(config_name=metric_name, **options)
 
     def _info(self) -> evaluate.MetricInfo:
         compares = self.score is not None and self.score.needs != "nothing"

@@ -54,13 +54,9 @@ def perplexity(
     tokenizer, shape, params, weights = run_on_all(partial(judges.load_judge, judge.model, judge.tokenizer))
     window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
     rows, skipped = token_rows(tokenizer, full, window), len(texts) - len(full)
+    score = partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params))
     nll_R, counts_R = row_totals(
-        partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params)),
-        rows,
-        eos_id=eos,
-        window=window,
-        batch_size=judge.batch_size,
-        update=lambda done: update(skipped + done),
+        score, rows, eos_id=eos, window=window, batch_size=judge.batch_size, update=lambda done: update(skipped + done)
     )
     value = run_on_all(lambda: pooled(nll_R, counts_R, judge.model))
     entropies_R = unigram_entropies(rows, eos)
@@ -72,17 +68,10 @@ def perplexity(
         f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
     return PerplexityResult(
-        ppl=value,
-        entropy=float(entropies_R.mean()),
-        num_samples=len(full),
-        num_skipped_empty=skipped,
-        num_tokens=int(counts_R.sum()),
-        model=judge.model,
-        max_length=window,
-        signature=signature,
-        intervals={"entropy": interval(entropy_draws)},
-        resampled=ppl_draws,
-    )
+        ppl=value, entropy=float(entropies_R.mean()), num_samples=len(full), num_skipped_empty=skipped,
+        num_tokens=int(counts_R.sum()), model=judge.model, max_length=window, signature=signature,
+        intervals={"entropy": interval(entropy_draws)}, resampled=ppl_draws,
+    )  # fmt: skip
 
 
 def departures(judge: Judge, tokenizer: Any, shape: Shape) -> list[str]:

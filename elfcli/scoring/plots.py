@@ -37,9 +37,6 @@ def check_plot(path: Path | None) -> None:
 
 def draw(results: Sequence[dict], path: Path, title: str) -> None:
     """Write the plots that the results have data for to one file, whole."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     scored = [result for result in results if first_score(result)["value"] is not None]

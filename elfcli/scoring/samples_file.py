@@ -80,7 +80,6 @@ def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
     for number, row in rows:
         for key in need:
             check_row_text(row, key, f"{path}:{number}")
-    for number, row in rows:
         before, other = by_id.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
         for keys in (SOURCE_KEYS, ("reference",)):
             ours, theirs = first_of_keys(row, keys), first_of_keys(other, keys)
@@ -136,17 +135,12 @@ def matching_rows(samples: Numbered, rows: Numbered, path: Path, references: Pat
     if len(missing) < len(samples):
         number, row = missing[0]
         raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
-    check_count(rows, samples, path, references)
-    if by_id and any("id" in row for _, row in samples):
-        say(f"warning: {references} has none of the ids of {path}; matched by line order")
-    return rows
-
-
-def check_count(rows: Numbered, samples: Numbered, path: Path, references: Path) -> None:
-    """Raise InputError unless there are as many references as samples."""
     if len(rows) != len(samples):
         raise InputError(f"{references}: {len(rows)} references for the {len(samples)} samples of {path}; without "
                          "common ids they are matched by line order, so the numbers must be equal")  # fmt: skip
+    if by_id and any("id" in row for _, row in samples):
+        say(f"warning: {references} has none of the ids of {path}; matched by line order")
+    return rows
 
 
 def check_sources(samples: Numbered, matched: Numbered, path: Path, references: Path) -> None:

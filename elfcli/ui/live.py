@@ -48,13 +48,10 @@ class Run:
     def lines(self, width: int) -> list[str]:
         """Return the lines below the bar, with curves for a terminal of `width` columns."""
         row = self.rows[-1] if self.rows else {}
-        lines = [
-            curve(title, self.rows, name, width)
-            for title, name in (("loss", "loss"), ("  denoise", "denoise_loss"), ("  decode", "decode_loss"))
-        ]
-        if self.held_out:
-            lines.append(curve("held-out denoise", self.held_out, "val_denoise_loss", width))
-            lines.append(curve("held-out decode", self.held_out, "val_decode_loss", width))
+        curves = (("loss", "loss"), ("  denoise", "denoise_loss"), ("  decode", "decode_loss"))
+        lines = [curve(title, self.rows, name, width) for title, name in curves]
+        for branch in ("denoise", "decode") if self.held_out else ():
+            lines.append(curve(f"held-out {branch}", self.held_out, f"val_{branch}_loss", width))
         rate, norm = format_number(row.get("learning_rate")), format_number(row.get("grad_norm"))
         speed = f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else "-"
         epoch = self.done / self.epoch_steps

@@ -130,17 +130,16 @@ class _PlainProgress:
 def stages() -> Iterator[Callable[[str, int, int, int], None]]:
     """Yield `report(stage, done, total, documents)`, which prints a line per stage and then its percentage done."""
     with ExitStack() as current:
-        updates: dict[str, Callable[..., None]] = {}
-        percentages: dict[str, int] = {}
+        last, shown = "", -1
+        update: Callable[..., None]
 
         def report(stage: str, done: int, total: int, documents: int) -> None:
-            if stage not in updates:
+            nonlocal last, shown, update
+            if stage != last:
                 current.close()
                 say(stage)
-                updates[stage] = current.enter_context(progress("per cent", 100))
-            percent = 100 * done // max(total, 1)
-            if percent > percentages.get(stage, -1):
-                updates[stage](percent, f"{documents:,} documents")
-            percentages[stage] = percent
+                last, shown, update = stage, -1, current.enter_context(progress("per cent", 100))
+            if (percent := 100 * done // max(total, 1)) > shown:
+                update(shown := percent, f"{documents:,} documents")
 
         yield report

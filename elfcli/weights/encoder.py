@@ -30,9 +30,7 @@ def load_encoder(
         shape, params = load_t5(cfg.encoder_model_name)
     rows = params["embedding"].shape[0]
     if vocab_size > rows:
-        raise InputError(
-            f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has {vocab_size}; "
-            f"tokenize with the encoder's own vocabulary, or set encoder_model_name=embedding"
-        )
+        raise InputError(f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has "
+                         f"{vocab_size}; tokenize with its own vocabulary, or set encoder_model_name=embedding")  # fmt: skip
     shape = replace(shape, dtype=dtype, attention=attention)
     return Encoder(jax.tree.map(jnp.asarray, params), t5_encode(shape), shape.d_model, rows)

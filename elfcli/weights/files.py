@@ -9,8 +9,6 @@ from elfcli.errors import InputError, first_line
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 from elfcli.weights.names import WEIGHTS_FILE
 
-INDEX_FILE = "model.safetensors.index.json"
-
 
 class NoSuchFile(InputError):
     """A file that a folder, a repository or the cache does not have."""
@@ -74,7 +72,7 @@ def weight_files(name: str, what: str) -> list[Path]:
         return [fetch(name, WEIGHTS_FILE, what)]
     except NoSuchFile as missing:
         try:
-            index = fetch(name, INDEX_FILE, what)
+            index = fetch(name, "model.safetensors.index.json", what)
         except NoSuchFile:
             raise missing from None
     by_array = read_json(index).get("weight_map")

@@ -8,8 +8,6 @@ from elfcli.runs.folder import CHECKPOINT_FOLDER, CONFIG_FILE, checkpoint_steps,
 from elfcli.ui.progress import say
 from elfcli.weights.names import PUBLISHED
 
-PUBLISHED_TASK, DEFAULT_MODEL = "owt", "ELF-B"
-
 
 def chosen_checkpoint(given: str | None, task: str | None, model: str | None) -> str:
     """Return the given checkpoint, else the newest local run (of the task and model), else the task's published one.
@@ -22,12 +20,10 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
         newest = max(runs, key=last_saved)
         say(f"no --checkpoint: using the newest run{about} in this folder, {newest}")
         return str(newest)
-    name = f"{model or DEFAULT_MODEL}-{task or PUBLISHED_TASK}"
+    name = f"{model or 'ELF-B'}-{task or 'owt'}"
     if name not in PUBLISHED:
-        raise InputError(
-            f"no run{about} in this folder or its runs/, and {name} is not published (there are "
-            f"{', '.join(PUBLISHED)}): train one with `elf train`, or pass --checkpoint"
-        )
+        raise InputError(f"no run{about} in this folder or its runs/, and {name} is not published (there are "
+                         f"{', '.join(PUBLISHED)}): train one with `elf train`, or pass --checkpoint")  # fmt: skip
     say(f"no --checkpoint and no run{about} in this folder: using the published {name}")
     return name
 

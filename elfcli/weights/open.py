@@ -21,12 +21,10 @@ from elfcli.weights.names import (
     is_exported,
     read_export_note,
 )
-from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
-from elfcli.weights.source import Source
+from elfcli.weights.source import Source, with_own_encoder
 from elfcli.weights.torch_port import elf_from_torch, is_torch_state, read_torch_state
 
-HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -51,7 +49,7 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
         return open_local(found, name, ema, step if own_step is None else own_step)
     published, at, revision = name.partition("@")
     if published in PUBLISHED:
-        name = f"{HUB_ORGANISATION}/{REPOSITORIES.get(published, published)}{at}{revision}"
+        name = f"embedded-language-flows/{REPOSITORIES.get(published, published)}{at}{revision}"
     if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
         near = near_file(path, PUBLISHED)
         raise InputError(f"{name}: no such checkpoint{near}; pass a run folder, a checkpoint or a Hub name org/name")

@@ -137,14 +137,11 @@ def _read_msgpack(path: Path) -> dict:
     from flax.serialization import msgpack_restore
 
     try:
-        tree = msgpack_restore(path.read_bytes())
+        return dict(msgpack_restore(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # msgpack raises many kinds
         raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a flax checkpoint")
-    return tree
 
 
 def _read_orbax(path: Path) -> dict:

@@ -11,8 +11,7 @@ from elfcli.models.elf import ElfShape
 from elfcli.ui.progress import say
 from elfcli.weights.names import PUBLISHED, STUDENTS, published_name
 from elfcli.weights.open import open_source
-from elfcli.weights.own_encoder import with_own_encoder
-from elfcli.weights.source import Source
+from elfcli.weights.source import Source, with_own_encoder
 
 PRESET_SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # set by a model preset
 
