@@ -157,7 +157,7 @@ def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tupl
 
 
 def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    """Yield the numbered records of a Parquet file. Raises InputError if it cannot be read."""
+    """Yield the numbered records of a Parquet file, with the column `a.b` for the field b of a struct column a."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -166,7 +166,7 @@ def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]
         with ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                yield from enumerate(batch.to_pylist(), number + 1)
+                yield from enumerate(pyarrow.Table.from_batches([batch]).flatten().to_pylist(), number + 1)
                 number += len(batch)
                 reading.bytes_done = start + size * number // max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError) as error:

@@ -102,7 +102,7 @@ def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
     check_writable(output)
     with folder_written_whole(output) as folder:
         if job.task in SOURCES:
-            job = public_job(job, folder.parent, progress)
+            job = public_job(job, progress)
         elif job.task:
             paths = task_files(job.task, folder.parent, seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
@@ -126,10 +126,10 @@ def check_job(job: Job) -> None:
         raise InputError("--tokenizer and --train-tokenizer exclude each other: pass one")
 
 
-def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
+def public_job(job: Job, progress: Progress) -> Job:
     """Return the job for the task's public source data; its few empty rows are counted and skipped."""
     assert job.task is not None
-    files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
+    files = public_files(job.task, lambda line: progress(line, 0, 1, 0))
     columns = SOURCES[job.task].columns
     names = ("source_key", "target_key") if len(columns) == 2 else ("text_key",)
     keys: dict[str, Any] = dict(zip(names, columns, strict=True))

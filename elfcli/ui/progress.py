@@ -4,7 +4,6 @@
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -106,24 +105,18 @@ class _PlainProgress:
 
     def __init__(self, what: str, total: int, done: int, every_seconds: float):
         self.what, self.total, self.every_seconds = what, total, every_seconds
-        self.recent = deque[tuple[float, int]](maxlen=64)  # (time, done) of the last updates
+        self.bar = terminal_bar()  # never shown: it estimates the time from updates alone, as compilation precedes them
+        self.task = self.bar.tasks[self.bar.add_task(what, total=total, completed=done)]
         self.printed, self.detail = 0.0, ""
 
     def __call__(self, done: int, detail: str = "") -> None:
         now = time.monotonic()
-        self.recent.append((now, done))
+        self.bar.update(self.task.id, completed=done)
         self.detail, self.printed = detail or self.detail, self.printed or now
-        remaining = self.remaining()
-        if done == self.total or (remaining != "-" and now - self.printed >= self.every_seconds):
-            say(f"{self.what} {done}/{self.total}, {remaining} left  {self.detail}".rstrip())
+        left = self.task.time_remaining
+        if done == self.total or (left is not None and now - self.printed >= self.every_seconds):
+            say(f"{self.what} {done}/{self.total}, {clock(left or 0)} left  {self.detail}".rstrip())
             self.printed, self.detail = now, ""
-
-    def remaining(self) -> str:
-        """Return the remaining time by the last updates alone, so that earlier compilations are soon forgotten."""
-        (start, first), (_, done) = self.recent[0], self.recent[-1]
-        if done == first < self.total:  # the time before the first update is compilation
-            return "-"
-        return clock((time.monotonic() - start) / max(done - first, 1) * (self.total - done))
 
 
 @contextmanager

@@ -31,6 +31,6 @@ def load_encoder(
     rows = params["embedding"].shape[0]
     if vocab_size > rows:
         raise InputError(f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has "
-                         f"{vocab_size}; tokenize with its own vocabulary, or set encoder_model_name=embedding")  # fmt: skip
+                         f"{vocab_size}: use its vocabulary, or set encoder_model_name=embedding")  # fmt: skip
     shape = replace(shape, dtype=dtype, attention=attention)
     return Encoder(jax.tree.map(jnp.asarray, params), t5_encode(shape), shape.d_model, rows)
