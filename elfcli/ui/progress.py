@@ -66,8 +66,8 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0) -> Iterator[Callable[..., None]]:
-    """Yield `update(done, detail)`: it moves a bar on a terminal, elsewhere it prints a line every `every_seconds`."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yield `update(done, detail)`: it moves a bar on a terminal, elsewhere it prints a line every ten seconds."""
     if not is_first_process():
         yield lambda done, detail="": None
     elif on_terminal():
@@ -75,7 +75,7 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0) 
             task = bar.add_task(what, total=total, completed=done, detail="")
             yield lambda done, detail="": bar.update(task, completed=done, **({"detail": detail} if detail else {}))
     else:
-        yield _PlainProgress(what, total, done, every_seconds)
+        yield _PlainProgress(what, total, done)
 
 
 def terminal_bar() -> "Progress":
@@ -103,10 +103,11 @@ def terminal_bar() -> "Progress":
 class _PlainProgress:
     """Prints `what 120/1000, 2:10 left  detail` from time to time, and always at the last step."""
 
-    def __init__(self, what: str, total: int, done: int, every_seconds: float):
-        self.what, self.total, self.every_seconds = what, total, every_seconds
+    def __init__(self, what: str, total: int, done: int):
+        self.what, self.total = what, total
         self.bar = terminal_bar()  # never shown: it estimates the time from updates alone, as compilation precedes them
-        self.task = self.bar.tasks[self.bar.add_task(what, total=total, completed=done)]
+        self.bar.add_task(what, total=total, completed=done)
+        self.task = self.bar.tasks[0]
         self.printed, self.detail = 0.0, ""
 
     def __call__(self, done: int, detail: str = "") -> None:
@@ -114,7 +115,7 @@ class _PlainProgress:
         self.bar.update(self.task.id, completed=done)
         self.detail, self.printed = detail or self.detail, self.printed or now
         left = self.task.time_remaining
-        if done == self.total or (left is not None and now - self.printed >= self.every_seconds):
+        if done == self.total or (left is not None and now - self.printed >= 10):
             say(f"{self.what} {done}/{self.total}, {clock(left or 0)} left  {self.detail}".rstrip())
             self.printed, self.detail = now, ""
 
