@@ -67,8 +67,7 @@ def folder_written_whole(output: Path) -> Iterator[Path]:
 
 
 def clear_killed(output: Path) -> None:
-    """Delete working folders of killed processes next to `output` if possible, and move old content back, or raise
-    OSError."""
+    """Delete killed processes' working folders next to `output`, and move old content back, or raise OSError."""
     pattern = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
     folders = [path for path in output.parent.glob(".*") if pattern.fullmatch(path.name) and (path / LOCK).is_file()]
     for working in sorted(folders, key=_changed, reverse=True):

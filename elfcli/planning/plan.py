@@ -99,8 +99,7 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
-    """Plan every round of `elf distill` (round_steps, by default one epoch) with the passes of a teacher of these
-    settings."""
+    """Plan the rounds of `elf distill` (round_steps, or one epoch) with the passes of a teacher of these settings."""
     rounds, plan = [], config.distillation
     training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0

@@ -39,8 +39,7 @@ class Mirror:
 
 
 def mirror(run: str | Path, repo: str) -> bool:
-    """Upload the run's newest checkpoint (to a private repository if it is new); report and return whether it
-    succeeded."""
+    """Upload the newest checkpoint (a new repository is private); report and return whether it succeeded."""
     try:
         from huggingface_hub import HfApi
 

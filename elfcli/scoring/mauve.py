@@ -37,8 +37,7 @@ class MauveResult(Score, metric="mauve", value="mauve"):
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
-    """Compare samples with real texts, which need not be paired. Raises InputError for a missing package or few
-    texts."""
+    """Compare samples with real texts (no pairs). Raises InputError for a missing package or too few texts."""
     ours, theirs = not_empty(texts), not_empty(real)
     check(len(ours), len(theirs), judge)
     from mauve import compute_mauve

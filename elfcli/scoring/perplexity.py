@@ -154,8 +154,7 @@ def next_nll(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 def score_tokens(
     shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray, eos_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, scored), both (B, T-1), of each next token; of several eos only a row's first. B: as of
-    apply_judge."""
+    """Return (NLL, scored), both (B, T-1), of each next token; of a row's eos only the first. B: see `apply_judge`."""
     nll = judges.apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)

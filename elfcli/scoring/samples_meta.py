@@ -12,8 +12,7 @@ from elfcli.ui.progress import say
 
 @dataclass(frozen=True)
 class SampleProvenance:
-    """Provenance of samples: checkpoint and sampling setting, whether decoding cleans up spaces, split; None:
-    unknown."""
+    """Provenance of samples: checkpoint and sampling setting, whether spaces are cleaned up, split; None: unknown."""
 
     made_by: dict | None = None
     clean_up: bool | None = None

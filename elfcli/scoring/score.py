@@ -12,8 +12,8 @@ from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
 
 @dataclass(frozen=True)
 class Texts:
-    """What is scored. references: one per text, None without. real: held-out texts to compare with. seen: training
-    texts, None if they are not available."""
+    """What is scored. references: one per text. real: held-out texts to compare with. seen: training texts, if
+    known."""
 
     generated: Sequence[str]
     references: Sequence[str] | None = None

@@ -74,8 +74,7 @@ def llama_shape(config: dict, where: Path) -> LlamaShape:
 
 
 def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) -> dict:
-    """Return Hugging Face's arrays (kernels transposed) as our parameters; stacked ones leave `tensors`, to save
-    memory."""
+    """Return Hugging Face's arrays (kernels transposed) as our parameters; those stacked leave `tensors` (memory)."""
     ours = {"embedding": tensors["model.embed_tokens.weight"], "norm/weight": tensors["model.norm.weight"]}
     if not shape.tied:
         ours["head"] = tensors["lm_head.weight"]

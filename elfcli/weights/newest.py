@@ -10,8 +10,7 @@ from elfcli.weights.names import PUBLISHED
 
 
 def chosen_checkpoint(given: str | None, task: str | None, model: str | None) -> str:
-    """Return the given checkpoint, else the newest local run (of the task and model), else the task's published one.
-    Raise InputError if there is none."""
+    """Return the given checkpoint, else the newest fitting run here, else the published one, or raise InputError."""
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
