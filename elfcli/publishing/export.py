@@ -106,10 +106,7 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
     """Write the tokenizer's files, without paths of this machine."""
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     if Path(name).is_dir():
-        folder.mkdir()
-        for file in TOKENIZER_FILES:
-            if (Path(name) / file).is_file():
-                shutil.copyfile(Path(name) / file, folder / file)
+        shutil.copytree(name, folder, ignore=lambda _, names: set(names).difference(TOKENIZER_FILES))
     else:
         load_tokenizer(name).save_pretrained(str(folder))
         for path in folder.iterdir():
