@@ -53,8 +53,7 @@ def public_files(task: str, report: Callable[[str], None]) -> dict[str, tuple[st
 
     source = SOURCES[task]
     if not hub_reachable():
-        cached = cached_files(source)
-        if cached is None:
+        if (cached := cached_files(source)) is None:
             raise InputError(f"{task}: its data ({source.repo}) is on the Hugging Face Hub, which cannot be reached; "
                              f"use local files, {local_example(source)}")  # fmt: skip
         return cached

@@ -50,8 +50,7 @@ def this_process() -> int:
 
 def gather(value: Any) -> list:
     """Return the values (JSON) of all processes, in their order. All must call it, in the same sequence of calls."""
-    connection = client()
-    if connection is None:
+    if (connection := client()) is None:
         return [value]
     import jax
 

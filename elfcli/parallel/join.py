@@ -24,8 +24,7 @@ def join(
     computes. Afterwards a process that fails or dies ends all others (watch.py). Raise InputError for contradictory
     options."""
     timeout = CONNECT_SECONDS if timeout is None else timeout
-    place = find_place(os.environ, coordinator, num_processes, process_id)
-    if place is None:
+    if (place := find_place(os.environ, coordinator, num_processes, process_id)) is None:
         return
     place.check_port()
     import jax

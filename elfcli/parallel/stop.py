@@ -30,8 +30,7 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
 
     def watch() -> None:
         for count in itertools.count(1):
-            number = ours.recv(1)
-            if not number:
+            if not (number := ours.recv(1)):
                 return
             name = signal.Signals(number[0]).name
             if count > 1:

@@ -71,8 +71,7 @@ def _watch(over: threading.Event) -> None:
         try:
             connection.key_value_set(f"elf/alive/{index}", str(next(beats)), allow_overwrite=True)
             if index == 0:
-                verdict = detector.verdict(connection)
-                if verdict is not None:
+                if (verdict := detector.verdict(connection)) is not None:
                     _end_all(connection, *verdict)
             else:
                 for _, code in connection.key_value_dir_get("elf/verdict/"):

@@ -119,8 +119,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
         return cost
 
     def trips_of(instruction: Instruction) -> int:
-        count = known_trips(program, instruction) or trips
-        if count is None:
+        if (count := known_trips(program, instruction) or trips) is None:
             raise ElfError(f"{instruction.name}: the compiled program does not contain the trip count of this loop")
         return count
 

@@ -64,8 +64,7 @@ class Estimate:
 def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
     """Plan `elf train`. num_examples: if there is no local data. Raise InputError for unequal shares of the batch."""
     machine = find_machine(topology)
-    problems = check_devices(config, len(machine.devices))
-    if problems:
+    if problems := check_devices(config, len(machine.devices)):
         raise InputError("\n".join(problems))
     vocabulary, count, notes = look_at_data(config)
     planned = training_step(config, machine, vocabulary)

@@ -79,8 +79,7 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     if cfg.encoder_model_name == "embedding":
         table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
         return Encoder(table, apply_table, cfg.embedding_dim, vocabulary)
-    shape = KNOWN_ENCODERS.get(cfg.encoder_model_name)
-    if shape is None:
+    if (shape := KNOWN_ENCODERS.get(cfg.encoder_model_name)) is None:
         path = fetch(cfg.encoder_model_name, "config.json", "T5 encoder")
         shape = t5_shape(read_json(path), path)
     dtype, attention = arithmetic(config, platform)

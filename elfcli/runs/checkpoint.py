@@ -71,8 +71,7 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
 
 def wait_for_others(*, key: str, timeout_ms: int) -> None:
     """Wait as the barrier of Orbax's threads, or raise the error if this process's save has failed."""
-    failed = sys.exc_info()[1]
-    if failed is not None:
+    if (failed := sys.exc_info()[1]) is not None:
         raise failed
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
@@ -209,8 +208,7 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
     """Return (weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
-    steps = checkpoint_steps(run)
-    if not steps:
+    if not (steps := checkpoint_steps(run)):
         raise InputError(f"{run}: this run has no checkpoint yet")
     step = chosen_step(run, steps, step)
     path = (run / CHECKPOINT_FOLDER / str(step) / ("ema" if ema else "params")).absolute()

@@ -52,8 +52,7 @@ def first_examples(examples: Examples, count: int) -> Examples:
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
     """Return the evaluation split of `data`, eval_data_path or the training data, else rows held out from training."""
-    where = data or config.data.eval_data_path
-    if where is None:
+    if (where := data or config.data.eval_data_path) is None:
         if config.data.data_path is None:
             raise InputError("no evaluation data: pass --data DIR or set eval_data_path")
         try:

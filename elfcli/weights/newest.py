@@ -14,8 +14,7 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
-    runs = [run for run in runs_here() if matches_request(run, task, model)]
-    if runs:
+    if runs := [run for run in runs_here() if matches_request(run, task, model)]:
         newest = max(runs, key=last_saved)
         say(f"no --checkpoint: using the newest run{about} in this folder, {newest}")
         return str(newest)

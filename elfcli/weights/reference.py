@@ -45,8 +45,7 @@ def elf_from_reference(flat: dict) -> dict:
     layers: dict[str, dict[int, np.ndarray]] = {}
     ours = {}
     for path, leaf in flat.items():
-        match = re.fullmatch(r"blocks_(\d+)/(.+)", path)
-        if match:
+        if match := re.fullmatch(r"blocks_(\d+)/(.+)", path):
             layers.setdefault(f"blocks/{match[2]}", {})[int(match[1])] = leaf
         else:
             ours[path] = leaf
@@ -120,8 +119,7 @@ def read_reference_checkpoint(path: str | Path) -> dict:
     """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>`, or raise InputError."""
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
-    missing = [name for name in ("params", "step") if name not in tree]
-    if missing:
+    if missing := [name for name in ("params", "step") if name not in tree]:
         held = ", ".join(sorted(map(str, tree))) or "nothing"
         raise InputError(f"{path}: no {missing[0]!r} in this checkpoint; it holds {held}")
     try:

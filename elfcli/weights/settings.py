@@ -54,8 +54,7 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
 def check_shape(source: Source, wanted: dict) -> None:
     """Raise InputError with both sides if the weights have other dimensions than `wanted`."""
     have = vars(source.shape)
-    wrong = [name for name, value in wanted.items() if have[name] != value]
-    if wrong:
+    if wrong := [name for name, value in wanted.items() if have[name] != value]:
         mine = ", ".join(f"{name} {have[name]}" for name in wrong)
         theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
         preset = preset_of(source.shape)
