@@ -198,11 +198,6 @@ def draw_translation(random: Random) -> dict[str, str]:
             return {"input": " ".join(german), "output": " ".join(english)}
 
 
-def draw_text(random: Random) -> dict[str, str]:
-    """Draw an English sentence."""
-    return {"text": draw_translation(random)["output"]}
-
-
 def draw_summary(random: Random) -> dict[str, str]:
     """Draw three sentences, of which one is irrelevant, and a line that joins the other two."""
     person = draw_phrase(random, PERSONS)
@@ -221,8 +216,10 @@ def draw_summary(random: Random) -> dict[str, str]:
 
 Example = dict[str, str]
 TASKS: dict[str, Callable[[Random], Example]] = {
-    "toy-de-en": draw_translation, "toy-text": draw_text, "toy-summary": draw_summary
-}  # fmt: skip
+    "toy-de-en": draw_translation,
+    "toy-text": lambda random: {"text": draw_translation(random)["output"]},
+    "toy-summary": draw_summary,
+}
 
 
 def generate(

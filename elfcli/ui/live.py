@@ -37,10 +37,9 @@ class Run:
         waiting (share of the time), memory (bytes)."""
         self.done = done
         self.bar.update(self.task, completed=done)
-        if news.get("row"):
-            self.rows.append(news.pop("row"))
-        if news.get("held_out"):
-            self.held_out.append(news.pop("held_out"))
+        for name, rows in (("row", self.rows), ("held_out", self.held_out)):
+            if news.get(name):
+                rows.append(news.pop(name))
         if news.get("saved"):
             self.saved = news.pop("saved"), time.monotonic()
         self.news |= {name: value for name, value in news.items() if value is not None}
