@@ -149,8 +149,7 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
         file = folder / "checkpoints" / str(step) / WEIGHTS_FILE
         if not file.is_file():
             raise InputError(f"{name}: no checkpoint of step {step} in this exported model")
-    source = _open_weights_file(file, name, ema, None)
-    return _with_config(replace(source, kind="exported"), folder)
+    return _with_config(replace(_open_weights_file(file, name, ema, None), kind="exported"), folder)
 
 
 def _with_config(source: Source, folder: Path) -> Source:
