@@ -65,10 +65,8 @@ def _time_limit(seconds: float, place: ProcessLayout) -> Iterator[None]:
 
     def limit() -> None:
         if not over.wait(seconds):
-            lost, address = place.process_id and not place.reachable(), place.coordinator
-            what = (
-                f"the coordinator {address} cannot be reached" if lost else f"not all processes connected to {address}"
-            )
+            lost, at = place.process_id and not place.reachable(), place.coordinator
+            what = f"the coordinator {at} cannot be reached" if lost else f"not all processes connected to {at}"
             leave(f"{place.who}: {what} within {seconds:g} s; is the same command running on every host?")
 
     threading.Thread(target=limit, name="connect", daemon=True).start()
