@@ -17,7 +17,7 @@ from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import arithmetic, elf_shape
-from elfcli.models.elf import abstract_params
+from elfcli.models.elf import ElfShape, abstract_params
 from elfcli.models.encoder import Encoder, apply_table, t5_encode
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
@@ -67,10 +67,12 @@ def look_at_data(config: Config) -> tuple[int, int | None, tuple[str, ...]]:
     return tokens or VOCABULARY, count, tuple(notes)
 
 
-def with_known_latents(config: Config) -> Config:
-    """Return the settings with numbers for latents that the run would measure first. No cost depends on them."""
+def network_of(config: Config, platform: str, vocabulary: int) -> tuple[Config, Encoder, ElfShape]:
+    """Return (settings, encoder, shape), with numbers for latents that the run would measure: no cost depends on them."""
     plain = config.encoder.model_copy(update={"latent_mean": 0.0, "latent_std": 1.0})
-    return config.model_copy(update={"encoder": plain})
+    config = config.model_copy(update={"encoder": plain})
+    encoder = abstract_encoder(config, vocabulary, platform)
+    return config, encoder, elf_shape(config, encoder.dim, vocabulary, platform)
 
 
 def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
@@ -106,9 +108,7 @@ def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
 
 def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
     """Return the optimizer step of `elf train`, with the number of devices that share a copy of the state as fsdp."""
-    config = with_known_latents(config)
-    encoder = abstract_encoder(config, vocabulary, machine.platform)
-    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    config, encoder, shape = network_of(config, machine.platform, vocabulary)
     init = partial(init_state, shape, make_optimizer(config.optimization, shape.dtype), 0)
     state = jax.eval_shape(init)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -131,9 +131,7 @@ def sampling_batch(
     config: Config, machine: Machine, vocabulary: int, setting: SamplingSetting, batch_size: int
 ) -> Planned:
     """Return the program of `elf sample` that samples one batch of texts."""
-    config = with_known_latents(config)
-    encoder = abstract_encoder(config, vocabulary, machine.platform)
-    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    config, encoder, shape = network_of(config, machine.platform, vocabulary)
     mesh, S = make_mesh(devices=machine.devices), config.data.max_length
     rows, everywhere = by_example(mesh), NamedSharding(mesh, PartitionSpec())
 
