@@ -68,7 +68,7 @@ def look_at_data(config: Config) -> tuple[int, int | None, tuple[str, ...]]:
 
 
 def network_of(config: Config, platform: str, vocabulary: int) -> tuple[Config, Encoder, ElfShape]:
-    """Return (settings, encoder, shape), with numbers for latents that the run would measure: no cost depends on them."""
+    """Return (settings, encoder, shape). Latents that the run would measure get numbers: no cost depends on them."""
     plain = config.encoder.model_copy(update={"latent_mean": 0.0, "latent_std": 1.0})
     config = config.model_copy(update={"encoder": plain})
     encoder = abstract_encoder(config, vocabulary, platform)
