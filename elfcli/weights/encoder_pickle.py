@@ -14,7 +14,10 @@ from elfcli.weights.reference import flatten
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
     """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread. path:
     a file, or `org/repository/file` on the Hub."""
-    path = _pickle_file(str(path))
+    name, path = str(path), Path(path).expanduser()
+    if not path.exists() and name.count("/") > 1 and not name.startswith((".", "/", "~")):
+        organization, repository, file_name = name.split("/", 2)
+        path = fetch(f"{organization}/{repository}", file_name, "encoder's pickle")
     try:
         with open(path, "rb") as file:
             flat = flatten(ArrayUnpickler(file).load()["params"])
@@ -30,21 +33,9 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
     return flat
 
 
-def _pickle_file(path: str) -> Path:
-    """Return the local file, fetched from the Hub for `org/repository/file`."""
-    parts = path.split("/")
-    if Path(path).expanduser().exists() or len(parts) < 3 or path.startswith((".", "/", "~")):
-        return Path(path).expanduser()
-    return fetch("/".join(parts[:2]), "/".join(parts[2:]), "encoder's pickle")
-
-
 def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> np.ndarray:
     """Return an empty array. numpy checks the state that follows against its bytes; the shape given is not used."""
     return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
-
-
-def _dtype(name: Any, *flags: Any) -> np.dtype:
-    return np.dtype(str(name), *flags)
 
 
 def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
@@ -60,7 +51,7 @@ def _jax_array(_numpy_reconstruct: Any, _args: Any, array_state: Any, _aval_stat
 
 ADMITTED = {
     ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct; a string cannot be called
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): lambda name, *flags: np.dtype(str(name), *flags),
     ("jax._src.array", "_reconstruct_array"): _jax_array,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},

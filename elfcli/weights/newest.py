@@ -14,7 +14,9 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
     if given is not None:
         return given
     about = " of " + " and ".join(name for name in (task, model) if name) if task or model else ""
-    if runs := [run for run in runs_here() if matches_request(run, task, model)]:
+    places = [Path("."), *sorted(Path(".").glob("*/")), *sorted(Path("runs").glob("*/"))]
+    saved = [run for run in places if is_run(run) and checkpoint_steps(run)]
+    if runs := [run for run in saved if matches_request(run, task, model)]:
         newest = max(runs, key=last_saved)
         say(f"no --checkpoint: using the newest run{about} in this folder, {newest}")
         return str(newest)
@@ -24,12 +26,6 @@ def chosen_checkpoint(given: str | None, task: str | None, model: str | None) ->
                          f"{', '.join(PUBLISHED)}): train one with `elf train`, or pass --checkpoint")  # fmt: skip
     say(f"no --checkpoint and no run{about} in this folder: using the published {name}")
     return name
-
-
-def runs_here() -> list[Path]:
-    """Return the run folders with a checkpoint: the working folder, its subfolders and those of its `runs`."""
-    folders = [Path("."), *sorted(Path(".").glob("*/")), *sorted(Path("runs").glob("*/"))]
-    return [folder for folder in folders if is_run(folder) and checkpoint_steps(folder)]
 
 
 def last_saved(run: Path) -> float:
