@@ -22,17 +22,17 @@ class HfMetric(evaluate.Metric):
     """A score of elf, by its name or `degeneracy`; KeyError for others. Figures have names that `evaluate.combine` can
     tell apart: bleu, bleu_interval, ... model, tokenizer, batch_size, max_length: the judge of metrics that use one."""
 
-    def __init__(self, metric_name: str, *, protocol: str = PAPER, **options: Any):
-        if metric_name not in NAMES:
-            raise KeyError(f"{metric_name}: not a metric of elf; there are {', '.join(NAMES)}")
-        self.score = None if metric_name == DEGENERACY else metric(metric_name)
-        judge, of_judge = None, {name: options.pop(name) for name in JUDGE_OPTIONS if name in options}
+    def __init__(self, name: str, *, protocol: str = PAPER, **options: Any):
+        if name not in NAMES:
+            raise KeyError(f"{name}: not a metric of elf; there are {', '.join(NAMES)}")
+        self.score = None if name == DEGENERACY else metric(name)
+        judge, of_judge = None, {key: options.pop(key) for key in JUDGE_OPTIONS if key in options}
         if self.score is not None and self.score.uses_judge:
             from elfcli.scoring.judge import Judge
 
             judge = Judge(**of_judge)
         self.options = ScoreOptions(protocol, judge)
-        super().__init__(config_name=metric_name, **options)
+        super().__init__(config_name=name, **options)
 
     def _info(self) -> evaluate.MetricInfo:
         compares = self.score is not None and self.score.needs != "nothing"
