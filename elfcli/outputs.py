@@ -1,10 +1,7 @@
 """Files and folders of results: checked before the work starts, written whole or not at all.
 
-A folder is written in a hidden working folder next to its final name:
-
-.NAME.xxxxxxxx/elf-tokenize.lock  held while a process uses this folder; a free lock means that none does
-.NAME.xxxxxxxx/new                the folder that becomes NAME
-.NAME.xxxxxxxx/replaced           the old NAME, kept until the new one has its name
+The folder NAME is written as `.NAME.xxxxxxxx/new`, next to `replaced`, the old NAME until the new one has its name, and
+to a lock, which is free once no process uses the working folder.
 """
 
 import json
@@ -43,11 +40,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def folder_written_whole(output: Path) -> Iterator[Path]:
-    """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error.
-
-    Its parent is a working folder for temporary files. A crash leaves the old folder or the new one, and leftovers of
-    killed processes are cleaned up first. Callers check beforehand that an existing `output` may be replaced.
-    """
+    """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error; its
+    parent is for temporary files. A crash leaves the old or the new one; callers check that `output` may be
+    replaced."""
     clear_killed(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -72,10 +67,7 @@ def folder_written_whole(output: Path) -> Iterator[Path]:
 
 
 def clear_killed(output: Path) -> None:
-    """Delete the working folders that killed processes left next to `output`, and move old content back from them.
-
-    Raise OSError if it cannot be moved back. What cannot be deleted stays.
-    """
+    """Delete killed processes' working folders next to `output`, and move old content back, or raise OSError."""
     pattern = re.compile(re.escape(f".{output.name}.") + "[a-z0-9_]{8}")
     folders = [path for path in output.parent.glob(".*") if pattern.fullmatch(path.name) and (path / LOCK).is_file()]
     for working in sorted(folders, key=_changed, reverse=True):

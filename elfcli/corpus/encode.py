@@ -7,17 +7,17 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from elfcli.data.tokenizers import load_tokenizer
 
 Chunk = tuple[tuple[str, ...], ...]
-Tokens = tuple[np.ndarray, np.ndarray]
-"""Flat token ids, int32 (tokens,), and the length of every row, int64 (rows,)."""
+Tokens = tuple[np.ndarray, np.ndarray]  # flat token ids, int32 (tokens,), and the length of every row, int64 (rows,)
 
 
 def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk]:
@@ -27,19 +27,15 @@ def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk
         yield chunk
 
 
-_tokenizer: Any = None
+@cache
+def _tokenizer_of_worker(folder: Path) -> Any:
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process uses one thread
+    return load_tokenizer(folder)
 
 
-def start_worker(folder: str) -> None:
-    """Load the tokenizer, once per process; each process uses one thread."""
-    global _tokenizer
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    _tokenizer = load_tokenizer(folder)
-
-
-def encode_chunk(chunk: Chunk) -> list[Tokens]:
-    """Return `encode_texts` with the process's tokenizer."""
-    return encode_texts(_tokenizer, chunk)
+def encode_chunk(folder: Path, chunk: Chunk) -> list[Tokens]:
+    """Return `encode_texts` with the tokenizer in a folder, which each process loads once."""
+    return encode_texts(_tokenizer_of_worker(folder), chunk)
 
 
 def encode_texts(tokenizer: Any, chunk: Chunk) -> list[Tokens]:
@@ -54,19 +50,15 @@ def encode_texts(tokenizer: Any, chunk: Chunk) -> list[Tokens]:
 
 
 def encode(chunks: Iterable[Chunk], tokenizer: Any, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
-    """Yield chunks with their token ids, in order.
-
-    Two or more workers are processes that load the tokenizer from `folder`; a few chunks are queued for each.
-    """
+    """Yield chunks with their token ids, in order. Two or more workers are processes that load `folder`'s tokenizer."""
     if workers <= 1:
         for chunk in chunks:
             yield chunk, encode_texts(tokenizer, chunk)
         return
-    spawn = multiprocessing.get_context("spawn")
     waiting: deque[tuple[Chunk, Future]] = deque()
-    with ProcessPoolExecutor(workers, spawn, start_worker, (str(folder),)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for chunk in chunks:
-            waiting.append((chunk, pool.submit(encode_chunk, chunk)))
+            waiting.append((chunk, pool.submit(encode_chunk, folder, chunk)))
             if len(waiting) > 4 * workers:
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -76,9 +68,7 @@ def encode(chunks: Iterable[Chunk], tokenizer: Any, folder: Path, workers: int) 
 
 def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) -> tuple[np.ndarray, np.ndarray]:
     """Join rows, with eos between them, into full sequences int32 (n, length); return them and the remaining tokens.
-
-    rest: tokens that remained from earlier rows, int32 (tokens,); None before the first.
-    """
+    rest: tokens that remained from earlier rows, int32 (tokens,); None before the first."""
     values, lengths = tokens
     starts = np.cumsum(lengths) - lengths
     if rest is None:
@@ -89,20 +79,11 @@ def pack_rows(rest: np.ndarray | None, tokens: Tokens, length: int, eos: int) ->
     return joined[:full].reshape(-1, length), joined[full:]
 
 
-class Written(NamedTuple):
-    """Facts about a written file: row lengths of each token column, largest token id, hash and size in bytes."""
-
-    lengths: dict[str, np.ndarray]
-    largest_id: int
-    fingerprint: str
-    bytes: int
-
-
-def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Path) -> Written:
-    """Write one Arrow file in the format of `datasets.save_to_disk`.
-
-    batches: per column, `Tokens` (for names that end in input_ids) or strings.
-    """
+def write_arrow(
+    batches: Iterable[Sequence], names: tuple[str, ...], folder: Path
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Write one Arrow file in the format of `datasets.save_to_disk`; return row lengths by token column, and facts.
+    batches: per column, `Tokens` (for names that end in input_ids) or strings."""
     import datasets
     import pyarrow as pa
 
@@ -131,8 +112,8 @@ def write_arrow(batches: Iterable[Sequence], names: tuple[str, ...], folder: Pat
                    "_output_all_columns": False, "_split": None}  # fmt: skip
     (folder / "state.json").write_text(json.dumps(state, indent=2), encoding="utf-8")
     datasets.DatasetInfo(features=features).write_to_directory(str(folder))
-    rows = {name: np.concatenate(parts) for name, parts in lengths.items()}
-    return Written(rows, largest, fingerprint, (folder / file).stat().st_size)
+    written = {"largest_id": largest, "fingerprint": fingerprint, "bytes": (folder / file).stat().st_size}
+    return {name: np.concatenate(parts) for name, parts in lengths.items()}, written
 
 
 def sha256(path: Path) -> str:

@@ -1,7 +1,5 @@
-"""Finds the public source data of the published tasks on the Hub, and names the default folder of tokenized data.
-
-The Parquet files are read directly, because `datasets` no longer runs the scripts that some of these data sets have.
-"""
+"""Finds the public source data of the published tasks on the Hub, and names the default folder of tokenized data. The
+Parquet files are read directly, because `datasets` no longer runs the scripts that some of these data sets have."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from elfcli.corpus.toy import TASKS
 from elfcli.errors import InputError
+from elfcli.hub_access import from_hub, hub_reachable, retrying
 
 T5_TOKENIZER = "google-t5/t5-small"
 REVISIONS = ("main", "refs/convert/parquet")
@@ -39,10 +38,8 @@ SOURCES = {
 
 
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
-    """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`.
-
-    tokenizer: a name or folder, or the size of a trained one; None: T5's, or that of the toy task.
-    """
+    """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`. tokenizer: a
+    name or folder, or the size of a trained one; None: T5's, or that of the toy task."""
     first = next(iter(inputs), "text")
     name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
     if tokenizer is None:
@@ -50,33 +47,26 @@ def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str 
     return Path("data", f"{name}-{Path(str(tokenizer)).name}")
 
 
-def public_files(task: str, scratch: Path, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
-    """Return the Parquet files of every split of a published task's source data, downloaded to the Hub's cache.
-
-    Files with struct columns are copied to `scratch` with one column per field. Raises InputError if the Hub cannot be
-    reached or does not have the files.
-    """
+def public_files(task: str, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
+    """Return the Parquet files of a published task's splits, downloaded to the Hub's cache, or raise InputError."""
     from huggingface_hub import HfApi, snapshot_download
-
-    from elfcli.hub_access import from_hub, hub_reachable, retrying
 
     source = SOURCES[task]
     if not hub_reachable():
-        cached = cached_files(source)
-        if cached is None:
+        if (cached := cached_files(source)) is None:
             raise InputError(f"{task}: its data ({source.repo}) is on the Hugging Face Hub, which cannot be reached; "
                              f"use local files, {local_example(source)}")  # fmt: skip
-        return {split: tuple(str(flat(path, scratch)) for path in part) for split, part in cached.items()}
+        return cached
     with from_hub(f"{task}: {source.repo}", f"; use local files, {local_example(source)}"):
         revision, splits = find_files(source, HfApi().list_repo_files, retrying)
         names = [name for split in splits.values() for name in split]
         report(f"fetching {len(names)} files of {source.repo}")
         download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
         folder = Path(retrying(lambda: download(allow_patterns=names)))
-    return {split: tuple(str(flat(folder / name, scratch)) for name in part) for split, part in splits.items()}
+    return {split: tuple(str(folder / name) for name in part) for split, part in splits.items()}
 
 
-def cached_files(source: PublicSource) -> dict[str, list[Path]] | None:
+def cached_files(source: PublicSource) -> dict[str, tuple[str, ...]] | None:
     """Return the files of all splits in the cache, or None if some are missing."""
     from huggingface_hub import snapshot_download
 
@@ -87,7 +77,7 @@ def cached_files(source: PublicSource) -> dict[str, list[Path]] | None:
             names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.parquet")]
             splits = {split: split_files(names, source.folder, split) for split in source.splits}
             if all(map(all_parts, splits.values())):
-                return {split: [folder / name for name in part] for split, part in splits.items()}
+                return {split: tuple(str(folder / name) for name in part) for split, part in splits.items()}
     return None
 
 
@@ -124,18 +114,3 @@ def all_parts(names: list[str]) -> bool:
     """Return whether no file of `...-of-00003.parquet` is missing, as after an interrupted download."""
     counts = [int(part[1]) for name in names if (part := re.search(r"-of-(\d+)\.parquet$", name))]
     return bool(names) and all(count == len(names) for count in counts)
-
-
-def flat(path: Path, scratch: Path) -> Path:
-    """Return the file, or a copy with a column `struct.field` for each field of its struct columns."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile, ParquetWriter
-
-    with ParquetFile(path) as file:
-        if not any(pa.types.is_struct(field.type) for field in file.schema_arrow):
-            return path
-        copy = scratch / path.name
-        with ParquetWriter(copy, file.schema_arrow.empty_table().flatten().schema) as writer:
-            for batch in file.iter_batches(batch_size=10_000):
-                writer.write_table(pa.Table.from_batches([batch]).flatten())
-    return copy

@@ -1,7 +1,5 @@
-"""Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time.
-
-A bad document raises InputError `file:line: what`; with `skip_bad` it is counted and skipped.
-"""
+"""Reads text, JSON lines, CSV, TSV (each also as .gz) and Parquet files, one document at a time. A bad document raises
+InputError `file:line: what`; with `skip_bad` it is counted and skipped."""
 
 import csv
 import glob
@@ -16,9 +14,10 @@ from elfcli.errors import InputError, did_you_mean, first_line, near_file
 
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
-MAX_FIELD_CHARS = 2**31 - 1
 
 Record = dict[str, Any]
+Keys = tuple[str, ...]
+"""Columns to read: one for text, two (source, target) for pairs, none to detect them in the first record."""
 
 
 @dataclass
@@ -29,24 +28,13 @@ class Reading:
     bad: int = 0
     documents: int = 0
     bytes_done: int = 0
+    advice: str = " (fix it, or pass --skip-bad to skip such lines)"
 
     def reject(self, where: str, what: str) -> None:
         """Count a bad document, or raise InputError if bad documents are not skipped."""
         if not self.skip_bad:
-            raise InputError(f"{where}: {what} (fix it, or pass --skip-bad to skip such lines)")
+            raise InputError(f"{where}: {what}{self.advice}")
         self.bad += 1
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Columns to read: one for text, two (source, target) for pairs, none to detect them in the first record."""
-
-    names: tuple[str, ...] = ()
-
-    @property
-    def conditional(self) -> bool:
-        """Return whether the documents are pairs."""
-        return len(self.names) == 2
 
 
 def requested_keys(text_key: str | None, source_key: str | None, target_key: str | None) -> Keys:
@@ -55,18 +43,18 @@ def requested_keys(text_key: str | None, source_key: str | None, target_key: str
         raise InputError("--text-key is for text, --source-key and --target-key are for pairs: use one or the other")
     if bool(source_key) != bool(target_key):
         raise InputError("--source-key and --target-key belong together: pass both")
-    return Keys(tuple(key for key in (text_key, source_key, target_key) if key))
+    return tuple(key for key in (text_key, source_key, target_key) if key)
 
 
 def chosen_keys(keys: Keys, columns: list[str], where: str) -> Keys:
     """Return the requested keys, or the default keys in the first record. Raises InputError if keys are missing."""
     found = f"its columns are {', '.join(columns) or 'none'}"
-    for name in keys.names:
+    for name in keys:
         if name not in columns:
             raise InputError(f"{where} has no column '{name}'{did_you_mean(name, columns)}: {found}")
-    for names in (keys.names,) if keys.names else DEFAULT_KEYS:
+    for names in (keys,) if keys else DEFAULT_KEYS:
         if set(names) <= set(columns):
-            return Keys(names)
+            return names
     raise InputError(f"{where} has neither 'text' nor 'input' and 'output': {found}; pass --text-key or --source-key")
 
 
@@ -141,7 +129,7 @@ def json_records(
 
 def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Record]]:
     """Yield the records of a CSV or TSV file with the number of their first line."""
-    csv.field_size_limit(MAX_FIELD_CHARS)
+    csv.field_size_limit(2**31 - 1)
     line = 0
 
     def lines() -> Iterator[str]:
@@ -169,7 +157,7 @@ def table_records(path: Path, reading: Reading, delimiter: str) -> Iterator[tupl
 
 
 def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
-    """Yield the numbered records of a Parquet file. Raises InputError if it cannot be read."""
+    """Yield the numbered records of a Parquet file, with the column `a.b` for the field b of a struct column a."""
     import pyarrow
     from pyarrow.parquet import ParquetFile
 
@@ -178,7 +166,7 @@ def parquet_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]
         with ParquetFile(path) as file:
             number = 0
             for batch in file.iter_batches(batch_size=1000):
-                yield from enumerate(batch.to_pylist(), number + 1)
+                yield from enumerate(pyarrow.Table.from_batches([batch]).flatten().to_pylist(), number + 1)
                 number += len(batch)
                 reading.bytes_done = start + size * number // max(file.metadata.num_rows, 1)
     except (pyarrow.ArrowException, OSError) as error:
@@ -211,30 +199,35 @@ class Corpus:
         for path in self.files:
             start = reading.bytes_done
             for number, record in records(path, reading):
-                texts = tuple(record.get(name) for name in self.keys.names)
-                problem = what_is_wrong(self.keys.names, texts, list(record))
-                if problem:
+                texts = tuple(record.get(name) for name in self.keys)
+                if problem := what_is_wrong(self.keys, texts, list(record)):
                     reading.reject(f"{path}:{number}", problem)
-                    continue
-                reading.documents += 1
-                yield texts  # type: ignore[misc]
+                else:
+                    reading.documents += 1
+                    yield texts  # type: ignore[misc]
             reading.bytes_done = start + path.stat().st_size
         if not reading.documents:
             raise InputError(f"No documents in {', '.join(map(str, self.files))} ({reading.bad} bad lines)")
 
 
-def what_is_wrong(names: tuple[str, ...], texts: tuple[Any, ...], columns: list[str]) -> str | None:
+def what_is_wrong(names: Keys, texts: tuple[Any, ...], columns: list[str]) -> str | None:
     """Return the problem with a document's texts, or None."""
     for name, text in zip(names, texts, strict=True):
         if text is None:
             return f"no '{name}'{did_you_mean(name, columns) if name not in columns else ''}"
-        if not isinstance(text, str):
-            return f"'{name}' holds {type(text).__name__}, not a string"
+        if problem := text_problem(name, text):
+            return problem
         if not text.strip():
             return f"'{name}' is empty"
-        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-            return f"'{name}' holds half a surrogate pair"
     return None
+
+
+def text_problem(name: str, text: Any) -> str | None:
+    """Return why a column's value is not a valid string, or None."""
+    if not isinstance(text, str):
+        return f"'{name}' holds {type(text).__name__}, not a string"
+    surrogate = not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
+    return f"'{name}' holds half a surrogate pair" if surrogate else None
 
 
 def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:

@@ -32,10 +32,7 @@ from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad
 from elfcli.errors import InputError, did_you_mean
 from elfcli.outputs import check_writable, clear_killed, folder_written_whole
 
-CHUNK = 1000
-"""Documents per unit of work, and rows per Arrow record batch."""
-TEXT_COLUMNS = ("input_ids", "text")
-PAIR_COLUMNS = ("condition_input_ids", "input_ids", "input", "reference")
+CHUNK = 1000  # documents per unit of work, and rows per Arrow record batch
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,8 @@ class Job:
 
 @dataclass
 class SplitSummary:
-    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,).
-
-    written: facts recorded so that later starts do not have to scan the rows.
-    """
+    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,). written:
+    facts recorded so that later starts do not have to scan the rows."""
 
     documents: int = 0
     examples: int = 0
@@ -95,8 +90,7 @@ class Summary:
     splits: dict[str, SplitSummary]
 
 
-Progress = Callable[[str, int, int, int], None]
-"""Called with (stage, bytes read, bytes in total, documents so far)."""
+Progress = Callable[[str, int, int, int], None]  # called with (stage, bytes read, bytes in total, documents so far)
 
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
@@ -108,7 +102,7 @@ def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
     check_writable(output)
     with folder_written_whole(output) as folder:
         if job.task in SOURCES:
-            job = public_job(job, folder.parent, progress)
+            job = public_job(job, progress)
         elif job.task:
             paths = task_files(job.task, folder.parent, seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
@@ -132,10 +126,10 @@ def check_job(job: Job) -> None:
         raise InputError("--tokenizer and --train-tokenizer exclude each other: pass one")
 
 
-def public_job(job: Job, scratch: Path, progress: Progress) -> Job:
+def public_job(job: Job, progress: Progress) -> Job:
     """Return the job for the task's public source data; its few empty rows are counted and skipped."""
     assert job.task is not None
-    files = public_files(job.task, scratch, lambda line: progress(line, 0, 1, 0))
+    files = public_files(job.task, lambda line: progress(line, 0, 1, 0))
     columns = SOURCES[job.task].columns
     names = ("source_key", "target_key") if len(columns) == 2 else ("text_key",)
     keys: dict[str, Any] = dict(zip(names, columns, strict=True))
@@ -161,7 +155,7 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     if job.validation:
         corpora["validation"] = open_corpus(list(job.validation), corpora["train"].keys, job.skip_bad)
     keys = corpora["train"].keys
-    if job.pack is not None and keys.conditional:
+    if job.pack is not None and len(keys) == 2:
         raise InputError("--pack joins texts without a source: it is not for pairs")
     tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
     splits, held_out = {}, Counter(map(hashed, corpora.get("validation", ())))
@@ -176,7 +170,7 @@ def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     if job.validation:
         splits["validation"].also_in_train = sum(held_out[text] for text in matches)
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
-    summary = Summary(job.output, keys.names, vocab_size(tokenizer), splits)
+    summary = Summary(job.output, keys, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
     (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
@@ -232,10 +226,10 @@ def write_split(
         names: tuple[str, ...] = ("input_ids",)
         batches: Iterable[list] = packed(encoded, job.pack, eos_id(tokenizer), summary)
     else:
-        names = PAIR_COLUMNS if corpus.keys.conditional else TEXT_COLUMNS
+        pairs = len(corpus.keys) == 2
+        names = ("condition_input_ids", "input_ids", "input", "reference") if pairs else ("input_ids", "text")
         batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
-    summary.lengths, *written = write_arrow(batches, names, folder)
-    summary.written = dict(zip(("largest_id", "fingerprint", "bytes"), written, strict=True))
+    summary.lengths, summary.written = write_arrow(batches, names, folder)
     summary.examples = len(summary.lengths["input_ids"])
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
     summary.seconds = time.perf_counter() - start

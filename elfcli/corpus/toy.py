@@ -14,9 +14,6 @@ from random import Random
 
 from elfcli.errors import InputError, did_you_mean
 
-MAX_WORDS = 12
-MIN_WORDS = 4
-
 
 @dataclass(frozen=True)
 class Noun:
@@ -197,13 +194,8 @@ def draw_translation(random: Random) -> dict[str, str]:
                 fronts.append("accusative")
             front = random.choice(fronts)
             german, english = german_main(clause, front), english_clause(clause)
-        if all(MIN_WORDS <= len(words) <= MAX_WORDS for words in (german, english)):
+        if all(4 <= len(words) <= 12 for words in (german, english)):
             return {"input": " ".join(german), "output": " ".join(english)}
-
-
-def draw_text(random: Random) -> dict[str, str]:
-    """Draw an English sentence."""
-    return {"text": draw_translation(random)["output"]}
 
 
 def draw_summary(random: Random) -> dict[str, str]:
@@ -224,18 +216,18 @@ def draw_summary(random: Random) -> dict[str, str]:
 
 Example = dict[str, str]
 TASKS: dict[str, Callable[[Random], Example]] = {
-    "toy-de-en": draw_translation, "toy-text": draw_text, "toy-summary": draw_summary
-}  # fmt: skip
+    "toy-de-en": draw_translation,
+    "toy-text": lambda random: {"text": draw_translation(random)["output"]},
+    "toy-summary": draw_summary,
+}
 
 
 def generate(
     task: str, *, num_train: int = 20_000, num_validation: int = 500, seed: int = 0
 ) -> dict[str, list[Example]]:
-    """Return examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text.
-
-    Inputs are distinct, and no text of the validation split (on either side) occurs in training. Raises InputError if
-    the task is unknown or the grammar does not have that many examples.
-    """
+    """Return examples of `train` and `validation`: {"input", "output"}, or {"text"} for toy-text. Inputs are distinct,
+    and no text of validation occurs in train. Raises InputError for an unknown task or more examples than the grammar
+    has."""
     if task not in TASKS:
         raise InputError(f"No built-in task '{task}'{did_you_mean(task, TASKS)}: the tasks are {', '.join(TASKS)}")
     random = Random(f"{task} {seed}")

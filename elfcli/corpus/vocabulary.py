@@ -10,17 +10,13 @@ from typing import Any
 from elfcli.errors import ElfError, InputError
 
 MAX_SENTENCES = 1_000_000
-MAX_SENTENCE = 100_000
-"""Maximum bytes of a document for training a tokenizer; the data keeps longer documents."""
+MAX_SENTENCE = 100_000  # maximum bytes of a document for training a tokenizer; the data keeps longer documents
 
 
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> None:
-    """Write `spiece.model` and `tokenizer_config.json` into an existing folder.
-
-    size: size of the whole vocabulary of a unigram model, with `<pad>` 0, `</s>` 1 and `<unk>` 2; None: each word of
-    the texts is a piece. Deterministic: one thread, the first million documents. Raises InputError if the texts do not
-    yield `size` pieces.
-    """
+    """Write `spiece.model` and `tokenizer_config.json` into an existing folder; deterministic: one thread, first
+    documents. size: of the whole unigram vocabulary, with `<pad>` 0, `</s>` 1, `<unk>` 2, or InputError if the texts do
+    not yield it; None: each word is a piece."""
     import sentencepiece
 
     kind: dict[str, Any]
@@ -49,17 +45,13 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None) -> Non
     except RuntimeError as error:
         if failures:
             raise failures[0] from None
-        raise training_failure(size, str(error)) from error
+        message, option = " ".join(str(error).split()), f"--train-tokenizer {size}"
+        if most := re.search(r"set it to a value <= (\d+)", message):
+            raise InputError(f"{option} is too large for this text: it yields at most {most[1]} pieces") from error
+        if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
+            raise InputError(f"{option} is too small for this text: it needs at least {least[1]} pieces") from error
+        raise ElfError(f"Training a tokenizer of {size} pieces failed: {message}") from error
     (folder / "spiece.model").write_bytes(model.getvalue())
     settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>",
                 "unk_token": "<unk>"}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def training_failure(size: int | None, message: str) -> ElfError:
-    """Return the user's error for a message of SentencePiece."""
-    if most := re.search(r"set it to a value <= (\d+)", message):
-        return InputError(f"--train-tokenizer {size} is too large for this text: it yields at most {most[1]} pieces")
-    if least := re.search(r"smaller than required_chars\D*\d+ vs (\d+)", message):
-        return InputError(f"--train-tokenizer {size} is too small for this text: it needs at least {least[1]} pieces")
-    return ElfError(f"Training a tokenizer of {size} pieces failed: {' '.join(message.split())}")

@@ -1,8 +1,6 @@
-"""Agreement between processes (one per host): exchange values, raise the same error, take the same decision.
-
-Values are exchanged through the key-value store of JAX's coordinator, which needs no devices. A single process
-exchanges nothing.
-"""
+"""Agreement between processes (one per host): exchange values, raise the same error, take the same decision. Values are
+exchanged through the key-value store of JAX's coordinator, which needs no devices. A single process exchanges
+nothing."""
 
 import itertools
 import json
@@ -12,11 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from elfcli.errors import ElfError, InputError
 
-T = TypeVar("T")
 _exchanges = itertools.count()
 
 
@@ -53,8 +50,7 @@ def this_process() -> int:
 
 def gather(value: Any) -> list:
     """Return the values (JSON) of all processes, in their order. All must call it, in the same sequence of calls."""
-    connection = client()
-    if connection is None:
+    if (connection := client()) is None:
         return [value]
     import jax
 
@@ -62,11 +58,16 @@ def gather(value: Any) -> list:
     connection.key_value_set(f"{key}{this_process()}", json.dumps(value))
     # Polled, so that Python handles signals meanwhile. No time-out: if a peer dies, watch.py ends this process.
     while True:
-        values = {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
+        values = by_process(connection, key)
         if len(values) == jax.process_count():
             return [json.loads(values[process]) for process in range(len(values))]
         time.sleep(pause)
         pause = min(2 * pause, 0.5)
+
+
+def by_process(connection: Any, key: str) -> dict[int, str]:
+    """Return the values below a key of the store by the process that wrote them."""
+    return {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
 
 
 def barrier() -> None:
@@ -85,11 +86,9 @@ def first_process_first() -> Iterator[None]:
         barrier()
 
 
-def same_version(load: Callable[[Any], T], version_of: Callable[[T], Any], asked: Any) -> T:
-    """Return `load(asked)` in process 0, and the same version in the others.
-
-    `asked` may mean the newest checkpoint of a run that is still training, which can change between two processes.
-    """
+def same_version(load: Callable[[Any], Any], version_of: Callable[[Any], Any], asked: Any) -> Any:
+    """Return `load(asked)` in process 0, and the same version in the others. `asked` may mean the newest checkpoint of
+    a run that is still training, which can change between two processes."""
     with first_process_first():
         result = load(asked)
     version = broadcast_from_first(lambda: version_of(result))
@@ -142,13 +141,11 @@ def assert_same_on_all(what: str, value: dict) -> None:
     """Raise an error in all processes if the values (JSON) of one differ from those of process 0."""
     first, *others = gather(value)
     for process, other in enumerate(others, 1):
-        names = [name for name in first if first[name] != other.get(name)]
-        if names:
-            raise SharedError(
-                f"process {process}: {names[0]} of its {what} is {short_json(other.get(names[0]))}, that of process 0 "
-                f"{short_json(first[names[0]])}: run the same command in every process",
-                InputError.exit_code,
-            )
+        for name in first:
+            if first[name] != other.get(name):
+                values = f"{short_json(other.get(name))}, that of process 0 {short_json(first[name])}"
+                text = f"process {process}: {name} of its {what} is {values}: run the same command in every process"
+                raise SharedError(text, InputError.exit_code)
 
 
 def short_json(value: Any) -> str:

@@ -26,10 +26,7 @@ def prepare() -> None:
 
 @cache
 def cudnn_attention(device: jax.Device) -> bool:
-    """Return whether cuDNN's fused attention works on this GPU, and report a kernel that cannot be compiled.
-
-    It needs CUDA and, according to cuDNN's documentation, compute capability 8.0.
-    """
+    """Return whether cuDNN's fused attention works on this GPU (it needs compute capability 8.0), and report if not."""
     try:
         if "cuda" not in device.client.platform_version.lower() or float(device.compute_capability) < 8.0:
             return False

@@ -20,14 +20,11 @@ def join(
     process_id: int | None = None,
     timeout: float | None = None,
 ) -> None:
-    """Connect this process with the others, if there are any (see place.py), before JAX computes.
-
-    All must connect within `timeout` seconds. Afterwards a process that fails or dies ends all others (watch.py).
-    Raise InputError for contradictory options.
-    """
+    """Connect this process with the others, if there are any (see place.py), within `timeout` seconds, before JAX
+    computes. Afterwards a process that fails or dies ends all others (watch.py). Raise InputError for contradictory
+    options."""
     timeout = CONNECT_SECONDS if timeout is None else timeout
-    place = find_place(os.environ, coordinator, num_processes, process_id)
-    if place is None:
+    if (place := find_place(os.environ, coordinator, num_processes, process_id)) is None:
         return
     place.check_port()
     import jax
@@ -68,7 +65,9 @@ def _time_limit(seconds: float, place: ProcessLayout) -> Iterator[None]:
 
     def limit() -> None:
         if not over.wait(seconds):
-            leave(f"{place.who}: {place.missing()} within {seconds:g} s; is the same command running on every host?")
+            lost, at = place.process_id and not place.reachable(), place.coordinator
+            what = f"the coordinator {at} cannot be reached" if lost else f"not all processes connected to {at}"
+            leave(f"{place.who}: {what} within {seconds:g} s; is the same command running on every host?")
 
     threading.Thread(target=limit, name="connect", daemon=True).start()
     try:

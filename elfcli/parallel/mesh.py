@@ -1,8 +1,6 @@
-"""A mesh of devices with two axes, and how arrays are sharded over it.
-
-Every device computes its own examples. The state (weights, average, optimizer) is replicated along the axis `data` and
-sharded along `fsdp`, where each layer's weights are gathered when they are needed.
-"""
+"""A mesh of devices with two axes, and how arrays are sharded over it. Every device computes its own examples. The
+state (weights, average, optimizer) is replicated along the axis `data` and sharded along `fsdp`, where each layer's
+weights are gathered when they are needed."""
 
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -19,11 +17,9 @@ STATE_BYTES = 16  # per weight, float32: the weight, its average, optimizer stat
 
 
 def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh (data, fsdp) of all devices of all processes, with the devices of a process next to each other.
-
-    fsdp: devices that share one copy of the state; if None, chosen by `needed_fsdp` for `num_params` weights.
-    Raise InputError if it does not divide the number of devices.
-    """
+    """Return a mesh (data, fsdp) of all devices of all processes, those of a process next to each other. fsdp: devices
+    that share a copy of the state, None: `needed_fsdp`. Raise InputError if it does not divide the number of
+    devices."""
     devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp is None:
         fsdp = needed_fsdp(num_params, len(devices), device_memory(devices[0]))
@@ -33,10 +29,7 @@ def make_mesh(fsdp: int | None = 1, num_params: int = 0, devices: Sequence[jax.D
 
 
 def needed_fsdp(num_params: int, num_devices: int, memory: int | None) -> int:
-    """Return the smallest divisor of `num_devices` at which the state takes at most a third of each device's memory.
-
-    memory: bytes of a device; None: unknown.
-    """
+    """Return the smallest divisor of `num_devices` at which the state takes at most a third of a device's memory."""
     if memory is None:
         return 1
     divisors = [count for count in range(1, num_devices + 1) if num_devices % count == 0]

@@ -53,12 +53,6 @@ class ProcessLayout:
             raise ElfError(f"{self.coordinator}: process 0 cannot listen at this address ({why}); choose another port "
                            "(--coordinator or JAX_COORDINATOR_PORT)") from None  # fmt: skip
 
-    def missing(self) -> str:
-        """Return what went wrong if connecting takes too long."""
-        if self.process_id and not self.reachable():
-            return f"the coordinator {self.coordinator} cannot be reached"
-        return f"not all processes connected to {self.coordinator}"
-
 
 def find_place(
     environ: Mapping[str, str], coordinator: str | None, num_processes: int | None, process_id: int | None
@@ -75,9 +69,7 @@ def find_place(
         if place is not None or len(missing) == len(values):
             return place
     names = " and ".join(f"{name} (or {PROCESS_VARIABLES[name]})" for name in missing)
-    raise InputError(
-        f"several processes take --coordinator, --num-processes and --process-id together: {names} missing"
-    )
+    raise InputError(f"--coordinator, --num-processes and --process-id must be given together: {names} missing")
 
 
 def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:
@@ -103,11 +95,9 @@ def whole(name: str, value: object) -> int:
 
 
 def detected_place(environ: Mapping[str, str]) -> ProcessLayout | None:
-    """Return the place that JAX detects (SLURM, Open MPI, TPU slices), None for a single process.
-
-    JAX is asked only in a step of several tasks or on a TPU host: it would also wait for the other tasks of a SLURM
-    job in its interactive step. It asks Google's metadata server only if the machine has TPU chips.
-    """
+    """Return the place that JAX detects (SLURM, Open MPI, TPU slices), None for a single process. JAX is asked only in
+    a step of several tasks or on a host with TPU chips: it would also wait for the other tasks of a SLURM job in its
+    interactive step."""
     several_tasks = any(environ.get(name, "1") not in ("", "0", "1") for name in TASK_COUNTS)
     if not several_tasks and not has_tpu():
         return None
@@ -129,10 +119,7 @@ def detected_place(environ: Mapping[str, str]) -> ProcessLayout | None:
 
 def shares_gpus(environ: Mapping[str, str]) -> bool:
     """Return whether this task sees GPUs of other tasks on its host, so that it must take the one of its local number.
-
-    A task alone on its host takes all GPUs. A task with GPUs of its own (`--gpus-per-task`) takes all that it sees:
-    they are numbered from 0 in every task.
-    """
+    A task alone on its host, or with GPUs of its own (`--gpus-per-task`, numbered from 0 in every task), takes all."""
     tasks = re.findall(r"(\d+)(?:\(x\d+\))?", environ.get("SLURM_STEP_TASKS_PER_NODE", "1"))
     tasks.append(environ.get("OMPI_COMM_WORLD_LOCAL_SIZE", "1"))
     visible = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))

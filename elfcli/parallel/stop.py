@@ -18,11 +18,9 @@ from elfcli.ui.progress import is_first_process, say
 
 @contextmanager
 def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None]]:
-    """Yield `requested()`, which returns the name of the first signal received, or None. Only the main thread gets any.
-
-    A watcher thread handles signals at once, even while the main thread waits for a device: it prints `notice()` at
-    the first and ends the process at the second.
-    """
+    """Yield `requested()`, which returns the name of the first signal received, or None (always, outside the main
+    thread). A watcher thread prints `notice()` at the first and ends the process at the second, even while the main
+    thread waits."""
     received: list[str] = []
     if current_thread() is not main_thread():
         yield lambda: None
@@ -32,8 +30,7 @@ def stop_requests(notice: Callable[[], str]) -> Iterator[Callable[[], str | None
 
     def watch() -> None:
         for count in itertools.count(1):
-            number = ours.recv(1)
-            if not number:
+            if not (number := ours.recv(1)):
                 return
             name = signal.Signals(number[0]).name
             if count > 1:
@@ -60,11 +57,9 @@ TIME, TIME_CODE = "time to save", 1  # a lower number than SIGINT and SIGTERM, w
 
 
 def requested_anywhere(requested: Callable[[], str | None], timer: Callable[[], bool]) -> Callable[[], str | None]:
-    """Return a function that gives `requested()`, else TIME if `timer` is due.
-
-    With several processes, a signal to any of them or the timer of process 0 is returned in all, at the same call. The
-    answer lags by one call: the all-reduce of call n is read at call n + 1, so that no step waits for it.
-    """
+    """Return a function that gives `requested()`, else TIME if `timer` is due: with several processes that of any, in
+    all at the same call, one call late: the all-reduce of call n is read at call n + 1, so that no step waits for
+    it."""
     if jax.process_count() == 1:
         return lambda: requested() or (TIME if timer() else None)
     mesh = Mesh(np.asarray(jax.devices()), ("all",))

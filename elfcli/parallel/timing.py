@@ -12,11 +12,9 @@ import jax
 def seconds_per_step(
     run_step: Callable[[], Any], warm: int = 2, count: int = 5, at_least: float = 2.0, at_most: float = inf
 ) -> float:
-    """Return the median time of steps after `warm` of them: of `count` steps, or of more until `at_least` seconds.
-
-    run_step() runs a step and returns arrays that are ready when it is done. No step begins after `at_most` seconds,
-    but at least one is run to warm up and one is timed.
-    """
+    """Return the median time of `count` steps, or of more until `at_least` seconds, after `warm` more. run_step()
+    returns arrays that are ready when it is done. After `at_most` seconds none begins, but one is run to warm up and
+    one is timed."""
     began, times = time.monotonic(), list[float]()
     while len(times) < warm + count or sum(times[warm:]) < at_least:
         if len(times) > 1 and time.monotonic() - began > at_most:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from elfcli.parallel.agree import barrier, client, leave, this_process
+from elfcli.parallel.agree import barrier, by_process, client, leave, this_process
 
 PERIOD = 1.0  # seconds between heartbeats
 GRACE = 1.5  # wait after the first error: another process may report its cause
@@ -71,8 +71,7 @@ def _watch(over: threading.Event) -> None:
         try:
             connection.key_value_set(f"elf/alive/{index}", str(next(beats)), allow_overwrite=True)
             if index == 0:
-                verdict = detector.verdict(connection)
-                if verdict is not None:
+                if (verdict := detector.verdict(connection)) is not None:
                     _end_all(connection, *verdict)
             else:
                 for _, code in connection.key_value_dir_get("elf/verdict/"):
@@ -122,11 +121,6 @@ class FailureDetector:
                     "down); `elf resume` continues a training run")  # fmt: skip
             return text, 1, silent
         return None
-
-
-def by_process(connection: Any, key: str) -> dict[int, str]:
-    """Return the values below a key of the store by the process that wrote them."""
-    return {int(name.rsplit("/", 1)[1]): text for name, text in connection.key_value_dir_get(key)}
 
 
 def _end_all(connection: Any, text: str, code: int, silent: set[int]) -> NoReturn:

@@ -1,7 +1,7 @@
 """The machines of `elf plan`: this one, and TPU slices, for which libtpu compiles without a TPU."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -33,7 +33,9 @@ def find_machine(name: str) -> Machine:
     """Return the machine `local`, or a TPU slice such as `v5p-64`. Raise ElfError if libtpu does not know it."""
     if name == LOCAL:
         devices = jax.devices()
-        return Machine(name, devices[0].platform, devices, local_memory(devices), measured_rates(), None)
+        # A device that does not report its memory may use a share of the main memory.
+        memory = memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
+        return Machine(name, devices[0].platform, devices, memory, measured_rates(), None)
     from jax.experimental import topologies
 
     kind, _, count = name.partition("-")
@@ -48,14 +50,6 @@ def find_machine(name: str) -> Machine:
     if len(devices) != prod(layout):
         raise ElfError(f"{name}: libtpu counts {len(devices)} devices, not {prod(layout)} chips")
     return Machine(name, "tpu", devices, chip.memory, rates_of_compiler(devices[0]), chip.links)
-
-
-def local_memory(devices: Sequence[jax.Device]) -> int:
-    """Return the bytes that a step may use on a local device, as `elf train` counts them.
-
-    If the device does not report them, it is a share of the main memory.
-    """
-    return memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
 
 
 def rates_of_compiler(device: jax.Device) -> Rates:

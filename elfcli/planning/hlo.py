@@ -1,8 +1,6 @@
-"""The cost of a compiled program with all trips of its loops. XLA's cost analysis counts the body of a loop once.
-
-The cost of a loop's further trips is added up from its instructions. XLA analyses each as a program of that single
-instruction; a custom kernel carries its own estimate.
-"""
+"""The cost of a compiled program with all trips of its loops. XLA's cost analysis counts the body of a loop once. The
+cost of a loop's further trips is added up from its instructions. XLA analyses each as a program of that single
+instruction; a custom kernel carries its own estimate."""
 
 import json
 import re
@@ -87,10 +85,8 @@ class HloModule:
 
 
 def program_cost(compiled: Any, rates: Rates, trips: int | None = None) -> Cost:
-    """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips.
-
-    trips: for loops whose number of trips is not in the program (a traced number of steps).
-    """
+    """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips. trips: for
+    loops whose number of trips is not in the program (a traced number of steps)."""
     analysis = compiled.cost_analysis()
     once, often = counted_once(compiled.as_text(), rates, trips)
     beyond = often + once * -1
@@ -123,8 +119,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
         return cost
 
     def trips_of(instruction: Instruction) -> int:
-        count = known_trips(program, instruction) or trips
-        if count is None:
+        if (count := known_trips(program, instruction) or trips) is None:
             raise ElfError(f"{instruction.name}: the compiled program does not contain the trip count of this loop")
         return count
 
@@ -140,29 +135,22 @@ def known_trips(program: HloModule, loop: Instruction) -> int | None:
     return int(limits[0]) if len(limits) == 1 and "direction=LT" in text else None
 
 
-def kernel_cost(instruction: Instruction, rates: Rates) -> Cost | None:
-    """Return the estimate that a custom kernel carries, None for any other instruction."""
-    match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
-    if instruction.opcode != "custom-call" or match is None:
-        return None
-    estimate = json.loads(match[1])
-    return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
-
-
 def instruction_cost(program: HloModule, computation: str, instruction: Instruction, rates: Rates) -> Cost:
-    """Return XLA's cost of one instruction, as a program of that single instruction."""
+    """Return XLA's cost of one instruction, as a program of that single instruction; of a kernel its own estimate."""
     import jax
     from jax._src.lib import _jax as xla  # XLA's analysis of a parsed program has no public name
     from jaxlib._hlo import hlo_module_from_text
 
     operands = [program.computations[computation][name] for name in instruction.operands]
-    if kernel := kernel_cost(instruction, rates):
-        return kernel
+    if instruction.opcode == "custom-call":
+        match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
+        estimate = json.loads(match[1]) if match else {}
+        return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
     if instruction.opcode.removesuffix("-start") in COLLECTIVES:
         sent = sum(array_bytes(operand.shape) for operand in operands)
         size = sent + array_bytes(instruction.shape)
         return Cost(0.0, size, size / rates.bytes, sent)
-    if instruction.opcode.endswith(("-done", "-update")) or instruction.opcode == "custom-call":
+    if instruction.opcode.endswith(("-done", "-update")):
         return Cost()
     parameters = "\n".join(f"  %p{i} = {operand.shape} parameter({i})" for i, operand in enumerate(operands))
     names = ", ".join(f"%p{i}" for i in range(len(operands)))

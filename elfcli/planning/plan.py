@@ -1,7 +1,5 @@
-"""Estimates the cost of a run by compiling its real program for a target machine, which does not need to exist.
-
-On this machine (`local`) the compiled program is executed a few times to measure the time of a step.
-"""
+"""Estimates the cost of a run by compiling its real program for a target machine, which does not need to exist. On this
+machine (`local`) the compiled program is executed a few times to measure the time of a step."""
 
 import re
 import time
@@ -29,18 +27,16 @@ from elfcli.sampling.settings import settings_of
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 
+TRAINING = "training step"
 MAX_TIMED_SECONDS = 300
 """Longest step, in seconds by XLA's analysis, that is timed. The analysis was up to five times too high on a CPU."""
-MEASURING = 20.0
-"""Seconds after which no further execution begins."""
+MEASURING = 20.0  # seconds after which no further execution begins
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of one optimizer step, or of one batch of samples, in bytes and seconds. Chips are devices.
-
-    time_measured: whether step_seconds_estimate and chip_hours_estimate come from executions, not from XLA's analysis.
-    """
+    """The cost of an optimizer step, or of a batch of samples, in bytes and seconds; chips are devices. time_measured:
+    whether seconds and chip-hours come from executions, not from XLA's analysis."""
 
     topology: str
     chips: int
@@ -65,49 +61,30 @@ class Estimate:
     advice: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Work:
-    """A program to compile. steps: how often the run executes it. trips: see hlo.program_cost."""
-
-    program: str
-    planned: Planned
-    batch_size: int
-    steps: int | None
-    notes: tuple[str, ...]
-    trips: int | None = None
-
-
 def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
-    """Plan `elf train` on a machine. num_examples: of the training data, if that is not available locally.
-
-    Raise InputError if the devices cannot share the batch evenly, or the encoder's shape is unknown.
-    """
+    """Plan `elf train`. num_examples: if there is no local data. Raise InputError for unequal shares of the batch."""
     machine = find_machine(topology)
-    problems = check_devices(config, len(machine.devices))
-    if problems:
+    if problems := check_devices(config, len(machine.devices)):
         raise InputError("\n".join(problems))
-    task = look_at_data(config)
-    planned = training_step(config, machine, task.vocabulary)
-    count, steps, notes = num_examples or task.num_examples, config.training.steps, task.notes
+    vocabulary, count, notes = look_at_data(config)
+    planned = training_step(config, machine, vocabulary)
+    count, steps = num_examples or count, config.training.steps
     if steps is None and count and not config.timed:
         per_step = config.global_batch * config.optimization.grad_accum_steps
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
     if steps is None and not config.timed:
         notes = (*notes, "the run's length is unknown: pass --examples, --data or -s steps=N")
-    result = estimate(config, machine, Work("training step", planned, config.global_batch, steps, notes))
+    result = estimate(config, machine, planned, TRAINING, config.global_batch, steps, notes)
     if config.timed and (step := result.step_seconds_estimate):
         minutes = config.training.minutes or 0.0
         hours = len(machine.devices) * minutes / 60
         result = replace(result, total_steps=int(60 * minutes / step), chip_hours_estimate=hours)
-    return with_saved_traffic(result, config, machine, task.vocabulary)
+    return with_saved_traffic(result, config, machine, vocabulary)
 
 
 def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = False) -> Resolved:
-    """Return the settings that `elf train` would choose on this machine, if the data is available.
-
-    Token vectors that training would still compute are replaced by random ones of their width. keep_batch: do not count
-    a batch size of the reference per device.
-    """
+    """Return the settings that `elf train` would choose on this machine, with random vectors for those it would
+    compute. keep_batch: do not count a batch size of the reference per device."""
     devices = 1 if keep_batch else len(machine.devices)
     found = preview(resolved, machine=(machine.platform, devices))
     encoder = found.config.encoder.encoder_model_name
@@ -121,10 +98,7 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
 
 
 def plan_rounds(config: Config, topology: str, num_examples: int | None = None) -> list[Estimate]:
-    """Plan every round of `elf distill` with a teacher of these settings, whose passes count in each step.
-
-    A round is `round_steps` optimizer steps, by default one epoch.
-    """
+    """Plan the rounds of `elf distill` (round_steps, or one epoch) with the passes of a teacher of these settings."""
     rounds, plan = [], config.distillation
     training = config.training.model_copy(update={"minutes": None, "epochs": 1.0, "steps": plan.round_steps})
     guided = config.data.max_input_length > 0
@@ -157,46 +131,46 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
     machine = find_machine(topology)
     devices = len(machine.devices)
     batch_size = -(-batch_size // devices) * devices
-    task, setting = look_at_data(config), settings_of(config.sampling)[0]
-    planned = sampling_batch(config, machine, task.vocabulary, setting, batch_size)
+    (vocabulary, _, notes), setting = look_at_data(config), settings_of(config.sampling)[0]
+    planned = sampling_batch(config, machine, vocabulary, setting, batch_size)
     batches = -(-(num_samples or config.evaluation.num_samples) // batch_size) * setting.candidates
-    steps = setting.num_sampling_steps
-    work = Work(f"sampling {setting.name}", planned, batch_size, batches, task.notes, trips=steps)
-    return estimate(config, machine, work)
+    program, trips = f"sampling {setting.name}", setting.num_sampling_steps
+    return estimate(config, machine, planned, program, batch_size, batches, notes, trips)
 
 
-def estimate(config: Config, machine: Machine, work: Work) -> Estimate:
-    """Compile the program, and time it if it is for this machine. Out of memory, estimate only the memory needed."""
-    lowered, notes, figures = work.planned.lower(), work.notes, dict[str, Any]()
-    start, needed = time.monotonic(), None
+def estimate(
+    config: Config, machine: Machine, planned: Planned, program: str, batch_size: int, steps: int | None,
+    notes: tuple[str, ...], trips: int | None = None,
+) -> Estimate:  # fmt: skip
+    """Compile the program, time it if it is for this machine, or estimate its memory if that runs out. steps: how often
+    the run executes it. trips: see hlo.program_cost."""
+    lowered, start, fits = planned.lower(), time.monotonic(), False
     try:
         compiled = lowered.compile()
+        seconds = time.monotonic() - start
+        figures = compiled_figures(compiled, machine, trips)
+        fits = figures["peak_bytes_per_chip"] <= machine.memory
     except Exception as error:
-        needed = over_memory(str(error))
+        seconds, needed = time.monotonic() - start, over_memory(str(error))
         if needed is None:
             raise
-        fits, figures = False, {"peak_bytes_per_chip": needed, "temporary_bytes_per_chip": needed}
+        figures = {"peak_bytes_per_chip": needed, "temporary_bytes_per_chip": needed}
         notes = (*notes, "the compiler ran out of memory: at least this much is needed, nothing else is known")
-    seconds = time.monotonic() - start
-    if needed is None:
-        figures = compiled_figures(compiled, machine, work)
-        fits = figures["peak_bytes_per_chip"] <= machine.memory
-        if fits and machine.name == LOCAL:
-            measured, why_not = timed(compiled, work, figures["step_seconds_estimate"])
-            figures, notes = figures | measured, (*notes, *why_not)
+    if fits and machine.name == LOCAL:
+        measured, why_not = timed(compiled, planned, figures["step_seconds_estimate"])
+        figures, notes = figures | measured, (*notes, *why_not)
     each, devices = figures.get("step_seconds_estimate"), len(machine.devices)
     return Estimate(
-        topology=machine.name, chips=devices, chip_memory_bytes=machine.memory,
-        program=work.program, batch_size=work.batch_size, fsdp=work.planned.fsdp, total_steps=work.steps,
-        fits=fits, compile_seconds=seconds, notes=notes,
-        chip_hours_estimate=work.steps * each * devices / 3600 if work.steps and each else None,
-        advice=() if fits else tuple(ways_to_fit(config, machine, work)), **figures,
+        topology=machine.name, chips=devices, chip_memory_bytes=machine.memory, program=program, batch_size=batch_size,
+        fsdp=planned.fsdp, total_steps=steps, fits=fits, compile_seconds=seconds, notes=notes,
+        chip_hours_estimate=steps * each * devices / 3600 if steps and each else None,
+        advice=() if fits else tuple(ways_to_fit(config, machine, program == TRAINING, planned.fsdp)), **figures,
     )  # fmt: skip
 
 
-def compiled_figures(compiled: Any, machine: Machine, work: Work) -> dict[str, Any]:
+def compiled_figures(compiled: Any, machine: Machine, trips: int | None) -> dict[str, Any]:
     """Return the fields of Estimate that come from the compiled program."""
-    memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, work.trips)
+    memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, trips)
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes
     return {
         "flops_per_chip": cost.flops,
@@ -210,13 +184,13 @@ def compiled_figures(compiled: Any, machine: Machine, work: Work) -> dict[str, A
     }
 
 
-def timed(compiled: Any, work: Work, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
+def timed(compiled: Any, planned: Planned, guess: float) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Return (fields of Estimate with the measured time, ()), or ({}, a note with the reason why it is missing)."""
     if guess > MAX_TIMED_SECONDS:
         return {}, (f"not timed: a step may take {guess:,.0f} s on this machine (limit: {MAX_TIMED_SECONDS} s)",)
     say("timing the compiled program on this machine")
     try:
-        seconds = seconds_per_step(work.planned.executions(compiled), at_most=MEASURING)
+        seconds = seconds_per_step(planned.executions(compiled), at_most=MEASURING)
     except jax.errors.JaxRuntimeError as error:
         if EXHAUSTED not in str(error):
             raise
@@ -233,16 +207,16 @@ def over_memory(message: str) -> int | None:
     return int(float(size) * {"K": 2**10, "M": 2**20, "G": 2**30}[unit])
 
 
-def ways_to_fit(config: Config, machine: Machine, work: Work) -> list[str]:
+def ways_to_fit(config: Config, machine: Machine, training: bool, fsdp: int) -> list[str]:
     """Return settings that need less memory, the cheapest first."""
     devices = len(machine.devices)
-    if work.program != "training step":
+    if not training:
         return ["a smaller --batch-size"]
     ways = []
     if config.training.remat != "full":
         first = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
         ways.append(f"-s {first}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
-    if work.planned.fsdp < devices:
+    if fsdp < devices:
         ways.append(f"-s fsdp={devices} (weights, average and optimizer state sharded over all devices)")
     half = config.global_batch // 2
     if half and half % devices == 0:

@@ -17,7 +17,7 @@ from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.models.build import arithmetic, elf_shape
-from elfcli.models.elf import abstract_params
+from elfcli.models.elf import ElfShape, abstract_params
 from elfcli.models.encoder import Encoder, apply_table, t5_encode
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
@@ -48,21 +48,12 @@ class Planned:
     fsdp: int = 1
 
 
-@dataclass(frozen=True)
-class DataFacts:
-    """Facts about a run's data. num_examples: None without local data."""
-
-    vocabulary: int
-    num_examples: int | None
-    notes: tuple[str, ...]
-
-
-def look_at_data(config: Config) -> DataFacts:
-    """Return the vocabulary and number of examples of local data, or T5's vocabulary without data."""
+def look_at_data(config: Config) -> tuple[int, int | None, tuple[str, ...]]:
+    """Return (size of the vocabulary, T5's without data; number of examples, None without local data; notes)."""
     notes, count, tokens = [], None, None
     try:
-        examples = load_examples(config.data.data_path, "train") if config.data.data_path else None
-        if examples is not None:
+        if config.data.data_path:
+            examples = load_examples(config.data.data_path, "train")
             count = len(examples)
             tokens = vocab_size(load_tokenizer(tokenizer_of(config, examples)))
     except InputError:
@@ -73,13 +64,15 @@ def look_at_data(config: Config) -> DataFacts:
         notes.append(f"assumed T5's vocabulary of {VOCABULARY:,}")
     if config.data.buckets:
         notes.append("planned for a step of max_length; with buckets most are shorter")
-    return DataFacts(tokens or VOCABULARY, count, tuple(notes))
+    return tokens or VOCABULARY, count, tuple(notes)
 
 
-def with_known_latents(config: Config) -> Config:
-    """Return the settings with numbers for latents that the run would measure first. No cost depends on them."""
+def network_of(config: Config, platform: str, vocabulary: int) -> tuple[Config, Encoder, ElfShape]:
+    """Return (settings, encoder, shape). Latents that the run would measure get numbers: no cost depends on them."""
     plain = config.encoder.model_copy(update={"latent_mean": 0.0, "latent_std": 1.0})
-    return config.model_copy(update={"encoder": plain})
+    config = config.model_copy(update={"encoder": plain})
+    encoder = abstract_encoder(config, vocabulary, platform)
+    return config, encoder, elf_shape(config, encoder.dim, vocabulary, platform)
 
 
 def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
@@ -88,8 +81,7 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     if cfg.encoder_model_name == "embedding":
         table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
         return Encoder(table, apply_table, cfg.embedding_dim, vocabulary)
-    shape = KNOWN_ENCODERS.get(cfg.encoder_model_name)
-    if shape is None:
+    if (shape := KNOWN_ENCODERS.get(cfg.encoder_model_name)) is None:
         path = fetch(cfg.encoder_model_name, "config.json", "T5 encoder")
         shape = t5_shape(read_json(path), path)
     dtype, attention = arithmetic(config, platform)
@@ -99,10 +91,8 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
 
 
 def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
-    """Return arrays of these shapes: small random numbers, random token ids, and masks that exclude nothing.
-
-    shardings: those of a compiled program, None for an argument that it does not use.
-    """
+    """Return arrays of these shapes: small random numbers, random token ids, and masks that exclude nothing. shardings:
+    those of a compiled program, None for an argument that it does not use."""
     draw, arrays = np.random.default_rng(0), []
     layouts = jax.tree.leaves(shardings, is_leaf=lambda one: one is None)
     for shape, sharding in zip(jax.tree.leaves(shapes), layouts, strict=True):
@@ -118,9 +108,7 @@ def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:
 
 def training_step(config: Config, machine: Machine, vocabulary: int) -> Planned:
     """Return the optimizer step of `elf train`, with the number of devices that share a copy of the state as fsdp."""
-    config = with_known_latents(config)
-    encoder = abstract_encoder(config, vocabulary, machine.platform)
-    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    config, encoder, shape = network_of(config, machine.platform, vocabulary)
     init = partial(init_state, shape, make_optimizer(config.optimization, shape.dtype), 0)
     state = jax.eval_shape(init)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -143,9 +131,7 @@ def sampling_batch(
     config: Config, machine: Machine, vocabulary: int, setting: SamplingSetting, batch_size: int
 ) -> Planned:
     """Return the program of `elf sample` that samples one batch of texts."""
-    config = with_known_latents(config)
-    encoder = abstract_encoder(config, vocabulary, machine.platform)
-    shape = elf_shape(config, encoder.dim, vocabulary, machine.platform)
+    config, encoder, shape = network_of(config, machine.platform, vocabulary)
     mesh, S = make_mesh(devices=machine.devices), config.data.max_length
     rows, everywhere = by_example(mesh), NamedSharding(mesh, PartitionSpec())
 
@@ -158,15 +144,8 @@ def sampling_batch(
     fields = traced_inputs(config, setting, 0)
     longest = setting.num_sampling_steps
     program = SamplerStatics(shape, encoder.apply, config.objective, mesh, longest, *program_flags(config, setting))
-    inputs = SamplerArrays(
-        whole(abstract_params(shape)),
-        whole(encoder.params),
-        row(jnp.int32, S),
-        row(bool, S),
-        row(bool, S),
-        row(jnp.int32),
-        **whole(fields),
-    )
+    batch = row(jnp.int32, S), row(bool, S), row(bool, S), row(jnp.int32)
+    inputs = SamplerArrays(whole(abstract_params(shape)), whole(encoder.params), *batch, **whole(fields))
 
     def executions(compiled: Any) -> Callable[[], Any]:
         (where,) = compiled.input_shardings[0]

@@ -60,9 +60,8 @@ def prepare_compiler(name: str) -> None:
     if wrong := another_libtpu():
         say(f"warning: {wrong}")
     kind = name.replace("v5e", "v5litepod")
-    settings = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": "localhost",
-                "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
-    os.environ.update(settings)
+    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": kind, "TPU_WORKER_HOSTNAMES": "localhost",
+                   "JAX_PLATFORMS": "cpu", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
 
 
 def another_libtpu() -> str | None:

@@ -118,8 +118,9 @@ def figures(results: list[dict], config: Config) -> list[str]:
     lines += ["| metric | value | sampling | samples | seed | protocol |", "|---|---|---|---|---|---|"]
     for result in results:
         for score in result["scores"]:
-            details = "; ".join(f"{k} {without_markup(score[k])}" for k in DETAILS if k in score)
-            protocol = "; ".join(text for text in (description(score["metric"]), details) if text)
+            details = [f"{k} {without_markup(score[k])}" for k in DETAILS if k in score]
+            known = score["metric"] in scoring.MODULES
+            protocol = "; ".join([*([scoring.metric(score["metric"]).description] if known else []), *details])
             lines.append(
                 f"| {label(score['metric'])} | {score['value']:.2f} | {setting_text(result['setting'])} "
                 f"| {result['num_samples']} | {result['seed']} | {protocol.replace('|', ' ')} |"
@@ -130,11 +131,6 @@ def figures(results: list[dict], config: Config) -> list[str]:
 def label(name: str) -> str:
     """Return the label of a metric, or the name of an unknown one."""
     return scoring.metric(name).label if name in scoring.MODULES else name
-
-
-def description(name: str) -> str:
-    """Return how a metric is computed, nothing for an unknown one."""
-    return scoring.metric(name).description if name in scoring.MODULES else ""
 
 
 def without_markup(value: Any) -> str:

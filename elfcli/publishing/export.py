@@ -1,13 +1,5 @@
-"""Exports a trained network as a folder for others.
-
-model.safetensors    float32, named by the reference's paths (blocks_0/attn/qkv/kernel) or the PyTorch port's
-config.toml          every setting, without paths of this machine
-tokenizer/           the tokenizer
-encoder/             the T5 encoder, if it is a local folder
-sampling.yaml        the sampling presets in the reference's form
-README.md            the model card
-checkpoints/STEP/    weights of further checkpoints, on request
-"""
+"""Exports a trained network as a folder for others: float32 weights, named by the reference's paths or the PyTorch
+port's, all settings without paths of this machine, tokenizer, a local T5 encoder, sampling presets, model card."""
 
 import json
 import shutil
@@ -30,9 +22,8 @@ from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import fetch, read_json
 from elfcli.weights.names import WEIGHTS_FILE, is_exported
 from elfcli.weights.open import open_source
-from elfcli.weights.own_encoder import EXPORTED_ENCODER
 from elfcli.weights.reference import elf_to_reference, t5_from_reference
-from elfcli.weights.source import Source
+from elfcli.weights.source import EXPORTED_ENCODER, Source
 from elfcli.weights.t5 import load_t5, save_t5
 from elfcli.weights.torch_port import elf_to_torch
 
@@ -55,13 +46,9 @@ class ExportOptions:
     overwrite: bool = False
 
 
-def export(source: Source, config: Config, folder: Path, options: ExportOptions | None = None) -> Path:
-    """Write the folder, whole or not at all, and return it.
-
-    Raise InputError if it exists (options.overwrite replaces a folder that was exported before), or if a text of the
-    export contains what looks like a secret.
-    """
-    options = options or ExportOptions()
+def export(source: Source, config: Config, folder: Path, options: ExportOptions = ExportOptions()) -> Path:
+    """Write the folder, whole or not at all, and return it. Raise InputError if it exists (options.overwrite replaces a
+    folder that was exported before), or if a text of the export contains what looks like a secret."""
     check_export_folder(folder, options.overwrite)
     try:
         with folder_written_whole(folder) as new:
@@ -119,10 +106,7 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
     """Write the tokenizer's files, without paths of this machine."""
     name = source.tokenizer or config.data.tokenizer_name or config.encoder.encoder_model_name
     if Path(name).is_dir():
-        folder.mkdir()
-        for file in TOKENIZER_FILES:
-            if (Path(name) / file).is_file():
-                shutil.copyfile(Path(name) / file, folder / file)
+        shutil.copytree(name, folder, ignore=lambda _, names: set(names).difference(TOKENIZER_FILES))
     else:
         load_tokenizer(name).save_pretrained(str(folder))
         for path in folder.iterdir():

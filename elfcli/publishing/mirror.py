@@ -1,7 +1,6 @@
 """Uploads new checkpoints to the repository `hub_repo` while a run trains. A failed upload never stops the run."""
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ class Mirror:
 
     def look(self, manager: Any) -> None:
         """Start to upload the newest checkpoint of Orbax's manager if it is complete and new and no upload runs."""
-        if self.repo is None or manager.is_saving_in_progress() or manager.latest_step() == self.sent:
+        busy = manager.is_saving_in_progress() or (self.thread is not None and self.thread.is_alive())
+        if self.repo is None or busy or manager.latest_step() == self.sent:
             return
-        thread = mirror_in_background(self.thread, self.folder, self.repo, report=say)
-        if thread is not self.thread:
-            self.thread, self.sent = thread, manager.latest_step()
+        self.sent = manager.latest_step()
+        self.thread = threading.Thread(target=mirror, args=(self.folder, self.repo), name="mirror", daemon=True)
+        self.thread.start()
 
     def finish(self, manager: Any) -> None:
         """Wait for the running upload, and upload the last checkpoint."""
@@ -34,32 +34,18 @@ class Mirror:
         manager.wait_until_finished()
         if self.thread is not None:
             self.thread.join()
-        if not mirror(self.folder, self.repo, report=say):
+        if not mirror(self.folder, self.repo):
             say(f"the last checkpoint is not on the Hub; `elf push-to-hub {self.folder} {self.repo}` uploads it")
 
 
-def mirror(run: str | Path, repo: str, *, report: Callable[[str], None] = lambda line: None) -> bool:
-    """Upload the run's newest checkpoint, and return whether that succeeded. A new repository is made private.
-
-    Never raises: a failure is reported in one line, and the next call uploads the checkpoint that is newest then.
-    """
+def mirror(run: str | Path, repo: str) -> bool:
+    """Upload the newest checkpoint (a new repository is private); report and return whether it succeeded."""
     try:
         from huggingface_hub import HfApi
 
         push(run, repo, private=hub_reachable() and not retrying(lambda: HfApi().repo_exists(repo)))
     except Exception as error:
-        report(f"not mirrored to {repo}, trying again at the next checkpoint: {first_line(error)}")
+        say(f"not mirrored to {repo}, trying again at the next checkpoint: {first_line(error)}")
         return False
-    report(f"mirrored to {repo}")
+    say(f"mirrored to {repo}")
     return True
-
-
-def mirror_in_background(
-    previous: threading.Thread | None, run: str | Path, repo: str, **settings: Any
-) -> threading.Thread:
-    """Start `mirror` in a daemon thread and return the thread. If `previous` still runs, return that instead."""
-    if previous is not None and previous.is_alive():
-        return previous
-    thread = threading.Thread(target=mirror, args=(run, repo), kwargs=settings, name="mirror", daemon=True)
-    thread.start()
-    return thread

@@ -1,8 +1,6 @@
-"""Saves and restores checkpoints with Orbax, which writes a temporary folder and renames it.
-
-A checkpoint has three parts that can be read separately: `params`, `ema` and `rest` (step, optimizer state, key, metric
-sums). Saving is asynchronous; a checkpoint is sealed (seal.py) when the next save starts, or at the end.
-"""
+"""Saves and restores checkpoints with Orbax, which writes a temporary folder and renames it. A checkpoint has three
+parts that can be read separately: `params`, `ema` and `rest` (step, optimizer state, key, metric sums). Saving is
+asynchronous; a checkpoint is sealed (seal.py) when the next save starts, or at the end."""
 
 import itertools
 import json
@@ -73,17 +71,13 @@ def opened(run: Path, keep: int) -> Iterator[ocp.CheckpointManager]:
 
 def wait_for_others(*, key: str, timeout_ms: int) -> None:
     """Wait as the barrier of Orbax's threads, or raise the error if this process's save has failed."""
-    failed = sys.exc_info()[1]
-    if failed is not None:
+    if (failed := sys.exc_info()[1]) is not None:
         raise failed
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Finish and seal the previous save, and start saving `state`. Raise ElfError if one of the two fails.
-
-    Earlier checkpoints stay intact.
-    """
+    """Finish and seal the previous save, and start saving `state`. Raise ElfError if one of the two fails."""
     finish(manager)
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts_of(state).items()})
     with save_errors(manager):
@@ -91,10 +85,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
 
 
 def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: RankingMetric | None) -> None:
-    """Save `state` and record it in `best.json` if it is better than the one recorded there.
-
-    The record is written once the checkpoint is complete, so that it always names one that can be read.
-    """
+    """Save `state` and record it in `best.json` if it is better than the one recorded there. The record is written once
+    the checkpoint is complete, so that it always names one that can be read."""
     run, step = Path(manager.directory).parent, int(state.step)
 
     def is_better() -> bool:
@@ -149,11 +141,8 @@ def reason(error: BaseException) -> str:
 
 
 def restore_newest(manager: ocp.CheckpointManager, fallback: bool, like: TrainState) -> tuple[TrainState, int] | None:
-    """Return (state, step) of the newest checkpoint, with the shardings of `like`; None if there is none yet.
-
-    Raise ElfError if it is damaged. With `fallback`, restore the newest intact one instead, warn how many steps are
-    lost, and move the damaged ones to `checkpoints/damaged-STEP`.
-    """
+    """Return (state, step) of the newest checkpoint, sharded like `like`; None without one. Raise ElfError for damage;
+    with `fallback` warn, restore the newest intact one, and rename the damaged ones to `checkpoints/damaged-STEP`."""
     folder = Path(manager.directory)
     step, damaged = broadcast_from_first(
         lambda: newest_intact(folder, sorted(manager.all_steps(), reverse=True), fallback)
@@ -212,40 +201,42 @@ def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> Trai
     """Return the state saved at `step`, with the shapes and shardings of `like`. Raise ElfError if it is damaged."""
     parts = parts_of(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
-    try:
+    with read_errors(manager.directory / str(step)):
         parts = manager.restore(step, args=args)
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise ElfError(
-            f"{manager.directory / str(step)}: the checkpoint cannot be read ({first_line(error)[:300]})"
-        ) from error
     return TrainState(**parts["rest"] | {"params": parts["params"], "ema": parts["ema"]})
 
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:
     """Return (weights as numpy arrays, step) of the newest checkpoint or of `step`. ema: their moving average."""
-    folder = (run / CHECKPOINT_FOLDER).absolute()
-    steps = checkpoint_steps(run)
-    if not steps:
+    if not (steps := checkpoint_steps(run)):
         raise InputError(f"{run}: this run has no checkpoint yet")
     step = chosen_step(run, steps, step)
-    path = folder / str(step) / ("ema" if ema else "params")
-    problem = seal.damage(path.parent, path.name)
-    if problem:
+    path = (run / CHECKPOINT_FOLDER / str(step) / ("ema" if ema else "params")).absolute()
+    if problem := seal.damage(path.parent, path.name):
         raise ElfError(f"{problem}: this checkpoint is damaged; choose another step of {', '.join(map(str, steps))}")
     return read_without_barriers(path), step
 
 
-def read_without_barriers(path: Path) -> dict:
-    """Return one part of a checkpoint as numpy arrays, without the other processes. Raise ElfError if damaged."""
+def read_without_barriers(path: Path, names: Sequence[str] | None = None) -> dict:
+    """Return a checkpoint's part (or entries of it) as numpy arrays, without other processes, or raise ElfError."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"process{me}"
     )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with read_errors(path), ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        tree = checkpointer.metadata(path).item_metadata.tree
+        wanted = {name: tree[name] for name in (tree if names is None else names) if name in tree}
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+        item = jax.tree.map(lambda _: 0, wanted)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
+        return checkpointer.restore(path, args=args)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn any error of reading a checkpoint into an ElfError."""
     try:
-        handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-        with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-            tree = checkpointer.metadata(path).item_metadata.tree
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            return checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=as_numpy))
+        yield
     except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise ElfError(f"{path}: the checkpoint cannot be read ({first_line(error)})") from error
+        raise ElfError(f"{path}: the checkpoint cannot be read ({first_line(error)[:300]})") from error

@@ -15,23 +15,17 @@ def without_held_out(examples: Examples, most: int) -> tuple[Examples, Examples 
     if not count:
         return examples, None
     texts, first = examples.texts, total - count
-    last = replace(
-        examples,
-        tokens=rows_between(examples.tokens, first, total),
-        texts=None if texts is None else lambda row: texts(first + row),
-    )
+    last_texts = None if texts is None else lambda row: texts(first + row)
+    last = replace(examples, tokens=rows_between(examples.tokens, first, total), texts=last_texts)
     return replace(examples, tokens=rows_between(examples.tokens, 0, first)), last
 
 
 def open_examples(config: Config) -> Examples:
     """Return the training data without held-out rows; with `overfit_examples` only its first rows."""
     if config.data.data_path is None:
-        raise InputError(
-            "no training data: pass --data DIR (written by `elf tokenize`), or a --task with built-in data"
-        )
+        raise InputError("no training data: pass --data DIR (of `elf tokenize`), or a --task with built-in data")
     examples = load_examples(config.data.data_path, "train")
-    count = config.training.overfit_examples
-    if count is not None:
+    if (count := config.training.overfit_examples) is not None:
         return first_examples(examples, count)
     return examples if has_evaluation_split(config) else without_held_out(examples, config.data.num_held_out)[0]
 
@@ -57,12 +51,8 @@ def first_examples(examples: Examples, count: int) -> Examples:
 
 
 def evaluation_examples(config: Config, data: str | None = None) -> Examples:
-    """Return the evaluation split of `data`, by default of eval_data_path, else of the training data.
-
-    If the training data has no such split, return the rows held out from training.
-    """
-    where = data or config.data.eval_data_path
-    if where is None:
+    """Return the evaluation split of `data`, eval_data_path or the training data, else rows held out from training."""
+    if (where := data or config.data.eval_data_path) is None:
         if config.data.data_path is None:
             raise InputError("no evaluation data: pass --data DIR or set eval_data_path")
         try:

@@ -1,14 +1,5 @@
-"""The run folder. Its files are written whole: a crash leaves the old or the new version.
-
-config.toml        the resolved configuration, every value with its origin; reproduces the run
-data.json          fingerprint and size of the training data (not in runs of 0.1.0)
-environment.json   package versions, Python, platform, git state and command lines, one entry per start
-tokenizer/         the tokenizer, so that the run can be sampled without its data
-metrics.jsonl      one object per logged step
-best.json          the checkpoint that scored best, which is kept: step, figure and value
-checkpoints/STEP/  Orbax checkpoints, each with a manifest of its files' sizes and hashes
-.lock              locked by the process that trains, which .lock.json names
-"""
+"""The run folder, whose files docs/reference/files.md lists. They are written whole: a crash leaves the old or the new
+version."""
 
 import json
 import platform
@@ -117,21 +108,13 @@ def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None
         write_whole(folder / CONFIG_FILE, new_config)
     record_environment(folder)
     truncate_metrics(folder, step)
-    save_tokenizer(tokenizer, folder)
-
-
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Save the tokenizer in the run, whole or not at all, unless there is one already."""
     if not (folder / TOKENIZER_FOLDER).exists():
         with folder_written_whole(folder / TOKENIZER_FOLDER) as new:
             tokenizer.save_pretrained(str(new))
 
 
 def keep_encoder(encoder: str, folder: Path) -> None:
-    """Copy the data's own encoder into the run, whole or not at all, so that the run does not depend on the data.
-
-    encoder: name of the run's encoder; encoders of any other kind are not copied.
-    """
+    """Copy the data's own encoder (no other kind) into the run, whole, so that the run does not depend on the data."""
     source = Path(encoder)
     if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (source / LATENTS_FILE).is_file():
         with folder_written_whole(folder / source.name) as new:
@@ -195,10 +178,7 @@ def git_state() -> dict | None:
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """Return the logged steps in order, without a last line that a crash has truncated.
-
-    Raise ElfError if another line is damaged.
-    """
+    """Return the logged steps, without a last line that a crash has truncated. Raise ElfError for other damage."""
     path = folder / METRICS_FILE
     rows: list[dict] = []
     lines = path.read_bytes().splitlines() if path.is_file() else []

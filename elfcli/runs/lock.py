@@ -1,7 +1,5 @@
-"""One process per run folder: the process that trains locks `RUN/.lock`, and `RUN/.lock.json` names it.
-
-The system unlocks the file when the process ends.
-"""
+"""One process per run folder: the process that trains locks `RUN/.lock`, and `RUN/.lock.json` names it. The system
+unlocks the file when the process ends."""
 
 import json
 import os

@@ -1,9 +1,5 @@
-"""A folder of `elf distill`: the rounds of a distillation, each an ordinary run, one after another.
-
-distill.json    teacher, rounds, optimizer steps of a round; written whole before the first round, never changed
-round-8/        the run whose student takes 8 steps
-.lock           as in a run: locked by the process that trains any of the rounds
-"""
+"""A folder of `elf distill`: `round-8/` is the run whose student takes 8 steps, `distill.json` the plan, which is
+written before the first round and never changed, `.lock` is locked by the process that trains any of the rounds."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -19,9 +15,7 @@ ROUNDS_FILE = "distill.json"
 @dataclass(frozen=True)
 class Rounds:
     """The plan of a distillation. rounds: network steps of each round's student. steps: optimizer steps of a round.
-
-    teacher: for the reader only; the runs record the teacher that they use.
-    """
+    teacher: for the reader only; the runs record the teacher that they use."""
 
     teacher: str
     rounds: tuple[int, ...]

@@ -1,8 +1,7 @@
-"""The seal of a complete checkpoint, `STEP/elf_manifest.json`: size and hash of each of its files.
+"""The seal of a complete checkpoint, `STEP/elf_manifest.json`: size and hash of each of its files. Orbax notices some
+damage by itself, but not always a flipped bit in an uncompressed array."""
 
-Orbax notices some damage by itself, but not always a flipped bit in an uncompressed array.
-"""
-
+import hashlib
 import json
 from pathlib import Path
 
@@ -26,10 +25,8 @@ def is_sealed(checkpoint: Path) -> bool:
 
 
 def damage(checkpoint: Path, part: str = "") -> str | None:
-    """Return the first damaged file of a checkpoint (or of its `part`) and its damage.
-
-    None: it is intact, or has no manifest because the process died before sealing it.
-    """
+    """Return the first damaged file of a checkpoint (or of its `part`) and its damage. None: it is intact, or has no
+    manifest because the process died before sealing it."""
     manifest = checkpoint / MANIFEST_FILE
     if not manifest.exists():
         return None
@@ -56,8 +53,5 @@ def files_of(checkpoint: Path) -> list[Path]:
 
 def file_record(path: Path) -> tuple[int, str]:
     """Return (bytes, hash) of a file."""
-    digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while chunk := file.read(1 << 22):
-            digest.update(chunk)
-        return file.tell(), digest.hexdigest()
+        return path.stat().st_size, hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()  # type: ignore

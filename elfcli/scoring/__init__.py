@@ -14,8 +14,7 @@ MODULES = {
     "rouge": "elfcli.scoring.rouge",
     "ppl": "elfcli.scoring.perplexity",
     "mauve": "elfcli.scoring.mauve",
-}
-"""By the name in files and options. A module is imported when its score is first needed."""
+}  # By the name in files and options. A module is imported when its score is first needed
 
 
 def metric(name: str) -> "Metric":

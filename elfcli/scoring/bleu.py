@@ -1,14 +1,14 @@
 """BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from elfcli.scoring.bootstrap import Draws, resampled
+from elfcli.scoring.bootstrap import resampled
 from elfcli.scoring.protocol import PAPER, SACREBLEU, check_protocol
-from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts, check_paired
+from elfcli.scoring.score import Metric, Score, check_paired
 
 
 @dataclass(frozen=True)
@@ -19,14 +19,10 @@ class BleuResult(Score, metric="bleu", value="bleu"):
     num_samples: int
     brevity_penalty: float
     signature: str
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
-    """Return BLEU of all texts together, one reference each. protocol: paper, or sacrebleu for its defaults.
-
-    Raises InputError if the numbers of texts differ or are 0, and for another protocol.
-    """
+    """Return BLEU of all texts, one reference each. Raises InputError for other numbers of texts, none, or protocol."""
     check_paired(generated, references)
     metric = bleu_metric(check_protocol(protocol, METRIC.name, METRIC.protocols))
     # The steps of `corpus_score`: the interval needs its counts per text.
@@ -36,8 +32,8 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: s
     def formula(sums_RxK: np.ndarray) -> np.ndarray:
         return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
 
-    values = resampled(counts, formula)
-    return BleuResult(score.score, len(generated), score.bp, f"{metric.get_signature()}|protocol:{protocol}", values)
+    signature = f"{metric.get_signature()}|protocol:{protocol}"
+    return BleuResult(score.score, len(generated), score.bp, signature, resampled=resampled(counts, formula))
 
 
 def bleu_metric(protocol: str = PAPER) -> Any:
@@ -54,16 +50,12 @@ def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:
     return sum(a.strip() == b.strip() for a, b in zip(generated, references, strict=True)) / len(generated)
 
 
-def _compute(texts: Texts, options: ScoreOptions) -> BleuResult:
-    return corpus_bleu(texts.generated, texts.references or (), options.protocol)
-
-
 METRIC = Metric(
     "bleu",
     label="BLEU",
     description="sacrebleu corpus BLEU, lowercase, effective order",
     columns={"bleu": "BLEU"},
-    compute=_compute,
+    compute=lambda texts, options: corpus_bleu(texts.generated, texts.references or (), options.protocol),
     needs="references",
     protocols=(PAPER, SACREBLEU),
 )

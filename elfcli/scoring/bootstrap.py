@@ -1,8 +1,6 @@
-"""Confidence of a score: 95% intervals by bootstrap, which resamples the scored texts with replacement.
-
-The draws depend on the number of texts alone. So values are the same on any machine, and two scores of the same sources
-are paired draw by draw: their difference has an interval as well.
-"""
+"""Confidence of a score: 95% intervals by bootstrap, which resamples the scored texts with replacement. The draws
+depend on the number of texts alone. So values are the same on any machine, and two scores of the same sources are
+paired draw by draw: their difference has an interval as well."""
 
 from collections.abc import Callable, Sequence
 
@@ -16,10 +14,8 @@ LOW, HIGH = 0.025, 0.975
 def resampled(
     parts_NxK: Sequence[Sequence[float]] | np.ndarray, formula: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return the values (R,) of R draws of N texts; none for fewer than two texts, which have no spread.
-
-    parts: what each text adds to the sums of the score. formula: sums (R, K) to values (R,).
-    """
+    """Return the values (R,) of R draws of N texts; none for fewer than two texts, which have no spread. parts: what
+    each text adds to the sums of the score. formula: sums (R, K) to values (R,)."""
     parts = np.asarray(parts_NxK, np.float64)
     count, rng = len(parts), np.random.default_rng(SEED)
     if count < 2:

@@ -11,8 +11,7 @@ from elfcli.scoring import MODULES, metric
 from elfcli.scoring.bootstrap import differs
 from elfcli.scoring.report import differences
 
-REAL = "real"
-"""Value of `--at-entropy` for the real text's entropy."""
+REAL = "real"  # value of `--at-entropy` for the real text's entropy
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,8 @@ def cost(result: dict) -> int:
 
 
 def verdict(results: list[dict]) -> Verdict:
-    """Name the winner, which is better than every other setting by the paired interval over the same texts.
-
-    Without a winner, name the cheapest setting that the best value is not significantly better than.
-    """
+    """Name the winner, which is better than every other setting by the paired interval over the same texts. Without a
+    winner, name the cheapest setting that the best value is not significantly better than."""
     ranked = best_first(results)
     first, name = ranked[0], ranked[0]["scores"][0]["metric"]
     if first["scores"][0]["value"] is None:
@@ -64,17 +61,12 @@ def verdict(results: list[dict]) -> Verdict:
     by = f"by {name}, {'lower' if sign_of(first) < 0 else 'higher'} is better"
     if not draws_of(first):
         return Verdict(None, first, f"{by}; no intervals, so none is called the best")
-    equals = [result for result in others if not beats(first, result)]
+    equals = [result for result in others if differs(draws_of(first), draws_of(result)) != sign_of(first)]
     if not equals:
         return Verdict(first, first, f"ranked {by}; * is better than all others")
     cheapest = min([first, *equals], key=cost)
     why = f"{by}; {1 + len(equals)} settings do not differ significantly; {cheapest['name']} is the cheapest of them"
     return Verdict(None, cheapest, why)
-
-
-def beats(ours: dict, theirs: dict) -> bool:
-    """Return whether our result is significantly better in the first metric."""
-    return differs(draws_of(ours), draws_of(theirs)) == sign_of(ours)
 
 
 def draws_of(result: dict) -> list:

@@ -1,8 +1,6 @@
 """Our scores as metrics of Hugging Face `evaluate`: `hf_metric("bleu").compute(predictions=..., references=...)`.
-
 `evaluate.combine([hf_metric("bleu"), hf_metric("ppl", model="gpt2-large")])` computes several at once. Every metric of
-the registry is available, and the statistics of the texts as `degeneracy`.
-"""
+the registry is available, and the statistics of the texts as `degeneracy`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,33 +15,24 @@ from elfcli.scoring.score import ScoreOptions, Texts
 
 DEGENERACY = "degeneracy"
 NAMES = (*MODULES, DEGENERACY)
+JUDGE_OPTIONS = ("model", "tokenizer", "batch_size", "max_length", "dtype")
 
 
 class HfMetric(evaluate.Metric):
-    """A score of elf. Figures have names that `evaluate.combine` can tell apart: bleu, bleu_interval, ...
+    """A score of elf, by its name or `degeneracy`; KeyError for others. Figures have names that `evaluate.combine` can
+    tell apart: bleu, bleu_interval, ... model, tokenizer, batch_size, max_length: the judge of metrics that use one."""
 
-    protocol: as of the commands. model, tokenizer, batch_size, max_length: the judge of metrics that use one.
-    """
-
-    def __init__(
-        self,
-        metric_name: str,
-        *,
-        protocol: str = PAPER,
-        model: str = "gpt2-large",
-        tokenizer: str | None = None,
-        batch_size: int = 8,
-        max_length: int = 1024,
-        **more: Any,
-    ):
-        self.score = None if metric_name == DEGENERACY else metric(metric_name)
-        judge = None
+    def __init__(self, name: str, *, protocol: str = PAPER, **options: Any):
+        if name not in NAMES:
+            raise KeyError(f"{name}: not a metric of elf; there are {', '.join(NAMES)}")
+        self.score = None if name == DEGENERACY else metric(name)
+        judge, of_judge = None, {key: options.pop(key) for key in JUDGE_OPTIONS if key in options}
         if self.score is not None and self.score.uses_judge:
             from elfcli.scoring.judge import Judge
 
-            judge = Judge(model, tokenizer, batch_size, max_length)
+            judge = Judge(**of_judge)
         self.options = ScoreOptions(protocol, judge)
-        super().__init__(config_name=metric_name, **more)
+        super().__init__(config_name=name, **options)
 
     def _info(self) -> evaluate.MetricInfo:
         compares = self.score is not None and self.score.needs != "nothing"
@@ -63,8 +52,4 @@ class HfMetric(evaluate.Metric):
         return {value: getattr(found, value)} | own | {f"{name}_{key}": figure for key, figure in figures.items()}
 
 
-def hf_metric(name: str, **options: Any) -> HfMetric:
-    """Return the metric of this name; options: as of HfMetric. Raises KeyError if there is none."""
-    if name not in NAMES:
-        raise KeyError(f"{name}: not a metric of elf; there are {', '.join(NAMES)}")
-    return HfMetric(name, **options)
+hf_metric = HfMetric

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.hub_access import hub_reachable, looks_like_a_path
+from elfcli.hub_access import looks_like_a_path
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import graphdef_of
 from elfcli.models.llama import LlamaShape
@@ -29,11 +28,9 @@ PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 
 
 @dataclass(frozen=True)
 class Judge:
-    """An evaluator model; the defaults are the paper's. model: a GPT-2, Llama or Qwen in a folder or on the Hub.
-
-    tokenizer: None: the model's. max_length: tokens at which texts are truncated, if the model's window is not shorter.
-    dtype: of the matrix products, float32 or bfloat16.
-    """
+    """An evaluator model, a GPT-2, Llama or Qwen in a folder or on the Hub; the defaults are the paper's. tokenizer:
+    None: the model's. max_length: tokens at which texts are truncated, if the window is not shorter. dtype: of the
+    matrix products."""
 
     model: str = "gpt2-large"
     tokenizer: str | None = None
@@ -57,10 +54,7 @@ def token_rows(tokenizer: Any, texts: list[str], window: int) -> list[list[int]]
 
 @lru_cache(maxsize=1)
 def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str]:
-    """Return (tokenizer, shape, weights, their hash) of the judge, which stays in memory for further texts.
-
-    Raises InputError if it cannot be loaded or does not fit the tokenizer.
-    """
+    """Return (tokenizer, shape, weights, their hash), kept in memory. Raises InputError if they do not load or fit."""
     judge_tokenizer = load_judge_tokenizer(model, tokenizer)
     shape, params = load_judge_network(model)
     if (tokens := vocab_size(judge_tokenizer)) > shape.vocab_size:
@@ -71,28 +65,13 @@ def load_judge(model: str, tokenizer: str | None) -> tuple[Any, Shape, dict, str
 
 def load_judge_tokenizer(model: str, tokenizer: str | None) -> Any:
     """Return the tokenizer of this name, None: the model's. A missing model is reported first."""
-    if not looks_like_a_path(model) and not in_cache(model) and not hub_reachable():
-        raise InputError(f"{model}: neither a folder nor in the cache, and the Hugging Face Hub cannot be reached; "
-                         "pass a local GPT-2 folder with --model")  # fmt: skip
-    fetch(model, "config.json", "judge")
+    fetch(model, "config.json", "judge (--model)")
     name = tokenizer or (model if looks_like_a_path(model) else model.partition("@")[0])
     loaded = load_tokenizer(name)
     # From a folder with a config but no vocabulary, transformers makes a tokenizer that knows only its end token.
     if vocab_size(loaded) <= len(loaded.all_special_tokens):
         raise InputError(f"{name}: no tokenizer in it (no vocab.json); pass GPT-2's with --tokenizer")
     return loaded
-
-
-def in_cache(model: str) -> bool:
-    """Return whether the cache of the Hugging Face Hub holds the model's config."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    repo, _, revision = model.partition("@")
-    try:
-        return isinstance(try_to_load_from_cache(repo, "config.json", revision=revision or None), str | Path)
-    except HFValidationError as error:
-        raise InputError(f"{model}: neither a folder nor a Hub name ({' '.join(str(error).split())})") from None
 
 
 def row_batches(
@@ -130,9 +109,7 @@ def _applied(
 
 def apply_judge(head: Callable, shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray) -> jax.Array:
     """Return head(network, ids (B, T) int32, mask (B, T) bool), computed by all devices and whole on each of them.
-
-    head: a function of a module, compiled once per shape. B must be a multiple of the number of devices.
-    """
+    head: a function of a module, compiled once per shape. B must be a multiple of the number of devices."""
     mesh = make_mesh()
     ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
     with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise

@@ -1,10 +1,8 @@
-"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of generated and real texts, with a judge's features.
-
-The package `mauve-text` compares the two sets of features; our network computes them.
-"""
+"""MAUVE (Pillutla et al. 2021, arXiv 2102.01454) of generated and real texts, with a judge's features. The package
+`mauve-text` compares the two sets of features; our network computes them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,22 +15,17 @@ import numpy as np
 from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.parallel.mesh import on_devices
-from elfcli.scoring.bootstrap import Draws
 from elfcli.scoring.judge import Judge, apply_judge, load_judge, not_empty, row_batches, token_rows
-from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
+from elfcli.scoring.score import Metric, Score
 
-CLUSTER_SEED = 25
-"""Seed of the clustering: the package's own default."""
-MIN_TEXTS = 100
-"""With fewer texts of each kind MAUVE is meaningless: it has a cluster for every ten."""
+CLUSTER_SEED = 25  # seed of the clustering: the package's own default
+MIN_TEXTS = 100  # with fewer texts of each kind MAUVE is meaningless: it has a cluster for every ten
 
 
 @dataclass(frozen=True)
 class MauveResult(Score, metric="mauve", value="mauve"):
     """MAUVE from 0 to 1, higher is closer to the real texts. mauve_star: with smoothed histograms (arXiv 2212.14578).
-
-    It has no interval: a text that is drawn twice changes the clusters. num_samples, num_real: non-empty texts.
-    """
+    It has no interval: a text that is drawn twice changes the clusters. num_samples, num_real: non-empty texts."""
 
     mauve: float
     mauve_star: float
@@ -41,14 +34,10 @@ class MauveResult(Score, metric="mauve", value="mauve"):
     num_real: int
     num_buckets: int
     signature: str
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def mauve(texts: Sequence[str], real: Sequence[str], judge: Judge = Judge()) -> MauveResult:
-    """Compare samples with real texts, which do not have to belong together.
-
-    Raises InputError if the package is missing, if there are too few texts, and for the causes of `perplexity`.
-    """
+    """Compare samples with real texts (no pairs). Raises InputError for a missing package or too few texts."""
     ours, theirs = not_empty(texts), not_empty(real)
     check(len(ours), len(theirs), judge)
     from mauve import compute_mauve
@@ -92,16 +81,12 @@ def check(num_texts: int, num_real: int, judge: Judge) -> None:
                          "the same numbers for all scores that you compare")  # fmt: skip
 
 
-def _compute(texts: Texts, options: ScoreOptions) -> MauveResult:
-    return mauve(texts.generated, texts.real or (), options.judge)
-
-
 METRIC = Metric(
     "mauve",
     label="MAUVE",
     description="mauve-text with the judge's last hidden states as features",
     columns={"mauve": "MAUVE"},
-    compute=_compute,
+    compute=lambda texts, options: mauve(texts.generated, texts.real or (), options.judge),
     needs="real",
     uses_judge=True,
     check=check,

@@ -1,7 +1,5 @@
 """Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
-
-Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled.
-"""
+Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,22 +18,19 @@ from elfcli.parallel.agree import run_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import on_devices
 from elfcli.scoring import judge as judges
-from elfcli.scoring.bootstrap import Draws, interval, resampled
+from elfcli.scoring.bootstrap import interval, resampled
 from elfcli.scoring.judge import Judge, Shape, load_judge_tokenizer, not_empty, token_rows
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
 from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
-GPT2_VOCABULARY = "7fc3f1df6887d8d0"
-"""`digest` of GPT-2's tokens in the order of their ids."""
+GPT2_VOCABULARY = "7fc3f1df6887d8d0"  # `digest` of GPT-2's tokens in the order of their ids
 
 
 @dataclass(frozen=True)
 class PerplexityResult(Score, metric="ppl", value="ppl"):
     """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
-
-    num_samples: non-empty texts. max_length: tokens at which texts were truncated. intervals: of the entropy. real:
-    perplexity and entropy of real texts.
-    """
+    num_samples: texts that are not empty. max_length: tokens at which texts were truncated. real: ppl and entropy of
+    real texts."""
 
     ppl: float
     entropy: float
@@ -47,29 +42,21 @@ class PerplexityResult(Score, metric="ppl", value="ppl"):
     signature: str = ""
     intervals: dict = field(default_factory=dict)
     real: dict | None = None
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def perplexity(
     texts: Sequence[str], judge: Judge = Judge(), update: Callable[[int], None] = lambda done: None
 ) -> PerplexityResult:
-    """Score texts. update(done): called with the number of texts done.
-
-    Raises InputError if all texts are empty, and if the model cannot be loaded or does not fit its tokenizer.
-    """
+    """Score texts. update(done) gets the texts done. Raises InputError for empty texts or a judge that does not fit."""
     full = not_empty(texts)
     if judge.max_length < 2:
         raise InputError(f"max_length {judge.max_length}: a text's first token is never scored, so use 2 or more")
     tokenizer, shape, params, weights = run_on_all(partial(judges.load_judge, judge.model, judge.tokenizer))
     window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
     rows, skipped = token_rows(tokenizer, full, window), len(texts) - len(full)
+    score = partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params))
     nll_R, counts_R = row_totals(
-        partial(score_tokens, replace(shape, dtype=jnp.dtype(judge.dtype)), on_devices(params)),
-        rows,
-        eos_id=eos,
-        window=window,
-        batch_size=judge.batch_size,
-        update=lambda done: update(skipped + done),
+        score, rows, eos_id=eos, window=window, batch_size=judge.batch_size, update=lambda done: update(skipped + done)
     )
     value = run_on_all(lambda: pooled(nll_R, counts_R, judge.model))
     entropies_R = unigram_entropies(rows, eos)
@@ -81,17 +68,10 @@ def perplexity(
         f"|dtype:{judge.dtype}|window:{window}|retokenised:{vocabulary}|eos:first scored|empty:skipped"
     )
     return PerplexityResult(
-        ppl=value,
-        entropy=float(entropies_R.mean()),
-        num_samples=len(full),
-        num_skipped_empty=skipped,
-        num_tokens=int(counts_R.sum()),
-        model=judge.model,
-        max_length=window,
-        signature=signature,
-        intervals={"entropy": interval(entropy_draws)},
-        resampled=ppl_draws,
-    )
+        ppl=value, entropy=float(entropies_R.mean()), num_samples=len(full), num_skipped_empty=skipped,
+        num_tokens=int(counts_R.sum()), model=judge.model, max_length=window, signature=signature,
+        intervals={"entropy": interval(entropy_draws)}, resampled=ppl_draws,
+    )  # fmt: skip
 
 
 def departures(judge: Judge, tokenizer: Any, shape: Shape) -> list[str]:
@@ -153,10 +133,8 @@ def row_totals(
     batch_size: int,
     update: Callable[[int], None] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens.
-
-    The batch size does not change them. score(ids (B, T), mask (B, T), eos_id): as `score_tokens`.
-    """
+    """Return (NLL, number of scored tokens), each (R,), of R token rows of at most `window` tokens. The batch size does
+    not change them. score(ids (B, T), mask (B, T), eos_id): as `score_tokens`."""
     nll_R, counts_R = np.zeros(len(rows)), np.zeros(len(rows), np.int64)
     done = 0
     for part, ids_BxT, mask_BxT in judges.row_batches(rows, eos_id=eos_id, window=window, batch_size=batch_size):
@@ -176,10 +154,7 @@ def next_nll(model: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
 def score_tokens(
     shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray, eos_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return (NLL, scored), both (B, T-1), of each next token. An eos is scored only if it is the row's first.
-
-    B must be a multiple of the number of devices.
-    """
+    """Return (NLL, scored), both (B, T-1), of each next token; of a row's eos only the first. B: see `apply_judge`."""
     nll = judges.apply_judge(next_nll, shape, params, ids_BxT, mask_BxT)
     is_eos = np.asarray(ids_BxT) == eos_id
     first_eos = is_eos & (np.cumsum(is_eos, axis=1) == 1)

@@ -1,11 +1,10 @@
-"""Plots of a sweep: quality against network calls, the perplexity's frontier, quality against guidance.
-
-Series differ by marker and dashes as well as by colour. `strips` draws the intervals in a terminal.
-"""
+"""Plots of a sweep: quality against network calls, the perplexity's frontier, quality against guidance. Series differ
+by marker and dashes as well as by colour. `strips` draws the intervals in a terminal."""
 
 from collections.abc import Callable, Sequence
 from html import escape
-from io import StringIO
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from elfcli.ui.table import aligned
 SUFFIXES = (".png", ".svg", ".html")
 LINE_STYLES = tuple(zip("osD^vPX*", ("-", "--", "-.", ":") * 2, strict=True))
 STRIP_WIDTH = 40
-APART = 0.03
-"""Shift of each series relative to the one before, so that no error bar hides another."""
+APART = 0.03  # shift of each series relative to the one before, so that no error bar hides another
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;margin:1rem auto;max-width:80rem;padding:0 1rem}"
     "svg{max-width:100%;height:auto}td,th{padding:.2rem .8rem;text-align:left}"
@@ -33,17 +31,12 @@ def check_plot(path: Path | None) -> None:
         return
     if path.suffix not in SUFFIXES:
         raise InputError(f"--plot {path}: the name must end in {', '.join(SUFFIXES)}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise InputError("--plot needs matplotlib: pip install 'elfcli[plots]'") from None
+    if find_spec("matplotlib") is None:
+        raise InputError("--plot needs matplotlib: pip install 'elfcli[plots]'")
 
 
 def draw(results: Sequence[dict], path: Path, title: str) -> None:
     """Write the plots that the results have data for to one file, whole."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     from matplotlib.figure import Figure
 
     scored = [result for result in results if first_score(result)["value"] is not None]
@@ -60,15 +53,11 @@ def draw(results: Sequence[dict], path: Path, title: str) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.suptitle(title, fontsize=10)
-    if path.suffix == ".html":
-        text = StringIO()
-        figure.savefig(text, format="svg")
-        svg = text.getvalue()
-        write_whole(path, page_of(title, svg[svg.index("<svg") :], scored))
-        return
-    part = path.with_name(f".{path.name}.part{path.suffix}")
-    figure.savefig(part, dpi=150)
-    part.replace(path)
+    file = BytesIO()
+    figure.savefig(file, format=path.suffix.removeprefix(".").replace("html", "svg"), dpi=150)
+    picture = file.getvalue()
+    html = path.suffix == ".html"
+    write_whole(path, page_of(title, picture[picture.index(b"<svg") :].decode(), scored) if html else picture)
 
 
 def first_score(result: dict) -> dict:
@@ -96,10 +85,9 @@ def series(axes: Any, results: Sequence[dict], without: str, x_of: Callable[[dic
     for number, (name, members) in enumerate(groups.items()):
         members.sort(key=x_of)
         marker, dashes = LINE_STYLES[number % len(LINE_STYLES)]
-        values = np.array([first_score(member)["value"] for member in members])
-        ends = np.array(
-            [first_score(member).get("interval") or [first_score(member)["value"]] * 2 for member in members]
-        )
+        scores = [first_score(member) for member in members]
+        values = np.array([score["value"] for score in scores])
+        ends = np.array([score.get("interval") or [score["value"]] * 2 for score in scores])
         bars = np.maximum([values - ends[:, 0], ends[:, 1] - values], 0)
         x = [x_of(member) * (1 + APART * number) for member in members]
         axes.errorbar(x, values, bars, marker=marker, linestyle=dashes, capsize=3, label=name)
@@ -142,8 +130,7 @@ def page_of(title: str, svg: str, results: Sequence[dict]) -> str:
     rows = [["setting", "network calls", first_score(results[0])["metric"], "95% interval"]]
     for result in best_first(list(results)):
         score = first_score(result)
-        low, high = score.get("interval") or (None, None)
-        interval = "" if low is None else f"{low:.4g} to {high:.4g}"
+        interval = "{:.4g} to {:.4g}".format(*score["interval"]) if score.get("interval") else ""
         rows.append([result["name"], f"{cost(result)}", f"{score['value']:.4g}", interval])
     head, *body = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in rows]
     table = f"<table><tr>{head.replace('td>', 'th>')}</tr>" + "".join(f"<tr>{line}</tr>" for line in body) + "</table>"
@@ -154,10 +141,7 @@ def page_of(title: str, svg: str, results: Sequence[dict]) -> str:
 
 
 def strips(results: Sequence[dict]) -> list[str]:
-    """Return lines that draw the first metric's values and intervals on one scale, the cheapest setting first.
-
-    [] if fewer than two settings have intervals.
-    """
+    """Return lines that draw values and intervals on one scale, the cheapest first; [] for fewer than two intervals."""
     shown = [result for result in results if None not in (first_score(result).get("interval") or [None])]
     if len(shown) < 2:
         return []

@@ -8,8 +8,7 @@ from typing import Any
 from elfcli.errors import InputError, did_you_mean
 from elfcli.hub_access import looks_like_a_path
 
-PAPER, SACREBLEU = "paper", "sacrebleu"
-"""sacrebleu: its own defaults, which most papers on translation report."""
+PAPER, SACREBLEU = "paper", "sacrebleu"  # sacrebleu: its own defaults, which most papers on translation report
 GPT2_LARGE = {"vocab_size": 50257, "n_positions": 1024, "n_embd": 1280, "n_layer": 36, "n_head": 20}
 GPT2_LARGE_NAMES = ("gpt2-large", "openai-community/gpt2-large")
 
@@ -36,9 +35,7 @@ def departing(signature: str, what: str) -> str:
 
 
 def is_gpt2_large(model: str, shape: Any) -> bool:
-    """Return whether a judge has the name and the shape of GPT-2 Large. A folder must be called gpt2-large.
-
-    Only the hash in the signature distinguishes other weights of that shape and name.
-    """
+    """Return whether a judge has the name and the shape of GPT-2 Large. A folder must be called gpt2-large. Only the
+    hash in the signature distinguishes other weights of that shape and name."""
     name = Path(model).name if looks_like_a_path(model) else model.partition("@")[0]
     return name in GPT2_LARGE_NAMES and all(getattr(shape, size, None) == n for size, n in GPT2_LARGE.items())

@@ -58,11 +58,8 @@ def counted(texts: tuple[str, ...]) -> dict[str, float | None]:
 
 
 def differences(signatures: Sequence[str]) -> list[str]:
-    """Return a line for each part in which signatures differ, such as `version: 2.5.1, 2.6.0`.
-
-    The protocol is not compared: it sums up other parts, and earlier versions did not name it, or called every
-    perplexity the paper's. So their results stay comparable.
-    """
+    """Return a line such as `version: 2.5.1, 2.6.0` for each part in which signatures differ, except the protocol: it
+    sums up other parts, and earlier versions named it differently or not at all."""
     parts = [dict(part.partition(":")[::2] for part in signature.split("|")) for signature in signatures]
     names = [name for name in dict.fromkeys(name for part in parts for name in part) if name != "protocol"]
     values = {name: list(dict.fromkeys(part.get(name) or "not said" for part in parts)) for name in names}
@@ -70,10 +67,8 @@ def differences(signatures: Sequence[str]) -> list[str]:
 
 
 def low_entropy(score: dict) -> str | None:
-    """Return a warning if the texts repeat so few tokens that their perplexity is meaningless, otherwise None.
-
-    The entropy of short texts is bounded by the logarithm of their length, which counts if it is below 4 nats.
-    """
+    """Return a warning if the texts repeat so few tokens that their perplexity is meaningless, otherwise None. The
+    entropy of short texts is bounded by the logarithm of their length, which counts if it is below 4 nats."""
     entropy, real = score.get("entropy"), (score.get("real") or {}).get("entropy")
     if entropy is None:
         return None

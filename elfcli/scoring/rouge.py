@@ -1,13 +1,13 @@
 """ROUGE-1/2/L as the reference (github.com/lillian039/ELF) computes it: rouge_score, stemmer, mean F1 x 100."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import fmean
 
-from elfcli.scoring.bootstrap import Draws, interval, means
+from elfcli.scoring.bootstrap import interval, means
 from elfcli.scoring.protocol import protocol_part
-from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts, check_paired
+from elfcli.scoring.score import Metric, Score, check_paired
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
@@ -22,7 +22,6 @@ class RougeResult(Score, metric="rouge", value="rougeL"):
     num_samples: int
     signature: str
     intervals: dict
-    resampled: Draws = field(default=(), repr=False, compare=False)
 
 
 def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
@@ -41,15 +40,11 @@ def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
                        resampled=draws["rougeL"])  # fmt: skip
 
 
-def _compute(texts: Texts, options: ScoreOptions) -> RougeResult:
-    return rouge(texts.generated, texts.references or ())
-
-
 METRIC = Metric(
     "rouge",
     label="ROUGE-L",
     description="rouge_score with stemmer, mean F1 x 100",
     columns={"rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"},
-    compute=_compute,
+    compute=lambda texts, options: rouge(texts.generated, texts.references or ()),
     needs="references",
 )

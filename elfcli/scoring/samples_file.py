@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines
+from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines, text_problem
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.outputs import write_output
 from elfcli.ui.progress import say
@@ -19,12 +19,9 @@ STDIN = Path("/dev/stdin")
 Numbered = list[tuple[int, Record]]
 
 
-class Strict(Reading):
-    """Reading in which every bad line is an error: a score of some of the samples would be another score."""
-
-    def reject(self, where: str, what: str) -> None:
-        """Raise InputError for a bad line."""
-        raise InputError(f"{where}: {what}")
+def _strict() -> Reading:
+    """Return a Reading in which every bad line is an error: a score of some of the samples would be another score."""
+    return Reading(advice="")
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -35,7 +32,7 @@ def read_jsonl(path: Path) -> list[dict]:
 def numbered_records(path: Path) -> Numbered:
     """Return (line number, object) of each line that is not empty."""
     check_is_file(path)
-    numbered = list(json_records(path, Strict()))
+    numbered = list(json_records(path, _strict()))
     if not numbered:
         raise InputError(f"{path}: no lines in it; expected one JSON object per line")
     return numbered
@@ -48,20 +45,18 @@ def has_columns(path: Path) -> bool:
 
 def records_of(path: Path) -> Iterator[tuple[int, Record]]:
     """Yield (line or row number, columns) of each record of a file in any format; plain lines have the column `text`.
-
-    `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines.
-    """
+    `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines."""
     if path == Path("-"):
-        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, Strict()))
+        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, _strict()))
         if next((line for _, line in lines if line.strip()), "").startswith("{"):
-            yield from json_records(STDIN, Strict(), lines)
+            yield from json_records(STDIN, _strict(), lines)
             return
     else:
         check_is_file(path)
         if has_columns(path):
-            yield from records(path, Strict())
+            yield from records(path, _strict())
             return
-        lines = text_lines(path, Strict())
+        lines = text_lines(path, _strict())
     yield from ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
 
 
@@ -73,21 +68,18 @@ def check_is_file(path: Path) -> None:
         raise InputError(f"{path}: no such file{near_file(path)}")
 
 
-def read_samples(path: Path, need: Sequence[str] = ("generated",)) -> list[dict]:
-    """Return the lines of a samples file with an `id`, by default the line's index.
-
-    Raises InputError unless each has a text under all keys of `need`, or if one id has two sources or references.
-    """
-    return [{"id": place} | row for place, (_, row) in enumerate(numbered_samples(path, need))]
+def read_samples(path: Path) -> list[dict]:
+    """Return the lines of a samples file, checked as in `numbered_samples`, with an `id`, by default their index."""
+    return [{"id": place} | row for place, (_, row) in enumerate(numbered_samples(path, ("generated",)))]
 
 
 def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
-    """Return (line number, row) as `read_samples` checks them."""
+    """Return (line number, row) of a samples file. Raises InputError unless each has a text under all keys of `need`,
+    or if one id has two sources or references."""
     rows, by_id = numbered_records(path), dict[str, tuple[int, Record]]()
     for number, row in rows:
         for key in need:
             check_row_text(row, key, f"{path}:{number}")
-    for number, row in rows:
         before, other = by_id.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
         for keys in (SOURCE_KEYS, ("reference",)):
             ours, theirs = first_of_keys(row, keys), first_of_keys(other, keys)
@@ -107,19 +99,14 @@ def check_row_text(row: dict, key: str, where: str) -> None:
     if key not in row:
         fix = "; --references FILE may hold them instead" if key == "reference" else ""
         raise InputError(f"{where}: no '{key}'{did_you_mean(key, row)}; its keys are {', '.join(row) or 'none'}{fix}")
-    text = row[key]
-    if not isinstance(text, str):
-        raise InputError(f"{where}: '{key}' holds {type(text).__name__}, not a string")
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{where}: '{key}' holds half a surrogate pair")
+    if problem := text_problem(key, row[key]):
+        raise InputError(f"{where}: {problem}")
 
 
 def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[str]]:
-    """Return (generated, references), one of each per sample; references from the samples file or from a separate one.
-
-    A file of references is JSON lines, CSV, TSV or Parquet with the column `key`, by default `reference`, `output` or
-    `target`, or plain lines. References are matched by `id` if both files have the same ids, otherwise by line order.
-    """
+    """Return (generated, references), one of each per sample. A file of references has the column `key`, by default
+    reference, output or target, or is plain lines; it is matched by `id` if both files have the same, otherwise by line
+    order."""
     if key is not None and (references is None or not has_columns(references)):
         what = "no --references" if references is None else f"{references} is read as plain lines"
         raise InputError(f"--reference-key names a column of the references, but there is {what}: pass JSON lines, "
@@ -129,9 +116,7 @@ def read_pairs(path: Path, references: Path | None = None, key: str | None = Non
     if references is None:
         return generated, [row["reference"] for _, row in samples]
     rows = list(records_of(references))
-    if not has_columns(references):
-        check_count(rows, samples, path, references)
-        return generated, [row["text"] for _, row in rows]
+    key = key if has_columns(references) else "text"
     if not rows:
         raise InputError(f"{references}: no references in it")
     for number, row in rows:
@@ -150,39 +135,29 @@ def matching_rows(samples: Numbered, rows: Numbered, path: Path, references: Pat
     if len(missing) < len(samples):
         number, row = missing[0]
         raise InputError(f"{path}:{number}: no reference with id {row.get('id')!r} in {references}")
-    check_count(rows, samples, path, references)
+    if len(rows) != len(samples):
+        raise InputError(f"{references}: {len(rows)} references for the {len(samples)} samples of {path}; without "
+                         "common ids they are matched by line order, so the numbers must be equal")  # fmt: skip
     if by_id and any("id" in row for _, row in samples):
         say(f"warning: {references} has none of the ids of {path}; matched by line order")
     return rows
 
 
-def check_count(rows: Numbered, samples: Numbered, path: Path, references: Path) -> None:
-    """Raise InputError unless there are as many references as samples."""
-    if len(rows) != len(samples):
-        raise InputError(f"{references}: {len(rows)} references for the {len(samples)} samples of {path}; without "
-                         "common ids they are matched by line order, so the numbers must be equal")  # fmt: skip
-
-
 def check_sources(samples: Numbered, matched: Numbered, path: Path, references: Path) -> None:
     """Raise InputError if too many samples and their references have different sources."""
-    compared, unlike = 0, []
+    unlike = {}
     for (number, row), (reference, other) in zip(samples, matched, strict=True):
         ours, theirs = first_of_keys(row, SOURCE_KEYS), first_of_keys(other, SOURCE_KEYS)
         if isinstance(ours, str) and isinstance(theirs, str):
-            compared += 1
-            if not alike(ours, theirs):
-                unlike.append((number, reference))
-    if len(unlike) > MAX_MISMATCHED * compared:
-        number, reference = unlike[0]
+            unlike[number, reference] = not alike(ours, theirs)
+    if (count := sum(unlike.values())) > MAX_MISMATCHED * len(unlike):
+        number, reference = next(pair for pair, differs in unlike.items() if differs)
         raise InputError(f"{path}:{number}: its source is not that of {references}:{reference}, and so for "
-                         f"{len(unlike)} of {compared} samples: are the references of another split?")  # fmt: skip
+                         f"{count} of {len(unlike)} samples: are the references of another split?")  # fmt: skip
 
 
 def alike(ours: str, theirs: str) -> bool:
-    """Return whether two texts may be the same source.
-
-    Samples may hold it as decoded from tokens: truncated, with other spaces, without rare words.
-    """
+    """Return whether texts may be the same source: one may be truncated or lack rare words, with other spaces."""
     start, other = ("".join(text.lower().split())[:SAME_START] for text in (ours, theirs))
     words = set(ours.lower().split())
     return start == other or len(words & set(theirs.lower().split())) >= max(len(words) / 2, 1)

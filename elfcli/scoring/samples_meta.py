@@ -12,10 +12,7 @@ from elfcli.ui.progress import say
 
 @dataclass(frozen=True)
 class SampleProvenance:
-    """Provenance of samples. made_by: the checkpoint and the sampling setting. split: of the data.
-
-    clean_up: whether decoding cleans up spaces. None: unknown.
-    """
+    """Provenance of samples: checkpoint and sampling setting, whether spaces are cleaned up, split; None: unknown."""
 
     made_by: dict | None = None
     clean_up: bool | None = None
@@ -36,14 +33,9 @@ def check_meta(samples: Path | None, overwrite: bool) -> None:
         check_output_file(meta_file(samples), overwrite)
 
 
-def file_hash(path: Path) -> str:
-    """Return the hash of a file's content."""
-    return xxhash.xxh3_128_hexdigest(path.read_bytes())
-
-
 def write_meta(samples: Path, origin: SampleProvenance, overwrite: bool = False) -> None:
     """Write the provenance, after the samples: without it, or with an older one, their provenance is unknown."""
-    record = vars(origin) | {"xxh3_128": file_hash(samples)}
+    record = vars(origin) | {"xxh3_128": xxhash.xxh3_128_hexdigest(samples.read_bytes())}
     write_output(meta_file(samples), json.dumps(record, indent=1) + "\n", overwrite)
 
 
@@ -60,7 +52,7 @@ def read_meta(samples: Path) -> SampleProvenance:
     except (OSError, ValueError, KeyError, TypeError):
         say(f"warning: {path}: not written by elf; made by: unknown")
         return UNKNOWN
-    if record.get("xxh3_128") != file_hash(samples):
+    if record.get("xxh3_128") != xxhash.xxh3_128_hexdigest(samples.read_bytes()):
         say(f"warning: {path} belongs to other samples than {samples} now holds; made by: unknown")
         return UNKNOWN
     return origin

@@ -12,10 +12,8 @@ from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
 
 @dataclass(frozen=True)
 class Texts:
-    """What is scored. references: one per text, None without. real: held-out texts to compare with.
-
-    seen: training texts, None if they are not available.
-    """
+    """What is scored. references: one per text. real: held-out texts to compare with. seen: training texts, if
+    known."""
 
     generated: Sequence[str]
     references: Sequence[str] | None = None
@@ -33,14 +31,12 @@ class ScoreOptions:
     update: Callable[[int], None] = lambda done: None
 
 
+@dataclass(frozen=True, kw_only=True)
 class Score:
-    """Base of a metric's result, a dataclass. metric: its name in files. value: the field by which texts are ranked.
-
-    resampled: the value of each bootstrap draw.
-    """
+    """Base of a metric's result. metric: its name in files. value: the field that ranks texts. resampled: per draw."""
 
     names: ClassVar[tuple[str, str]]
-    resampled: Draws
+    resampled: Draws = field(default=(), repr=False, compare=False)
 
     def __init_subclass__(cls, metric: str, value: str):
         cls.names = metric, value
@@ -54,12 +50,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: how it is computed and presented.
-
-    columns: its figures and their headings in tables. label, description: in model cards and `evaluate`. needs: what it
-    compares texts with. uses_judge: a network computes it, on all processes together; otherwise process 0 alone does.
-    check(num_texts, num_real, judge): raises InputError, before texts are sampled, if it could not be computed.
-    """
+    """A metric. columns: its figures and their headings. label, description: in model cards and `evaluate`. needs: what
+    it compares texts with. uses_judge: a network computes it, on all processes together; otherwise process 0 alone
+    does. check(num_texts, num_real, judge): raises InputError, before texts are sampled, if it could not be
+    computed."""
 
     name: str
     label: str
@@ -70,7 +64,7 @@ class Metric:
     larger_is_better: bool = True
     protocols: tuple[str, ...] = (PAPER,)
     uses_judge: bool = False
-    check: Callable[[int, int, Any], None] = field(default=lambda num_texts, num_real, judge: None)
+    check: Callable[[int, int, Any], None] = lambda num_texts, num_real, judge: None
 
 
 def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 from elfcli.errors import InputError
 from elfcli.scoring.bootstrap import interval
 
-MAX_SEED = 2**32 - 1
-
 
 def seeds_of(seed: int, text: str | None) -> list[int]:
     """Return the seeds of `--seeds 0,1,2`, or else that of --seed. Raises InputError for others and repeated ones."""
@@ -20,7 +18,7 @@ def seeds_of(seed: int, text: str | None) -> list[int]:
         raise InputError("--seed and --seeds exclude each other")
     seeds: list[int] = []
     for word in text.split(","):
-        if not word.strip().isdecimal() or int(word) > MAX_SEED:
+        if not word.strip().isdecimal() or int(word) >= 2**32:
             raise InputError(f"--seeds {text}: '{word.strip()}' is not a seed; expected whole numbers such as 0,1,2")
         if int(word) in seeds:
             raise InputError(f"--seeds {text}: {int(word)} is repeated, which would count the same texts twice")
@@ -29,10 +27,8 @@ def seeds_of(seed: int, text: str | None) -> list[int]:
 
 
 def over_seeds(results: Sequence[list[dict]], seeds: Sequence[int]) -> list[dict]:
-    """Return one result per setting from those of each seed: values are means, `spread` their standard deviation.
-
-    The interval is that of the mean over these seeds, for resampled texts.
-    """
+    """Return one result per setting from those of each seed: values are means, `spread` their standard deviation. The
+    interval is that of the mean over these seeds, for resampled texts."""
     return [_one_of(list(same), seeds) for same in zip(*results, strict=True)] if len(seeds) > 1 else results[0]
 
 

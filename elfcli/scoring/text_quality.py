@@ -5,16 +5,13 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-MAX_LOOP = 64
-"""Words of the longest phrase whose repetition counts as a loop."""
+MAX_LOOP = 64  # words of the longest phrase whose repetition counts as a loop
 
 
 def degenerate(text: str) -> bool:
-    """Return whether one word is over a third of the text (and occurs four times), or a phrase is repeated in a loop.
-
-    A loop is a phrase at least three times in a row, six words or more in all. Texts of fewer than six words, such as
-    those of languages without spaces, are checked by characters: their loops have at least twelve.
-    """
+    """Return whether one word is over a third of the text (and occurs four times), or a phrase is repeated three times
+    in a row, over six words or more. Texts of fewer than six words (or without spaces) are checked for loops of twelve
+    letters."""
     words = text.split()
     if len(words) < 6:
         return has_loop("".join(words), 12)
@@ -51,10 +48,7 @@ def quality_shares(texts: list[str], seen: Collection[str] = ()) -> dict[str, fl
 
 
 def distinct_share(texts: Sequence[str], size: int) -> tuple[float | None, float | None]:
-    """Return the share of distinct phrases of `size` words: the mean within a text, and across all texts together.
-
-    None if no text has that many words.
-    """
+    """Return the share of distinct phrases of `size` words: mean within a text, and across all; None without any."""
     phrases = [list(zip(*(words[i:] for i in range(size)), strict=False)) for words in map(str.split, texts)]
     phrases = [of_text for of_text in phrases if of_text]
     if not phrases:

@@ -43,8 +43,8 @@ from elfcli.training.memory import memory_errors
 from elfcli.training.step import device_group
 from elfcli.training.timing import check_memory, measure_timing, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
-from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.settings import load_initial_params
+from elfcli.weights.source import with_own_encoder
 
 FIXED = {
     "network": (

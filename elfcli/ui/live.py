@@ -1,7 +1,5 @@
-"""The live view of a training run on a terminal: position, losses, speed, last sample.
-
-If stderr is not a terminal (a file, SLURM, a notebook), `running` prints the plain lines of `progress` instead.
-"""
+"""The live view of a training run on a terminal: position, losses, speed, last sample. If stderr is not a terminal (a
+file, SLURM, a notebook), `running` prints the plain lines of `progress` instead."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,10 +37,9 @@ class Run:
         waiting (share of the time), memory (bytes)."""
         self.done = done
         self.bar.update(self.task, completed=done)
-        if news.get("row"):
-            self.rows.append(news.pop("row"))
-        if news.get("held_out"):
-            self.held_out.append(news.pop("held_out"))
+        for name, rows in (("row", self.rows), ("held_out", self.held_out)):
+            if news.get(name):
+                rows.append(news.pop(name))
         if news.get("saved"):
             self.saved = news.pop("saved"), time.monotonic()
         self.news |= {name: value for name, value in news.items() if value is not None}
@@ -50,13 +47,10 @@ class Run:
     def lines(self, width: int) -> list[str]:
         """Return the lines below the bar, with curves for a terminal of `width` columns."""
         row = self.rows[-1] if self.rows else {}
-        lines = [
-            curve(title, self.rows, name, width)
-            for title, name in (("loss", "loss"), ("  denoise", "denoise_loss"), ("  decode", "decode_loss"))
-        ]
-        if self.held_out:
-            lines.append(curve("held-out denoise", self.held_out, "val_denoise_loss", width))
-            lines.append(curve("held-out decode", self.held_out, "val_decode_loss", width))
+        curves = (("loss", "loss"), ("  denoise", "denoise_loss"), ("  decode", "decode_loss"))
+        lines = [curve(title, self.rows, name, width) for title, name in curves]
+        for branch in ("denoise", "decode") if self.held_out else ():
+            lines.append(curve(f"held-out {branch}", self.held_out, f"val_{branch}_loss", width))
         rate, norm = format_number(row.get("learning_rate")), format_number(row.get("grad_norm"))
         speed = f"{row['tokens_per_second']:,.0f}" if row.get("tokens_per_second") else "-"
         epoch = self.done / self.epoch_steps
@@ -99,10 +93,8 @@ def spark(values: Sequence[float | None], width: int) -> str:
 def running(
     what: str, total: int, start: int, epoch_steps: float, history: Sequence[dict]
 ) -> Iterator[Callable[..., None]]:
-    """Yield `update(done, detail, **news)` with the news of `Run.update`.
-
-    On a terminal the last view stays when the block ends, followed by a line with the elapsed time.
-    """
+    """Yield `update(done, detail, **news)` with the news of `Run.update`. On a terminal the last view stays when the
+    block ends, followed by a line with the elapsed time."""
     if not (on_terminal() and is_first_process()):
         last = start
         with progress(what, total, start) as plain:

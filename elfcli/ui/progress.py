@@ -1,12 +1,9 @@
-"""Progress of a command on stderr, from process 0 only: a live bar on a terminal, plain lines elsewhere.
-
-Within `logged`, which the Python API uses, everything is sent to the logger `elf` instead.
-"""
+"""Progress of a command on stderr, from process 0 only: a live bar on a terminal, plain lines elsewhere. Within
+`logged`, which the Python API uses, everything is sent to the logger `elf` instead."""
 
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
@@ -69,8 +66,8 @@ def clock(seconds: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0) -> Iterator[Callable[..., None]]:
-    """Yield `update(done, detail)`: it moves a bar on a terminal, elsewhere it prints a line every `every_seconds`."""
+def progress(what: str, total: int, done: int = 0) -> Iterator[Callable[..., None]]:
+    """Yield `update(done, detail)`: it moves a bar on a terminal, elsewhere it prints a line every ten seconds."""
     if not is_first_process():
         yield lambda done, detail="": None
     elif on_terminal():
@@ -78,7 +75,7 @@ def progress(what: str, total: int, done: int = 0, every_seconds: float = 10.0) 
             task = bar.add_task(what, total=total, completed=done, detail="")
             yield lambda done, detail="": bar.update(task, completed=done, **({"detail": detail} if detail else {}))
     else:
-        yield _PlainProgress(what, total, done, every_seconds)
+        yield _PlainProgress(what, total, done)
 
 
 def terminal_bar() -> "Progress":
@@ -106,43 +103,37 @@ def terminal_bar() -> "Progress":
 class _PlainProgress:
     """Prints `what 120/1000, 2:10 left  detail` from time to time, and always at the last step."""
 
-    def __init__(self, what: str, total: int, done: int, every_seconds: float):
-        self.what, self.total, self.every_seconds = what, total, every_seconds
-        self.recent = deque[tuple[float, int]](maxlen=64)  # (time, done) of the last updates
+    def __init__(self, what: str, total: int, done: int):
+        self.what, self.total = what, total
+        self.bar = terminal_bar()  # never shown: it estimates the time from updates alone, as compilation precedes them
+        self.bar.add_task(what, total=total, completed=done)
+        self.task = self.bar.tasks[0]
         self.printed, self.detail = 0.0, ""
 
     def __call__(self, done: int, detail: str = "") -> None:
         now = time.monotonic()
-        self.recent.append((now, done))
+        self.bar.update(self.task.id, completed=done)
         self.detail, self.printed = detail or self.detail, self.printed or now
-        remaining = self.remaining()
-        if done == self.total or (remaining != "-" and now - self.printed >= self.every_seconds):
-            say(f"{self.what} {done}/{self.total}, {remaining} left  {self.detail}".rstrip())
+        left = self.task.time_remaining
+        if done == self.total or (left is not None and now - self.printed >= 10):
+            say(f"{self.what} {done}/{self.total}, {clock(left or 0)} left  {self.detail}".rstrip())
             self.printed, self.detail = now, ""
-
-    def remaining(self) -> str:
-        """Return the remaining time by the last updates alone, so that earlier compilations are soon forgotten."""
-        (start, first), (_, done) = self.recent[0], self.recent[-1]
-        if done == first < self.total:  # the time before the first update is compilation
-            return "-"
-        return clock((time.monotonic() - start) / max(done - first, 1) * (self.total - done))
 
 
 @contextmanager
 def stages() -> Iterator[Callable[[str, int, int, int], None]]:
     """Yield `report(stage, done, total, documents)`, which prints a line per stage and then its percentage done."""
     with ExitStack() as current:
-        updates: dict[str, Callable[..., None]] = {}
-        percentages: dict[str, int] = {}
+        last, shown = "", -1
+        update: Callable[..., None]
 
         def report(stage: str, done: int, total: int, documents: int) -> None:
-            if stage not in updates:
+            nonlocal last, shown, update
+            if stage != last:
                 current.close()
                 say(stage)
-                updates[stage] = current.enter_context(progress("per cent", 100))
-            percent = 100 * done // max(total, 1)
-            if percent > percentages.get(stage, -1):
-                updates[stage](percent, f"{documents:,} documents")
-            percentages[stage] = percent
+                last, shown, update = stage, -1, current.enter_context(progress("per cent", 100))
+            if (percent := 100 * done // max(total, 1)) > shown:
+                update(shown := percent, f"{documents:,} documents")
 
         yield report

@@ -39,12 +39,9 @@ ACCELERATOR_PACKAGES = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin", "jax
 
 
 def keep_memory() -> None:
-    """Make glibc keep freed memory instead of returning it to the system, unless an accelerator package is installed.
-
-    XLA's CPU backend allocates the step's working memory anew at every step. Mapping and unmapping it costs a page
-    fault per 4 kB, a fifth of the step on the demo (0.171 s to 0.129 s, medians of 59, two cores). All threads use one
-    arena, because other arenas map memory. Existing arenas stay, so this must run first.
-    """
+    """Make glibc keep freed memory, unless an accelerator package is installed: XLA's CPU backend maps the step's
+    memory anew at every step, a fifth of the demo's step (0.171 s to 0.129 s, medians of 59, two cores). All threads
+    use one arena, because others map memory. Existing arenas stay, so this must run first."""
     if any(find_spec(package) for package in ACCELERATOR_PACKAGES):
         return
     try:

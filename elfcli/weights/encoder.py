@@ -18,10 +18,7 @@ from elfcli.weights.t5 import load_t5, t5_shape
 def load_encoder(
     cfg: EncoderSettings, vocab_size: int, dtype: DTypeLike = jnp.float32, attention: str = "plain"
 ) -> Encoder:
-    """Return the encoder of the settings for ids below `vocab_size`.
-
-    Raise InputError if it is missing or has fewer tokens.
-    """
+    """Return the encoder for ids below `vocab_size`. Raise InputError if it is missing or has fewer tokens."""
     if cfg.encoder_model_name == "embedding":
         table = jax.random.normal(jax.random.key(cfg.embedding_seed), (vocab_size, cfg.embedding_dim))
         return Encoder(table, apply_table, cfg.embedding_dim, vocab_size)
@@ -33,9 +30,7 @@ def load_encoder(
         shape, params = load_t5(cfg.encoder_model_name)
     rows = params["embedding"].shape[0]
     if vocab_size > rows:
-        raise InputError(
-            f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has {vocab_size}; "
-            f"tokenize with the encoder's own vocabulary, or set encoder_model_name=embedding"
-        )
+        raise InputError(f"{cfg.encoder_model_name}: this encoder knows {rows} tokens but the tokenizer has "
+                         f"{vocab_size}: use its vocabulary, or set encoder_model_name=embedding")  # fmt: skip
     shape = replace(shape, dtype=dtype, attention=attention)
     return Encoder(jax.tree.map(jnp.asarray, params), t5_encode(shape), shape.d_model, rows)

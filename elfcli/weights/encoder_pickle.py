@@ -12,44 +12,30 @@ from elfcli.weights.reference import flatten
 
 
 def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
-    """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread.
-
-    path: a file, or `org/repository/file` on the Hub.
-    """
-    path = _pickle_file(str(path))
+    """Return the flat encoder tree of the reference's pickle {"params": tree}. Other objects are refused unread. path:
+    a file, or `org/repository/file` on the Hub."""
+    name, path = str(path), Path(path).expanduser()
+    if not path.exists() and name.count("/") > 1 and not name.startswith((".", "/", "~")):
+        organization, repository, file_name = name.split("/", 2)
+        path = fetch(f"{organization}/{repository}", file_name, "encoder's pickle")
     try:
         with open(path, "rb") as file:
-            content = ArrayUnpickler(file).load()
+            flat = flatten(ArrayUnpickler(file).load()["params"])
+        if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
+            raise TypeError("other objects in it")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except Exception as error:  # a damaged pickle raises any kind
-        raise InputError(f"{path}: not a pickle of arrays, or a damaged one ({first_line(error)})") from None
-    try:
-        flat = flatten(content["params"])
-    except (AssertionError, IndexError, KeyError, TypeError):  # not a dict, or one whose keys are not names
-        flat = {}
-    if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
-        raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}')
+        raise InputError(f'{path}: expected a pickle of {{"params": tree of float arrays}}, but it is another or a '
+                         f"damaged one ({first_line(error)})") from None  # fmt: skip
     return flat
-
-
-def _pickle_file(path: str) -> Path:
-    """Return the local file, fetched from the Hub for `org/repository/file`."""
-    parts = path.split("/")
-    if Path(path).expanduser().exists() or len(parts) < 3 or path.startswith((".", "/", "~")):
-        return Path(path).expanduser()
-    return fetch("/".join(parts[:2]), "/".join(parts[2:]), "encoder's pickle")
 
 
 def _reconstruct(_subtype: Any, _shape: Any, _typecode: Any) -> np.ndarray:
     """Return an empty array. numpy checks the state that follows against its bytes; the shape given is not used."""
     return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
-
-
-def _dtype(name: Any, *flags: Any) -> np.dtype:
-    return np.dtype(str(name), *flags)
 
 
 def _frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
@@ -65,7 +51,7 @@ def _jax_array(_numpy_reconstruct: Any, _args: Any, array_state: Any, _aval_stat
 
 ADMITTED = {
     ("numpy", "ndarray"): "ndarray",  # only ever an argument of _reconstruct; a string cannot be called
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): lambda name, *flags: np.dtype(str(name), *flags),
     ("jax._src.array", "_reconstruct_array"): _jax_array,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from elfcli.errors import InputError, first_line
+from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 from elfcli.weights.names import WEIGHTS_FILE
-
-INDEX_FILE = "model.safetensors.index.json"
 
 
 class NoSuchFile(InputError):
@@ -16,21 +15,17 @@ class NoSuchFile(InputError):
 
 
 def fetch(name: str, filename: str, what: str) -> Path:
-    """Return the path of `filename` in a local folder or a Hub repository `org/name[@revision]`.
-
-    what: the model in messages. Raise NoSuchFile, or InputError if the folder or repository cannot be read.
-    """
+    """Return the path of `filename` in a local folder or a Hub repository `org/name[@revision]`. what: the model in
+    messages. Raise NoSuchFile, or InputError if the folder or repository cannot be read."""
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / filename).is_file():
             raise NoSuchFile(f"{folder}: the {what} needs {filename}, which is missing")
         return folder / filename
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if looks_like_a_path(name):
         raise InputError(f"{name}: no such folder (expected the {what})")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    from elfcli.hub_access import from_hub, hub_reachable
 
     repo, _, revision = name.partition("@")
     local = not hub_reachable()  # checked first because the client retries for long
@@ -72,15 +67,12 @@ def weights(name: str, what: str) -> dict[str, np.ndarray]:
 
 
 def weight_files(name: str, what: str) -> list[Path]:
-    """Return `model.safetensors`, or without it the files that the index names.
-
-    Raise InputError if one is missing, before any of them is read.
-    """
+    """Return `model.safetensors`, or without it the files that the index names. Raise InputError if one is missing."""
     try:
         return [fetch(name, WEIGHTS_FILE, what)]
     except NoSuchFile as missing:
         try:
-            index = fetch(name, INDEX_FILE, what)
+            index = fetch(name, "model.safetensors.index.json", what)
         except NoSuchFile:
             raise missing from None
     by_array = read_json(index).get("weight_map")

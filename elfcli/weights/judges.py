@@ -74,10 +74,7 @@ def llama_shape(config: dict, where: Path) -> LlamaShape:
 
 
 def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) -> dict:
-    """Return Hugging Face's arrays (kernels transposed) as our parameters.
-
-    Arrays of the blocks are removed from `tensors` when they are stacked, so that they are not in memory twice.
-    """
+    """Return Hugging Face's arrays (kernels transposed) as our parameters; those stacked leave `tensors` (memory)."""
     ours = {"embedding": tensors["model.embed_tokens.weight"], "norm/weight": tensors["model.norm.weight"]}
     if not shape.tied:
         ours["head"] = tensors["lm_head.weight"]
@@ -101,10 +98,7 @@ def llama_from_huggingface(tensors: dict[str, np.ndarray], shape: LlamaShape) ->
 
 
 def gpt2_from_huggingface(tensors: dict[str, np.ndarray], num_layers: int) -> dict:
-    """Return Hugging Face's GPT-2 arrays (its Conv1D kernels are not transposed) as our parameters.
-
-    Arrays of the blocks are removed from `tensors`, as in `llama_from_huggingface`.
-    """
+    """Return GPT-2's arrays (its Conv1D kernels are not transposed) as our parameters; stacked ones leave `tensors`."""
     for name in list(tensors):
         tensors[name.removeprefix("transformer.")] = tensors.pop(name)
     ours = {"wte": tensors["wte.weight"], "wpe": tensors["wpe.weight"]}

@@ -2,7 +2,6 @@
 
 import json
 import re
-import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,12 +16,9 @@ PUBLISHED = {
     "ELF-B-de-en": ("de-en", "ELF-B"),
     "ELF-B-xsum": ("xsum", "ELF-B"),
     "ELF-B-PD-owt": ("owt", "ELF-B"),
-}
-"""Task and model of each published checkpoint."""
-STUDENTS = ("ELF-B-PD-owt",)
-"""Distilled checkpoints, to be sampled with configs/sampling/student.toml."""
-REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}
-"""Repositories whose name differs from the checkpoint's."""
+}  # Task and model of each published checkpoint
+STUDENTS = ("ELF-B-PD-owt",)  # distilled checkpoints, to be sampled with configs/sampling/student.toml
+REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}  # repositories whose name differs from the checkpoint's
 
 
 def published_name(name: str) -> str | None:
@@ -54,10 +50,10 @@ def checkpoint_paths(paths: Iterable[str]) -> dict[int, str]:
 def read_export_note(path: Path) -> dict:
     """Return the note of `elf export` in a safetensors file: `step`, `weights` (ema or raw) and, if it is set,
     `text_position`; empty for other files."""
+    from safetensors import SafetensorError, safe_open
+
     try:
-        with open(path, "rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, 100_000_000)))
-        return json.loads(header.get("__metadata__", {}).get("elf", "{}"))
-    except (OSError, ValueError, struct.error) as error:
+        with safe_open(path, framework="numpy") as file:
+            return json.loads((file.metadata() or {}).get("elf", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({error})") from None

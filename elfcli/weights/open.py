@@ -1,26 +1,30 @@
 """Opens trained networks: of a run, an exported folder, files of the reference or the PyTorch port, the Hub.
-
-`open_source` reads any of them and describes it; `config_of` (settings.py) returns the settings to use it with.
-"""
+`open_source` reads any of them and describes it; `config_of` (settings.py) returns the settings to use it with."""
 
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
-from elfcli.hub_access import looks_like_a_path
+from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path, retrying
 from elfcli.runs.folder import CONFIG_FILE, best_of, chosen_step, is_run
 from elfcli.runs.rounds import is_distilled, last_student
-from elfcli.weights.download import hub_checkpoint
 from elfcli.weights.files import read_safetensors
-from elfcli.weights.names import PUBLISHED, REPOSITORIES, WEIGHTS_FILE, checkpoints_in, is_exported, read_export_note
-from elfcli.weights.own_encoder import with_own_encoder
+from elfcli.weights.names import (
+    PUBLISHED,
+    REPOSITORIES,
+    WEIGHTS_FILE,
+    checkpoint_paths,
+    checkpoints_in,
+    is_exported,
+    read_export_note,
+)
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
-from elfcli.weights.source import Source
+from elfcli.weights.source import Source, with_own_encoder
 from elfcli.weights.torch_port import elf_from_torch, is_torch_state, read_torch_state
 
-HUB_ORGANISATION = "embedded-language-flows"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -28,11 +32,9 @@ WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
     """Return the weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
-
-    spec: run folder, exported folder, folder of `elf distill`, file or folder `checkpoint_<step>` of the reference or a
-    folder that holds some, a state dict of the PyTorch port, `FOLDER@NAME` (`named_in`), or a Hub repository
-    `org/name[@revision]` with any of these. Raise InputError for anything else.
-    """
+    spec: run, exported or `elf distill` folder, `checkpoint_<step>` of the reference or a folder that holds some, state
+    dict of the PyTorch port, `FOLDER@NAME` (`named_in`), Hub repository `org/name[@revision]` with any of these; else
+    InputError."""
     name = str(spec)
     if not name.strip():
         raise InputError("--checkpoint is empty: pass a run folder, a checkpoint or a Hub name org/name")
@@ -47,7 +49,7 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
         return open_local(found, name, ema, step if own_step is None else own_step)
     published, at, revision = name.partition("@")
     if published in PUBLISHED:
-        name = f"{HUB_ORGANISATION}/{REPOSITORIES.get(published, published)}{at}{revision}"
+        name = f"embedded-language-flows/{REPOSITORIES.get(published, published)}{at}{revision}"
     if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
         near = near_file(path, PUBLISHED)
         raise InputError(f"{name}: no such checkpoint{near}; pass a run folder, a checkpoint or a Hub name org/name")
@@ -55,11 +57,48 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
     return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
 
 
-def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
-    """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name.
+def hub_checkpoint(name: str, step: int | None = None) -> Path:
+    """Return a folder with the newest checkpoint, or that of `step`, of a Hub repository `org/name[@revision]`."""
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    NAME: `best`, of a run or of the last student, or a round of a folder of `elf distill`.
-    """
+    repo, _, revision = name.partition("@")
+    download = partial(snapshot_download, repo, revision=revision or None)
+    with from_hub(f"{name}:"):
+        try:
+            if not hub_reachable():
+                return Path(download(local_files_only=True))
+            files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
+            needed = files_to_fetch(name, files, step)
+            return Path(retrying(lambda: download(allow_patterns=needed)))
+        except LocalEntryNotFoundError:
+            raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
+                             "cannot be reached; pass a local folder or file as --checkpoint") from None  # fmt: skip
+        except RevisionNotFoundError:
+            raise InputError(f"{name}: the repository {repo} has no revision '{revision}'") from None
+        except RepositoryNotFoundError:
+            raise InputError(f"{name}: there is no such local folder and no such repository on the Hub, or it is "
+                             "private: check the name, or log in with `hf auth login`") from None  # fmt: skip
+
+
+def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
+    """Return the files of a repository that make one checkpoint. Raise InputError if there is none."""
+    if {CONFIG_FILE, WEIGHTS_FILE} <= set(files):
+        further = f"checkpoints/{step}/"
+        return [file for file in files if not file.startswith("checkpoints/") or file.startswith(further)]
+    if by_step := checkpoint_paths(files):
+        path = by_step[chosen_step(name, by_step, step)]
+        return [file for file in files if file == path or file.startswith(f"{path}/")]
+    weights = [file for file in files if file.endswith((".safetensors", ".pt", ".pth"))]
+    if len(weights) == 1:
+        return weights
+    raise InputError(f"{name}: this repository holds no ELF checkpoint (neither {WEIGHTS_FILE} with {CONFIG_FILE}, "
+                     "nor checkpoint_<step>, nor one file of weights)")  # fmt: skip
+
+
+def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
+    """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name. NAME:
+    `best`, of a run or of the last student, or a round of a folder of `elf distill`."""
     rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
     if name in rounds:
         return rounds[name], None
@@ -110,8 +149,7 @@ def _open_exported(folder: Path, name: str, ema: bool, step: int | None) -> Sour
         file = folder / "checkpoints" / str(step) / WEIGHTS_FILE
         if not file.is_file():
             raise InputError(f"{name}: no checkpoint of step {step} in this exported model")
-    source = _open_weights_file(file, name, ema, None)
-    return _with_config(replace(source, kind="exported"), folder)
+    return _with_config(replace(_open_weights_file(file, name, ema, None), kind="exported"), folder)
 
 
 def _with_config(source: Source, folder: Path) -> Source:
@@ -158,9 +196,7 @@ def _open_reference(path: Path, name: str, ema: bool, step: int | None) -> Sourc
     averaged = ema and "ema_params1" in checkpoint
     params = checkpoint["ema_params1" if averaged else "params"]
     text = f"{name}: checkpoint of the reference ({'Orbax' if path.is_dir() else 'msgpack'})"
-    text += f" at step {checkpoint['step']}, {_weights(averaged)}" + (
-        " (it holds no EMA)" if ema and not averaged else ""
-    )
+    text += f" at step {checkpoint['step']}, {_weights(averaged)}{' (it holds no EMA)' * (ema and not averaged)}"
     return Source("reference", name, text, params, shape_of(params), checkpoint["step"], averaged, folder=path)
 
 

@@ -29,17 +29,13 @@ class PublishedScore:
         return f"{self.metric} {'about ' if self.approximate else ''}{self.value:.{digits}f}"
 
 
-def _scores(entry: dict) -> list[PublishedScore]:
-    """Return the scores of one entry of the file, one per metric."""
-    sampler, steps = entry["sampling"].split()[:2]
-    return [
-        PublishedScore(entry["checkpoint"], metric, value, entry["split"], sampler.lower(), int(steps),
-                       entry["sampling"], entry.get("approximate", False))
-        for metric, value in entry["values"].items()
-    ]  # fmt: skip
-
-
-PUBLISHED_SCORES = tuple(score for entry in _DATA["scores"] for score in _scores(entry))
+PUBLISHED_SCORES = tuple(
+    PublishedScore(entry["checkpoint"], metric, value, entry["split"], sampler.lower(), int(steps), entry["sampling"],
+                   entry.get("approximate", False))
+    for entry in _DATA["scores"]
+    for sampler, steps, *_ in [entry["sampling"].split()]
+    for metric, value in entry["values"].items()
+)  # fmt: skip
 
 
 def published_scores(task: str | None, model: str | None, students: bool = False) -> list[PublishedScore]:

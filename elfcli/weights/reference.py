@@ -1,8 +1,6 @@
-"""Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints.
-
-The reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer
-axis. All arrays are otherwise equal, so both directions are exact.
-"""
+"""Converts parameter trees of the reference (lillian039/ELF) to ours and back, and reads its checkpoints. The
+reference's trees are flat dicts {"blocks_0/attn/qkv/kernel": array}; ours stack the blocks along a leading layer axis.
+All arrays are otherwise equal, so both directions are exact."""
 
 import re
 from functools import partial
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from elfcli.errors import InputError, first_line
+from elfcli.errors import ElfError, InputError, first_line
 from elfcli.models.elf import ElfShape, abstract_params
 
 T5_BLOCK_NAMES = {
@@ -19,8 +17,7 @@ T5_BLOCK_NAMES = {
     **{f"{name}/kernel": f"layer_1/DenseReluDense/{name}/kernel" for name in ("wi", "wi_0", "wi_1", "wo")},
     "attn_norm/weight": "layer_0/layer_norm/weight",
     "mlp_norm/weight": "layer_1/layer_norm/weight",
-}
-"""The reference's name of each of our T5 block's arrays."""
+}  # The reference's name of each of our T5 block's arrays
 T5_NAMES = {
     "embedding": "shared/embedding",
     "rel_embedding": "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding",
@@ -48,8 +45,7 @@ def elf_from_reference(flat: dict) -> dict:
     layers: dict[str, dict[int, np.ndarray]] = {}
     ours = {}
     for path, leaf in flat.items():
-        match = re.fullmatch(r"blocks_(\d+)/(.+)", path)
-        if match:
+        if match := re.fullmatch(r"blocks_(\d+)/(.+)", path):
             layers.setdefault(f"blocks/{match[2]}", {})[int(match[1])] = leaf
         else:
             ours[path] = leaf
@@ -120,14 +116,10 @@ REFERENCE_WEIGHTS = ("params", "ema_params1")
 
 
 def read_reference_checkpoint(path: str | Path) -> dict:
-    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>` file or folder.
-
-    The optimizer state is not read. Raise InputError if the path is not such a checkpoint.
-    """
+    """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>`, or raise InputError."""
     path = Path(path)
     tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
-    missing = [name for name in ("params", "step") if name not in tree]
-    if missing:
+    if missing := [name for name in ("params", "step") if name not in tree]:
         held = ", ".join(sorted(map(str, tree))) or "nothing"
         raise InputError(f"{path}: no {missing[0]!r} in this checkpoint; it holds {held}")
     try:
@@ -143,27 +135,18 @@ def _read_msgpack(path: Path) -> dict:
     from flax.serialization import msgpack_restore
 
     try:
-        tree = msgpack_restore(path.read_bytes())
+        return dict(msgpack_restore(path.read_bytes()))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except Exception as error:  # msgpack raises many kinds
         raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a flax checkpoint")
-    return tree
 
 
 def _read_orbax(path: Path) -> dict:
-    import jax
-    import orbax.checkpoint as ocp
+    from elfcli.runs.checkpoint import read_without_barriers
 
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            names = checkpointer.metadata(path.absolute()).item_metadata.tree
-            needed = {k: names[k] for k in (*REFERENCE_WEIGHTS, "step", "epoch") if k in names}
-            item = jax.tree.map(lambda _: 0, needed)
-            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-            how = ocp.args.PyTreeRestore(item=item, restore_args=as_numpy, partial_restore=True)
-            return checkpointer.restore(path.absolute(), args=how)
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({first_line(error)})") from None
+        return read_without_barriers(path.absolute(), (*REFERENCE_WEIGHTS, "step", "epoch"))
+    except ElfError as error:
+        why = first_line(error.__cause__ or error)
+        raise InputError(f"{path}: not an Orbax checkpoint, or a damaged one ({why})") from None

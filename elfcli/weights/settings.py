@@ -11,8 +11,7 @@ from elfcli.models.elf import ElfShape
 from elfcli.ui.progress import say
 from elfcli.weights.names import PUBLISHED, STUDENTS, published_name
 from elfcli.weights.open import open_source
-from elfcli.weights.own_encoder import with_own_encoder
-from elfcli.weights.source import Source
+from elfcli.weights.source import Source, with_own_encoder
 
 PRESET_SIZES = ("depth", "hidden_size", "num_heads", "bottleneck_dim")  # set by a model preset
 
@@ -27,11 +26,8 @@ def config_of(source: Source, **settings: Any) -> Config:
 
 def resolved_of(source: Source, *, task: str | None = None, model: str | None = None, **layers: Any) -> Resolved:
     """Return the settings to use the weights with, and their origins. layers: files, sets, flags, style of `resolve`.
-
-    Settings that come with the weights are kept (files, sets and flags override them; of `task` only the sampling and
-    evaluation settings are used). Other weights take the published recipe of their name, or that of task, model and
-    files.
-    """
+    Settings that come with the weights are kept (files, sets and flags override them; `task` only for sampling and
+    evaluation). Other weights take the published recipe of their name, or that of task, model and files."""
     files, sets = layers.pop("files", ()), layers.pop("sets", ())
     if source.config_file is not None:
         layers.pop("style", None)  # the weights' own file is ours
@@ -58,8 +54,7 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
 def check_shape(source: Source, wanted: dict) -> None:
     """Raise InputError with both sides if the weights have other dimensions than `wanted`."""
     have = vars(source.shape)
-    wrong = [name for name, value in wanted.items() if have[name] != value]
-    if wrong:
+    if wrong := [name for name, value in wanted.items() if have[name] != value]:
         mine = ", ".join(f"{name} {have[name]}" for name in wrong)
         theirs = ", ".join(f"{name} {wanted[name]}" for name in wrong)
         preset = preset_of(source.shape)

@@ -1,20 +1,22 @@
-"""Weights and what is known about them."""
+"""Weights and what is known about them, and the encoder that their folder contains."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from elfcli.config.resolve import load_config
 from elfcli.config.schema import Config
 from elfcli.models.elf import ElfShape
+from elfcli.runs.folder import CONFIG_FILE, ENCODER_FOLDER, VECTORS_FOLDER
+from elfcli.weights.names import is_exported
+
+EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that contains its encoder
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights (our tree of numpy arrays) and what is known about them.
-
-    kind: `run`, `exported`, `reference` or `torch`. description: one line for the user. config_file: the settings
-    that come with the weights, None if there are none. tokenizer: folder or Hub name. folder: the run, or the folder
-    that was read.
-    """
+    """Weights (our tree of numpy arrays) and what is known about them. kind: `run`, `exported`, `reference` or `torch`.
+    description: a line for the user. config_file: settings that come with the weights. tokenizer: folder or Hub name.
+    folder: the run, or what was read."""
 
     kind: str
     name: str
@@ -28,3 +30,16 @@ class Source:
     config_file: Path | None = None
     tokenizer: str | None = None
     folder: Path | None = None
+
+
+def with_own_encoder(config: Config, folder: Path | None) -> Config:
+    """Return the settings with the folder's own encoder in place of the one that the folder was trained with."""
+    name = config.encoder.encoder_model_name
+    if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
+        return config
+    own = folder / Path(name).name
+    copied = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
+    if copied or (name == EXPORTED_ENCODER and is_exported(folder)):
+        encoder = config.encoder.model_copy(update={"encoder_model_name": str(own)})
+        config = config.model_copy(update={"encoder": encoder})
+    return config

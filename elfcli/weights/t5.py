@@ -48,14 +48,6 @@ def t5_from_huggingface(tensors: dict[str, np.ndarray]) -> dict:
     return t5_from_reference({path: a.T if path.endswith("kernel") else a for path, a in arrays.items()})
 
 
-def t5_to_huggingface(params: dict) -> dict[str, np.ndarray]:
-    """Return our T5 parameters as Hugging Face's arrays, as they are in `model.safetensors`."""
-    return {
-        _huggingface_name(path): np.ascontiguousarray(array.T if path.endswith("kernel") else array)
-        for path, array in t5_to_reference(params).items()
-    }
-
-
 def t5_config(shape: T5Shape, pad_id: int, eos_id: int) -> dict:
     """Return the `config.json` that Hugging Face reads as an encoder of this shape. `t5_shape` is the inverse."""
     names = ("vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads")
@@ -81,7 +73,9 @@ def save_t5(folder: Path, config: dict, params: dict) -> None:
 
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file(dict(sorted(t5_to_huggingface(params).items())), folder / WEIGHTS_FILE, {"format": "pt"})
+    flat = {path: array.T if path.endswith("kernel") else array for path, array in t5_to_reference(params).items()}
+    arrays = {_huggingface_name(path): np.ascontiguousarray(array) for path, array in flat.items()}
+    save_file(dict(sorted(arrays.items())), folder / WEIGHTS_FILE, {"format": "pt"})
 
 
 def load_t5(name: str) -> tuple[T5Shape, dict]:

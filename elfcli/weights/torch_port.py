@@ -1,7 +1,5 @@
-"""Reads and writes state dicts of the PyTorch port: names like `blocks.0.attn.qkv.weight`, kernels transposed.
-
-The arrays of its factored output head (`proj_kernel`, `unembed_kernel`) are plain parameters, not transposed.
-"""
+"""Reads and writes state dicts of the PyTorch port: names like `blocks.0.attn.qkv.weight`, kernels transposed. The
+arrays of its factored output head (`proj_kernel`, `unembed_kernel`) are plain parameters, not transposed."""
 
 import re
 from collections.abc import Iterable
@@ -13,8 +11,7 @@ from elfcli.errors import InputError, first_line
 from elfcli.weights.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
-BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")
-"""Tables of rotary angles, which we compute."""
+BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")  # tables of rotary angles, which we compute
 NESTED = {True: ("ema_params1", "ema", "ema_model"), False: ("model", "state_dict", "params", "model_state_dict")}
 """Keys of the moving average (True) and of the weights (False) in a `.pt` training checkpoint."""
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from elfcli.cli.tokenize import tokenize as command
 from elfcli.corpus.encode import pack_rows
-from elfcli.corpus.readers import Keys, Reading, chosen_keys, open_corpus, requested_keys
+from elfcli.corpus.readers import Reading, chosen_keys, open_corpus, requested_keys
 from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.batches import column_from_rows
 from elfcli.data.folder import load_examples, recorded_tokenizer
@@ -70,7 +70,7 @@ def pair_files(folder: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "parquet", "jsonl.gz"])
 def test_every_format_yields_the_same_pairs(tmp_path, ending):
-    corpus = open_corpus([str(pair_files(tmp_path)[ending])], Keys(), skip_bad=False)
+    corpus = open_corpus([str(pair_files(tmp_path)[ending])], (), skip_bad=False)
     assert list(corpus) == PAIRS == list(corpus)
     assert corpus.reading.bytes_done == corpus.files[0].stat().st_size
 
@@ -78,7 +78,7 @@ def test_every_format_yields_the_same_pairs(tmp_path, ending):
 def test_plain_text_and_globs(tmp_path):
     write(tmp_path / "b.txt", "zwei\r\n\n drei ")
     write(tmp_path / "a.txt", b"\xef\xbb\xbfeins\n")
-    assert list(open_corpus([f"{tmp_path}/*.txt"], Keys(), False)) == [("eins",), ("zwei",), ("drei",)]
+    assert list(open_corpus([f"{tmp_path}/*.txt"], (), False)) == [("eins",), ("zwei",), ("drei",)]
 
 
 BAD_LINES = [
@@ -100,9 +100,9 @@ BAD_LINES = [
 def test_bad_lines_are_named_or_counted(tmp_path, name, content, message):
     path = write(tmp_path / name, content)
     with pytest.raises(InputError, match=message) as caught:
-        list(open_corpus([str(path)], Keys(), skip_bad=False))
+        list(open_corpus([str(path)], (), skip_bad=False))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    corpus = open_corpus([str(path)], Keys(), skip_bad=True)
+    corpus = open_corpus([str(path)], (), skip_bad=True)
     assert list(corpus) == [("x",)]
     assert corpus.reading.bad == 1
 
@@ -124,23 +124,23 @@ UNFIT_FILES = [
 def test_unfit_files(tmp_path, name, content, message):
     path = write(tmp_path / name, content)
     with pytest.raises(InputError, match=message) as caught:
-        list(open_corpus([str(path)], Keys(), skip_bad=False))
+        list(open_corpus([str(path)], (), skip_bad=False))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_missing_files(tmp_path):
     write(tmp_path / "train.txt", "x")
     with pytest.raises(InputError, match=r"did you mean 'train.txt'"):
-        open_corpus([str(tmp_path / "trian.txt")], Keys(), False)
+        open_corpus([str(tmp_path / "trian.txt")], (), False)
     with pytest.raises(InputError, match="folder"):
-        open_corpus([str(tmp_path)], Keys(), False)
+        open_corpus([str(tmp_path)], (), False)
 
 
 def test_keys():
-    assert chosen_keys(Keys(), ["id", "target", "source"], "f").names == ("source", "target")
-    assert chosen_keys(Keys(("body",)), ["body", "text"], "f").names == ("body",)
+    assert chosen_keys((), ["id", "target", "source"], "f") == ("source", "target")
+    assert chosen_keys(("body",), ["body", "text"], "f") == ("body",)
     with pytest.raises(InputError, match=r"'boody' .did you mean 'body'"):
-        chosen_keys(Keys(("boody",)), ["body", "text"], "f")
+        chosen_keys(("boody",), ["body", "text"], "f")
     with pytest.raises(InputError, match="--source-key and --target-key"):
         requested_keys(None, "a", None)
     with pytest.raises(InputError, match="--text-key"):
@@ -372,7 +372,7 @@ def test_the_command_prints_the_table(pairs_job, tmp_path):
 
 def test_each_iteration_starts_over(tmp_path):
     path = write(tmp_path / "a.txt", b"x\n\xff\n")
-    corpus = open_corpus([str(path)], Keys(), skip_bad=True)
+    corpus = open_corpus([str(path)], (), skip_bad=True)
     assert [len(list(corpus)) for _ in range(2)] == [1, 1]
     assert corpus.reading == Reading(skip_bad=True, bad=1, documents=1, bytes_done=4)
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import GOLDENS, same
@@ -17,7 +18,7 @@ from tiny_run import tiny_run
 
 from elfcli.errors import ElfError, InputError
 from elfcli.publishing.export import ExportOptions, export
-from elfcli.publishing.mirror import mirror, mirror_in_background
+from elfcli.publishing.mirror import Mirror, mirror
 from elfcli.publishing.push import push
 from elfcli.sampling.model import load_model
 from elfcli.weights.open import open_source
@@ -161,32 +162,38 @@ def test_a_repository_without_a_model_is_refused(hub):
         open_source("org/nothing")
 
 
-def test_a_mirror_reports_and_tries_again(hub, monkeypatch):
-    reported: list[str] = []
+def test_a_mirror_reports_and_tries_again(hub, monkeypatch, capsys):
     hub.fail("/commit/", 1000)
-    assert mirror(tiny_run(), REPO, report=reported.append) is False
+    assert mirror(tiny_run(), REPO) is False
     hub.failures.clear()
-    assert mirror(tiny_run(), REPO, report=reported.append) is True and hub.repos[REPO].private
+    assert mirror(tiny_run(), REPO) is True and hub.repos[REPO].private
+    assert capsys.readouterr().err.count(f"mirrored to {REPO}") == 2
     hub.add("org/public", {"README.md": b"mine"})
     assert mirror(tiny_run(), "org/public") is True and not hub.repos["org/public"].private
-    assert len(reported) == 2 and all(REPO in line for line in reported)
     monkeypatch.delenv("HF_TOKEN")
-    assert mirror(tiny_run(), REPO, report=reported.append) is False and "hf auth login" in reported[2]
-    assert mirror("no/such/run", REPO, report=reported.append) is False
+    assert mirror(tiny_run(), REPO) is False and "hf auth login" in capsys.readouterr().err
+    assert mirror("no/such/run", REPO) is False
 
 
-def test_a_running_mirror_is_not_started_twice(hub):
+def test_a_running_mirror_is_not_started_twice(hub, capsys):
     going = threading.Event()
     busy = threading.Thread(target=going.wait, daemon=True)
     busy.start()
-    assert mirror_in_background(busy, tiny_run(), REPO) is busy
+    uploader, manager = (
+        Mirror(REPO, tiny_run()),
+        SimpleNamespace(is_saving_in_progress=lambda: False, latest_step=lambda: 3),
+    )
+    uploader.thread = busy
+    uploader.look(manager)
+    assert uploader.thread is busy
     going.set()
     busy.join()
-    reported: list[str] = []
-    thread = mirror_in_background(busy, tiny_run(), REPO, report=reported.append)
+    uploader.look(manager)
+    thread = uploader.thread
     assert thread.daemon
     thread.join(60)
-    assert len(reported) == 1 and REPO in reported[0] and REPO in hub.repos
+    uploader.look(manager)
+    assert capsys.readouterr().err.count(REPO) == 1 and REPO in hub.repos and uploader.thread is thread
 
 
 def elf(arguments, home, endpoint, **environment):

@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("elfcli.hub_access.hub_reachable", lambda: False)
-    monkeypatch.setattr("elfcli.weights.download.hub_reachable", lambda: False)
+    monkeypatch.setattr("elfcli.weights.open.hub_reachable", lambda: False)
     return tmp_path
 
 

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import ElfError, InputError
-from elfcli.scoring import judge as judge_module
 from elfcli.scoring import perplexity as module
 from elfcli.scoring.judge import PADDED_LENGTHS, Judge, padded_length
 from elfcli.scoring.perplexity import perplexity, row_totals, score_tokens, unigram_entropies
+from elfcli.weights import files
 from elfcli.weights.judges import load_judge_network
 
 WORDS = ["the", "package", "library", "of", "shared", "tools", "data files", "in", "documentation", "contains"]
@@ -127,7 +128,7 @@ def test_texts_are_pooled_cut_and_skipped(judge):
     result = perplexity([*texts, "", " \n\t"], Judge(model=str(judge), batch_size=3, max_length=16))
     assert (result.num_samples, result.num_skipped_empty, result.max_length) == (8, 2, 16)
 
-    rows = judge_module.load_tokenizer(judge)(texts)["input_ids"]
+    rows = load_tokenizer(judge)(texts)["input_ids"]
     rows = [row[:16] for row in rows]
     nll, counts = plain_totals(judge, rows, 50256, 16)
     assert result.num_tokens == counts.sum()
@@ -162,10 +163,9 @@ def test_models_and_tokenizers_that_do_not_fit(judge, tmp_path):
 
 
 def test_a_hub_name_without_a_network(monkeypatch):
-    monkeypatch.setattr(judge_module, "in_cache", lambda model: False)
-    monkeypatch.setattr(judge_module, "hub_reachable", lambda: False)
+    monkeypatch.setattr(files, "hub_reachable", lambda: False)
     with pytest.raises(InputError, match=r"gpt2-large.*--model"):
-        perplexity(["a text"])
+        perplexity(["a text"], Judge("someone/gpt2-large"))
 
 
 def test_weights_that_are_not_finite_are_reported(judge, monkeypatch):

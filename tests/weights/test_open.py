@@ -24,9 +24,9 @@ from elfcli.runs.folder import LATENTS_FILE, keep_encoder
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.names import PUBLISHED, REPOSITORIES, STUDENTS, checkpoint_paths
 from elfcli.weights.open import open_source
-from elfcli.weights.own_encoder import with_own_encoder
 from elfcli.weights.reference import elf_to_reference, shape_of
 from elfcli.weights.settings import config_of, load_initial_params
+from elfcli.weights.source import with_own_encoder
 from elfcli.weights.torch_port import elf_from_torch, elf_to_torch
 
 
