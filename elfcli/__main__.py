@@ -98,6 +98,9 @@ def _line_of(error: BaseException) -> tuple[str, int]:
         return "out of memory; lower batch_size, max_length or the size of the network", 1
     if "RESOURCE_EXHAUSTED" in str(error):  # XLA's out of memory
         return f"out of memory; lower batch_size or the size of the network ({one_line(error)})", 1
+    if "Unable to initialize backend" in str(error):
+        advice = "another process may be using it; JAX_PLATFORMS=cpu computes on the CPU"
+        return f"the accelerator is not available ({one_line(error)}): {advice}", 1
     what = f"unexpected {type(error).__name__}: {one_line(error)}"
     return f"{what} (run with --debug for the traceback)", 1
 

@@ -24,7 +24,7 @@ from elfcli.config.entries import (
 )
 from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names  # noqa: F401
 from elfcli.config.reference import CONFIG_STYLES, DEFAULT_LAYER, DEFAULTS, PER_DEVICE, how_it_was_read, metrics_of
-from elfcli.config.schema import BEFORE_0_2, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
+from elfcli.config.schema import FORMER_DEFAULTS, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError, did_you_mean
 
 
@@ -183,9 +183,9 @@ def resolve_run(path: str | Path, sets: Sequence[str] = ()) -> Resolved:
         raise ConfigError([f"{path}: this run was trained with branching=device, which this version does not support: "
                            "resume it with elfcli 0.1.0, or start a new run"])  # fmt: skip
     resolved = resolve(files=[path], sets=sets, environ={})
-    for name, value in BEFORE_0_2.items():
+    for name, value in FORMER_DEFAULTS.items():
         if resolved.origins[name].layer == "default":
-            resolved = changed(resolved, SECTION_OF[name], "before 0.2.0", **{name: value})
+            resolved = changed(resolved, SECTION_OF[name], "earlier version", **{name: value})
     return resolved
 
 

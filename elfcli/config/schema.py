@@ -168,6 +168,8 @@ class DistillationSettings(Section):
     teacher_steps: Size = setting(64, "Sampling steps of the teacher; every student_steps divides it")
     teacher_cfg: FiniteFloat | None = setting(None, "Classifier-free guidance scale of the teacher's targets; 1: off; "
         "None: the scale in the teacher's sampling preset")  # fmt: skip
+    teacher_schedule: Literal["logit_normal", "uniform"] = setting("logit_normal", "Distribution of the teacher's "
+        "times within a student's step; logit_normal: of denoiser_p_mean and denoiser_p_std")  # fmt: skip
     student_steps: Size | None = setting(None, "Network steps that the student is trained for; None: ordinary training")
     decode_with_condition: bool = setting(False, "Give the decode branch the condition as its previous estimate, as "
         "the reference's distillation does; sampling and ordinary training give zeros")  # fmt: skip
@@ -283,8 +285,8 @@ RENAMED = {
 """Former names and the reference's names of settings, which are accepted everywhere."""
 RETIRED = {"branching": "objective", "time_grid": "evaluation"}
 REMOVED_SCHEDULE = "the `fitted` grid was removed because it improved no score (docs/experiments.md): use `uniform`"
-BEFORE_0_2 = {"gradient_dtype": "bfloat16", "num_held_out": 0}
-"""Defaults of 0.1.0, applied when a resumed 0.1.0 run does not set these."""
+FORMER_DEFAULTS = {"gradient_dtype": "bfloat16", "num_held_out": 0, "teacher_schedule": "uniform"}
+"""Values that a resumed run of an earlier version keeps for settings that its config.toml does not have."""
 WITHOUT_EFFECT: dict[str, tuple[tuple, str]] = {
     "wandb_resume": ((None, False, ""), "wandb_resume has no effect: a resumed run continues its tracker run anyway"),
     "attn_dropout": ((None, 0.0), "attn_dropout has no effect, as in the reference: use proj_dropout"),

@@ -226,8 +226,11 @@ def text_problem(name: str, text: Any) -> str | None:
     """Return why a column's value is not a valid string, or None."""
     if not isinstance(text, str):
         return f"'{name}' holds {type(text).__name__}, not a string"
-    surrogate = not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
-    return f"'{name}' holds half a surrogate pair" if surrogate else None
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # nothing else cannot be encoded
+        return f"'{name}' holds half a surrogate pair"
+    return None
 
 
 def open_corpus(patterns: list[str], keys: Keys, skip_bad: bool) -> Corpus:

@@ -19,6 +19,7 @@ from jax import Array
 from elfcli.config.schema import DistillationSettings, ObjectiveSettings
 from elfcli.flow import objective, sampler
 from elfcli.flow.objective import Batch, Draws, Key, Pair
+from elfcli.flow.schedules import draw_times
 
 
 def draw(
@@ -26,7 +27,8 @@ def draw(
 ) -> Draws:
     """Draw the random numbers of ordinary training and the teacher's times for latents of `shape` (G, N, S, E)."""
     draw_key, sub_key = jax.random.split(key)
-    shares_GxNxK = jax.random.uniform(sub_key, (*shape[:2], distillation.sub_steps - 1))
+    sizes, p_mean, p_std = (*shape[:2], distillation.sub_steps - 1), cfg.denoiser_p_mean, cfg.denoiser_p_std
+    shares_GxNxK = draw_times(sub_key, sizes, distillation.teacher_schedule, p_mean, p_std)
     return with_sub_times(objective.draw(draw_key, cfg, shape), shares_GxNxK, distillation)
 
 

@@ -8,17 +8,20 @@ import jax.numpy as jnp
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
 from elfcli.models.elf import ElfShape
-from elfcli.parallel.backend import cudnn_attention
+from elfcli.parallel.backend import cudnn_attention, multiplies_bfloat16
 
 
 def arithmetic(config: Config, platform: str | None = None) -> tuple[Any, str]:
     """Return (dtype of activations, attention kernel) on `platform`; None: JAX's default.
 
-    `auto`: bfloat16 on accelerators and float32 on CPU, and the platform's fused kernel if it has one for this dtype.
+    `auto`: bfloat16 on accelerators that multiply it, float32 on others and CPUs; the platform's fused kernel, if it
+    has one for this dtype.
     Raises InputError if the requested kernel does not run on the platform.
     """
     platform, settings = platform or jax.default_backend(), config.training
-    automatic = "float32" if platform == "cpu" else "bfloat16"
+    here = platform == jax.default_backend()
+    slow = platform == "cpu" or (here and not multiplies_bfloat16(jax.local_devices()[0]))
+    automatic = "float32" if slow else "bfloat16"
     dtype = jnp.dtype(automatic if settings.compute_dtype == "auto" else settings.compute_dtype)
     fused = {"tpu": "tpu", "gpu": "cudnn"}.get(platform, "plain")
     if settings.attention not in ("auto", "plain", fused):

@@ -8,17 +8,23 @@ from typing import Any
 
 import jax
 
+from elfcli.parallel.agree import broadcast_from_first
+
 
 def seconds_per_step(
     run_step: Callable[[], Any], warm: int = 2, count: int = 5, at_least: float = 2.0, at_most: float = inf
 ) -> float:
     """Return the median time of `count` steps, or of more until `at_least` seconds, after `warm` more. run_step()
     returns arrays that are ready when it is done. After `at_most` seconds none begins, but one is run to warm up and
-    one is timed."""
+    one is timed. Process 0 decides by its clock for all: a step of a different number of processes would hang."""
     began, times = time.monotonic(), list[float]()
-    while len(times) < warm + count or sum(times[warm:]) < at_least:
+
+    def another() -> bool:
         if len(times) > 1 and time.monotonic() - began > at_most:
-            break
+            return False
+        return len(times) < warm + count or sum(times[warm:]) < at_least
+
+    while broadcast_from_first(another):
         start = time.monotonic()
         jax.block_until_ready(run_step())
         times.append(time.monotonic() - start)

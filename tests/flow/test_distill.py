@@ -106,3 +106,17 @@ def test_losses_are_the_means_over_examples(sub_steps):
     )
     expected = 0.3 * parts["decode_loss"] + 0.7 * parts["denoise_loss"]
     np.testing.assert_allclose(whole, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "quartiles"), [("logit_normal", (0.115, 0.182, 0.277)), ("uniform", (0.25, 0.5, 0.75))]
+)
+def test_the_teachers_times_have_their_distribution(schedule, quartiles):
+    """By default logit-normal as the student's times, sigmoid(-1.5 + 0.8 n), which the reference's recipe sets."""
+    settings = DistillationSettings(teacher_steps=16, student_steps=4, teacher_schedule=schedule)
+    assert DistillationSettings().teacher_schedule == "logit_normal"
+    cfg = ObjectiveSettings(denoiser_p_mean=-1.5, denoiser_p_std=0.8)
+    draws = distill.draw(jax.random.key(0), cfg, settings, (64, 256, 2, 2))
+    times = np.asarray(draws.sub_times_GxNxK)
+    shares = (times[..., 1:-1] - times[..., :1]) / (times[..., -1:] - times[..., :1])
+    np.testing.assert_allclose(np.quantile(shares, (0.25, 0.5, 0.75)), quartiles, atol=0.01)

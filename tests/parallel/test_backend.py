@@ -1,9 +1,14 @@
-"""Which GPUs get cuDNN's fused attention."""
+"""Which GPUs get cuDNN's fused attention and bfloat16, and what is said about a GPU that cannot be used."""
 
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from elfcli.config.schema import Config
+from elfcli.models import build
+from elfcli.parallel import backend
 from elfcli.parallel.backend import cudnn_attention
 
 
@@ -31,3 +36,37 @@ def test_a_kernel_that_cannot_be_built_is_reported_in_one_line(capsys):
     assert not cudnn_attention(device)
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "cuDNN" in err
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("7.5", jnp.float32), ("8.0", jnp.bfloat16), ("9.0", jnp.bfloat16)])
+def test_gpus_that_do_not_multiply_bfloat16_get_float32(monkeypatch, capability, dtype):
+    device = Device(**vars(gpu("PJRT C API\ncuda 12090", capability)))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    monkeypatch.setattr(build, "cudnn_attention", lambda device: True)
+    assert build.arithmetic(Config())[0] == dtype
+    assert build.arithmetic(Config(), "tpu")[0] == jnp.bfloat16, "a plan for another machine"
+
+
+def test_a_gpu_without_its_plugin_is_reported_once(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    monkeypatch.delenv("JAX_PLATFORMS")
+    backend.prepare()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(backend, "NVIDIA_DEVICE", tmp_path)
+    backend.prepare()
+    err = capsys.readouterr().err
+    assert "elfcli[cuda13]" in err and err.count("\n") == 1
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    backend.prepare()
+    assert capsys.readouterr().err == "", "the user chose the CPU"
+
+
+def test_a_busy_accelerator_is_one_line(elf, monkeypatch, tmp_path):
+    def busy(*_, **__):
+        raise RuntimeError("Unable to initialize backend 'tpu': ABORTED: The TPU is already in use by process 12")
+
+    monkeypatch.setattr("elfcli.api.load", busy)
+    code, _, err = elf("sample", tmp_path, "-n", 1)
+    assert code == 1 and "process 12" in err and "JAX_PLATFORMS=cpu" in err and "Traceback" not in err
+    assert [line.startswith("error: ") for line in err.splitlines()] == [True]

@@ -21,3 +21,12 @@ def test_slow_steps_are_few(monkeypatch):
     ran = []
     assert seconds_per_step(lambda: ran.append(0), at_most=20.0) == 30
     assert len(ran) == 2
+
+
+def test_process_0_decides_how_many_steps_are_timed(monkeypatch):
+    """By its own clock, this process would stop after seven steps."""
+    decisions = iter([True] * 11 + [False])
+    monkeypatch.setattr("elfcli.parallel.timing.broadcast_from_first", lambda compute: next(decisions))
+    ran = []
+    seconds_per_step(lambda: ran.append(0), at_least=0)
+    assert len(ran) == 11
