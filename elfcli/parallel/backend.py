@@ -21,9 +21,7 @@ def prepare() -> None:
     JAX_COMPILATION_CACHE_DIR moves it."""
     plugin = any(find_spec(package) for package in ACCELERATOR_PACKAGES)
     if NVIDIA_DEVICE.exists() and not plugin and "JAX_PLATFORMS" not in os.environ:
-        say(
-            "this machine has an NVIDIA GPU, but JAX computes on the CPU: `pip install 'elfcli[cuda13]'` to use the GPU"
-        )
+        say("JAX computes on the CPU: `pip install 'elfcli[cuda13]'` to use this machine's NVIDIA GPU")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax"
