@@ -31,8 +31,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 
-LONG = ("test_join", "test_start", "test_plan", "test_goldens", "test_objective", "test_push", "test_offline",
-        "test_demo", "test_mesh", "test_hostile", "test_old_files", "test_checkpoint", "test_api", "test_choose")  # fmt: skip
+LONG = set(
+    "test_join test_start test_plan test_goldens test_objective test_push test_offline test_demo test_mesh test_hostile "
+    "test_old_files test_checkpoint test_api test_choose".split()
+)
 
 
 def pytest_collection_modifyitems(items):
