@@ -31,15 +31,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 
-LONG = set(
-    "test_join test_start test_plan test_goldens test_objective test_push test_offline test_demo test_mesh test_hostile "
-    "test_old_files test_checkpoint test_api test_choose".split()
-)
+LONG = ["join", "start", "plan", "goldens", "objective", "push", "offline", "demo", "mesh", "hostile", "old_files",
+        "checkpoint", "api", "choose"]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
     """Long files first, so that both workers end at the same time."""
-    items.sort(key=lambda item: Path(item.path).stem not in LONG)
+    items.sort(key=lambda item: Path(item.path).stem.removeprefix("test_") not in LONG)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 
 from elfcli.errors import InputError
 from elfcli.scoring import MODULES, metric
-from elfcli.scoring.bootstrap import differs
+from elfcli.scoring.bootstrap import differs, interval
 from elfcli.scoring.report import differences
 
 REAL = "real"  # value of `--at-entropy` for the real text's entropy
@@ -92,18 +92,38 @@ def wanted_entropy(text: str | None, metrics: Sequence[str]) -> float | str | No
 
 
 def perplexity_at(results: list[dict], wanted: float | str) -> str:
-    """Return a line with the perplexity at an entropy, its logarithm interpolated between the two nearest settings."""
-    scores = [score for result in results for score in result["scores"]]
-    scores = [score for score in scores if score["metric"] == "ppl" and score["value"] is not None]
+    """Return a line with the perplexity at an entropy and its 95% interval: the logarithm is interpolated between the
+    nearest settings that no other setting beats in both figures. The interval is of the texts, at these entropies."""
+    judged = [(result, score) for result in results for score in result["scores"]]
+    judged = [(result, score) for result, score in judged if score["metric"] == "ppl" and score["value"] is not None]
+    scores = [score for _, score in judged]
     real: dict = next((found for score in scores if (found := (score.get("details") or {}).get("real"))), {})
     if wanted == REAL and not real.get("entropy"):
         return "perplexity at the real text's entropy: unknown, because there is no real text; pass --data DIR"
     entropy = float(real["entropy"] if wanted == REAL else wanted)
     what = f"perplexity at the entropy {entropy:.2f}" + (" of the real text" if wanted == REAL else "")
-    points = sorted((score["entropy"], math.log(score["value"])) for score in scores)
-    entropies, logarithms = [point[0] for point in points], [point[1] for point in points]
+    points = undominated([
+        (score["entropy"], score["value"], (result.get("resampled") or {}).get("ppl") or []) for result, score in judged
+    ])  # fmt: skip
+    entropies = [point[0] for point in points]
     if not points or not entropies[0] <= entropy <= entropies[-1]:
         reached = f"the settings reach {entropies[0]:.2f} to {entropies[-1]:.2f}" if points else "no setting has one"
         return f"{what}: not reached; {reached}"
     compared = f", that of the real text is {real['ppl']:,.2f}" if wanted == REAL else ""
-    return f"{what}: {math.exp(float(np.interp(entropy, entropies, logarithms))):,.2f}, interpolated{compared}"
+
+    def at(values: Sequence[float]) -> float:
+        return math.exp(float(np.interp(entropy, entropies, np.log(values))))
+
+    draws = tuple(map(at, zip(*(point[2] for point in points), strict=False)))
+    spread = "" if (ends := interval(draws)) is None else f" [{ends[0]:,.2f}, {ends[1]:,.2f}]"
+    return f"{what}: {at([point[1] for point in points]):,.2f}{spread}, interpolated{compared}"
+
+
+def undominated(points: Sequence[tuple[float, float, list]]) -> list[tuple[float, float, list]]:
+    """Return the points (entropy, perplexity, draws) without those that another beats in one figure and equals or beats
+    in the other (a higher entropy, a lower perplexity), by rising entropy."""
+    kept: list[tuple[float, float, list]] = []
+    for point in sorted(points, key=lambda point: (-point[0], point[1])):
+        if not kept or point[1] < kept[-1][1]:
+            kept.append(point)
+    return kept[::-1]

@@ -31,3 +31,11 @@ def test_values_of_the_option():
     for text, metrics in (("real", ["bleu"]), ("rael", ["ppl"]), ("-1", ["ppl"]), ("nan", ["ppl"])):
         with pytest.raises(InputError, match="--at-entropy"):
             wanted_entropy(text, metrics)
+
+
+def test_a_setting_that_another_beats_is_left_out_and_the_value_has_an_interval():
+    points = [result(5.0, 20.0), result(5.1, 200.0), result(5.2, 30.0)]
+    assert "24.49" in perplexity_at(points, 5.1)
+    for point, low, high in zip(points, (18.0, 100.0, 27.0), (22.0, 300.0, 33.0), strict=True):
+        point["resampled"] = {"ppl": [low, high] * 20}
+    assert "24.49 [22.05, 26.94]" in perplexity_at(points, 5.1)
