@@ -87,15 +87,23 @@ def seen_texts(model: LoadedModel) -> set[str] | None:
 
 
 def real_texts(model: LoadedModel, sources: Sources, data: str | None) -> list[str]:
-    """Return as many held-out texts as are sampled: the references, or else texts of a local validation split."""
+    """Return as many held-out texts as are sampled: the references, or else texts of a local validation split, cut at
+    the model's max_length tokens, because entropy and perplexity depend on the length."""
     if sources.rows and all("reference" in row for row in sources.rows):
         return [row["reference"] for row in sources.rows]
     folder = data or model.config.data.eval_data_path or model.config.data.data_path
     with suppress(InputError):
         if folder is not None and Path(folder).is_dir():
             examples = evaluation_examples(model.config, data)
-            return [row["reference"] for row in example_sources(model, examples, len(sources.rows)).rows]
+            rows = example_sources(model, examples, len(sources.rows)).rows
+            return [truncated(model, examples.tokens.input_ids[row["id"]], row["reference"]) for row in rows]
     return []
+
+
+def truncated(model: LoadedModel, ids: Any, text: str) -> str:
+    """Return a text, or what its first max_length tokens decode to if it has more."""
+    limit = model.config.data.max_length
+    return text if len(ids) <= limit else decoded(model.tokenizer, [ids[:limit]], model.config.evaluation.clean_up)[0]
 
 
 def sources_of_texts(model: LoadedModel, texts: Sequence[str]) -> Sources:

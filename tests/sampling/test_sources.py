@@ -100,3 +100,13 @@ def test_an_error_is_one_line_with_its_place(model, tmp_path, name, content, key
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / name}{place}") and all(word in message for word in words)
     assert "\n" not in message
+
+
+def test_real_text_beside_free_samples_is_cut_at_their_length(monkeypatch):
+    """1,600 tokens beside samples of 16 have another entropy, whatever the model."""
+    monkeypatch.setattr(
+        examples, "decoded", lambda tokenizer, rows, clean_up: [" ".join(map(str, ids)) for ids in rows]
+    )
+    model = SimpleNamespace(config=Config(data=DataSettings(max_length=3)), tokenizer=None)
+    assert examples.truncated(model, [1, 2, 3], "as it was") == "as it was"
+    assert examples.truncated(model, [1, 2, 3, 4], "as it was") == "1 2 3"
