@@ -52,13 +52,15 @@ def encoded(program: SamplerStatics, params: Any, ids_BxS: Array, mask_BxSxS: Ar
 def on_examples(
     model: LoadedModel, program: SamplerStatics, examples: Examples, numbers: np.ndarray, seed: int
 ) -> Probe:
-    """Return the examples of these numbers, some of them repeated so that all devices have equally many."""
-    encoder = model.config.encoder
-    numbers = np.resize(numbers, round_up_to_devices(len(numbers)))
+    """Return the examples of these numbers. Some are repeated, so that all devices have equally many; their mask is
+    empty, so that figures do not depend on the number of devices."""
+    encoder, count = model.config.encoder, len(numbers)
+    numbers = np.resize(numbers, round_up_to_devices(count))
     batch = padded_batch(model, [examples.tokens[i] for i in numbers.tolist()])
     ids, cond, valid = (batch[name] for name in ("input_ids", "cond_mask", "valid_mask"))
     mask = np.asarray(encoder_mask(jnp.asarray(cond), jnp.asarray(valid), jnp.zeros(len(ids), bool)))
     latents = np.asarray(encoded(program, model.encoder.params, ids, mask))
+    valid = valid & (cond | (np.arange(len(ids)) < count)[:, None])
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
     w = settings_of(model.config.sampling)[0].self_cond_scale
     guidance = jax.tree.map(np.asarray, sampler.Guidance(jnp.float32(1), jnp.float32(w)))  # all processes take these

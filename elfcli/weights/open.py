@@ -23,7 +23,7 @@ from elfcli.weights.names import (
 )
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.weights.source import Source, with_own_encoder
-from elfcli.weights.torch_port import elf_from_torch, is_torch_state, read_torch_state
+from elfcli.weights.torch_port import elf_from_torch, is_torch_file, is_torch_state, read_torch_state
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
@@ -116,8 +116,7 @@ def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
 def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
     """Return the weights of a local file or folder. name: what the user wrote."""
     if path.is_file():
-        read = _open_weights_file if path.suffix in WEIGHT_SUFFIXES else _open_reference
-        return read(path, name, ema, step)
+        return _open_file(path, name, ema, step)
     if is_distilled(path):
         return _open_run(last_student(path), name, ema, step)
     if is_exported(path):
@@ -127,12 +126,17 @@ def open_local(path: Path, name: str, ema: bool, step: int | None) -> Source:
     if any((path / mark).exists() for mark in ORBAX_MARKS):
         return _open_reference(path, name, ema, step)
     if by_step := checkpoints_in(path):
-        return _open_reference(by_step[chosen_step(name, by_step, step)], name, ema, step)
+        return _open_file(by_step[chosen_step(name, by_step, step)], name, ema, step)
     files = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
     if len(files) == 1:
         return _open_weights_file(files[0], name, ema, step)
     raise InputError(f"{name}: no checkpoint in this folder: expected a run of `elf train`, a folder of `elf "
                      "export`, `checkpoint_<step>` of the reference, or one .safetensors or .pt file")  # fmt: skip
+
+
+def _open_file(path: Path, name: str, ema: bool, step: int | None) -> Source:
+    weights = path.is_file() and (path.suffix == ".safetensors" or is_torch_file(path))
+    return (_open_weights_file if weights else _open_reference)(path, name, ema, step)
 
 
 def _open_run(folder: Path, name: str, ema: bool, step: int | None) -> Source:
@@ -164,13 +168,12 @@ def _with_config(source: Source, folder: Path) -> Source:
 
 def _open_weights_file(path: Path, name: str, ema: bool, step: int | None) -> Source:
     """Open one file of weights: ours (the reference's paths as names) or the PyTorch port's."""
-    if step is not None:
+    torch_file = path.suffix != ".safetensors"
+    if step is not None and not torch_file:
         raise InputError(f"{name}: this file holds a single step: omit --at-step")
-    if path.suffix != ".safetensors":
-        state, averaged = read_torch_state(path, ema=ema)
-        info: dict = {"weights": "ema" if averaged else "raw"}
-    else:
-        state, info = read_safetensors(path), read_export_note(path)
+    state, info = read_torch_state(path, ema=ema) if torch_file else (read_safetensors(path), read_export_note(path))
+    if step not in (None, info.get("step")):
+        raise InputError(f"{name}: it holds step {info.get('step', 'unknown')}, not {step}")
     try:
         if is_torch_state(state):
             params, kind, text = elf_from_torch(state), "torch", "weights of the PyTorch port"

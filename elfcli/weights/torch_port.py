@@ -4,6 +4,7 @@ arrays of its factored output head (`proj_kernel`, `unembed_kernel`) are plain p
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -47,8 +48,13 @@ def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
     return elf_from_reference(flat)
 
 
-def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], bool]:
-    """Return (state dict, whether it is a moving average) of a `.pt` file, read weights-only."""
+def is_torch_file(path: Path) -> bool:
+    """Return whether a file is PyTorch's: by its suffix, or a zip archive whatever its name, e.g. `checkpoint_500`."""
+    return path.suffix in (".pt", ".pth", ".bin") or is_zipfile(path)
+
+
+def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], dict]:
+    """Return (state dict, {"weights": ema or raw, "step": if the file or its name has it}), read weights-only."""
     try:
         import torch
     except ImportError:
@@ -61,4 +67,8 @@ def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndar
     keys = [(name, kind) for kind in ((True, False) if ema else (False,)) for name in NESTED[kind]]
     nested = ((content[name], kind) for name, kind in keys if isinstance(content.get(name), dict))
     state, averaged = next(nested, (content, False))
-    return {name: np.asarray(t.float().numpy()) for name, t in state.items() if hasattr(t, "float")}, averaged
+    info: dict = {"weights": "ema" if averaged else "raw"}
+    step = content.get("step", path.name.removeprefix("checkpoint_"))
+    if isinstance(step, int) or str(step).isdecimal():
+        info["step"] = int(step)
+    return {name: np.asarray(t.float().numpy()) for name, t in state.items() if hasattr(t, "float")}, info

@@ -46,3 +46,11 @@ def test_other_weights_have_other_figures(model):
     x0 = held_out(model).tried
     assert figures["val_denoise_loss"] == pytest.approx((x0.x0_BxSxE[x0.text_BxS] ** 2).mean(), rel=1e-4)
     assert figures["val_decode_loss"] == pytest.approx(np.log(model.shape.vocab_size), rel=1e-4)
+
+
+def test_figures_do_not_depend_on_the_number_of_devices(model, monkeypatch):
+    """Seven devices would repeat three examples, so that each has as many as the others."""
+    figures = held_out_figures(held_out(model), model.params)
+    monkeypatch.setattr(probe, "round_up_to_devices", lambda count: -(-count // 7) * 7)
+    slice_ = held_out(model)
+    assert len(slice_.tried.ids_BxS) % 7 == 0 and held_out_figures(slice_, model.params) == pytest.approx(figures)

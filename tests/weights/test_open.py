@@ -5,6 +5,7 @@ import pickle
 import shutil
 import sys
 import types
+import zipfile
 
 import jax
 import numpy as np
@@ -113,6 +114,17 @@ def test_pt_files_are_read_weights_only_and_need_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
     source = open_source(tmp_path / "elf.pt")
     assert asked["weights_only"] is True and source.ema and same(elf_to_torch(source.params), state)
+
+    folder = tmp_path / "port"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "checkpoint_500", "w") as archive:  # as torch.save writes
+        archive.writestr("archive/data.pkl", b"")
+    for spec in (folder, folder / "checkpoint_500"):
+        source = open_source(spec)
+        assert (source.kind, source.step, source.ema) == ("torch", 500, True)
+    assert open_source(folder, step=500).step == 500
+    with pytest.raises(InputError, match="500"):
+        open_source(folder / "checkpoint_500", step=400)
 
 
 def test_a_wrong_size_names_both_sides():
