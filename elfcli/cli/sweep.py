@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elfcli.sampling.settings import SamplingSetting
 
 METRICS = f"Scores, the first one ranks: {', '.join(MODULES)} (default: the task's)."
-AT_ENTROPY = "Interpolate the perplexity at this entropy."
+AT_ENTROPY = "Interpolate the perplexity at this entropy (default: real, for free texts of several settings)."
 
 
 @o.several_processes
@@ -54,7 +54,7 @@ def sweep(
     from elfcli.sampling.settings import check_used, combinations, option_values, settings_of, without_repeats
     from elfcli.sampling.sources import sources_of
     from elfcli.scoring import check_metric_names
-    from elfcli.scoring.comparison import best_first, perplexity_at, wanted_entropy
+    from elfcli.scoring.comparison import REAL, best_first, perplexity_at, wanted_entropy
     from elfcli.scoring.plots import check_plot, draw
     from elfcli.scoring.seeds import seeds_of
     from elfcli.ui.progress import is_first_process, say
@@ -78,6 +78,8 @@ def sweep(
     check_used(loaded.config, wanted, compared)
     if not scores:
         raise InputError("no metrics to score by: pass --metrics, or --task")
+    if at_entropy is None and "ppl" in scores and len(compared) > 1 and not loaded.config.data.max_input_length:
+        at_entropy = REAL
     entropy = wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed_list[0]}"
     sources, options = sources_of(loaded, data, num_samples), Options(seed_list[0], batch_size)

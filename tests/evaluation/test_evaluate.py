@@ -249,7 +249,7 @@ def test_seeds_and_the_checkpoint_by_its_option(elf, copy):
 def test_free_texts_are_compared_with_held_out_ones_by_the_same_judge(elf, copy, tmp_path):
     judge = write_judge(tmp_path / "judge")
     line = ["sweep", copy, "-s", "max_input_length=0", "--metrics", "ppl", "-s", f"eval_ppl_model={judge}", "-n", 4]
-    code, out, _ = elf(*line, "--steps", "2,3", "--data", tiny_run().parent / "data", "--at-entropy", "real")
+    code, out, _ = elf(*line, "--steps", "2,3", "--data", tiny_run().parent / "data")
     assert code == 0 and out.count("real text") >= 2 and "perplexity at the entropy" in out
     written = [json.loads(text) for text in next((copy / "sweep").glob("*/results.jsonl")).read_text().splitlines()]
     alone = perplexity([f"one word {i % 7} and {i % 5}" for i in range(4)], Judge(model=str(judge)))
