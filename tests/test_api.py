@@ -104,6 +104,7 @@ def test_functions_take_the_options_of_the_commands(function, command, left_out)
 
 def test_the_notebook_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("ELF_NUM_WORKERS", "0")  # processes that read ahead take long to start
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     names: dict = {}
     for cell in cells:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from elfcli.config.schema import DistillationSettings, ObjectiveSettings
@@ -118,8 +117,7 @@ class Teacher:
             error_GxMxS = jnp.mean((model.denoise(features[:, k:]) - taught.target_GxMxSxE) ** 2, axis=-1)
             distill_loss = mean_of_examples(error_GxMxS, batch.loss_GxNxS[:, k:])
         if k:
-            logits = model.logits(features[:, :k])
-            entropy_GxNxS = optax.softmax_cross_entropy_with_integer_labels(logits, dec_batch.ids_GxNxS)
+            entropy_GxNxS = model.cross_entropy(features[:, :k], dec_batch.ids_GxNxS)
             decode_loss = mean_of_examples(entropy_GxNxS, dec_batch.loss_GxNxS)
         return distill_loss, decode_loss
 

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 
 from elfcli.config.schema import ObjectiveSettings
@@ -157,8 +156,7 @@ def split_loss(
         error_GxNxS = jnp.mean((v - jax.lax.stop_gradient(target)) ** 2, axis=-1)
         denoise_loss = jnp.sum(error_GxNxS * den_batch.loss_GxNxS) / (counted * ((N - k) / N))
     if k:
-        logits = model.logits(features[:, :k])
-        entropy_GxNxS = optax.softmax_cross_entropy_with_integer_labels(logits, dec_batch.ids_GxNxS)
+        entropy_GxNxS = model.cross_entropy(features[:, :k], dec_batch.ids_GxNxS)
         decode_loss = jnp.sum(entropy_GxNxS * dec_batch.loss_GxNxS) / (counted * k / N)
     return denoise_loss, decode_loss
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax import Array
 
@@ -255,6 +256,15 @@ class ELF(nnx.Module):
         latent = nnx.gelu(latent, approximate=True)
         logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
         return logits + self.unembed_bias
+
+    def cross_entropy(self, features_GxNxSxH: Array, ids_GxNxS: Array) -> Array:
+        """Return -log softmax(logits) at the tokens, float32 (G, N, S), without holding all logits in memory."""
+
+        def entropy(features_BxSxH: Array, ids_BxS: Array) -> Array:
+            return optax.softmax_cross_entropy_with_integer_labels(self.logits(features_BxSxH), ids_BxS)
+
+        flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
+        return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat).reshape(ids_GxNxS.shape)
 
     def tokens(self, features_BxSxH: Array) -> Array:
         """Return the most likely tokens (B, S) without holding all logits (8 GiB for 64 x 1,024 tokens) in memory."""

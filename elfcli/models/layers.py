@@ -137,7 +137,10 @@ def attention(
 
 
 def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array) -> Any:
-    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device."""
+    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device.
+
+    The backward pass recomputes each chunk, so that not all logits are in memory there either.
+    """
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
@@ -150,7 +153,8 @@ def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: 
         padded = jnp.pad(array, ((0, 0), (0, count * size - S), *[(0, 0)] * (array.ndim - 2)))
         return jnp.moveaxis(padded.reshape(B, count, size, *array.shape[2:]), 1, 0)
 
-    results = jax.lax.map(lambda chunk: function(*chunk), tuple(map(chunked, arrays)))
+    recomputed = jax.checkpoint(function)
+    results = jax.lax.map(lambda chunk: recomputed(*chunk), tuple(map(chunked, arrays)))
     return jnp.moveaxis(results, 0, 1).reshape(B, count * size, *results.shape[3:])[:, :S]
 
 

@@ -15,7 +15,14 @@ def demo(folder, *arguments):
 
 def test_stages_and_result(tmp_path, monkeypatch, capsys):
     """Two steps of a tiny network, set through the environment like any setting."""
-    for name, value in {"STEPS": 2, "WARMUP_STEPS": 0, "DEPTH": 1, "HIDDEN_SIZE": 16, "NUM_HEADS": 1}.items():
+    for name, value in {
+        "NUM_WORKERS": 0,
+        "STEPS": 2,
+        "WARMUP_STEPS": 0,
+        "DEPTH": 1,
+        "HIDDEN_SIZE": 16,
+        "NUM_HEADS": 1,
+    }.items():
         monkeypatch.setenv(f"ELF_{name}", str(value))
     monkeypatch.setattr("elfcli.cli.demo.ROUNDS", "8")
     monkeypatch.setattr("elfcli.cli.demo.ROUND_STEPS", 1)

@@ -17,7 +17,7 @@ def test_own_text_in_three_lines(elf, tmp_path, monkeypatch):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.csv").write_text("de,en\n" + rows)
     monkeypatch.chdir(tmp_path)
-    for name, value in {"hidden_size": 16, "depth": 1, "num_heads": 2, "bottleneck_dim": 8}.items():
+    for name, value in {"num_workers": 0, "hidden_size": 16, "depth": 1, "num_heads": 2, "bottleneck_dim": 8}.items():
         monkeypatch.setenv(f"ELF_{name.upper()}", str(value))
     said = ""
     for command in commands:

@@ -1,5 +1,7 @@
 """The network against itself with texts at other positions."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ from flax import nnx
 
 from elfcli.config.schema import ObjectiveSettings
 from elfcli.flow import objective, sampler
-from elfcli.models.elf import ELF, ElfShape, init_params
+from elfcli.models import layers
+from elfcli.models.elf import ELF, ElfShape, abstract_params, init_params
 from elfcli.models.layers import graphdef_of
 
 B, S, E, V, P = 3, 12, 4, 11, 7  # P: position of the first text token
@@ -53,8 +56,8 @@ def test_objective_and_sampler_pass_the_start_of_texts_to_the_network():
         def denoise(self, features):
             return features[..., :E]
 
-        def logits(self, features):
-            return features[..., :V]
+        def cross_entropy(self, features, ids):
+            return features[..., 0]
 
         def tokens(self, features):
             return features[..., 0]
@@ -70,3 +73,34 @@ def test_objective_and_sampler_pass_the_start_of_texts_to_the_network():
     first_pass, shared_pass, *sampled = told
     assert first_pass.tolist() == START[1:2].tolist() and len(sampled) == 3
     assert all(start.tolist() == START.tolist() for start in (shared_pass, *sampled))
+
+
+def cross_entropy_and_gradients(shape, features, ids):
+    """Return a jitted function of the parameters."""
+
+    def loss(params, features):
+        entropy = nnx.merge(graphdef_of(ELF, shape), params).cross_entropy(features, ids)
+        return (entropy * jnp.arange(1.0, ids.shape[-1] + 1)).mean()
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
+def test_cross_entropy_in_chunks_is_the_same_with_less_memory(monkeypatch):
+    """64 texts of 1,024 tokens over T5's vocabulary: logits and their gradients would take 16 GiB."""
+    shape = ElfShape(latent_dim=8, vocab_size=50, depth=1, hidden_size=16, num_heads=2, bottleneck_dim=4)
+    params = init_params(shape, jax.random.key(0))
+    features, ids = jax.random.normal(jax.random.key(1), (2, 3, 7, 16)), jnp.arange(42).reshape(2, 3, 7)
+    whole = cross_entropy_and_gradients(shape, features, ids)(params, features)
+    monkeypatch.setattr(layers, "MAX_LOGITS", 6 * 50 * 2)  # two positions at once; the last chunk is short
+    chunked = cross_entropy_and_gradients(shape, features, ids)(params, features)
+    for ours, theirs in zip(jax.tree.leaves(chunked), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6 * float(jnp.abs(theirs).max()))
+    monkeypatch.undo()
+    large = replace(shape, vocab_size=32100)
+    features, ids = (jax.ShapeDtypeStruct((4, 16, 1024, *rest), dtype) for rest, dtype in (((16,), float), ((), int)))
+
+    def gradient(params, features, ids):
+        return cross_entropy_and_gradients(large, features, ids)(params, features)
+
+    compiled = jax.jit(gradient).lower(abstract_params(large), features, ids).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**30
