@@ -12,6 +12,7 @@ from elfcli.errors import ElfError, Stopped
 
 COMPUTES = ("demo", "train", "resume", "sample", "eval", "sweep", "eval-ppl")
 HELP = {"-h", "--help"}
+REMOVED = {"encoder": "`elf train` computes token vectors itself", "fit-grid": "use --time-schedule uniform"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -134,6 +135,8 @@ def _report_usage(error: Any) -> int:
         print(error.format_message(), file=sys.stderr)
         return error.exit_code
     message = " ".join(error.format_message().split()).replace("Value error, ", "")
+    for name, instead in REMOVED.items():
+        message = message.replace(f"No such command '{name}'.", f"`elf {name}` was removed: {instead}")
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "elf"
     _print_error(f"{message} (see `{command} --help`)")

@@ -118,3 +118,8 @@ def test_help_takes_at_most_three_times_as_long_as_importing_typer():
     pairs = [(seconds("-c", "import typer"), seconds("-m", "elfcli", "--help")) for _ in range(7)]
     bare, full = (statistics.median(column) for column in zip(*pairs, strict=True))
     assert full <= 3 * bare
+
+
+def test_a_removed_command_names_what_to_use_instead(elf):
+    code, _, err = elf("fit-grid", "run")
+    assert code == 2 and "removed" in err and "--time-schedule uniform" in err and len(err.splitlines()) == 1
