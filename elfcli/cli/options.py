@@ -187,7 +187,7 @@ def _join(given: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-COORDINATOR = "Address of process 0 (detected automatically on SLURM and TPU slices)."
+COORDINATOR = "Address of process 0 (detected automatically on SLURM, Open MPI and TPU slices)."
 TIMEOUT = "Seconds to wait for all processes to connect (default: 300)."
 several_processes = option_group(
     {

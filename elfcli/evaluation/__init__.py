@@ -1,1 +1,1 @@
-"""Sampling from trained models and scoring texts: BLEU, ROUGE, generative perplexity."""
+"""Which sampling settings still need scores? The resumable loop, evaluation during training, the run report."""

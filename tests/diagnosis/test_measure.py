@@ -1,6 +1,6 @@
 """Planted faults: `elf doctor` names each of them first, and finds none in a healthy model.
 
-`pytest -m slow tests/evaluation/test_doctor.py` trains a small network for each fault, a minute each on two cores.
+`pytest -m slow tests/diagnosis/test_measure.py` trains a small network for each fault, a minute each on two cores.
 """
 
 import json
