@@ -171,3 +171,25 @@ def test_a_batch_of_one_takes_the_branch_of_its_draw(params):
         assert np.isnan(parts["denoise_loss"]) == decodes and np.isnan(parts["decode_loss"]) == (not decodes)
     drawn = jax.vmap(lambda key: objective.draw(key, cfg, (1, 1, 1, 1)).decode_GxN[0, 0])
     assert abs(np.asarray(drawn(jax.random.split(jax.random.key(0), 4000))).mean() - 0.3) < 0.03
+
+
+def test_every_draw_has_the_references_distribution():
+    """Quartiles of the formulas: sigmoid(m + s n) of times and clean shares, 1.5 * 4^u - 1 of guidance scales."""
+    cfg = ObjectiveSettings(
+        denoiser_p_mean=-1.5, denoiser_p_std=0.8, decoder_p_mean=0.8, decoder_p_std=0.8, label_drop_prob=0.1,
+        decoder_prob=0.2, self_cond_cfg_min=0.5, self_cond_cfg_max=5.0,
+    )  # fmt: skip
+    draws = objective.draw(jax.random.key(0), cfg, (400, 16, 8, 4))
+    normal = (-0.6745, 0.0, 0.6745)
+    for values, quartiles in (
+        (draws.t_GxN, (0.1151, 0.1824, 0.2768)),
+        (draws.w_GxN, (1.1213, 2.0, 3.2426)),
+        (draws.decoder_lambda_GxNxSx1, (0.5648, 0.69, 0.7924)),
+        (draws.noise_GxNxSxE, normal),
+        (draws.decoder_noise_GxNxSxE, normal),
+    ):
+        near = 0.04 * (quartiles[2] - quartiles[0])
+        np.testing.assert_allclose(np.quantile(np.asarray(values), (0.25, 0.5, 0.75)), quartiles, atol=near)
+    assert abs(draws.drop_GxN.mean() - 0.1) < 0.015 and abs(draws.decode_GxN.mean() - 0.2) < 0.02
+    uniform = objective.draw(jax.random.key(0), cfg.model_copy(update={"time_schedule": "uniform"}), (400, 16, 1, 1))
+    np.testing.assert_allclose(np.quantile(np.asarray(uniform.t_GxN), (0.25, 0.5, 0.75)), (0.25, 0.5, 0.75), atol=0.02)
