@@ -163,7 +163,7 @@ SETTINGS_FILES = {
     "an alias of itself.yaml": b"a: &a [*a]\n",
     "a merge of itself.yaml": b"a: &a {<<: *a}\n",
     "deep.yaml": b"- " * 5000,
-    "deep blocks.yaml": b"".join(b" " * i + b"a:\n" for i in range(500)),
+    "deep blocks.yaml": b"".join(b" " * i + b"a:\n" for i in range(400)),
     "deep maps.yaml": b"a: " + b"{a: " * 5000,
     "a bomb of lists.yaml": bomb(b"a: &a [x]\n", b"%c: &%c [%s]\n"),
     "a bomb of merges.yaml": bomb(b"a: &a {x: 1}\n", b"%c: &%c {<<: [%s]}\n"),

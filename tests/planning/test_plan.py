@@ -67,7 +67,7 @@ def test_a_loop_of_unknown_length_takes_the_number_given():
         counted_once(compiled.as_text(), RATES)
 
 
-@pytest.mark.parametrize("remat", ["none", "dots"])
+@pytest.mark.parametrize("remat", ["none", pytest.param("dots", marks=pytest.mark.slow)])
 def test_scanned_and_unrolled_networks_count_alike(monkeypatch, remat):
     shape = ElfShape(latent_dim=8, vocab_size=50, depth=5, hidden_size=64, num_heads=2, bottleneck_dim=8, remat=remat)
 

@@ -58,7 +58,7 @@ def fetched(tmp_path_factory):
     return folder, hub.url, found
 
 
-@pytest.mark.parametrize("more", [{}, {"HF_HUB_OFFLINE": "1"}])
+@pytest.mark.parametrize("more", [{}, pytest.param({"HF_HUB_OFFLINE": "1"}, marks=pytest.mark.slow)])
 def test_the_cache_serves_when_the_hub_is_gone(fetched, tmp_path, more):
     folder, url, found = fetched
     shutil.copytree(folder, tmp_path / "here")
