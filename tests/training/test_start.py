@@ -177,8 +177,8 @@ def test_weights_are_read_without_the_optimiser(straight):
 
 
 def test_a_stop_request_saves_and_says_how_to_go_on(data, straight, tmp_path, monkeypatch):
-    """SIGTERM within a run: the step is finished and saved, and the resumed run is the same run. The kernel may hand the
-    signal to another thread, which takes it a few fast steps later."""
+    """SIGTERM within a run: the step is finished and saved, and the resumed run is the same run. The kernel may hand
+    the signal to another thread, which takes it a few fast steps later."""
     append = run.append_metrics
 
     def append_and_ask(folder, row):
