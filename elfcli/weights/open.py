@@ -23,11 +23,11 @@ from elfcli.weights.names import (
 )
 from elfcli.weights.reference import elf_from_reference, read_reference_checkpoint, shape_of
 from elfcli.weights.source import Source, with_own_encoder
-from elfcli.weights.torch_port import elf_from_torch, is_torch_file, is_torch_state, read_torch_state
+from elfcli.weights.torch_port import TORCH_SUFFIXES, elf_from_torch, is_torch_file, is_torch_state, read_torch_state
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:

@@ -13,6 +13,7 @@ from elfcli.weights.reference import elf_from_reference, elf_to_reference
 
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|model\.)+")
 BUFFERS = re.compile(r"(^|\.)(feat_)?rope\.")  # tables of rotary angles, which we compute
+TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 NESTED = {True: ("ema_params1", "ema", "ema_model"), False: ("model", "state_dict", "params", "model_state_dict")}
 """Keys of the moving average (True) and of the weights (False) in a `.pt` training checkpoint."""
 
@@ -50,7 +51,7 @@ def elf_from_torch(state: dict[str, np.ndarray]) -> dict:
 
 def is_torch_file(path: Path) -> bool:
     """Return whether a file is PyTorch's: by its suffix, or a zip archive whatever its name, e.g. `checkpoint_500`."""
-    return path.suffix in (".pt", ".pth", ".bin") or is_zipfile(path)
+    return path.suffix in TORCH_SUFFIXES or is_zipfile(path)
 
 
 def read_torch_state(path: Path, *, ema: bool = True) -> tuple[dict[str, np.ndarray], dict]:

@@ -47,20 +47,22 @@ def test_an_old_export_is_read(elf, tmp_path):
     assert [row | {"generated": ""} for row in found] == [row | {"generated": ""} for row in recorded]
 
 
+def assert_samples(elf, folder: Path, recorded: Path, *options) -> None:
+    """Sampling writes what was recorded, byte for byte."""
+    output = folder / recorded.name
+    code, _, err = elf("sample", "--checkpoint", *options, "-o", output)
+    assert code == 0, err
+    assert output.read_text() == recorded.read_text()
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_an_old_run_samples_what_it_did(resumed, elf, tmp_path, name):
-    output = tmp_path / f"{name}.jsonl"
-    code, _, err = elf("sample", "--checkpoint", resumed, "--data", OLD / "data", *SAMPLES[name], "-o", output)
-    assert code == 0, err
-    assert output.read_text() == (OLD / f"{name}.jsonl").read_text()
+    assert_samples(elf, tmp_path, OLD / f"{name}.jsonl", resumed, "--data", OLD / "data", *SAMPLES[name])
 
 
 def test_an_old_export_samples_what_it_did(elf, tmp_path):
-    output = tmp_path / "exported.jsonl"
     sampling = ["--steps", 8, "--cfg", 1.5, "--time-schedule", "uniform", "--input", OLD / "valid.jsonl"]
-    code, _, err = elf("sample", "--checkpoint", OLD / "export", *sampling, "-o", output)
-    assert code == 0, err
-    assert output.read_text() == (OLD / "exported.jsonl").read_text()
+    assert_samples(elf, tmp_path, OLD / "exported.jsonl", OLD / "export", *sampling)
 
 
 def test_an_old_run_with_dropout_names_what_changed(elf, tmp_path):
@@ -106,14 +108,9 @@ def test_a_recent_run_continues_as_it_did(recent):
 
 @pytest.mark.parametrize("name", RECENT_SAMPLES)
 def test_a_recent_run_samples_what_it_did(recent, elf, tmp_path, name):
-    output = tmp_path / f"{name}.jsonl"
-    code, _, err = elf("sample", "--checkpoint", recent, "--data", RECENT / "data", *RECENT_SAMPLES[name], "-o", output)
-    assert code == 0, err
-    assert output.read_text() == (RECENT / f"{name}.jsonl").read_text()
+    options = ["--data", RECENT / "data", *RECENT_SAMPLES[name]]
+    assert_samples(elf, tmp_path, RECENT / f"{name}.jsonl", recent, *options)
 
 
 def test_a_recent_export_samples_what_it_did(elf, tmp_path):
-    output = tmp_path / "exported.jsonl"
-    code, _, err = elf("sample", "--checkpoint", RECENT / "export", "--input", RECENT / "valid.jsonl", "-o", output)
-    assert code == 0, err
-    assert output.read_text() == (RECENT / "exported.jsonl").read_text()
+    assert_samples(elf, tmp_path, RECENT / "exported.jsonl", RECENT / "export", "--input", RECENT / "valid.jsonl")
