@@ -68,7 +68,8 @@ def programs(mesh):
     yield "trace", trace.begin.trace(program, inputs)
     gpt2 = Gpt2Shape(VOCAB, 128, 16, 1, 2, 32)
     network = replicate(zeros(abstract(gpt2.network, gpt2)), mesh)
-    yield "judge", judge._applied.trace(features, gpt2, mesh, network, *jax.device_put((ids, valid), by_example(mesh)))
+    scored = judge.JudgeStatics(features, gpt2, mesh)
+    yield "judge", judge._applied.trace(scored, network, *jax.device_put((ids, valid), by_example(mesh)))
 
 
 def features(model, ids_BxT, mask_BxT):

@@ -16,9 +16,9 @@ from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
 from elfcli.flow import objective, sampler
 from elfcli.models.layers import map_position_chunks
-from elfcli.parallel.mesh import jit_on_mesh, on_devices
+from elfcli.parallel.mesh import everywhere, jit_on_mesh, on_devices
 from elfcli.runs.examples import evaluation_examples
-from elfcli.sampling.generate import SamplerStatics, everywhere
+from elfcli.sampling.generate import SamplerStatics
 from elfcli.sampling.model import LoadedModel
 
 HELD_OUT_TIMES = tuple((2 * i + 1) / 16 for i in range(8))

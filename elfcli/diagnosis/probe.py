@@ -16,8 +16,8 @@ from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
-from elfcli.parallel.mesh import jit_on_mesh, make_mesh, round_up_to_devices
-from elfcli.sampling.generate import SamplerStatics, everywhere, padded_batch
+from elfcli.parallel.mesh import everywhere, jit_on_mesh, make_mesh, round_up_to_devices
+from elfcli.sampling.generate import SamplerStatics, padded_batch
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
 

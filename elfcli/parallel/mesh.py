@@ -59,6 +59,11 @@ def jit_on_mesh(function: Callable[..., Any]) -> Any:
     return traced
 
 
+def everywhere(statics: Any, arrays: Any) -> Any:
+    """Return the arrays whole on all devices, so that every process can read them. statics: of `jit_on_mesh`."""
+    return jax.lax.with_sharding_constraint(arrays, NamedSharding(statics.mesh, PartitionSpec()))
+
+
 def process_rows(batch_size: int) -> slice:
     """Return the rows of every global batch that this process reads."""
     each = batch_size // jax.process_count()

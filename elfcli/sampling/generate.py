@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.data.batches import Batch, collate
@@ -28,7 +28,7 @@ from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest
-from elfcli.parallel.mesh import by_row, jit_on_mesh, make_mesh, round_up_to_devices
+from elfcli.parallel.mesh import by_row, everywhere, jit_on_mesh, make_mesh, round_up_to_devices
 from elfcli.sampling.candidates import draw_keys, most_alike
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
@@ -246,11 +246,6 @@ def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
     if program.multistep:
         return sampler.multistep(flow.predict, condition, flow.grid_BxM)
     return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
-
-
-def everywhere(program: SamplerStatics, arrays: Any) -> Any:
-    """Return the arrays whole on all devices, so that every process can read them."""
-    return jax.lax.with_sharding_constraint(arrays, NamedSharding(program.mesh, PartitionSpec()))
 
 
 @jit_on_mesh

@@ -16,7 +16,7 @@ from jax import Array
 from elfcli.data.tokenizers import eos_id, pad_id
 from elfcli.flow import sampler
 from elfcli.models.layers import map_position_chunks
-from elfcli.parallel.mesh import jit_on_mesh
+from elfcli.parallel.mesh import everywhere, jit_on_mesh
 from elfcli.sampling import generate as g
 from elfcli.sampling.candidates import most_alike
 from elfcli.sampling.generate import Options, Part, SamplerArrays, SamplerStatics
@@ -60,7 +60,7 @@ def begin(program: SamplerStatics, inputs: SamplerArrays) -> tuple[sampler.Condi
     """Return (condition, state before the first step, grid (B, M))."""
     condition = g.encode_condition(program, inputs)
     _, _, noise_at, grid_BxM = g.flow_of(program, inputs, condition)
-    return condition, sampler.initial(noise_at(-1), condition), g.everywhere(program, grid_BxM)
+    return condition, sampler.initial(noise_at(-1), condition), everywhere(program, grid_BxM)
 
 
 @jit_on_mesh
@@ -78,7 +78,7 @@ def advance(
 
     features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
     both = map_position_chunks(read, program.shape.vocab_size, features)
-    return state, *g.everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
+    return state, *everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 
 
 def traced(

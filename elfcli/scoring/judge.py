@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
@@ -18,7 +18,7 @@ from elfcli.models.layers import graphdef_of
 from elfcli.models.llama import LlamaShape
 from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest, tree_hash
-from elfcli.parallel.mesh import by_row, make_mesh, round_up_to_devices
+from elfcli.parallel.mesh import by_row, everywhere, jit_on_mesh, make_mesh, round_up_to_devices
 from elfcli.weights.files import fetch
 from elfcli.weights.judges import load_judge_network
 
@@ -97,14 +97,18 @@ def padded_length(length: int, window: int) -> int:
     return next((padded for padded in PADDED_LENGTHS if length < padded < window), window)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _applied(
-    head: Callable, shape: Shape, mesh: Mesh, params: Any, ids_BxT: jax.Array, mask_BxT: jax.Array
-) -> jax.Array:
-    model = nnx.merge(graphdef_of(shape.network, shape), params)
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-        result = head(model, ids_BxT, mask_BxT)
-    return jax.lax.with_sharding_constraint(result, NamedSharding(mesh, PartitionSpec()))
+class JudgeStatics(NamedTuple):
+    """Static arguments of a judge's program. head: a function of the network, ids and mask."""
+
+    head: Callable
+    shape: Shape
+    mesh: Mesh
+
+
+@jit_on_mesh
+def _applied(program: JudgeStatics, params: Any, ids_BxT: jax.Array, mask_BxT: jax.Array) -> jax.Array:
+    model = nnx.merge(graphdef_of(program.shape.network, program.shape), params)
+    return everywhere(program, program.head(model, ids_BxT, mask_BxT))
 
 
 def apply_judge(head: Callable, shape: Shape, params: Any, ids_BxT: np.ndarray, mask_BxT: np.ndarray) -> jax.Array:
@@ -113,4 +117,4 @@ def apply_judge(head: Callable, shape: Shape, params: Any, ids_BxT: np.ndarray, 
     mesh = make_mesh()
     ids, mask = by_row(np.asarray(ids_BxT, np.int32), mesh), by_row(np.asarray(mask_BxT, bool), mesh)
     with jax.default_matmul_precision("highest"):  # accelerators would round float32 products otherwise
-        return _applied(head, shape, mesh, params, ids, mask)
+        return _applied(JudgeStatics(head, shape, mesh), params, ids, mask)
