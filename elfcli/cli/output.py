@@ -15,8 +15,7 @@ def score_pairs(
     from elfcli.scoring import metric
     from elfcli.scoring.protocol import check_protocol
     from elfcli.scoring.report import reports
-    from elfcli.scoring.samples_file import read_pairs
-    from elfcli.scoring.samples_meta import read_meta
+    from elfcli.scoring.samples_file import read_meta, read_pairs
     from elfcli.scoring.score import ScoreOptions, Texts
 
     scorer = metric(metric_name)

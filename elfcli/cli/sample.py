@@ -42,7 +42,7 @@ def sample(
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import broadcast_from_first
     from elfcli.sampling.settings import one_setting, one_value_each
-    from elfcli.scoring.samples_meta import check_meta, write_meta
+    from elfcli.scoring.samples_file import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
     given = one_value_each(setting_options)

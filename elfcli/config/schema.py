@@ -206,7 +206,8 @@ class EvaluationSettings(Section):
     metrics: tuple[str, ...] = setting((), "Scores of the task, e.g. bleu,ppl")
     clean_up: bool = setting(False, "Remove the space before . ? ! , n't 's etc. in decoded texts, as the published "
         "figures do; also alters texts that contain such spaces")  # fmt: skip
-    eval_ppl_model: str = setting("gpt2-large", "Judge of perplexity (GPT-2, Llama or Qwen): folder or Hub name")
+    eval_ppl_model: str = setting("gpt2-large", "Judge of perplexity, a GPT-2, Llama or Qwen (folder or Hub name); "
+        "ngram: a trigram model of the training texts, which needs no download")  # fmt: skip
     eval_ppl_batch_size: Count = setting(8, "Texts per batch for perplexity")
     eval_ppl_max_length: Size = setting(1024, "Tokens to which texts are truncated for perplexity")
     eval_ppl_dtype: Literal["float32", "bfloat16"] = setting(

@@ -31,8 +31,7 @@ from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources, real_texts, seen_texts
 from elfcli.scoring import check_metric_names, metric
 from elfcli.scoring.report import low_entropy, reports
-from elfcli.scoring.samples_file import read_jsonl, write_samples
-from elfcli.scoring.samples_meta import write_meta
+from elfcli.scoring.samples_file import read_jsonl, write_meta, write_samples
 from elfcli.scoring.score import ScoreOptions, Texts
 from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
@@ -60,12 +59,17 @@ class EvaluationJob:
 # --- scores -------------------------------------------------------------------------------------------------------
 
 
-def judge_of(config: Config) -> Any:
-    """Return the judge that the settings name."""
-    from elfcli.scoring.judge import Judge
+def judge_of(config: Config, name: str) -> Any:
+    """Return the judge of a metric. The settings name it; if that is the n-gram judge, MAUVE's is the paper's."""
+    from elfcli.scoring.judge import NGRAM, Judge
 
-    cfg = config.evaluation
-    return Judge(cfg.eval_ppl_model, None, cfg.eval_ppl_batch_size, cfg.eval_ppl_max_length, cfg.eval_ppl_dtype)
+    cfg, data = config.evaluation, config.data
+    judge = Judge(cfg.eval_ppl_model, None, cfg.eval_ppl_batch_size, cfg.eval_ppl_max_length, cfg.eval_ppl_dtype)
+    if judge.model != NGRAM:
+        return judge
+    if name != "ppl":
+        return replace(judge, model=Judge.model)
+    return replace(judge, tokenizer=data.tokenizer_name, data=data.data_path)
 
 
 def check_metrics(job: EvaluationJob) -> None:
@@ -76,7 +80,7 @@ def check_metrics(job: EvaluationJob) -> None:
         if one.needs == "references" and not all("reference" in row for row in rows):
             raise InputError(f"metrics: {one.name} compares with references, which free samples do not have; use ppl")
         real = len(real_texts(job.model, job.sources, job.data)) if one.needs == "real" else 0
-        one.check(len(rows), real, judge_of(config) if one.uses_judge else None)
+        one.check(len(rows), real, judge_of(config, one.name) if one.uses_judge else None)
 
 
 def score(texts: Texts, name: str, config: Config) -> dict:
@@ -85,7 +89,7 @@ def score(texts: Texts, name: str, config: Config) -> dict:
     `resampled` holds the value of each bootstrap draw.
     """
     one = metric(name)
-    options = ScoreOptions(judge=judge_of(config) if one.uses_judge else None)
+    options = ScoreOptions(judge=judge_of(config, one.name) if one.uses_judge else None)
     if one.uses_judge and not any(text.strip() for text in texts.generated):
         # Other settings keep their scores.
         skipped = {"num_samples": 0, "num_skipped_empty": len(texts.generated), "note": "all texts are empty"}

@@ -8,7 +8,7 @@ from elfcli.data.folder import split_names
 from elfcli.sampling.generate import passes
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting
-from elfcli.scoring.samples_meta import SampleProvenance
+from elfcli.scoring.samples_file import SampleProvenance
 
 
 def network_calls(config: Config, setting: SamplingSetting) -> int:

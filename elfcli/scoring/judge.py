@@ -23,20 +23,23 @@ from elfcli.weights.files import fetch
 from elfcli.weights.judges import load_judge_network
 
 Shape = Gpt2Shape | LlamaShape
+NGRAM = "ngram"
+"""Name of the judge that needs no download: an n-gram model of a data folder's training texts (scoring/ngram.py)."""
 PADDED_LENGTHS = tuple(length for k in range(5, 20) for length in (2**k, 2**k + 2 ** (k - 1)))
 
 
 @dataclass(frozen=True)
 class Judge:
-    """An evaluator model, a GPT-2, Llama or Qwen in a folder or on the Hub; the defaults are the paper's. tokenizer:
-    None: the model's. max_length: tokens at which texts are truncated, if the window is not shorter. dtype: of the
-    matrix products."""
+    """An evaluator model, a GPT-2, Llama or Qwen in a folder or on the Hub, or NGRAM; the defaults are the paper's.
+    tokenizer: None: the model's, or the data's. max_length: tokens at which texts are truncated, if the window is not
+    shorter. dtype: of the matrix products. data: folder whose training texts an n-gram judge counts."""
 
     model: str = "gpt2-large"
     tokenizer: str | None = None
     batch_size: int = 8
     max_length: int = 1024
     dtype: str = "float32"
+    data: str | None = None
 
 
 def not_empty(texts: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
-"""Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges.
-Texts are scored longest first and padded to a few lengths: short ones cost little, and few programs are compiled."""
+"""Generative perplexity and unigram entropy as the reference (github.com/lillian039/ELF) computes them; GPT-2 judges,
+or an n-gram model of the training texts. For a network, texts are scored longest first and padded to a few lengths:
+short ones cost little, and few programs are compiled."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,8 +19,9 @@ from elfcli.parallel.agree import run_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import on_devices
 from elfcli.scoring import judge as judges
+from elfcli.scoring import ngram
 from elfcli.scoring.bootstrap import interval, resampled
-from elfcli.scoring.judge import Judge, Shape, load_judge_tokenizer, not_empty, token_rows
+from elfcli.scoring.judge import NGRAM, Judge, Shape, load_judge_tokenizer, not_empty, token_rows
 from elfcli.scoring.protocol import is_gpt2_large, protocol_part
 from elfcli.scoring.score import Metric, Score, ScoreOptions, Texts
 
@@ -28,9 +30,9 @@ GPT2_VOCABULARY = "7fc3f1df6887d8d0"  # `digest` of GPT-2's tokens in the order 
 
 @dataclass(frozen=True)
 class PerplexityResult(Score, metric="ppl", value="ppl"):
-    """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts. num_tokens: scored tokens.
-    num_samples: texts that are not empty. max_length: tokens at which texts were truncated. real: ppl and entropy of
-    real texts."""
+    """ppl: exp(NLL per scored token), pooled. entropy: unigram, nats, mean over texts; of the n-gram judge that of all
+    texts together. num_tokens: scored tokens. num_samples: texts that are not empty. max_length: tokens at which texts
+    were truncated. real: ppl and entropy of real texts."""
 
     ppl: float
     entropy: float
@@ -51,6 +53,8 @@ def perplexity(
     full = not_empty(texts)
     if judge.max_length < 2:
         raise InputError(f"max_length {judge.max_length}: a text's first token is never scored, so use 2 or more")
+    if judge.model == NGRAM:
+        return ngram_perplexity(texts, judge)
     tokenizer, shape, params, weights = run_on_all(partial(judges.load_judge, judge.model, judge.tokenizer))
     window, eos = min(judge.max_length, shape.n_positions), eos_id(tokenizer)
     rows, skipped = token_rows(tokenizer, full, window), len(texts) - len(full)
@@ -71,6 +75,30 @@ def perplexity(
         ppl=value, entropy=float(entropies_R.mean()), num_samples=len(full), num_skipped_empty=skipped,
         num_tokens=int(counts_R.sum()), model=judge.model, max_length=window, signature=signature,
         intervals={"entropy": interval(entropy_draws)}, resampled=ppl_draws,
+    )  # fmt: skip
+
+
+def ngram_perplexity(
+    texts: Sequence[str], judge: Judge, pooled_texts: int = ngram.MAX_POOLED_TEXTS
+) -> PerplexityResult:
+    """Score texts by an n-gram model of the judge's data. Raises InputError if there are no texts or no data.
+
+    pooled_texts: the entropy is that of all tokens of at most this number of texts; more texts have a higher one.
+    """
+    full, of = not_empty(texts), run_on_all(partial(ngram.load_ngram_judge, judge.data, judge.tokenizer))
+    rows = token_rows(of.tokenizer, full, judge.max_length)
+    nll_R, counts_R = ngram.row_totals(of.model, rows)
+    together = min(pooled_texts, len(rows))
+    ppl_draws, _ = spread(texts, nll_R, counts_R, counts_R)
+    signature = (
+        f"metric:ppl|{protocol_part(['judge'])}|judge:{ngram.ORDER}-gram, Witten-Bell|counted:{of.fingerprint}"
+        f"|tokens:{of.num_tokens}|window:{judge.max_length}|end:scored|entropy:of {together} texts|empty:skipped"
+    )
+    return PerplexityResult(
+        ppl=float(np.exp(nll_R.sum() / counts_R.sum())), entropy=ngram.pooled_entropy(rows[:together]),
+        num_samples=len(full), num_skipped_empty=len(texts) - len(full), num_tokens=int(counts_R.sum()),
+        model=f"{ngram.ORDER}-gram model of {judge.data}", max_length=judge.max_length, signature=signature,
+        resampled=ppl_draws,
     )  # fmt: skip
 
 
@@ -110,7 +138,10 @@ def spread(
 @lru_cache(maxsize=2)
 def real_text_score(texts: tuple[str, ...], judge: Judge) -> dict:
     """Return perplexity and entropy of real texts, to compare samples with."""
-    result = perplexity(texts, judge)
+    return _summary(perplexity(texts, judge))
+
+
+def _summary(result: PerplexityResult) -> dict:
     return {"ppl": result.ppl, "entropy": result.entropy, "num_samples": result.num_samples}
 
 
@@ -172,10 +203,20 @@ def unigram_entropies(token_rows: Sequence[Sequence[int]], eos_id: int) -> np.nd
 
 
 def _compute(texts: Texts, options: ScoreOptions) -> PerplexityResult:
+    real = tuple(filter(str.strip, texts.real or ()))
+    if options.judge.model == NGRAM and real:  # the entropies of both are then of equally many texts
+        together = min(len(real), len(not_empty(texts.generated)), ngram.MAX_POOLED_TEXTS)
+        result, compared = (ngram_perplexity(some, options.judge, together) for some in (texts.generated, real))
+        return replace(result, real=_summary(compared))
     result = perplexity(texts.generated, options.judge, options.update)
-    if not any(map(str.strip, texts.real or ())):
-        return result
-    return replace(result, real=real_text_score(tuple(texts.real or ()), options.judge))
+    return replace(result, real=real_text_score(real, options.judge)) if real else result
+
+
+def _check(num_texts: int, num_real: int, judge: Judge) -> None:
+    if judge.model == NGRAM:
+        ngram.load_ngram_judge(judge.data, judge.tokenizer)
+    else:
+        load_judge_tokenizer(judge.model, judge.tokenizer)
 
 
 METRIC = Metric(
@@ -186,5 +227,5 @@ METRIC = Metric(
     compute=_compute,
     larger_is_better=False,
     uses_judge=True,
-    check=lambda num_texts, num_real, judge: load_judge_tokenizer(judge.model, judge.tokenizer),
+    check=_check,
 )

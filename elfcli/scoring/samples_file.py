@@ -1,14 +1,18 @@
-"""Samples files, the references to score them by, and scores. Errors have the form `file:line: what`."""
+"""Samples files, their provenance in `F.jsonl.meta.json`, and the references to score them by. Errors have the form
+`file:line: what`."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines, text_problem
 from elfcli.errors import InputError, did_you_mean, near_file
-from elfcli.outputs import write_output
+from elfcli.outputs import check_output_file, write_output
 from elfcli.ui.progress import say
 
 SOURCE_KEYS, REFERENCE_KEYS = ("input", "source"), ("reference", "output", "target")
@@ -200,3 +204,54 @@ def rows_by_id(rows: Numbered, path: Path) -> dict[str, tuple[int, Record]]:
 def write_samples(path: Path, rows: list[dict], overwrite: bool = False) -> None:
     """Write samples as JSON lines, whole or not at all."""
     write_output(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), overwrite)
+
+
+# --- provenance ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SampleProvenance:
+    """Provenance of samples: checkpoint and sampling setting, whether spaces are cleaned up, split; None: unknown."""
+
+    made_by: dict | None = None
+    clean_up: bool | None = None
+    split: str | None = None
+
+
+UNKNOWN = SampleProvenance()
+
+
+def meta_file(samples: Path) -> Path:
+    """Return the file with the provenance of a samples file."""
+    return samples.with_name(f"{samples.name}.meta.json")
+
+
+def check_meta(samples: Path | None, overwrite: bool) -> None:
+    """Raise InputError if the provenance of the samples could not be written later."""
+    if samples is not None:
+        check_output_file(meta_file(samples), overwrite)
+
+
+def write_meta(samples: Path, origin: SampleProvenance, overwrite: bool = False) -> None:
+    """Write the provenance, after the samples: without it, or with an older one, their provenance is unknown."""
+    record = vars(origin) | {"xxh3_128": xxhash.xxh3_128_hexdigest(samples.read_bytes())}
+    write_output(meta_file(samples), json.dumps(record, indent=1) + "\n", overwrite)
+
+
+def read_meta(samples: Path) -> SampleProvenance:
+    """Return the provenance of a samples file; unknown, after a warning, if the record is of other samples."""
+    path = meta_file(samples)
+    if not path.is_file():
+        return UNKNOWN
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        origin = SampleProvenance(record["made_by"], record["clean_up"], record["split"])
+        if not isinstance(origin.made_by, dict):
+            raise ValueError
+    except (OSError, ValueError, KeyError, TypeError):
+        say(f"warning: {path}: not written by elf; made by: unknown")
+        return UNKNOWN
+    if record.get("xxh3_128") != xxhash.xxh3_128_hexdigest(samples.read_bytes()):
+        say(f"warning: {path} belongs to other samples than {samples} now holds; made by: unknown")
+        return UNKNOWN
+    return origin

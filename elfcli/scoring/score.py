@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from elfcli.errors import InputError
 from elfcli.scoring.bootstrap import Draws, interval
 from elfcli.scoring.protocol import PAPER
-from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance
+from elfcli.scoring.samples_file import UNKNOWN, SampleProvenance
 
 
 @dataclass(frozen=True)

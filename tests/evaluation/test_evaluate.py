@@ -20,7 +20,7 @@ from elfcli.sampling import generate
 from elfcli.sampling.settings import SamplingSetting, check_used, combinations, without_repeats
 from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
-from elfcli.scoring.samples_meta import UNKNOWN, read_meta
+from elfcli.scoring.samples_file import UNKNOWN, read_meta
 
 GRID = ["--steps", "2,5", "--cfg", "1,2", "-n", 6]
 INTERFACE = {"metric", "value", "interval", "num_samples", "signature", "made_by", "details"}

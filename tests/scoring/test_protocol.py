@@ -11,7 +11,7 @@ from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
 from elfcli.scoring.report import differences, reports
 from elfcli.scoring.rouge import rouge
-from elfcli.scoring.samples_meta import SampleProvenance
+from elfcli.scoring.samples_file import SampleProvenance
 from elfcli.scoring.score import Texts
 
 TEXTS, REAL = ["The old man sleeps here", "a dog"], ["the old man sleeps there", "a dog runs home"]

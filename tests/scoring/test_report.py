@@ -4,7 +4,7 @@ import pytest
 
 from elfcli.scoring.bleu import corpus_bleu
 from elfcli.scoring.report import differences, low_entropy, provenance, reports, table
-from elfcli.scoring.samples_meta import SampleProvenance
+from elfcli.scoring.samples_file import SampleProvenance
 from elfcli.scoring.score import Texts
 
 TEXTS = ["the old man sleeps", "a dog runs home", "a dog runs home", "no no no no no no", ""]

@@ -3,7 +3,7 @@
 import pytest
 
 from elfcli.errors import InputError
-from elfcli.scoring.samples_meta import UNKNOWN, SampleProvenance, check_meta, meta_file, read_meta, write_meta
+from elfcli.scoring.samples_file import UNKNOWN, SampleProvenance, check_meta, meta_file, read_meta, write_meta
 
 
 def test_it_counts_only_for_the_samples_that_it_was_written_for(tmp_path, capsys):
