@@ -30,10 +30,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from elfcli.ui.quiet import quiet
 
         quiet()
-    if rest and rest[0] in COMPUTES and not HELP.intersection(rest):
-        from elfcli.ui.quiet import keep_memory
+    if rest and not HELP.intersection(rest):
+        from elfcli.ui.quiet import choose_devices, keep_memory
 
-        keep_memory()
+        choose_devices(rest[0])
+        if rest[0] in COMPUTES:
+            keep_memory()
     code = _run(rest, debug)
     if watch := _watch():
         watch.finish()

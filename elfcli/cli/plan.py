@@ -56,6 +56,7 @@ def plan(
     from elfcli.planning.chips import find_machine
     from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training, settings_to_plan
     from elfcli.recipe.apply import requested_settings
+    from elfcli.recipe.choose import FROM_MACHINE
     from elfcli.ui.progress import say
 
     flags = {"data_path": data, "batch_size": None if sampling else batch_size}
@@ -71,7 +72,8 @@ def plan(
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
     else:
-        found = plan_training(resolved.config, topology, examples)
+        chosen = resolved.origins["batch_size"].layer == FROM_MACHINE
+        found = plan_training(resolved.config, topology, examples, may_divide=chosen)
     write_result(json_file, asdict(found), overwrite)
     typer.echo(described(found))
 

@@ -61,8 +61,9 @@ class Estimate:
     advice: tuple[str, ...]
 
 
-def plan_training(config: Config, topology: str, num_examples: int | None = None) -> Estimate:
-    """Plan `elf train`. num_examples: if there is no local data. Raise InputError for unequal shares of the batch."""
+def plan_training(config: Config, topology: str, num_examples: int | None = None, may_divide: bool = False) -> Estimate:
+    """Plan `elf train`. num_examples: if there is no local data. may_divide: accumulate over halves of a batch that
+    does not fit, as `elf train` does if it chose the batch. Raise InputError for unequal shares of the batch."""
     machine = find_machine(topology)
     if problems := check_devices(config, len(machine.devices)):
         raise InputError("\n".join(problems))
@@ -75,6 +76,14 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
     if steps is None and not config.timed:
         notes = (*notes, "the run's length is unknown: pass --examples, --data or -s steps=N")
     result = estimate(config, machine, planned, TRAINING, config.global_batch, steps, notes)
+    half = config.global_batch // 2
+    if may_divide and not result.fits and half and half % len(machine.devices) == 0:
+        parts = 2 * config.optimization.grad_accum_steps
+        say(f"a batch of {config.global_batch} does not fit: planning {parts} of {half} per optimizer step")
+        training = config.training.model_copy(update={"batch_size": half, "global_batch_size": None})
+        optimization = config.optimization.model_copy(update={"grad_accum_steps": parts})
+        divided = config.model_copy(update={"training": training, "optimization": optimization})
+        return plan_training(divided, topology, num_examples, may_divide=True)
     if config.timed and (step := result.step_seconds_estimate):
         minutes = config.training.minutes or 0.0
         hours = len(machine.devices) * minutes / 60

@@ -30,7 +30,13 @@ MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run if nothing sets it: PASSES over the data, within these steps."""
 MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # shorter runs lose more to compiling buckets than they gain
 SHOWN, SAVES = 5, 10  # evaluations and checkpoints of a run, at least
-LEARNING_RATE = 8e-3  # peak, of Muon at width 128
+LEARNING_RATE, BATCH_EXPONENT = 8e-3, 0.146
+"""Peak rate of Muon at width 128 and batches of 32 examples, measured on CPUs. It falls with the width, as in muP (Yang
+and Hu 2021), and rises with the batch so that ELF-B with batches of 512 has the 2e-3 of the authors' recipes."""
+CPU_POSITIONS, CPU_BATCH = 2048, 32
+ACCELERATOR_POSITIONS, ACCELERATOR_BATCH, ACCELERATOR_STEPS = 2**18, 512, 10_000
+"""Largest batches in positions and examples. On accelerators batches of small data are so small that PASSES over it are
+ACCELERATOR_STEPS steps, but not below a CPU's batch."""
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
 
 
@@ -124,18 +130,28 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
             resolved = with_defaults(resolved, RECIPE, **dict.fromkeys(prefix, 1))
     data, training = resolved.config.data, resolved.config.training
     if not is_set(resolved, "batch_size", "global_batch_size"):
-        positions, most = (2048, 32) if backend == "cpu" else (2**18, 512)
-        few = len(examples) // (4 if training.overfit_examples else 2) // 8 * 8
-        batch = max(min(positions // data.max_length // 8 * 8, most, few), 8)
+        positions, most = CPU_POSITIONS, CPU_BATCH
+        if backend != "cpu":
+            enough = max(PASSES * len(examples) // ACCELERATOR_STEPS, CPU_BATCH)
+            positions, most = ACCELERATOR_POSITIONS, min(ACCELERATOR_BATCH, enough)
+        few = len(examples) // (4 if training.overfit_examples else 2)
+        batch = max(min(positions // data.max_length, most, few) // 8 * 8, 8)
         batch = max(min(batch, len(examples)) // devices, 1) * devices
         resolved = with_defaults(resolved, FROM_MACHINE, batch_size=batch)
     steps = MIN_RECIPE_STEPS
     if is_set(resolved, "steps", "epochs"):
         steps = run_length(resolved.config, len(examples)).total_steps
-    if backend == "cpu" and steps >= MIN_BUCKET_STEPS and (training.minutes or inf) >= MIN_BUCKET_MINUTES:
+    if steps >= MIN_BUCKET_STEPS and (training.minutes or inf) >= MIN_BUCKET_MINUTES:
         needed = positions_needed(examples.tokens, data.max_length, data.max_input_length)
         resolved = with_defaults(resolved, FROM_DATA, buckets=fitting_buckets(needed, data.max_length))
     return resolved
+
+
+def learning_rate(config: Config) -> float:
+    """Return the peak rate for the network's width and the examples of an optimizer step, to two digits."""
+    examples = config.global_batch * config.optimization.grad_accum_steps
+    rate = LEARNING_RATE * 128 / config.network.hidden_size * (examples / CPU_BATCH) ** BATCH_EXPONENT
+    return float(f"{rate:.2g}")
 
 
 def with_measured_steps(resolved: Resolved, steps: int) -> Resolved:
@@ -157,7 +173,7 @@ def from_length(resolved: Resolved, num_examples: int) -> Resolved:
     if not is_set(resolved, "warmup_steps", "warmup_epochs"):
         values["warmup_steps"] = min(total // 30, 1000)
     if not is_set(resolved, "lr", "blr", "optimizer"):
-        values["lr"] = float(f"{LEARNING_RATE * (128 / config.network.hidden_size) ** 0.5:.2g}")
+        values["lr"] = learning_rate(config)
     if not is_set(resolved, "save_every_epochs", "save_every_steps"):
         values["save_every_steps"] = max(total // SAVES, 1)
     values["eval_every_epochs"] = float(f"{ceil(total / SHOWN) / per_epoch:.6g}")

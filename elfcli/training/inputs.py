@@ -54,12 +54,17 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunI
         max_input_length=config.data.max_input_length,
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
+    encoder = load_encoder(config.encoder, vocab, *arithmetic(config))
+    return RunInputs(examples, tokenizer, encoder, together, buckets_of(config, examples))
+
+
+def buckets_of(config: Config, examples: data.Examples) -> Buckets | None:
+    """Return the buckets of the settings, each with at least the examples of an optimizer step."""
     settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
-    buckets = None
-    if settings.buckets:
-        needed = positions_needed(examples.tokens, settings.max_length, settings.max_input_length)
-        buckets = make_buckets(needed, settings.buckets, settings.max_length, step_size)
-    return RunInputs(examples, tokenizer, load_encoder(config.encoder, vocab, *arithmetic(config)), together, buckets)
+    if not settings.buckets:
+        return None
+    needed = positions_needed(examples.tokens, settings.max_length, settings.max_input_length)
+    return make_buckets(needed, settings.buckets, settings.max_length, step_size)
 
 
 def tokenizer_of(config: Config, examples: data.Examples) -> str:

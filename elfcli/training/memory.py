@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,31 +38,47 @@ def step_bytes(step: Any, *arguments: Any) -> float:
     return kept + found.temp_size_in_bytes
 
 
-def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
-    """Raise InputError if a step does not fit, with settings that do.
+class Division(NamedTuple):
+    """A smaller batch whose step fits, the bytes that it needs, and how many of them make up the original batch."""
+
+    batch: int
+    bytes: float
+    parts: int
+
+
+def fitting_division(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> Division | None:
+    """Return None if a step fits into memory, otherwise how to divide its batch. Raises InputError if nothing fits.
 
     needed(batch): bytes of a step on one device with this many examples over all devices. It compiles, so it is called
     only if a rough estimate says that memory may be short.
     """
     memory, batch, devices = memory_of_device(), config.global_batch, jax.device_count()
-    if memory is None or rough_bytes(config, shape) < memory / 4:
-        return
-    wanted = needed(batch)
-    if wanted <= memory:
-        return
-    what = f"a training step of {batch} examples of {config.data.max_length} tokens needs {size_text(wanted)} on each "
-    what += f"device, which has {size_text(memory)}"
+    if memory is None or rough_bytes(config, shape) < memory / 4 or (wanted := needed(batch)) <= memory:
+        return None
     # Only activations grow with the batch: a first guess, and half of it if that is still too much.
     fixed = (STATE_BYTES + 4) * num_params(abstract_params(shape))
     each = (min(wanted, float(rough_bytes(config, shape))) - fixed) / batch
     smaller = 1 << max(int((0.9 * memory - fixed) / each), 0).bit_length() >> 1
     for guess in (smaller // devices * devices, smaller // 2 // devices * devices):
         if guess and (needs := needed(guess)) <= memory:
-            times = -(-batch // guess) * config.optimization.grad_accum_steps
-            raise InputError(f"{what}: pass --batch-size {guess} (which needs {size_text(needs)}), with --set "
-                             f"grad_accum_steps={times} for the same optimizer step")  # fmt: skip
-    raise InputError(f"{what}, and no smaller batch fits: pass a smaller --model (ELF-S, ELF-XS), "
+            return Division(guess, needs, -(-batch // guess))
+    raise InputError(f"{too_large(config, wanted)}, and no smaller batch fits: pass a smaller --model (ELF-S, ELF-XS), "
                      f"--set max_length={max(config.data.max_length // 2, 1)} or --set remat=full")  # fmt: skip
+
+
+def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
+    """Raise InputError if a step does not fit, with settings that do. needed: see `fitting_division`."""
+    if found := fitting_division(config, shape, needed):
+        times = found.parts * config.optimization.grad_accum_steps
+        raise InputError(f"{too_large(config, needed(config.global_batch))}: pass --batch-size {found.batch} (which "
+                         f"needs {size_text(found.bytes)}), with --set grad_accum_steps={times} for the same optimizer "
+                         "step")  # fmt: skip
+
+
+def too_large(config: Config, wanted: float) -> str:
+    """Return the start of the message that a step needs more bytes than a device has."""
+    what = f"a training step of {config.global_batch} examples of {config.data.max_length} tokens needs"
+    return f"{what} {size_text(wanted)} on each device, which has {size_text(memory_of_device() or 0)}"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from elfcli.models.build import elf_shape
 from elfcli.parallel.agree import assert_same_on_all, barrier, broadcast_from_first, first_process_first, run_on_all
 from elfcli.parallel.backend import prepare
 from elfcli.recipe.apply import complete
-from elfcli.recipe.choose import from_length, with_measured_steps
+from elfcli.recipe.choose import FROM_MACHINE, from_length, with_measured_steps
 from elfcli.recipe.encoder import require_same_vocabulary
 from elfcli.recipe.explain import report_data, report_settings
 from elfcli.runs.examples import open_examples
@@ -37,11 +37,11 @@ from elfcli.runs.folder import (
 )
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.training.inputs import RunInputs, measured_latents, open_inputs, tokenizer_of
+from elfcli.training.inputs import RunInputs, buckets_of, measured_latents, open_inputs, tokenizer_of
 from elfcli.training.loop import train
-from elfcli.training.memory import memory_errors
+from elfcli.training.memory import fitting_division, memory_errors, require_memory
 from elfcli.training.step import device_group
-from elfcli.training.timing import check_memory, measure_timing, steps_that_fit
+from elfcli.training.timing import measure_timing, needed_bytes, steps_that_fit
 from elfcli.ui.progress import is_first_process, say
 from elfcli.weights.settings import load_initial_params
 from elfcli.weights.source import with_own_encoder
@@ -83,7 +83,8 @@ def start_run(
     source = (examples.metadata or {}).get("tokenizer_source")
     encoder = resolved.config.encoder.encoder_model_name
     broadcast_from_first(lambda: require_same_vocabulary(encoder, inputs.tokenizer, source))
-    run_on_all(partial(check_memory, resolved, inputs))
+    resolved = with_fitting_batch(resolved, inputs)
+    inputs = replace(inputs, buckets=buckets_of(resolved.config, examples))
     resolved = with_measurements(resolved, inputs)
     if resolved.config.timed:
         timing = measure_timing(resolved.config, inputs)
@@ -103,6 +104,23 @@ def start_run(
         with memory_errors(resolved.config, folder):
             train(resolved, inputs, folder, stop_at=stop_at, fallback=False, new_settings=False)
     return folder
+
+
+def with_fitting_batch(resolved: Resolved, inputs: RunInputs) -> Resolved:
+    """Return the settings, with the batch divided into parts that are accumulated if the recipe chose one that does not
+    fit into memory. Raises InputError if a batch that was set does not fit, with one that does."""
+    needed, config = partial(needed_bytes, resolved, inputs), resolved.config
+    shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
+    if resolved.origins["batch_size"].layer == FROM_MACHINE:
+        # Process 0 decides: the memory of the others may differ, and all need the same batch.
+        found = broadcast_from_first(lambda: fitting_division(config, shape, needed))
+        if found is not None:
+            batch, parts = found[0], found[2] * config.optimization.grad_accum_steps
+            say(f"batch_size {batch}, {parts} of which make up an optimizer step: more does not fit into memory")
+            resolved = changed(resolved, "training", FROM_MACHINE, batch_size=batch)
+            resolved = changed(resolved, "optimization", FROM_MACHINE, grad_accum_steps=parts)
+    run_on_all(lambda: require_memory(resolved.config, shape, partial(needed_bytes, resolved, inputs)))
+    return resolved
 
 
 def with_measurements(resolved: Resolved, inputs: RunInputs) -> Resolved:

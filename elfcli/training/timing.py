@@ -26,7 +26,7 @@ from elfcli.recipe.choose import SAVES, SHOWN
 from elfcli.runs.state import TrainState
 from elfcli.sampling.model import LoadedModel, model_in_training
 from elfcli.training.inputs import RunInputs
-from elfcli.training.memory import abstract_batch, abstract_teacher, require_memory, step_bytes
+from elfcli.training.memory import abstract_batch, abstract_teacher, step_bytes
 from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.ui.progress import clock, say
 
@@ -42,21 +42,16 @@ def trial_run(config: Config, inputs: RunInputs) -> tuple[ElfShape, Mesh, Callab
     return shape, mesh, partial(init_state, shape, tx, config.training.seed)
 
 
-def check_memory(resolved: Resolved, inputs: RunInputs) -> None:
-    """Raise InputError if a step of the run does not fit into memory."""
-
-    def needed(batch: int) -> float:
-        latents = {"latent_mean": 0.0, "latent_std": 1.0}  # they may still have to be measured
-        plain = changed(resolved, "encoder", None, **latents)
-        config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
-        shape, mesh, init = trial_run(config, inputs)
-        state = jax.eval_shape(init)
-        step = make_train_step(config, shape, inputs.encoder, mesh)
-        arguments = (abstract_batch(config), step_rates(config, 0.0), *abstract_teacher(config, state))
-        return step_bytes(step, state, inputs.encoder.params, *arguments)
-
-    shape = elf_shape(resolved.config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    require_memory(resolved.config, shape, needed)
+def needed_bytes(resolved: Resolved, inputs: RunInputs, batch: int) -> float:
+    """Return what a step of the run needs on one device with this batch over all devices, by the compiler."""
+    latents = {"latent_mean": 0.0, "latent_std": 1.0}  # they may still have to be measured
+    plain = changed(resolved, "encoder", None, **latents)
+    config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
+    shape, mesh, init = trial_run(config, inputs)
+    state = jax.eval_shape(init)
+    step = make_train_step(config, shape, inputs.encoder, mesh)
+    arguments = (abstract_batch(config), step_rates(config, 0.0), *abstract_teacher(config, state))
+    return step_bytes(step, state, inputs.encoder.params, *arguments)
 
 
 class StepRunner:

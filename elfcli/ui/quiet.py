@@ -1,4 +1,4 @@
-"""Silences third-party libraries on the terminal without importing them, and sets the process's memory options."""
+"""Prepares a process before libraries are imported: silences them on the terminal, sets memory and device options."""
 
 import ctypes
 import os
@@ -50,3 +50,20 @@ def keep_memory() -> None:
         return
     for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_ARENA_MAX, 1)):
         mallopt(option, value)
+
+
+TRAINS = ("demo", "train", "resume", "distill")
+WITHOUT_DEVICES = ("tasks", "tokenize", "eval-bleu", "eval-rouge", "runs", "report", "export", "push-to-hub")
+MEMORY_FRACTIONS = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")  # its present and its former name
+
+
+def choose_devices(command: str) -> None:
+    """Set, unless the user has, what JAX does with accelerators. A command that does not compute leaves them to others:
+    a TPU admits one process, and on a GPU JAX takes most of the memory. `config` only counts devices. Training may use
+    90% of a GPU's memory, not JAX's 75%; the rest is for CUDA's libraries."""
+    if command in WITHOUT_DEVICES:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    elif command == "config":
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    elif command in TRAINS and not any(name in os.environ for name in MEMORY_FRACTIONS):
+        os.environ[MEMORY_FRACTIONS[0]] = "0.9"

@@ -1,15 +1,18 @@
 """Which GPUs get cuDNN's fused attention and bfloat16, and what is said about a GPU that cannot be used."""
 
+import os
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from elfcli.cli.app import COMMANDS
 from elfcli.config.schema import Config
 from elfcli.models import build
 from elfcli.parallel import backend
 from elfcli.parallel.backend import cudnn_attention
+from elfcli.ui.quiet import MEMORY_FRACTIONS, TRAINS, WITHOUT_DEVICES, choose_devices
 
 
 def gpu(version: str, capability: str):
@@ -46,6 +49,28 @@ def test_gpus_that_do_not_multiply_bfloat16_get_float32(monkeypatch, capability,
     monkeypatch.setattr(build, "cudnn_attention", lambda device: True)
     assert build.arithmetic(Config())[0] == dtype
     assert build.arithmetic(Config(), "tpu")[0] == jnp.bfloat16, "a plan for another machine"
+
+
+def test_devices_by_command(monkeypatch):
+    """What does not compute starts no accelerator; training gets most of a GPU's memory; what the user sets stays."""
+    for name in ("JAX_PLATFORMS", *MEMORY_FRACTIONS):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    choose_devices("sample")
+    assert not {"JAX_PLATFORMS", *MEMORY_FRACTIONS} & os.environ.keys()
+    choose_devices("tokenize")
+    assert os.environ["JAX_PLATFORMS"] == "cpu"
+    choose_devices("train")
+    assert os.environ[MEMORY_FRACTIONS[0]] == "0.9"
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    choose_devices("runs")
+    assert os.environ["JAX_PLATFORMS"] == "tpu"
+    monkeypatch.delenv(MEMORY_FRACTIONS[0])
+    monkeypatch.setenv(MEMORY_FRACTIONS[1], "0.5")
+    choose_devices("train")  # JAX refuses both names together
+    assert MEMORY_FRACTIONS[0] not in os.environ
+    commands = {name for panel in COMMANDS.values() for name in panel}
+    assert commands >= {*TRAINS, *WITHOUT_DEVICES}
 
 
 def test_a_gpu_without_its_plugin_is_reported_once(monkeypatch, tmp_path, capsys):

@@ -165,6 +165,15 @@ def test_what_does_not_fit_is_not_run(monkeypatch):
     assert f"{found.step_seconds_estimate:.3g} s" in described(found)
 
 
+def test_a_batch_that_was_chosen_is_divided_until_it_fits(monkeypatch):
+    config = tiny_config()
+    most = plan_training(config, "local").peak_bytes_per_chip - 1
+    monkeypatch.setattr("elfcli.planning.chips.memory_of_device", lambda: most)
+    monkeypatch.setattr("elfcli.planning.plan.timed", lambda *_: ({}, ()))
+    found = plan_training(config, "local", may_divide=True)
+    assert found.fits and found.batch_size < config.global_batch
+
+
 def test_if_memory_runs_out_the_estimate_stays(monkeypatch):
     def exhausted(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")

@@ -30,7 +30,7 @@ from elfcli.recipe.encoder import encoder_of_vocabulary, require_same_vocabulary
 from elfcli.recipe.vectors import make_vectors, vectors_folder
 from elfcli.runs.examples import open_examples
 from elfcli.sampling.sources import recorded_keys
-from elfcli.training import memory
+from elfcli.training import memory, start
 from elfcli.training.timing import RunTiming, steps_that_fit
 from elfcli.weights.encoder import load_encoder
 
@@ -157,7 +157,7 @@ def test_a_plan_is_of_what_training_would_choose_there(folders):
     given = resolve(sets=["minutes=5"], flags={"data_path": str(folders / "pairs")}, environ={})
     found = settings_to_plan(given, SimpleNamespace(platform="tpu", devices=[None] * 8))
     names = ("model", "max_length", "batch_size", "encoder_model_name", "steps")
-    assert list(values(found, *names).values()) == ["ELF-S", 32, 40, "embedding", None]
+    assert list(values(found, *names).values()) == ["ELF-S", 32, 32, "embedding", None]
     assert not vectors_folder(load_examples(folders / "pairs")).exists(), "a plan writes nothing"
     task = resolve(task="de-en", environ={})
     assert settings_to_plan(task, SimpleNamespace(platform="cpu", devices=[None])) is task
@@ -211,6 +211,44 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkey
     with pytest.raises(InputError, match="no smaller batch fits"):
         memory.require_memory(config, None, lambda batch: 2**33)
     memory.require_memory(config, None, lambda batch: 2**29)
+
+
+def test_a_batch_that_the_recipe_chose_is_divided(folders, monkeypatch):
+    """What the refusal above advises is done where nobody asked for the batch; a batch that is set is refused."""
+    monkeypatch.setattr(memory, "memory_of_device", lambda: 2**30)
+    monkeypatch.setattr(memory, "rough_bytes", lambda config, shape: 2**31)
+    monkeypatch.setattr(start, "needed_bytes", lambda resolved, inputs, batch: batch * 2**27)
+    completed = complete(settings(folders / "pairs", "steps=600"), may_write=True)
+    inputs = start.open_inputs_on_all(completed.resolved.config, completed.examples)
+    found = start.with_fitting_batch(completed.resolved, inputs)
+    names = ("batch_size", "grad_accum_steps")
+    assert values(completed.resolved, *names) == {"batch_size": 32, "grad_accum_steps": 1}
+    assert values(found, *names) == {"batch_size": 8, "grad_accum_steps": 4}
+    assert found.origins["batch_size"].layer == "from the machine"
+    with pytest.raises(InputError, match="--batch-size 8"):
+        start.with_fitting_batch(complete(settings(folders / "pairs", "batch_size=32")).resolved, inputs)
+
+
+def test_batch_and_rate_of_an_accelerator(folders):
+    """Small data has small batches and no fewer steps than on a CPU; large data has the authors' batch and rate."""
+    tokens = load_examples(folders / "pairs").tokens
+
+    class Many(SimpleNamespace):
+        def __len__(self):
+            return self.count
+
+    found = {}
+    for count in (17_000, 100_000, 10**6):
+        examples = Many(tokens=tokens, count=count, path=str(folders / "pairs"), metadata=None)
+        given = resolve(sets=["max_length=128"], flags={"model": "ELF-B"}, environ={})
+        chosen = recipe.from_machine(given, examples, "gpu", 8)
+        chosen = recipe.from_length(chosen, count)
+        found[count] = [*values(chosen, "batch_size", "steps", "lr").values()]
+    assert found == {17_000: [48, 10620, 0.0014], 100_000: [296, 10110, 0.0018], 10**6: [512, 58590, 0.002]}
+    small = recipe.from_machine(
+        resolve(sets=["max_length=64"], environ={}), Many(**vars(examples) | {"count": 17_000}), "cpu", 1
+    )
+    assert values(recipe.from_length(small, 17_000), "batch_size", "lr") == {"batch_size": 32, "lr": 0.008}
 
 
 def test_a_device_that_runs_out_of_memory_ends_the_run_with_a_way_on(folders, tmp_path):
