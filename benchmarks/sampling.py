@@ -19,7 +19,14 @@ from elfcli.models.build import elf_shape
 from elfcli.models.elf import ELF, init_params
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import make_mesh
-from elfcli.sampling.generate import SamplerArrays, SamplerStatics, sample_batch, traced_inputs
+from elfcli.sampling.generate import (
+    SamplerArrays,
+    SamplerStatics,
+    encode_batch,
+    encoding_of,
+    sample_batch,
+    traced_inputs,
+)
 from elfcli.sampling.settings import SamplingSetting
 from elfcli.ui.quiet import keep_memory
 from elfcli.weights.encoder import load_encoder
@@ -46,7 +53,8 @@ def sampler(config, encoder, shape, params, longest):
         ways = passes(config, setting)
         program = SamplerStatics(shape, encoder.apply, config.objective, make_mesh(), longest, *ways)
         shared = traced_inputs(config, setting, 0)
-        return sample_batch(program, SamplerArrays(params, encoder.params, *batch, jnp.arange(BATCH), **shared))
+        inputs = SamplerArrays(params, encoder.params, *batch, jnp.arange(BATCH), **shared)
+        return sample_batch(program, inputs, encode_batch(encoding_of(program), inputs))
 
     return sample
 

@@ -25,7 +25,14 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, replicate, state_shardings
 from elfcli.sampling import trace
-from elfcli.sampling.generate import SamplerArrays, SamplerStatics, sample_batch, traced_inputs
+from elfcli.sampling.generate import (
+    SamplerArrays,
+    SamplerStatics,
+    encode_batch,
+    encoding_of,
+    sample_batch,
+    traced_inputs,
+)
 from elfcli.sampling.settings import SamplingSetting
 from elfcli.scoring import judge
 from elfcli.training.step import init_state, make_train_step, step_rates
@@ -64,7 +71,9 @@ def programs(mesh):
     setting = SamplingSetting(num_sampling_steps=3)
     sharded = jax.device_put((ids, cond, valid, np.arange(B, dtype=np.int32)), by_example(mesh))
     inputs = SamplerArrays(weights, encoder.params, *sharded, **traced_inputs(config, setting, 0))
-    yield "sampling", sample_batch.trace(program, inputs)
+    yield "sampling: conditions", encode_batch.trace(encoding_of(program), inputs)
+    condition = sampler.Condition(cond, np.zeros((B, S, 16), np.float32))
+    yield "sampling", sample_batch.trace(program, inputs, jax.device_put(condition, by_example(mesh)))
     yield "trace", trace.begin.trace(program, inputs)
     gpt2 = Gpt2Shape(VOCAB, 128, 16, 1, 2, 32)
     network = replicate(zeros(abstract(gpt2.network, gpt2)), mesh)

@@ -91,7 +91,8 @@ def euler(predict: Predict, condition: Condition, grid_BxM: Array, noise_at: Noi
         t_B, t_next_B = grid_BxM[:, i], grid_BxM[:, i + 1]
         keep_B = jnp.where(i == num_steps - 1, 1.0, jnp.clip(1 - gamma * (t_next_B - t_B), 0.0, 1.0))
         keep, step_B = keep_B[:, None, None], t_next_B - keep_B * t_B
-        noised = condition.keep(keep * state.z_BxSxE + (1 - keep) * noise_at(i))
+        z = state.z_BxSxE
+        noised = jax.lax.cond(gamma > 0, lambda: condition.keep(keep * z + (1 - keep) * noise_at(i)), lambda: z)
         estimate, v = predict(noised, state.estimate_BxSxE, keep_B * t_B)
         return state._replace(z_BxSxE=noised + step_B[:, None, None] * v, estimate_BxSxE=estimate)
 

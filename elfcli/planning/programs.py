@@ -16,6 +16,7 @@ from elfcli.config.schema import Config
 from elfcli.data.folder import load_examples
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
+from elfcli.flow.sampler import Condition
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import ElfShape, abstract_params
 from elfcli.models.encoder import Encoder, apply_table, t5_encode
@@ -145,11 +146,13 @@ def sampling_batch(
     longest = setting.num_sampling_steps
     program = SamplerStatics(shape, encoder.apply, config.objective, mesh, longest, *program_flags(config, setting))
     batch = row(jnp.int32, S), row(bool, S), row(bool, S), row(jnp.int32)
-    inputs = SamplerArrays(whole(abstract_params(shape)), whole(encoder.params), *batch, **whole(fields))
+    # The condition is already encoded, so that the encoder's weights are not used.
+    inputs = SamplerArrays(whole(abstract_params(shape)), (), *batch, **whole(fields))
+    condition = Condition(row(bool, S), row(jnp.float32, S, encoder.dim))
 
     def executions(compiled: Any) -> Callable[[], Any]:
-        (where,) = compiled.input_shardings[0]
+        random_inputs, latents = random_arguments((inputs, condition), compiled.input_shardings[0], vocabulary)
         # The number of steps and the grid are those of the setting, because the running time depends on them.
-        return partial(compiled, random_arguments(inputs, where, vocabulary)._replace(**fields))
+        return partial(compiled, random_inputs._replace(**fields), latents)
 
-    return Planned(partial(sample_batch.lower, program, inputs), executions)
+    return Planned(partial(sample_batch.lower, program, inputs, condition), executions)

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from elfcli.runs.state import TrainState
 from elfcli.ui.progress import is_first_process, say
 
 CHECKPOINT_PARTS = ("params", "ema", "rest")
+SEALER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="seal")
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,15 @@ def wait_for_others(*, key: str, timeout_ms: int) -> None:
     ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState) -> None:
-    """Finish and seal the previous save, and start saving `state`. Raise ElfError if one of the two fails."""
-    finish(manager)
+def save(manager: ocp.CheckpointManager, state: TrainState, replaces: bool) -> None:
+    """Finish the previous save, and start saving `state`. Raise ElfError if one of the two fails. Another thread seals
+    the previous checkpoint, because hashing large ones takes seconds; replaces: not if Orbax deletes it meanwhile."""
     args = ocp.args.Composite(**{name: ocp.args.StandardSave(tree) for name, tree in parts_of(state).items()})
     with save_errors(manager):
+        manager.wait_until_finished()
+        sealing = seal_newest(manager)
+        if sealing is not None and replaces:
+            sealing.result()
         manager.save(int(state.step), args=args)
 
 
@@ -100,7 +106,7 @@ def keep_best(manager: ocp.CheckpointManager, state: TrainState, found: RankingM
     if not broadcast_from_first(is_better):
         return
     if manager.latest_step() != step:
-        save(manager, state)
+        save(manager, state, replaces=True)
     finish(manager)
     if found is not None and is_first_process():
         record = {"step": step, "figure": found.name, "value": found.value}
@@ -116,9 +122,17 @@ def finish(manager: ocp.CheckpointManager) -> None:
     """Wait for the current save and seal the newest checkpoint. Raise ElfError if it could not be saved."""
     with save_errors(manager):
         manager.wait_until_finished()
-        newest = manager.latest_step()
-        if newest is not None and is_first_process():
-            seal.seal(Path(manager.directory) / str(newest))
+        if (sealing := seal_newest(manager)) is not None:
+            sealing.result()
+
+
+def seal_newest(manager: ocp.CheckpointManager) -> Future | None:
+    """Start to seal the newest checkpoint after those before it; None if there is none, or in another process than 0.
+    Sealing twice does nothing, so waiting for the last one is enough."""
+    newest = manager.latest_step()
+    if newest is None or not is_first_process():
+        return None
+    return SEALER.submit(seal.seal, Path(manager.directory) / str(newest))
 
 
 @contextmanager

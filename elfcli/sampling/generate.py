@@ -7,7 +7,8 @@ Shapes: B batch, S sequence, E latent width, M times of the longest setting.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import jax
@@ -101,14 +102,22 @@ def generate(
 
     update(done): called after each batch with the number of texts done.
     """
-    program = program_of(model, setting, options)
-    for part in sampling_batches(model, conditions, setting, options):
-        candidates = [
-            decode_texts(model, np.asarray(sample_batch(program, one.inputs)), one)
-            for one in candidates_of(part, setting, options)
-        ]
-        yield from (texts[most_alike(texts)] for texts in zip(*candidates, strict=True))
-        update(part.first + part.wanted)
+    program, running = program_of(model, setting, options), None
+    for part in chain(sampling_batches(model, conditions, setting, options), [None]):
+        # The device works on this batch while the texts of the one before are decoded and compared.
+        started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))
+        if running is not None:
+            finished, tokens = running
+            candidates = [decode_texts(model, np.asarray(one), finished) for one in tokens]
+            yield from (texts[most_alike(texts)] for texts in zip(*candidates, strict=True))
+            update(finished.first + finished.wanted)
+        running = started
+
+
+def sample_candidates(program: SamplerStatics, parts: Sequence[Part]) -> list[Array]:
+    """Return the tokens (B, S) of each candidate of a batch; the condition is encoded once."""
+    condition = encode_batch(encoding_of(program), parts[0].inputs)
+    return [sample_batch(program, part.inputs, condition) for part in parts]
 
 
 def sample_rows(
@@ -248,10 +257,20 @@ def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
     return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
+def encoding_of(program: SamplerStatics) -> SamplerStatics:
+    """Return the static arguments of `encode_batch`, the same for all settings."""
+    return replace(program, longest=0, use_cfg=False, use_w=False, multistep=False)
+
+
 @jit_on_mesh
-def sample_batch(program: SamplerStatics, inputs: SamplerArrays) -> Array:
+def encode_batch(program: SamplerStatics, inputs: SamplerArrays) -> sampler.Condition:
+    """Return the conditions of one batch with their latents, each device those of its own rows."""
+    return encode_condition(program, inputs)
+
+
+@jit_on_mesh
+def sample_batch(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition) -> Array:
     """Return the tokens (B, S) of one batch. Each device computes its own rows; all devices receive all tokens."""
-    condition = encode_condition(program, inputs)
     flow = flow_of(program, inputs, condition)
     step = step_of(program, inputs, condition, flow)
     z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE

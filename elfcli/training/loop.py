@@ -89,7 +89,7 @@ def train(
                 done = limiter.finished(state.step, wait=bool(saves or detail))
                 update(done, detail, **(log.seen(limiter.waiting()) if detail else {}))
                 if saves:
-                    checkpoint.save(manager, state)
+                    checkpoint.save(manager, state, replaces=config.training.keep_checkpoints == 1)
                     update(done, saved=log.done)
                 mirror.look(manager)
                 figures, text = evaluate_if_due(sampled, slice_, state.ema, log.done, length)

@@ -43,7 +43,7 @@ def test_every_program_with_kernels_lowers_for_several_tpus(count):
     done = subprocess.run([sys.executable, str(script), str(count)], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     without = [line for line in done.stdout.splitlines() if ": 0 kernels" in line and "judge" not in line]
-    assert len(done.stdout.splitlines()) == 10 and not without, done.stdout
+    assert len(done.stdout.splitlines()) == 11 and not without, done.stdout
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import jax
@@ -132,9 +133,9 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     save = checkpoint.save
 
-    def save_on_a_full_disk(manager, state):
+    def save_on_a_full_disk(manager, state, **options):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
-        save(manager, state)
+        save(manager, state, **options)
 
     monkeypatch.setattr(checkpoint, "save", save_on_a_full_disk)
     try:
@@ -149,17 +150,31 @@ def test_a_disk_that_takes_no_more_leaves_the_last_checkpoint(copy, monkeypatch)
     assert weights(copy) == weights(tiny_run())
 
 
+def test_checkpoints_are_hashed_beside_training(copy, monkeypatch):
+    shutil.rmtree(copy / "checkpoints" / "3")
+    threads, sealed = [], seal.seal
+
+    def recorded(folder):
+        threads.append(threading.current_thread().name)
+        sealed(folder)
+
+    monkeypatch.setattr(seal, "seal", recorded)
+    resume_run(copy)
+    assert threads and all(name.startswith("seal") for name in threads)
+    assert seal.is_sealed(copy / "checkpoints" / "3") and seal.damage(copy / "checkpoints" / "3") is None
+
+
 WITHOUT_PERMISSION = """
 import os, sys
 from elfcli.__main__ import main
 from elfcli.runs import checkpoint
 folder, save = os.path.join(sys.argv[2], "checkpoints"), checkpoint.save
-def save_without_permission(*arguments):
+def save_without_permission(*arguments, **options):
     os.chmod(folder, 0o500)
     if os.geteuid() == 0:  # whom nothing is forbidden
         os.chown(folder, 65534, 65534)
         os.seteuid(65534)
-    save(*arguments)
+    save(*arguments, **options)
 checkpoint.save = save_without_permission
 main()
 """

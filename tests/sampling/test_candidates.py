@@ -38,8 +38,11 @@ def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
     sources = sources_of(model, model.config.data.data_path, 6)
     chosen = []
     monkeypatch.setattr(g, "most_alike", lambda texts: chosen.append(texts) or len(chosen) % 3)
+    encoded, encode = [], g.encode_batch
+    monkeypatch.setattr(g, "encode_batch", lambda *arguments: encoded.append(1) or encode(*arguments))
     texts = [row["generated"] for row in sample_rows(model, sources, setting, Options(5, batch_size=4))]
     assert texts == [drawn[(i + 1) % 3] for i, drawn in enumerate(chosen)]
+    assert len(encoded) == 2, "the sources of a batch are encoded once for all candidates"
     monkeypatch.undo()
     alone = sample_rows(model, sources, SamplingSetting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
     assert [row["generated"] for row in alone] == [drawn[0] for drawn in chosen[:6]]
