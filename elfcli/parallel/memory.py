@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from elfcli.parallel.agree import gather
 from elfcli.parallel.mesh import device_memory
 
 EXHAUSTED = "RESOURCE_EXHAUSTED"
@@ -24,6 +25,12 @@ def memory_of_device() -> int | None:
         text = path.read_text().strip() if path.is_file() else ""
         limits += [int(text)] if text.isdecimal() else []
     return min(limits) // jax.local_device_count()
+
+
+def least_memory() -> int | None:
+    """Return the smallest `memory_of_device` of all processes, which call it together: they decide the same by it."""
+    known = [memory for memory in gather(memory_of_device()) if memory is not None]
+    return min(known, default=None)
 
 
 def used_memory() -> int:

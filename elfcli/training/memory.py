@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
 from elfcli.models.elf import ElfShape, abstract_params, num_params
-from elfcli.parallel.memory import EXHAUSTED, memory_of_device, size_text
+from elfcli.parallel.memory import EXHAUSTED, least_memory, size_text
 from elfcli.parallel.mesh import STATE_BYTES
 
 
@@ -39,20 +39,21 @@ def step_bytes(step: Any, *arguments: Any) -> float:
 
 
 class Division(NamedTuple):
-    """A smaller batch whose step fits, the bytes that it needs, and how many of them make up the original batch."""
+    """A smaller batch whose step fits, its bytes, how many of them make up the original batch, and why it is needed."""
 
     batch: int
     bytes: float
     parts: int
+    why: str
 
 
 def fitting_division(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> Division | None:
     """Return None if a step fits into memory, otherwise how to divide its batch. Raises InputError if nothing fits.
 
     needed(batch): bytes of a step on one device with this many examples over all devices. It compiles, so it is called
-    only if a rough estimate says that memory may be short.
+    only if a rough estimate says that memory may be short. All processes call this together and compile the same.
     """
-    memory, batch, devices = memory_of_device(), config.global_batch, jax.device_count()
+    memory, batch, devices = least_memory(), config.global_batch, jax.device_count()
     if memory is None or rough_bytes(config, shape) < memory / 4 or (wanted := needed(batch)) <= memory:
         return None
     # Only activations grow with the batch: a first guess, and half of it if that is still too much.
@@ -61,24 +62,26 @@ def fitting_division(config: Config, shape: ElfShape, needed: Callable[[int], fl
     smaller = 1 << max(int((0.9 * memory - fixed) / each), 0).bit_length() >> 1
     for guess in (smaller // devices * devices, smaller // 2 // devices * devices):
         if guess and (needs := needed(guess)) <= memory:
-            return Division(guess, needs, -(-batch // guess))
-    raise InputError(f"{too_large(config, wanted)}, and no smaller batch fits: pass a smaller --model (ELF-S, ELF-XS), "
-                     f"--set max_length={max(config.data.max_length // 2, 1)} or --set remat=full")  # fmt: skip
+            return Division(guess, needs, -(-batch // guess), too_large(config, wanted, memory))
+    half = max(config.data.max_length // 2, 1)
+    raise InputError(
+        f"{too_large(config, wanted, memory)}, and no smaller batch fits: pass a smaller --model (ELF-S, ELF-XS), "
+        f"--set max_length={half} or --set remat=full"
+    )
 
 
 def require_memory(config: Config, shape: ElfShape, needed: Callable[[int], float]) -> None:
     """Raise InputError if a step does not fit, with settings that do. needed: see `fitting_division`."""
     if found := fitting_division(config, shape, needed):
         times = found.parts * config.optimization.grad_accum_steps
-        raise InputError(f"{too_large(config, needed(config.global_batch))}: pass --batch-size {found.batch} (which "
-                         f"needs {size_text(found.bytes)}), with --set grad_accum_steps={times} for the same optimizer "
-                         "step")  # fmt: skip
+        raise InputError(f"{found.why}: pass --batch-size {found.batch} (which needs {size_text(found.bytes)}), with "
+                         f"--set grad_accum_steps={times} for the same optimizer step")  # fmt: skip
 
 
-def too_large(config: Config, wanted: float) -> str:
-    """Return the start of the message that a step needs more bytes than a device has."""
+def too_large(config: Config, wanted: float, memory: int) -> str:
+    """Return the start of the message that a step needs more bytes (`wanted`) than a device has."""
     what = f"a training step of {config.global_batch} examples of {config.data.max_length} tokens needs"
-    return f"{what} {size_text(wanted)} on each device, which has {size_text(memory_of_device() or 0)}"
+    return f"{what} {size_text(wanted)} on each device, which has {size_text(memory)}"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from elfcli.data.folder import Examples
 from elfcli.data.ids import check_token_ids
 from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
-from elfcli.models.build import elf_shape
+from elfcli.models.build import arithmetic, elf_shape
 from elfcli.parallel.agree import assert_same_on_all, barrier, broadcast_from_first, first_process_first, run_on_all
 from elfcli.parallel.backend import prepare
 from elfcli.recipe.apply import complete
@@ -112,10 +112,9 @@ def with_fitting_batch(resolved: Resolved, inputs: RunInputs) -> Resolved:
     needed, config = partial(needed_bytes, resolved, inputs), resolved.config
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     if resolved.origins["batch_size"].layer == FROM_MACHINE:
-        # Process 0 decides: the memory of the others may differ, and all need the same batch.
-        found = broadcast_from_first(lambda: fitting_division(config, shape, needed))
+        found = run_on_all(lambda: fitting_division(config, shape, needed))
         if found is not None:
-            batch, parts = found[0], found[2] * config.optimization.grad_accum_steps
+            batch, parts = found.batch, found.parts * config.optimization.grad_accum_steps
             say(f"batch_size {batch}, {parts} of which make up an optimizer step: more does not fit into memory")
             resolved = changed(resolved, "training", FROM_MACHINE, batch_size=batch)
             resolved = changed(resolved, "optimization", FROM_MACHINE, grad_accum_steps=parts)
@@ -225,5 +224,7 @@ def open_inputs_on_all(config: Config, examples: Examples) -> RunInputs:
     settings = config.model_dump(mode="json", exclude={"tracking"})
     flat = {f"{section}.{name}": value for section, values in settings.items() if section != "sampling"
             for name, value in values.items()}  # fmt: skip
+    dtype, kernel = arithmetic(config)  # found for each machine
+    flat |= {"type of activations": str(dtype), "attention kernel": kernel}
     assert_same_on_all("settings", flat | {"sampling": settings["sampling"], **data_record(examples)})
     return inputs

@@ -199,7 +199,7 @@ def test_steps_that_fit_into_minutes(folders):
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkeypatch):
-    monkeypatch.setattr(memory, "memory_of_device", lambda: 2**30)
+    monkeypatch.setattr(memory, "least_memory", lambda: 2**30)
     monkeypatch.setattr(memory, "rough_bytes", lambda config, shape: 2**31)
     monkeypatch.setattr(memory, "num_params", lambda params: 0)
     monkeypatch.setattr(memory, "abstract_params", lambda shape: None)
@@ -215,7 +215,7 @@ def test_what_does_not_fit_into_memory_is_refused_with_what_does(folders, monkey
 
 def test_a_batch_that_the_recipe_chose_is_divided(folders, monkeypatch):
     """What the refusal above advises is done where nobody asked for the batch; a batch that is set is refused."""
-    monkeypatch.setattr(memory, "memory_of_device", lambda: 2**30)
+    monkeypatch.setattr(memory, "least_memory", lambda: 2**30)
     monkeypatch.setattr(memory, "rough_bytes", lambda config, shape: 2**31)
     monkeypatch.setattr(start, "needed_bytes", lambda resolved, inputs, batch: batch * 2**27)
     completed = complete(settings(folders / "pairs", "steps=600"), may_write=True)
