@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,9 +14,15 @@ from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from elfcli.config.presets import encoder_path, presets_dir
+from elfcli.config.resolve import load_config, resolve
 from elfcli.config.schema import EncoderSettings
+from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.errors import InputError
 from elfcli.models.encoder import encode_with
+from elfcli.planning.programs import abstract_encoder
+from elfcli.runs.folder import read_metrics
+from elfcli.training.start import start_run
 from elfcli.weights.encoder import encoder_arrays, encoder_shape, known_encoder, load_encoder, read_encoder
 from elfcli.weights.files import weights
 from elfcli.weights.pickles import read_torch
@@ -142,3 +149,57 @@ def test_known_sizes_are_those_of_the_published_models():
     assert (shape.width, sum(shape.sliding), len(shape.sliding), shape.window) == (640, 15, 18, (255, 256))
     assert known_encoder("t5-small") == known_encoder("google-t5/t5-small") and known_encoder("my/t5-small") is None
     assert known_encoder("google/umt5-small").layer_bias and not known_encoder("google/mt5-small").layer_bias
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("t5-small", 35_330_816),
+        ("google/mt5-small", 146_940_608),
+        ("google/umt5-small", 150_153_216),
+        ("google/t5gemma-s-s-ul2", 152_060_416),
+    ],
+)
+def test_known_encoders_have_as_many_parameters_as_the_published_ones(name, count):
+    """`elf plan` knows them without a download; 262,144 tokens of T5Gemma 2 are most of its parameters."""
+    config = resolve(sets=[f"encoder_model_name={name}"], environ={}).config
+    encoder = abstract_encoder(config, 1000, "cpu")
+    assert sum(leaf.size for leaf in jax.tree.leaves(encoder.params)) == count
+
+
+def test_every_listed_encoder_has_a_shape_and_every_preset_names_one_of_them():
+    listed = tomllib.loads((presets_dir() / "encoder_sizes.toml").read_text())
+    names = [name for family in listed.values() for name in family["names"]]
+    assert all(known_encoder(name).width for name in names)
+    for file in (presets_dir() / "encoders").glob("*.toml"):
+        settings = resolve(files=[file], environ={}).config.encoder
+        assert settings.encoder_model_name in names and settings.latent_std == "measure"
+        assert encoder_path(settings.encoder_model_name) == file
+
+
+def test_an_encoders_preset_lies_between_the_task_and_what_is_set():
+    found = resolve(task="owt", sets=["encoder_model_name=google/t5gemma-2-270m-270m"], environ={})
+    assert found.config.encoder.latent_mean == found.config.encoder.latent_std == "measure"
+    assert "encoders/t5gemma-2" in found.origins["latent_std"].place()
+    own = resolve(task="owt", sets=["encoder_model_name=models/gpt2-medium", "latent_std=0.3"], environ={}).config
+    assert (own.encoder.latent_mean, own.encoder.latent_std, own.data.pad_token) == ("measure", 0.3, "eos")
+    for name in ("google-t5/t5-small", "google-t5/t5-base", "my/gpt2x", "embedding"):
+        assert resolve(task="owt", sets=[f"encoder_model_name={name}"], environ={}).config.encoder.latent_std == 0.2
+
+
+def test_elf_is_trained_on_the_latents_of_t5gemma_2(tmp_path):
+    """A hundred steps on a tiny random encoder, with pairs; the latents are measured, and the loss falls."""
+    folder = tmp_path / "t5gemma-2-tiny"
+    shutil.copytree(ENCODERS / "t5gemma2", folder)
+    (tmp_path / "pairs.jsonl").write_text(
+        "".join(json.dumps({"input": f"{i % 7} a", "output": f"{i % 5} b"}) + "\n" for i in range(64))
+    )
+    tokenize(Job(tmp_path / "data", inputs=(str(tmp_path / "pairs.jsonl"),), source_key="input", target_key="output",
+                 train_tokenizer=14))  # fmt: skip
+    sets = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "max_length=12", "max_input_length=6",
+            "steps=100", "batch_size=16", "num_workers=0", "optimizer=adamw", "lr=0.01", "warmup_steps=1",
+            f"encoder_model_name={folder}", "num_held_out=0", "save_every_steps=100", "log_every_steps=50"]  # fmt: skip
+    run = start_run(resolve(sets=sets, flags={"data_path": str(tmp_path / "data")}, environ={}), tmp_path / "run")
+    encoder, rows = load_config(run / "config.toml").encoder, read_metrics(run)
+    assert isinstance(encoder.latent_mean, float) and 0.3 < encoder.latent_std < 3
+    assert rows[-1]["step"] == 100 and rows[-1]["loss"] < 0.8 * rows[0]["loss"]
