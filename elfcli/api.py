@@ -240,6 +240,7 @@ def evaluate(
     seed: int = 0,
     seeds: Sequence[int] | None = None,
     batch_size: int = 64,
+    protocol: str | None = None,
     output: Location | None = None,
     overwrite: bool = False,
     config: Locations = None,
@@ -252,6 +253,7 @@ def evaluate(
       checkpoint: as in `load`, or a model that it returned. task, model, config, config_style, sets: as in `load`.
       data: evaluation data (default: the run's own). num_samples: number of texts per setting.
       seed: seed of sampling. seeds: several seeds, for mean and standard deviation. batch_size: texts sampled at once.
+      protocol: of BLEU and ROUGE, `auto`, `paper`, `sacrebleu` or `unicode` (default: the setting).
       output: folder for samples and results (default: in the run). overwrite: replace existing results.
 
     Returns one result per sampling setting, as `elf eval --json` writes them: {"name", "setting", "scores": [...]},
@@ -268,7 +270,7 @@ def evaluate(
         checkpoint = load(checkpoint, **layers)  # type: ignore[arg-type]
     return evaluate_preset(
         checkpoint.loaded, wanted, data=text_or_none(data), num_samples=num_samples, batch_size=batch_size,
-        output=folder, overwrite=overwrite,
+        protocol=protocol, output=folder, overwrite=overwrite,
     )  # fmt: skip
 
 

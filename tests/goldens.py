@@ -30,6 +30,7 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import learning_rates, make_optimizer
 from elfcli.parallel.backend import prepare
 from elfcli.scoring.perplexity import score_tokens, unigram_entropies
+from elfcli.weights.encoder import read_encoder
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.judges import load_judge_network
 from elfcli.weights.reference import (
@@ -40,7 +41,6 @@ from elfcli.weights.reference import (
     t5_from_reference,
     t5_to_reference,
 )
-from elfcli.weights.t5 import load_t5
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
 KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",
@@ -197,7 +197,7 @@ class Goldens:
     def t5_huggingface(self):
         for path in sorted(self.folder.glob("t5_*/golden.npz")):
             golden = load(path)
-            shape, params = load_t5(str(path.parent))
+            shape, params = read_encoder(str(path.parent))
             out = run_t5(shape, params, golden["input_ids"], golden["attention_mask"])
             yield row(path.parent.name, "output", out, golden["last_hidden_state"], OUTPUT)
 

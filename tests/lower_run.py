@@ -18,7 +18,7 @@ from elfcli.config.resolve import resolve
 from elfcli.diagnosis import held_out, probe
 from elfcli.flow import sampler
 from elfcli.models.build import elf_shape
-from elfcli.models.encoder import Encoder, t5_encode
+from elfcli.models.encoder import Encoder, encode_with
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
@@ -45,7 +45,7 @@ B, S, VOCAB = 32, 128, 50
 def programs(mesh):
     """Yield (name, lowering) of each program."""
     t5 = T5Shape(VOCAB, 16, 8, 32, 1, 2, attention="tpu")
-    encoder = Encoder(replicate(zeros(abstract(T5Encoder, t5)), mesh), t5_encode(t5), 16, VOCAB)
+    encoder = Encoder(replicate(zeros(abstract(T5Encoder, t5)), mesh), encode_with(t5), 16, VOCAB)
     ids = np.zeros((B, S), np.int32)
     cond, valid = np.arange(S) < np.full((B, 1), 8), np.ones((B, S), bool)
     for kind, sets in (("training step", []), ("distillation step", ["student_steps=4", "teacher=unread"])):

@@ -7,7 +7,7 @@ def eval_rouge(
     samples: o.SamplesArgument,
     references: o.ReferencesOption = None,
     reference_key: o.ReferenceKeyOption = None,
-    protocol: o.ProtocolOption = "paper",
+    protocol: o.RougeProtocolOption = "auto",
     json_file: o.JsonOption = None,
     overwrite: o.OverwriteOption = False,
 ) -> None:

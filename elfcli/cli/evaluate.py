@@ -18,6 +18,7 @@ def evaluate(
     seed: o.SeedOption = 0,
     seeds: o.SeedsOption = None,
     batch_size: o.BatchSizeOption = 64,
+    protocol: o.EvaluationProtocolOption = None,
     json_file: o.JsonOption = None,
     output: o.FolderOption = None,
     overwrite: o.OverwriteOption = False,
@@ -40,7 +41,7 @@ def evaluate(
     model = api.load(checkpoint, **vars(settings))
     results = api.evaluate(
         model, data=data, num_samples=num_samples, seed=seed, seeds=wanted if seeds else None, batch_size=batch_size,
-        output=output, overwrite=overwrite,
+        protocol=protocol, output=output, overwrite=overwrite,
     )  # fmt: skip
     if not is_first_process():
         return

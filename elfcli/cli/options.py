@@ -218,8 +218,13 @@ BatchSizeOption = Annotated[int, option("--batch-size", "N", "Texts sampled at o
 FolderOption = Annotated[Path | None, option("--output -o", "DIR", "Folder for samples and results.")]
 PROTOCOL = "Scoring protocol of the paper; options that depart from it are named in the signature."
 ProtocolOption = Annotated[str, option("--protocol", "paper", PROTOCOL)]
-BLEU_PROTOCOL = "The paper's scoring, or sacrebleu's defaults (mixed case, no effective order)."
-BleuProtocolOption = Annotated[str, option("--protocol", "paper|sacrebleu", BLEU_PROTOCOL)]
+PROTOCOLS = ("paper; sacrebleu: its defaults (BLEU only: mixed case, no effective order); unicode: the paper's with "
+             "tokenizers for the references' script; auto: unicode if the paper's are blind to it.")  # fmt: skip
+BleuProtocolOption = Annotated[str, option("--protocol", "auto|paper|sacrebleu|unicode", PROTOCOLS)]
+RougeProtocolOption = Annotated[str, option("--protocol", "auto|paper|unicode", PROTOCOLS)]
+EvaluationProtocolOption = Annotated[str | None, option("--protocol", "auto|paper|sacrebleu|unicode", PROTOCOLS)]
+TOKENIZER = "Tokenizer of sacrebleu, e.g. zh, ja-mecab, ko-mecab, char or flores200 (default: that of the protocol)."
+TokenizerOption = Annotated[str | None, option("--tokenizer", "NAME", TOKENIZER)]
 JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results to this file.")]
 OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace existing results.")]
 LicenseOption = Annotated[str, option("--license", "ID", "License named in the model card.")]

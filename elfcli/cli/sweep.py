@@ -32,6 +32,7 @@ def sweep(
     seed: o.SeedOption = 0,
     seeds: o.SeedsOption = None,
     batch_size: o.BatchSizeOption = 64,
+    protocol: o.EvaluationProtocolOption = None,
     json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the results to this file, best first.")] = None,
     plot: Annotated[Path | None, o.option("--plot", "FILE.png|.svg|.html", "Plots of the results.")] = None,
     output: o.FolderOption = None,
@@ -68,6 +69,8 @@ def sweep(
         names = list(dict.fromkeys(word.strip() for word in metrics.split(",")))
         check_metric_names(names, f"--metrics {metrics}")
         layers["sets"] = [*layers["sets"], f"metrics={names}"]
+    if protocol is not None:
+        layers["sets"] = [*layers["sets"], f"protocol={protocol}"]
     check_json(json_file, overwrite)
     check_results_folder(output)
     check_plot(plot)

@@ -1,4 +1,4 @@
-"""Finds the task and model presets (`configs/` of a checkout, `elfcli/configs` of an installed package)."""
+"""Finds the task, model and encoder presets (`configs/` of a checkout, `elfcli/configs` of an installed package)."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from elfcli.errors import InputError, did_you_mean
 
 
 def presets_dir() -> Path:
-    """Return the folder that holds `tasks/`, `models/` and `sampling/`."""
+    """Return the folder that holds `tasks/`, `models/`, `encoders/` and `sampling/`."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -28,6 +28,13 @@ def preset_path(kind: str, name: str) -> Path:
     if name not in known:
         raise InputError(f"unknown {kind} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
     return presets_dir() / f"{kind}s" / f"{name}.toml"
+
+
+def encoder_path(name: str) -> Path | None:
+    """Return `encoders/FAMILY.toml` of an encoder, by the beginning of its folder's or repository's name, if any."""
+    own = Path(name.partition("@")[0]).name
+    families = [family for family in _names("encoders") if own == family or own.startswith(f"{family}-")]
+    return presets_dir() / "encoders" / f"{max(families, key=len)}.toml" if families else None
 
 
 def pair_path(task: str, model: str) -> Path | None:

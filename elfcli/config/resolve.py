@@ -1,8 +1,9 @@
 """Resolves the configuration: merges the layers and records where each value came from.
 
-Later layers win: built-in defaults (the reference's if a reference file is read) < task preset < model preset < the
-task's changes for this model < `--config` files in order < environment (`ELF_<NAME>`) < `--set key=value` <
-command-line flags. All problems of all layers are collected and raised as one ConfigError.
+Later layers win: built-in defaults (the reference's if a reference file is read) < task preset < preset of the
+encoder's family < model preset < the task's changes for this model < `--config` files in order < environment
+(`ELF_<NAME>`) < `--set key=value` < command-line flags. All problems of all layers are collected and raised as one
+ConfigError.
 """
 
 import os
@@ -22,7 +23,7 @@ from elfcli.config.entries import (
     flag_entries,
     set_entries,
 )
-from elfcli.config.presets import model_names, pair_path, preset_path, presets_dir, task_names  # noqa: F401
+from elfcli.config.presets import encoder_path, model_names, pair_path, preset_path, presets_dir, task_names  # noqa: F401
 from elfcli.config.reference import CONFIG_STYLES, DEFAULT_LAYER, DEFAULTS, PER_DEVICE, how_it_was_read, metrics_of
 from elfcli.config.schema import FORMER_DEFAULTS, SECTION_OF, SECTIONS, WITHOUT_EFFECT, Config
 from elfcli.errors import InputError, did_you_mean
@@ -105,7 +106,7 @@ def resolve(
     else:
         theirs = _of_the_reference(file_layers, style, _last(above, "task"))
         defaults = [Entry(name, value, SettingOrigin(DEFAULT_LAYER)) for name, value in DEFAULTS.items() if theirs]
-        layers = [defaults, *_preset_layers(above, problems), *above]
+        layers = [defaults, *_preset_layers(above, problems, encoders=not theirs), *above]
     first = len(layers) - len(above)
     merged = _merge(layers, {0, *(first + index for index in theirs)} if theirs else set())
     config = _build(merged)
@@ -201,12 +202,16 @@ def _refuse_presets_over(path: str, layers: list[list[Entry]], problems: Problem
             problems.add(line, names=[kind])
 
 
-def _preset_layers(above: list[list[Entry]], problems: Problems) -> list[list[Entry]]:
-    """Return the entries of the chosen task preset, of the chosen model preset, and of the file for this pair."""
+def _preset_layers(above: list[list[Entry]], problems: Problems, encoders: bool) -> list[list[Entry]]:
+    """Return the entries of the chosen task preset, of the encoder's if wanted, of the chosen model preset, and of the
+    file for this pair of task and model."""
     task = _last(above, "task")
     task_layer = _preset_entries("task", task, problems)
     model = _last([task_layer, *above], "model")
-    layers = [task_layer, _preset_entries("model", model, problems)]
+    encoder = _last([task_layer, *above], "encoder_model_name") if encoders else None
+    family = encoder_path(encoder.value) if encoder else None
+    of_encoder = file_entries(family, "encoder preset", problems).entries if family else []
+    layers = [task_layer, of_encoder, _preset_entries("model", model, problems)]
     pair = pair_path(task.value, model.value) if task and model and task.value and model.value else None
     return [*layers, file_entries(pair, "task preset", problems).entries] if pair else layers
 

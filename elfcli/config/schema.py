@@ -204,6 +204,8 @@ class EvaluationSettings(Section):
     online_eval: bool = setting(False, "Evaluate during training")
     num_live_samples: CountOrZero = setting(3, "Texts sampled and printed every eval_every_epochs epochs of training")
     metrics: tuple[str, ...] = setting((), "Scores of the task, e.g. bleu,ppl")
+    protocol: Literal["auto", "paper", "sacrebleu", "unicode"] = setting("auto", "Protocol of BLEU and ROUGE; `auto`: "
+        "paper for the paper's tasks and if it is not blind to the references' script, else unicode")  # fmt: skip
     clean_up: bool = setting(False, "Remove the space before . ? ! , n't 's etc. in decoded texts, as the published "
         "figures do; also alters texts that contain such spaces")  # fmt: skip
     eval_ppl_model: str = setting("gpt2-large", "Judge of perplexity, a GPT-2, Llama or Qwen (folder or Hub name); "

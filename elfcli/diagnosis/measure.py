@@ -22,6 +22,7 @@ from elfcli.sampling.settings import SamplingSetting, settings_of, without_repea
 from elfcli.sampling.sources import example_sources, training_texts
 from elfcli.scoring import text_quality as quality
 from elfcli.scoring.bleu import corpus_bleu
+from elfcli.scoring.protocol import AUTO
 
 DENOISE_TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
 MAX_BANK_LATENTS, MAX_COMPARED_TOKENS = 4096, 2048
@@ -167,7 +168,7 @@ def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count:
     values: dict[str, tuple[float, float | None]] = {}
     for setting, generated in zip(settings, texts, strict=True):
         shares = quality.quality_shares(generated)
-        bleu = corpus_bleu(generated, references).bleu if paired else None
+        bleu = corpus_bleu(generated, references, AUTO).bleu if paired else None
         values[options_of(setting)] = shares["empty"] + shares["degenerate"], bleu
     seen = training_texts(model, data.train) if data.new else set()
     figures, real = quality.quality_shares(texts[0], seen), quality.quality_shares(references, seen)

@@ -30,11 +30,13 @@ from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources, real_texts, seen_texts
 from elfcli.scoring import check_metric_names, metric
+from elfcli.scoring.protocol import AUTO, PAPER, check_protocol
 from elfcli.scoring.report import low_entropy, reports
 from elfcli.scoring.samples_file import read_jsonl, write_meta, write_samples
-from elfcli.scoring.score import ScoreOptions, Texts
+from elfcli.scoring.score import Metric, ScoreOptions, Texts
 from elfcli.scoring.text_quality import shortcomings
 from elfcli.ui.progress import say
+from elfcli.weights.names import PUBLISHED
 
 RESULTS_FILE = "results.jsonl"
 ANOTHER = "choose another --output or --seed, or pass --overwrite"
@@ -72,6 +74,17 @@ def judge_of(config: Config, name: str) -> Any:
     return replace(judge, tokenizer=data.tokenizer_name, data=data.data_path)
 
 
+def protocol_of(one: Metric, config: Config) -> str:
+    """Return the protocol of a metric: the paper's for its tasks unless another is set, and if there is no other.
+
+    Raises InputError if the metric does not have the one that is set.
+    """
+    name = config.evaluation.protocol
+    if len(one.protocols) == 1 or (name == AUTO and config.data.task in {task for task, _ in PUBLISHED.values()}):
+        return PAPER
+    return check_protocol(name, one.name, (AUTO, *one.protocols))
+
+
 def check_metrics(job: EvaluationJob) -> None:
     """Raise InputError if the texts, which are not sampled yet, cannot be scored by all of the job's metrics."""
     rows, config = job.sources.rows, job.model.config
@@ -80,6 +93,7 @@ def check_metrics(job: EvaluationJob) -> None:
         if one.needs == "references" and not all("reference" in row for row in rows):
             raise InputError(f"metrics: {one.name} compares with references, which free samples do not have; use ppl")
         real = len(real_texts(job.model, job.sources, job.data)) if one.needs == "real" else 0
+        protocol_of(one, config)
         one.check(len(rows), real, judge_of(config, one.name) if one.uses_judge else None)
 
 
@@ -89,7 +103,7 @@ def score(texts: Texts, name: str, config: Config) -> dict:
     `resampled` holds the value of each bootstrap draw.
     """
     one = metric(name)
-    options = ScoreOptions(judge=judge_of(config, one.name) if one.uses_judge else None)
+    options = ScoreOptions(protocol_of(one, config), judge=judge_of(config, one.name) if one.uses_judge else None)
     if one.uses_judge and not any(text.strip() for text in texts.generated):
         # Other settings keep their scores.
         skipped = {"num_samples": 0, "num_skipped_empty": len(texts.generated), "note": "all texts are empty"}
@@ -170,6 +184,8 @@ def result_key(job: EvaluationJob) -> dict:
     evaluation = {"eval_ppl_model", "eval_ppl_max_length", "clean_up"}
     if model.config.evaluation.eval_ppl_dtype != "float32":  # older results do not record float32
         evaluation.add("eval_ppl_dtype")
+    if model.config.evaluation.protocol != AUTO:
+        evaluation.add("protocol")
     lengths = {"max_length", "max_input_length", "pad_token"}
     include: dict[str, Any] = {"data": lengths, "encoder": True, "objective": True, "evaluation": evaluation}
     settings = model.config.model_dump_json(include=include)

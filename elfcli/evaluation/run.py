@@ -30,10 +30,17 @@ def evaluate_preset(
     data: str | None = None,
     num_samples: int | None = None,
     batch_size: int = 64,
+    protocol: str | None = None,
     output: Path | None = None,
     overwrite: bool = False,
 ) -> list[dict]:
-    """Return the results of every setting of a model's preset, scored by its task's metrics."""
+    """Return the results of every setting of a model's preset, scored by its task's metrics.
+
+    protocol: of BLEU and ROUGE instead of the setting.
+    """
+    if protocol is not None:
+        evaluation = loaded.config.evaluation.model_copy(update={"protocol": protocol})
+        loaded = replace(loaded, config=loaded.config.model_copy(update={"evaluation": evaluation}))
     metrics = loaded.config.evaluation.metrics
     if not metrics:
         suggested = "bleu" if loaded.config.data.max_input_length else "ppl"

@@ -1,4 +1,8 @@
-"""Frozen encoders: parameters and a function from tokens to latents."""
+"""Frozen encoders: parameters and a function from tokens to latents.
+
+A network is an encoder if its shape has `network`, `width`, `vocab_size`, `dtype` and `attention`, and if it takes ids
+(B, S) and a mask (B, S, S).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +14,6 @@ from flax import nnx
 from jax import Array
 
 from elfcli.models.layers import graphdef_of
-from elfcli.models.t5 import T5Encoder, T5Shape
 
 
 @dataclass(frozen=True)
@@ -28,15 +31,17 @@ def apply_table(table_VxE: Array, ids_BxS: Array, mask_BxSxS: Array) -> Array:
     return table_VxE[ids_BxS]
 
 
-def apply_t5(shape: T5Shape, params: Any, ids_BxS: Array, mask_BxSxS: Array) -> Array:
-    """Return latents (B, S, E) of a T5 encoder."""
-    return nnx.merge(graphdef_of(T5Encoder, shape), params)(ids_BxS, mask_BxSxS)
+def apply_network(shape: Any, params: Any, ids_BxS: Array, mask_BxSxS: Array) -> Array:
+    """Return latents (B, S, E) of the network that a shape describes, float32."""
+    network = nnx.merge(graphdef_of(shape.network, shape), params)
+    return network(ids_BxS, mask_BxSxS).astype(jnp.float32)
 
 
 @cache
-def t5_encode(shape: T5Shape) -> Callable[..., Array]:
-    """Return `apply_t5` of a shape; equal shapes give the same object, so that programs with it are compiled once."""
-    return partial(apply_t5, shape)
+def encode_with(shape: Any) -> Callable[..., Array]:
+    """Return `apply_network` of a shape; equal shapes give the same object, so that programs with it are compiled
+    once."""
+    return partial(apply_network, shape)
 
 
 def encoder_mask(cond_BxS: Array, valid_BxS: Array, drop_B: Array) -> Array:

@@ -1,6 +1,6 @@
-"""T5 encoder (Raffel et al. 2020; v1.0 with ReLU, v1.1 with gated GELU), without dropout.
+"""T5 encoder (Raffel et al. 2020; v1.0 with ReLU, v1.1 with gated GELU; umT5: Chung et al. 2023), without dropout.
 
-Shapes: B batch, S tokens, E model width, N heads, D head size.
+Shapes: B batch, S tokens, E model width, N heads, D head size, L layers, K buckets of distances.
 """
 
 import math
@@ -27,11 +27,22 @@ class T5Shape:
     num_layers: int
     num_heads: int
     gated: bool = False
+    layer_bias: bool = False  # umT5: each layer has its own position bias
     num_buckets: int = 32
     max_distance: int = 128
     eps: float = 1e-6
     dtype: Any = jnp.float32
     attention: str = "plain"  # kernel of layers.attention
+
+    @property
+    def network(self) -> type[nnx.Module]:
+        """Return the network class."""
+        return T5Encoder
+
+    @property
+    def width(self) -> int:
+        """Return the width of the latents."""
+        return self.d_model
 
 
 class T5Block(nnx.Module):
@@ -72,7 +83,8 @@ class T5Encoder(nnx.Module):
     def __init__(self, shape: T5Shape, *, rngs: nnx.Rngs) -> None:
         self.shape = shape
         self.embedding = nnx.Param(jnp.zeros((shape.vocab_size, shape.d_model)))
-        self.rel_embedding = nnx.Param(jnp.zeros((shape.num_buckets, shape.num_heads)))
+        layers = (shape.num_layers,) if shape.layer_bias else ()
+        self.rel_embedding = nnx.Param(jnp.zeros((*layers, shape.num_buckets, shape.num_heads)))
         self.blocks = stack_blocks(lambda rngs: T5Block(shape, rngs=rngs), shape.num_layers, rngs)
         self.final_norm = RMSNorm(shape.d_model, shape.eps)
 
@@ -81,9 +93,17 @@ class T5Encoder(nnx.Module):
         shape, S = self.shape, ids_BxS.shape[1]
         mask = (mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]).astype(bool)
         bucket_SxS = relative_bucket(np.arange(S)[None] - np.arange(S)[:, None], shape.num_buckets, shape.max_distance)
-        bias_1xNxSxS = jnp.moveaxis(self.rel_embedding[bucket_SxS], -1, 0)[None].astype(shape.dtype)
+
+        def bias(rel_KxN: Array) -> Array:
+            return jnp.moveaxis(rel_KxN[bucket_SxS], -1, 0)[None].astype(shape.dtype)
+
         x_BxSxE = self.embedding[ids_BxS].astype(shape.dtype)
-        x_BxSxE = scan_blocks(lambda block, x: block(x, bias_1xNxSxS, mask), x_BxSxE, self.blocks)
+        if shape.layer_bias:
+            rel_LxKxN = self.rel_embedding[...]
+            x_BxSxE = scan_blocks(lambda block, x, rel: block(x, bias(rel), mask), x_BxSxE, self.blocks, rel_LxKxN)
+        else:
+            bias_1xNxSxS = bias(self.rel_embedding[...])
+            x_BxSxE = scan_blocks(lambda block, x: block(x, bias_1xNxSxS, mask), x_BxSxE, self.blocks)
         return self.final_norm(x_BxSxE).astype(jnp.float32)
 
 

@@ -19,9 +19,8 @@ from elfcli.errors import InputError
 from elfcli.flow.sampler import Condition
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.models.elf import ElfShape, abstract_params
-from elfcli.models.encoder import Encoder, apply_table, t5_encode
+from elfcli.models.encoder import Encoder, apply_table, encode_with
 from elfcli.models.layers import abstract
-from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import by_example, make_mesh, needed_fsdp
 from elfcli.planning.chips import Machine
@@ -31,12 +30,8 @@ from elfcli.training.inputs import tokenizer_of
 from elfcli.training.memory import abstract_batch, abstract_teacher
 from elfcli.training.step import device_group, init_state, make_train_step, step_rates
 from elfcli.training.timing import StepRunner
-from elfcli.weights.files import fetch, read_json
+from elfcli.weights.encoder import encoder_config, known_encoder
 from elfcli.weights.published import VOCABULARY
-from elfcli.weights.t5 import t5_shape
-
-T5_SMALL = T5Shape(vocab_size=32128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8)
-KNOWN_ENCODERS = {"google-t5/t5-small": T5_SMALL, "t5-small": T5_SMALL}
 
 
 @dataclass(frozen=True)
@@ -82,13 +77,11 @@ def abstract_encoder(config: Config, vocabulary: int, platform: str) -> Encoder:
     if cfg.encoder_model_name == "embedding":
         table = jax.ShapeDtypeStruct((vocabulary, cfg.embedding_dim), jnp.float32)
         return Encoder(table, apply_table, cfg.embedding_dim, vocabulary)
-    if (shape := KNOWN_ENCODERS.get(cfg.encoder_model_name)) is None:
-        path = fetch(cfg.encoder_model_name, "config.json", "T5 encoder")
-        shape = t5_shape(read_json(path), path)
+    known = known_encoder(cfg.encoder_model_name)
     dtype, attention = arithmetic(config, platform)
-    shape = replace(shape, dtype=dtype, attention=attention)
-    params = nnx.to_pure_dict(nnx.state(abstract(T5Encoder, shape)))
-    return Encoder(params, t5_encode(shape), shape.d_model, shape.vocab_size)
+    shape = replace(known or encoder_config(cfg.encoder_model_name)[0], dtype=dtype, attention=attention)
+    params = nnx.to_pure_dict(nnx.state(abstract(shape.network, shape)))
+    return Encoder(params, encode_with(shape), shape.width, shape.vocab_size)
 
 
 def random_arguments(shapes: Any, shardings: Any, vocabulary: int) -> Any:

@@ -1,5 +1,5 @@
 """Exports a trained network as a folder for others: float32 weights, named by the reference's paths or the PyTorch
-port's, all settings without paths of this machine, tokenizer, a local T5 encoder, sampling presets, model card."""
+port's, all settings without paths of this machine, tokenizer, a local encoder, sampling presets, model card."""
 
 import json
 import shutil
@@ -18,13 +18,14 @@ from elfcli.outputs import folder_written_whole
 from elfcli.publishing.card import model_card
 from elfcli.runs.folder import CONFIG_FILE, checkpoint_steps
 from elfcli.runs.secrets import holds_secret
+from elfcli.weights.encoder import encoder_arrays, encoder_config
 from elfcli.weights.encoder_pickle import read_encoder_pickle
-from elfcli.weights.files import fetch, read_json
+from elfcli.weights.files import read_json
 from elfcli.weights.names import WEIGHTS_FILE, is_exported
 from elfcli.weights.open import open_source
 from elfcli.weights.reference import elf_to_reference, t5_from_reference
 from elfcli.weights.source import EXPORTED_ENCODER, Source
-from elfcli.weights.t5 import load_t5, save_t5
+from elfcli.weights.t5 import ENCODER_CLASSES, save_encoder, t5_to_huggingface
 from elfcli.weights.torch_port import elf_to_torch
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -119,14 +120,15 @@ def write_tokenizer(source: Source, config: Config, folder: Path) -> None:
 
 
 def write_encoder(config: Config, folder: Path) -> bool:
-    """Write the T5 encoder if it is a local folder or pickle, and return whether it was written."""
+    """Write the encoder if it is a local folder or pickle, and return whether it was written."""
     name, pickle = config.encoder.encoder_model_name, config.encoder.encoder_checkpoint
     if name == "embedding" or not (pickle or Path(name).expanduser().is_dir()):
         return False
-    content = read_json(fetch(name, "config.json", "T5 encoder"))
-    params = t5_from_reference(read_encoder_pickle(pickle)) if pickle else load_t5(name)[1]
-    content = {k: v for k, v in content.items() if k != "_name_or_path"} | {"architectures": ["T5EncoderModel"]}
-    save_t5(folder, content, params)
+    content = {k: v for k, v in encoder_config(name)[1].items() if k != "_name_or_path"}
+    if content["model_type"] in ENCODER_CLASSES:
+        content["architectures"] = [ENCODER_CLASSES[content["model_type"]]]
+    arrays = t5_to_huggingface(t5_from_reference(read_encoder_pickle(pickle))) if pickle else encoder_arrays(name)
+    save_encoder(folder, content, arrays)
     return True
 
 

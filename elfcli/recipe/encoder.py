@@ -9,12 +9,13 @@ from elfcli.config.resolve import Resolved
 from elfcli.data.folder import Examples
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
+from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.recipe.choose import FROM_DATA, is_set, with_defaults
 from elfcli.recipe.vectors import make_vectors, vectors_folder
 from elfcli.runs.folder import ENCODER_FOLDER
 from elfcli.ui.progress import say
-from elfcli.weights.files import fetch, read_json, weight_files
-from elfcli.weights.t5 import t5_shape
+from elfcli.weights.encoder import encoder_config
+from elfcli.weights.files import weight_files
 
 TABLE_SETTINGS = ("embedding_dim", "embedding_seed", "tokenizer_name")
 """Setting one of these asks for the random table, or for a vocabulary that the data does not have."""
@@ -45,20 +46,19 @@ def with_encoder(resolved: Resolved, examples: Examples, may_write: bool) -> Res
 
 
 def encoder_of_vocabulary(examples: Examples) -> str | None:
-    """Return the T5 encoder whose tokenizer the data has, if its weights are available; None otherwise."""
+    """Return the encoder whose tokenizer the data has, if its weights are available; None otherwise."""
     source = (examples.metadata or {}).get("tokenizer_source")
-    if not source or source == "trained" or not holds_t5(source):
+    if not source or source == "trained" or not holds_encoder(source):
         return None
     return str(Path(source).absolute()) if Path(source).is_dir() else source
 
 
-def holds_t5(name: str) -> bool:
-    """Return whether a folder or Hub name holds a T5 encoder that can be read."""
+def holds_encoder(name: str) -> bool:
+    """Return whether a folder or Hub name holds an encoder that can be read and that attends in both directions."""
     with suppress(InputError):
-        path = fetch(name, "config.json", "T5 encoder")
-        t5_shape(read_json(path), path)
-        weight_files(name, "T5 encoder")
-        return True
+        shape, _ = encoder_config(name)
+        weight_files(name, "encoder")
+        return not isinstance(shape, Gpt2Shape)  # its latents do not see what follows: only if it is asked for
     return False
 
 

@@ -16,7 +16,7 @@ from elfcli.outputs import folder_written_whole
 from elfcli.recipe.cooccurrence import VECTOR_WIDTH, token_vectors
 from elfcli.runs.folder import LATENTS_FILE, VECTORS_FOLDER
 from elfcli.ui.progress import say
-from elfcli.weights.t5 import save_t5, t5_config
+from elfcli.weights.t5 import save_encoder, t5_config, t5_to_huggingface
 
 
 def vectors_folder(examples: Examples) -> Path:
@@ -44,7 +44,7 @@ def make_vectors(examples: Examples) -> Path:
     report = {"vocab_size": shape.vocab_size, "made_of": "co-occurrence", "data_fingerprint": examples.fingerprint}
     try:
         with folder_written_whole(folder) as new:
-            save_t5(new, t5_config(shape, pad_id(tokenizer), eos_id(tokenizer)), params)
+            save_encoder(new, t5_config(shape, pad_id(tokenizer), eos_id(tokenizer)), t5_to_huggingface(params))
             tokenizer.save_pretrained(str(new))
             (new / LATENTS_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     except OSError as error:

@@ -213,11 +213,17 @@ def unused(path: Path) -> Path:
 
 def restore(manager: ocp.CheckpointManager, like: TrainState, step: int) -> TrainState:
     """Return the state saved at `step`, with the shapes and shardings of `like`. Raise ElfError if it is damaged."""
-    parts = parts_of(jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+    parts = parts_of(like)
     args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in parts.items()})
     with read_errors(manager.directory / str(step)):
         parts = manager.restore(step, args=args)
-    return TrainState(**parts["rest"] | {"params": parts["params"], "ema": parts["ema"]})
+    state = TrainState(**parts["rest"] | {"params": parts["params"], "ema": parts["ema"]})
+    leaves, tree = jax.tree.flatten(state)
+    del parts, state
+    if jax.default_backend() == "cpu":  # some leaves are numpy's memory, which a step cannot reuse: copy one by one
+        for number, leaf in enumerate(leaves):
+            leaves[number] = jax.device_put(leaf, leaf.sharding, may_alias=False)
+    return jax.tree.unflatten(tree, leaves)
 
 
 def load_weights(run: Path, *, ema: bool = True, step: int | None = None) -> tuple[dict, int]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from elfcli.scoring.bleu import bleu_metric
+from elfcli.scoring.protocol import bleu_tokenizer
 from elfcli.scoring.text_quality import degenerate
 
 
@@ -29,7 +30,7 @@ def most_alike(texts: Sequence[str]) -> int:
     """
     if len(set(texts)) == 1:
         return 0
-    metric = bleu_metric()
+    metric = bleu_metric(tokenizer=bleu_tokenizer(tuple(texts)))
 
     def agreement(index: int) -> float:
         others = [text for other, text in enumerate(texts) if other != index]

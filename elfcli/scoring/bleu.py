@@ -1,4 +1,4 @@
-"""BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order."""
+"""BLEU as the reference (github.com/lillian039/ELF) computes it: sacrebleu's, lowercase, effective order; chrF."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,25 +6,42 @@ from typing import Any
 
 import numpy as np
 
+from elfcli.errors import InputError, did_you_mean
 from elfcli.scoring.bootstrap import resampled
-from elfcli.scoring.protocol import PAPER, SACREBLEU, check_protocol
+from elfcli.scoring.protocol import AUTO, PAPER, SACREBLEU, UNICODE, bleu_tokenizer, check_protocol, protocol_part
 from elfcli.scoring.score import Metric, Score, check_paired
+from elfcli.ui.progress import say
 
 
 @dataclass(frozen=True)
 class BleuResult(Score, metric="bleu", value="bleu"):
-    """BLEU from 0 to 100. signature: sacrebleu's own, which names every choice and its version, and the protocol."""
+    """BLEU and chrF from 0 to 100. signature: sacrebleu's own, which names every choice and its version, and the
+    protocol."""
 
     bleu: float
+    chrf: float
     num_samples: int
     brevity_penalty: float
     signature: str
 
 
-def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
-    """Return BLEU of all texts, one reference each. Raises InputError for other numbers of texts, none, or protocol."""
+def corpus_bleu(
+    generated: Sequence[str], references: Sequence[str], protocol: str = PAPER, tokenizer: str | None = None
+) -> BleuResult:
+    """Return BLEU and chrF of all texts, one reference each. tokenizer: sacrebleu's, by default that of the protocol.
+
+    Raises InputError for other numbers of texts, none, a protocol or tokenizer that does not exist, or one that is not
+    installed.
+    """
     check_paired(generated, references)
-    metric = bleu_metric(check_protocol(protocol, METRIC.name, METRIC.protocols))
+    suited = bleu_tokenizer(tuple(references))
+    if check_protocol(protocol, METRIC.name, (AUTO, *METRIC.protocols)) == AUTO:
+        protocol = PAPER if (tokenizer or suited) == "13a" else UNICODE
+    chosen = tokenizer or (suited if protocol == UNICODE else "13a")
+    if chosen == "13a" and suited not in ("13a", "intl"):
+        say("warning: BLEU with the tokenizer 13a takes text without spaces, as in these references, as one word; "
+            "pass --protocol unicode")  # fmt: skip
+    metric = bleu_metric(protocol, chosen)
     # The steps of `corpus_score`: the interval needs its counts per text.
     counts = metric._extract_corpus_statistics(list(generated), [list(references)])
     score = metric._aggregate_and_compute(counts)
@@ -32,16 +49,34 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: s
     def formula(sums_RxK: np.ndarray) -> np.ndarray:
         return np.array([metric._compute_score_from_stats(sums.tolist()).score for sums in sums_RxK])
 
-    signature = f"{metric.get_signature()}|protocol:{protocol}"
-    return BleuResult(score.score, len(generated), score.bp, signature, resampled=resampled(counts, formula))
+    named = protocol_part(["tokenizer"]) if protocol == PAPER and chosen != "13a" else f"protocol:{protocol}"
+    signature = f"{metric.get_signature()}|{named}"
+    return BleuResult(score.score, corpus_chrf(generated, references), len(generated), score.bp, signature,
+                      resampled=resampled(counts, formula))  # fmt: skip
 
 
-def bleu_metric(protocol: str = PAPER) -> Any:
-    """Return sacrebleu's metric with the choices of a protocol."""
+def bleu_metric(protocol: str = PAPER, tokenizer: str = "13a") -> Any:
+    """Return sacrebleu's metric with the choices of a protocol. Raise InputError for a tokenizer that it lacks."""
     from sacrebleu.metrics import BLEU
 
-    paper = protocol == PAPER
-    return BLEU(lowercase=paper, effective_order=paper, force=True)  # force: no warning about tokenized-looking text
+    if tokenizer not in BLEU.TOKENIZERS:
+        known = ", ".join(BLEU.TOKENIZERS)
+        raise InputError(f"--tokenizer {tokenizer}: expected one of {known}{did_you_mean(tokenizer, BLEU.TOKENIZERS)}")
+    ours = protocol != SACREBLEU
+    try:  # force: no warning about tokenized-looking text
+        return BLEU(lowercase=ours, effective_order=ours, force=True, tokenize=tokenizer)
+    except (ImportError, RuntimeError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(
+            f"--tokenizer {tokenizer}: not available ({why}); install it, or use --tokenizer char"
+        ) from None
+
+
+def corpus_chrf(generated: Sequence[str], references: Sequence[str]) -> float:
+    """Return sacrebleu's chrF2 of all texts: character 6-grams, which no tokenizer precedes."""
+    from sacrebleu.metrics import CHRF
+
+    return CHRF().corpus_score(list(generated), [list(references)]).score
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:
@@ -54,8 +89,10 @@ METRIC = Metric(
     "bleu",
     label="BLEU",
     description="sacrebleu corpus BLEU, lowercase, effective order",
-    columns={"bleu": "BLEU"},
-    compute=lambda texts, options: corpus_bleu(texts.generated, texts.references or (), options.protocol),
+    columns={"bleu": "BLEU", "chrf": "chrF"},
+    compute=lambda texts, options: corpus_bleu(
+        texts.generated, texts.references or (), options.protocol, options.tokenizer
+    ),
     needs="references",
-    protocols=(PAPER, SACREBLEU),
+    protocols=(PAPER, SACREBLEU, UNICODE),
 )

@@ -31,7 +31,7 @@ class HfMetric(evaluate.Metric):
             from elfcli.scoring.judge import Judge
 
             judge = Judge(**of_judge)
-        self.options = ScoreOptions(protocol, judge)
+        self.options = ScoreOptions(protocol, judge=judge)
         super().__init__(config_name=name, **options)
 
     def _info(self) -> evaluate.MetricInfo:

@@ -24,9 +24,11 @@ class Texts:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How texts are scored. judge: a scoring.judge.Judge, if the metric uses one. update(done): texts scored so far."""
+    """How texts are scored. judge: a scoring.judge.Judge, if the metric uses one. update(done): texts scored so far.
+    tokenizer: sacrebleu's, for BLEU, by default that of the protocol."""
 
     protocol: str = PAPER
+    tokenizer: str | None = None
     judge: Any = None
     update: Callable[[int], None] = lambda done: None
 

@@ -139,15 +139,16 @@ def starting_state(
 ) -> tuple[TrainState, int]:
     """Return the state and the steps done of the newest checkpoint, or the initial state if there is none.
 
-    restore(state): returns (state, steps done) or None; it reads a checkpoint of any devices with the shardings of
-    `state`. teacher: weights that a student starts from.
+    restore(like): returns (state, steps done) or None; it reads a checkpoint of any devices with the shardings of
+    `like`, a state of shapes, so that memory never holds a second state. teacher: weights that a student starts from.
     """
     init = partial(init_state, shape, make_optimizer(config.optimization, shape.dtype), config.training.seed)
-    where = state_shardings(jax.eval_shape(init), mesh)
-    state = jax.jit(init, out_shardings=where)()
-    found = restore(state)
+    like = jax.eval_shape(init)
+    where = state_shardings(like, mesh)
+    found = restore(jax.tree.map(lambda leaf, place: leaf.update(sharding=place), like, where))
     if found:
         return found
+    state = jax.jit(init, out_shardings=where)()
     params = jax.tree.map(jnp.copy, teacher)
     if config.training.init_from:
         params = jax.tree.map(put, load_initial_params(config.training.init_from, shape), where.params)

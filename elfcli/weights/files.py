@@ -1,13 +1,20 @@
-"""Finds and reads files of models in a local folder or a Hub repository: JSON, safetensors, sharded weights."""
+"""Finds and reads files of models in a local folder or a Hub repository: JSON, and weights in one file or in shards, as
+safetensors, flax's msgpack or PyTorch's pickle."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from elfcli.errors import InputError, first_line
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
 from elfcli.weights.names import WEIGHTS_FILE
+from elfcli.weights.pickles import read_torch
+
+WEIGHTS_FILES = (WEIGHTS_FILE, "flax_model.msgpack", "pytorch_model.bin")
+"""Names of weights, the first of which that exists is read; `NAME.index.json` names the files of weights in shards."""
 
 
 class NoSuchFile(InputError):
@@ -50,31 +57,80 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Return every array of a safetensors file, as float32."""
+def read_safetensors(path: Path, wanted: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of a safetensors file whose names begin with the pattern, as float32."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="flax") as file:  # flax, because numpy has no bfloat16
-            return {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+            names = [name for name in file.keys() if re.match(wanted, name)]  # noqa: SIM118
+            return {name: np.asarray(file.get_tensor(name), np.float32) for name in names}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
 
 
-def weights(name: str, what: str) -> dict[str, np.ndarray]:
-    """Return all arrays of a folder or Hub name as float32, from one file or several, which are read one by one."""
-    return {array: value for path in weight_files(name, what) for array, value in read_safetensors(path).items()}
+def read_msgpack(path: Path) -> dict[str, Any]:
+    """Return the tree of arrays in a file that flax serialized."""
+    from flax.serialization import msgpack_restore
+
+    try:
+        return dict(msgpack_restore(path.read_bytes()))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # msgpack raises many kinds
+        raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
+
+
+def read_flax(path: Path, wanted: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of a `flax_model.msgpack` by the names that PyTorch's weights have, as float32: kernels are
+    transposed."""
+    from flax.traverse_util import flatten_dict
+
+    arrays = {}
+    for parts, leaf in flatten_dict(read_msgpack(path)).items():
+        name = ".".join(
+            (*parts[:-1], {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(parts[-1], parts[-1]))
+        )
+        if re.match(wanted, name):
+            arrays[name] = np.asarray(leaf.T if parts[-1] == "kernel" else leaf, np.float32)
+    return arrays
+
+
+def weights(name: str, what: str, wanted: str = "") -> dict[str, np.ndarray]:
+    """Return the arrays of a folder or Hub name as float32, from one file or several, which are read one by one.
+
+    wanted: pattern that begins the names of the arrays to read, by default all.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for path in weight_files(name, what):
+        if path.suffix == ".msgpack":
+            arrays |= read_flax(path, wanted)
+        elif path.suffix == ".bin":
+            arrays |= read_torch(path, re.compile(wanted).match)
+        else:
+            arrays |= read_safetensors(path, wanted)
+    return arrays
 
 
 def weight_files(name: str, what: str) -> list[Path]:
-    """Return `model.safetensors`, or without it the files that the index names. Raise InputError if one is missing."""
-    try:
-        return [fetch(name, WEIGHTS_FILE, what)]
-    except NoSuchFile as missing:
+    """Return the first of WEIGHTS_FILES that exists, or the files that its index names. Raise InputError if one is
+    missing."""
+    missing = None
+    for file in WEIGHTS_FILES:
         try:
-            index = fetch(name, "model.safetensors.index.json", what)
+            return [fetch(name, file, what)]
+        except NoSuchFile as error:
+            missing = missing or error
+        try:
+            index = fetch(name, f"{file}.index.json", what)
         except NoSuchFile:
-            raise missing from None
+            continue
+        return [fetch(name, part, what) for part in _shards(index)]
+    raise missing or NoSuchFile(name)
+
+
+def _shards(index: Path) -> list[str]:
+    """Return the names of the files that an index names. Raise InputError if one is not next to it."""
     by_array = read_json(index).get("weight_map")
     parts = set(map(str, by_array.values())) if isinstance(by_array, dict) else set()
     if not parts:
@@ -82,4 +138,4 @@ def weight_files(name: str, what: str) -> list[Path]:
     for part in parts:
         if Path(part).name != part or part.startswith("."):
             raise InputError(f"{index}: {part!r} is outside the folder; only files next to the index are read")
-    return [fetch(name, part, what) for part in sorted(parts)]
+    return sorted(parts)

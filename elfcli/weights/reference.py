@@ -11,7 +11,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from elfcli.errors import ElfError, InputError, first_line
 from elfcli.models.elf import ElfShape, abstract_params
+from elfcli.weights.files import read_msgpack
 
+T5_BIAS = "encoder/block_{}/layer_0/SelfAttention/relative_attention_bias/rel_embedding"  # umT5 has one in each block
 T5_BLOCK_NAMES = {
     **{f"{name}/kernel": f"layer_0/SelfAttention/{name}/kernel" for name in ("q", "k", "v", "o")},
     **{f"{name}/kernel": f"layer_1/DenseReluDense/{name}/kernel" for name in ("wi", "wi_0", "wi_1", "wo")},
@@ -20,7 +22,7 @@ T5_BLOCK_NAMES = {
 }  # The reference's name of each of our T5 block's arrays
 T5_NAMES = {
     "embedding": "shared/embedding",
-    "rel_embedding": "encoder/block_0/layer_0/SelfAttention/relative_attention_bias/rel_embedding",
+    "rel_embedding": T5_BIAS.format(0),
     "final_norm/weight": "encoder/final_layer_norm/weight",
 }
 
@@ -94,6 +96,8 @@ def t5_from_reference(flat: dict) -> dict:
     num_layers = len({m[1] for path in flat if (m := re.match(r"encoder/block_(\d+)/", path))})
     try:
         ours = {name: flat[theirs] for name, theirs in T5_NAMES.items()}
+        if T5_BIAS.format(1) in flat:
+            ours["rel_embedding"] = np.stack([flat[T5_BIAS.format(i)] for i in range(num_layers)])
         for name, theirs in T5_BLOCK_NAMES.items():
             if f"encoder/block_0/{theirs}" in flat:
                 ours[f"blocks/{name}"] = np.stack([flat[f"encoder/block_{i}/{theirs}"] for i in range(num_layers)])
@@ -118,7 +122,7 @@ REFERENCE_WEIGHTS = ("params", "ema_params1")
 def read_reference_checkpoint(path: str | Path) -> dict:
     """Return {"params", "ema_params1" (our trees), "step", "epoch"} of a `checkpoint_<step>`, or raise InputError."""
     path = Path(path)
-    tree = _read_orbax(path) if path.is_dir() else _read_msgpack(path)
+    tree = _read_orbax(path) if path.is_dir() else read_msgpack(path)
     if missing := [name for name in ("params", "step") if name not in tree]:
         held = ", ".join(sorted(map(str, tree))) or "nothing"
         raise InputError(f"{path}: no {missing[0]!r} in this checkpoint; it holds {held}")
@@ -129,17 +133,6 @@ def read_reference_checkpoint(path: str | Path) -> dict:
         raise InputError(f"{path}: {error}") from None
     except (AssertionError, AttributeError, TypeError, ValueError) as error:  # flatten_dict asserts a dict
         raise InputError(f"{path}: not a checkpoint of the reference ({first_line(error)})") from None
-
-
-def _read_msgpack(path: Path) -> dict:
-    from flax.serialization import msgpack_restore
-
-    try:
-        return dict(msgpack_restore(path.read_bytes()))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except Exception as error:  # msgpack raises many kinds
-        raise InputError(f"{path}: not a flax checkpoint, or a damaged one ({first_line(error)})") from None
 
 
 def _read_orbax(path: Path) -> dict:

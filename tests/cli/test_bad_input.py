@@ -337,7 +337,7 @@ CASES = [
     ("eval-bleu samples.jsonl --json good.txt", ["good.txt exists"]),
     ("eval-bleu samples.jsonl --json /proc/new.json", ["/proc/new.json"]),
     ("eval-bleu samples.jsonl --protocol sacreblue", ["--protocol", "did you mean 'sacrebleu'"]),
-    ("eval-rouge samples.jsonl --protocol sacrebleu", ["--protocol sacrebleu", "rouge is scored by paper"]),
+    ("eval-rouge samples.jsonl --protocol sacrebleu", ["--protocol sacrebleu", "rouge is scored by auto or"]),
     ("eval-ppl samples.jsonl --protocol papr", ["--protocol", "did you mean 'paper'"]),
     ("eval-rouge deep.jsonl", ["deep.jsonl:1"]),
     ("eval-rouge samples.jsonl --references folder", ["folder"]),

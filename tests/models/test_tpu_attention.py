@@ -1,14 +1,18 @@
 """The TPU kernels, interpreted on the CPU, against plain attention, and their cost estimates against XLA's."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import GOLDENS
 
 from elfcli.models import tpu_attention
+from elfcli.models.encoder import encode_with
 from elfcli.models.layers import attention
+from elfcli.weights.encoder import read_encoder
 
 T, D = 530, 10  # two blocks of queries; the last one is short
 
@@ -51,6 +55,14 @@ def test_frozen_attention_is_exact_with_bias_and_mask(arrays):
     bias = jax.random.normal(jax.random.key(6), (1, 3, T, T))
     found = tpu_attention.frozen_attention(q, k, v, mask, bias, 1.0)
     assert error(found, attention((q, k, v), mask, bias, scale=1.0)) < 1e-5
+
+
+def test_each_layer_of_umt5_uses_its_own_bias_in_the_kernel():
+    folder = GOLDENS / "encoders" / "umt5"
+    golden, (shape, params) = np.load(folder / "expected.npz"), read_encoder(str(folder))
+    mask = np.broadcast_to(golden["mask"][:, None], (2, 14, 14))
+    found = encode_with(replace(shape, attention="tpu"))(params, golden["ids"], mask)
+    assert error(found[golden["mask"]], golden["out"][golden["mask"]]) < 1e-5
 
 
 def test_the_kernel_counts_its_work_as_xla_counts_plain_attention():

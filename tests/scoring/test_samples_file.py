@@ -54,6 +54,7 @@ def test_bleu_is_lowercase_of_effective_order_and_over_the_corpus():
     assert result.as_dict() == {
         "metric": "bleu",
         "value": result.bleu,
+        "chrf": sacrebleu.corpus_chrf(generated, [references]).score,
         "interval": interval(result.resampled),
         "num_samples": 3,
         "brevity_penalty": result.brevity_penalty,

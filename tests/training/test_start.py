@@ -20,6 +20,7 @@ from elfcli.errors import ElfError, InputError, Stopped
 from elfcli.runs import checkpoint
 from elfcli.runs import folder as run
 from elfcli.runs.examples import open_examples
+from elfcli.training import loop
 from elfcli.training.inputs import batch_rows, open_inputs, tokenizer_of
 from elfcli.training.start import resume_run, start_run
 
@@ -164,6 +165,32 @@ def test_latents_are_measured_and_kept(data, tmp_path):
     encoder = load_config(folder / "config.toml").encoder
     assert abs(encoder.latent_mean) < 0.2 and abs(encoder.latent_std - 1) < 0.2
     assert "measured" in (folder / "config.toml").read_text()
+
+
+def test_a_resumed_run_holds_one_state_and_its_first_step_reuses_its_memory(straight, tmp_path, monkeypatch):
+    """What is restored replaces no initial state, and is memory that the step may write its result to."""
+    folder, real, pointers, held = shutil.copytree(straight, tmp_path / "run"), loop.make_train_step, [], []
+    shutil.rmtree(folder / "checkpoints" / "12")
+    restore = checkpoint.restore
+
+    def recorded(*arguments):
+        step = real(*arguments)
+
+        def run_step(state, *rest):
+            places = [{a.unsafe_buffer_pointer() for a in jax.tree.leaves(state) if a.size > 64}]
+            state = step(state, *rest)
+            pointers.append([*places, {a.unsafe_buffer_pointer() for a in jax.tree.leaves(state) if a.size > 64}])
+            return state
+
+        return run_step
+
+    monkeypatch.setattr(loop, "make_train_step", recorded)
+    monkeypatch.setattr(
+        checkpoint, "restore", lambda m, like, s: held.extend(jax.tree.leaves(like)) or restore(m, like, s)
+    )
+    resume_run(folder)
+    assert held and not [leaf for leaf in held if isinstance(leaf, jax.Array)]
+    assert len(pointers[0][0]) > 50 and pointers[0][0] == pointers[0][1]
 
 
 def test_weights_are_read_without_the_optimiser(straight):
