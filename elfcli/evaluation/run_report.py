@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from elfcli.data.buckets import FULL_LENGTH_SHARE
 from elfcli.evaluation.evaluate import RESULTS_FILE
 from elfcli.evaluation.online import SAMPLES_FOLDER
 from elfcli.runs.folder import DATA_FILE, recorded_starts
@@ -24,16 +25,23 @@ CURVES = {
     "grad_norm": "gradient norm",
     "tokens_per_second": "tokens/s",
 }
+PADDED_LOSSES = ("loss", "denoise_loss", "decode_loss")
+"""Means over all positions of a batch, with padding, which is easy: they drop where buckets end."""
 MAX_POINTS, MAX_SAMPLES = 400, 8
 
 
 def report_data(runs: Sequence[Overview]) -> dict[str, Any]:
     """Return the page's data, as JSON without numbers that are not finite."""
+    marks = [run.total and run.settings["buckets"] and round((1 - FULL_LENGTH_SHARE) * run.total) for run in runs]
     return {
         "runs": [_about(run) for run in runs],
         "differ": {name: [_display_value(run.settings[name]) for run in runs] for name in differing(runs)},
         "curves": [
-            {"title": title, "lines": [_points(run.rows, name) for run in runs]}
+            {
+                "title": title,
+                "lines": [_points(run.rows, name) for run in runs],
+                "marks": marks if name in PADDED_LOSSES else [],
+            }
             for name, title in CURVES.items()
             if any(run.values(name) for run in runs)
         ],

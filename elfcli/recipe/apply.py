@@ -11,6 +11,7 @@ from elfcli.config.resolve import Resolved, changed, check_again, resolve, with_
 from elfcli.data.folder import Examples, keys_of
 from elfcli.parallel.agree import first_process_first
 from elfcli.recipe import choose
+from elfcli.recipe.cooccurrence import VECTOR_WIDTH
 from elfcli.recipe.defaults import (
     DEFAULT_TASK,
     needs_task,
@@ -21,8 +22,10 @@ from elfcli.recipe.defaults import (
 )
 from elfcli.recipe.encoder import with_encoder
 from elfcli.runs.examples import open_examples
+from elfcli.runs.folder import VECTORS_FOLDER
 from elfcli.scoring import check_metric_names
 from elfcli.ui.progress import say
+from elfcli.weights.encoder import latent_width
 from elfcli.weights.open import open_source
 
 
@@ -137,6 +140,13 @@ def _with_encoder(resolved: Resolved, context: Context) -> Resolved:
     return with_encoder(resolved, context.examples, context.may_write)
 
 
+def _from_latents(resolved: Resolved, context: Context) -> Resolved:
+    named = Path(resolved.config.encoder.encoder_model_name)
+    if named.name == VECTORS_FOLDER and not (named / "config.json").is_file():  # not computed for a preview
+        return choose.from_latents(resolved, VECTOR_WIDTH)
+    return choose.from_latents(resolved, latent_width(resolved.config.encoder))
+
+
 def _from_machine(resolved: Resolved, context: Context) -> Resolved:
     return choose.from_machine(resolved, context.examples, context.backend, context.devices)
 
@@ -151,6 +161,7 @@ RECIPE_STEPS: tuple[Step, ...] = (
     _from_data,
     _with_source_length,
     _with_encoder,
+    _from_latents,
     _from_machine,
 )
 """Steps of a run on custom data; STEPS: of a task, a file of the reference, or a round of a distillation."""

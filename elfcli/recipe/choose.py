@@ -22,7 +22,7 @@ from elfcli.data.lengths import fitting_lengths
 from elfcli.runs.length import run_length
 
 FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "from the run's length"
-RECIPE, FROM_WEIGHTS = "recipe for custom data", "from init_from"
+RECIPE, FROM_WEIGHTS, FROM_LATENTS = "recipe for custom data", "from init_from", "from the latents"
 """Origins of what is chosen in this file."""
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=1.5)
@@ -33,6 +33,9 @@ SHOWN, SAVES = 5, 10  # evaluations and checkpoints of a run, at least
 LEARNING_RATE, BATCH_EXPONENT = 8e-3, 0.146
 """Peak rate of Muon at width 128 and batches of 32 examples, measured on CPUs. It falls with the width, as in muP (Yang
 and Hu 2021), and rises with the batch so that ELF-B with batches of 512 has the 2e-3 of the authors' recipes."""
+NOISE_PER_ROOT, DECODER_NOISE_PER_ROOT = 2 / 512**0.5, 1 / 64**0.5
+"""Noise scales per root of the latent width: the paper's 2 at T5-small's 512 numbers, and 1 at 64, which was measured
+for free text. A token of more numbers needs more noise to be hidden as well, because the signal adds up over them."""
 CPU_POSITIONS, CPU_BATCH = 2048, 32
 ACCELERATOR_POSITIONS, ACCELERATOR_BATCH, ACCELERATOR_STEPS = 2**18, 512, 10_000
 """Largest batches in positions and examples. On accelerators batches of small data are so small that PASSES over it are
@@ -66,21 +69,23 @@ def with_defaults(resolved: Resolved, layer: str, **values: Any) -> Resolved:
 
 
 def from_weights(resolved: Resolved, theirs: Config) -> Resolved:
-    """Take network and encoder from the settings of the weights that training starts from."""
+    """Take network, encoder and noise from the settings of the weights that training starts from."""
     for part in (theirs.network, theirs.encoder):
         resolved = with_defaults(resolved, FROM_WEIGHTS, **part.model_dump())
-    return resolved
+    scales = theirs.objective.model_dump(include={"denoiser_noise_scale", "decoder_noise_scale"})
+    return with_defaults(resolved, FROM_WEIGHTS, **scales)
 
 
 def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     """Choose lengths, padding, scores, sampling and what else depends on whether texts have sources."""
     lengths = lengths_of(examples)
     longest, source = fitting_lengths(lengths, resolved.config.data.max_input_length)
-    resolved = with_defaults(resolved, RECIPE, latent_mean="measure", latent_std="measure")
+    resolved = with_defaults(resolved, RECIPE, latent_mean="measure", latent_std="measure", eval_ppl_model="ngram")
     if resolved.config.training.overfit_examples:
         resolved = overfit_settings(resolved, paired="condition_input_ids" in lengths)
     if "condition_input_ids" not in lengths:
-        return with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
+        resolved = with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
+        return with_defaults(resolved, RECIPE, metrics=("ppl",))
     summaries = np.median(lengths["input_ids"]) < np.median(lengths["condition_input_ids"]) / 2
     resolved = with_defaults(resolved, FROM_DATA, max_length=longest)
     resolved = with_defaults(
@@ -95,6 +100,16 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
         # A word and its translation are then equally far apart in every pair.
         resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
     return with_defaults(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+
+
+def from_latents(resolved: Resolved, width: int) -> Resolved:
+    """Choose the noise scales that hide as much of latents of this width as the paper's do of T5-small's.
+
+    Pairs keep the decoder's scale of the published conditional recipe.
+    """
+    scales = {"denoiser_noise_scale": NOISE_PER_ROOT, "decoder_noise_scale": DECODER_NOISE_PER_ROOT}
+    chosen = {name: float(f"{scale * width**0.5:.2g}") for name, scale in scales.items()}
+    return with_defaults(resolved, FROM_LATENTS, **chosen)
 
 
 def overfit_settings(resolved: Resolved, paired: bool) -> Resolved:

@@ -23,7 +23,8 @@ def report_data(resolved: Resolved, examples: Examples) -> None:
     if data.buckets:
         buckets = ", ".join(map(str, data.buckets))
         say(f"length buckets: batches are padded to {buckets} or {data.max_length} positions, in the last "
-            f"{FULL_LENGTH_SHARE:.0%} of the run to {data.max_length} only")  # fmt: skip
+            f"{FULL_LENGTH_SHARE:.0%} of the run to {data.max_length} only, where losses drop: padding is "
+            "easy")  # fmt: skip
         return
     filled = np.minimum(sum(lengths.values()), data.max_length).mean() / data.max_length
     short, short_source = fitting_lengths(lengths, percent=90)

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from elfcli.config.presets import presets_dir
 from elfcli.config.schema import EncoderSettings
 from elfcli.errors import InputError
+from elfcli.hub_access import looks_like_a_path
 from elfcli.models.encoder import Encoder, apply_table, encode_with
 from elfcli.models.gpt2 import Gpt2Shape
 from elfcli.models.layers import abstract
@@ -57,6 +58,15 @@ def known_encoder(name: str) -> EncoderShape | None:
             if name in (known, known.rpartition("/")[2]):
                 return encoder_shape(family | sizes, path)
     return None
+
+
+def latent_width(cfg: EncoderSettings) -> int:
+    """Return the width E of an encoder's latents without reading its weights. Raise InputError if it is missing."""
+    name = cfg.encoder_model_name
+    if name == "embedding":
+        return cfg.embedding_dim
+    known = None if looks_like_a_path(name) else known_encoder(name)
+    return (known or encoder_config(name)[0]).width
 
 
 def encoder_config(name: str) -> tuple[EncoderShape, dict]:

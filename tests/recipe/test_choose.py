@@ -229,6 +229,21 @@ def test_a_batch_that_the_recipe_chose_is_divided(folders, monkeypatch):
         start.with_fitting_batch(complete(settings(folders / "pairs", "batch_size=32")).resolved, inputs)
 
 
+@pytest.mark.parametrize(("width", "scales"), [(64, [0.71, 1.0]), (128, [1.0, 1.4]), (512, [2.0, 2.8])])
+def test_the_noise_fits_the_latents(folders, width, scales):
+    """As much of a token is hidden as by the paper's scale at T5-small's width; pairs keep the decoder's scale."""
+    names, layer = ("denoiser_noise_scale", "decoder_noise_scale"), "from the latents"
+    for kind, decoder in (("texts", scales[1]), ("pairs", 1.0)):
+        given = resolve(sets=[f"embedding_dim={width}"], flags={"data_path": str(folders / kind)}, environ={})
+        found = complete(given, may_write=False).resolved
+        assert [*values(found, *names).values()] == [scales[0], decoder]
+        assert found.origins["denoiser_noise_scale"].layer == layer
+    paper = resolve(task="owt", environ={})
+    assert [*values(paper, *names).values()] == [2.0, 5.0]
+    preview = resolve(flags={"data_path": str(folders / "texts")}, environ={})
+    assert values(complete(preview, may_write=False).resolved, *names[:1]) == {"denoiser_noise_scale": 0.71}
+
+
 def test_batch_and_rate_of_an_accelerator(folders):
     """Small data has small batches and no fewer steps than on a CPU; large data has the authors' batch and rate."""
     tokens = load_examples(folders / "pairs").tokens
