@@ -10,7 +10,21 @@ from statistics import fmean
 
 import numpy as np
 
-CHECK_ORDER = ("data", "latents", "decoder", "learning_rate", "steps", "ema", "denoise", "recovery", "sampling")
+from elfcli.flow.schedules import fitting_noise
+
+CHECK_ORDER = (
+    "data",
+    "latents",
+    "noise",
+    "decoder",
+    "learning_rate",
+    "steps",
+    "ema",
+    "denoise",
+    "recovery",
+    "sampling",
+)
+MIN_PIECE_COUNT = 5  # times in the samples; rarer pieces are too often by chance
 UPDATE_LOW, UPDATE_GOOD, UPDATE_HIGH = 5e-4, 5e-3, 0.1
 """An optimizer step's change of a matrix relative to its initial size: too little, usual, too much."""
 
@@ -104,6 +118,28 @@ def latents(mean: float, std: float, settings: tuple[float, float]) -> list[Chec
         row("latents.mean", mean, f"{settings[0]:.3g} (latent_mean)", of_mean, advice),
         row("latents.std", std, f"{settings[1]:.3g} (latent_std)", of_std, advice),
     ]
+
+
+# --- noise --------------------------------------------------------------------------------------------------------
+
+
+def denoiser_noise(read: float, scale: float, width: int, harmful: bool) -> Check:
+    """Check the share of a free text's tokens that a lookup reads at the median time of training. harmful: whether
+    samples have the fault that too much noise causes; without it a small vocabulary bears more noise."""
+    fitting = fitting_noise(width)[0]
+    advice = f"the noise does not fit latents of {width} numbers: train again with --set denoiser_noise_scale="
+    verdict = "ok" if 0.05 <= read <= 0.6 else "fail" if harmful else "warn"
+    expected = f"0.05 to 0.6 (denoiser_noise_scale {scale:g})"
+    return row("noise.denoiser", read, expected, verdict, f"{advice}{fitting:.2g}")
+
+
+def decoder_noise(read: float, scale: float, width: int, norms: tuple[float, float]) -> Check:
+    """Check how many tokens a lookup reads in the decoder's training input, as a share of those that it reads in clean
+    latents. norms: of the input's vectors and of the latents, which the decoder is given when texts are sampled."""
+    fitting = fitting_noise(width)[1]
+    advice = f"the decoder is trained on little but noise: train again with --set decoder_noise_scale={fitting:.2g}"
+    expected = f"at least 0.85 (decoder_noise_scale {scale:g}; norm {norms[0]:.1f}, latents' {norms[1]:.1f})"
+    return row("noise.decoder", read, expected, verdict_if_below(read, 0.85, 0.7), advice)
 
 
 # --- the network --------------------------------------------------------------------------------------------------
@@ -234,6 +270,21 @@ def texts(found: Mapping[str, float], usual: Mapping[str, float]) -> list[Check]
     verdict = verdict_if_above(abs(log10(max(ratio, 1e-9))), log10(1.3), log10(2))
     longer = "compare max_length and max_input_length with the data; pad_token=eos makes texts end"
     return [*rows, row("sampling.words", found["words"], f"about {usual['words']:.1f}", verdict, longer)]
+
+
+def pieces(generated: Mapping[str, int], training: Mapping[str, int]) -> Check:
+    """Check for pieces that samples hold more than 20 times as often as the training texts do. Counts by piece."""
+    of_samples, of_training = sum(generated.values()), sum(training.values())
+    times = {
+        piece: count / of_samples * of_training / max(training.get(piece, 0), 0.5)
+        for piece, count in generated.items()
+        if count >= MIN_PIECE_COUNT
+    }
+    worst = sorted((piece for piece in times if times[piece] > 20), key=lambda piece: -times[piece])
+    named = ", ".join(f"{piece} x{times[piece]:,.0f} ({generated[piece]})" for piece in worst[:3])
+    verdict = "ok" if not worst else "fail" if times[worst[0]] > 100 else "warn"
+    advice = "the decoder sees latents that it was not trained on: see noise above; else train longer, or more --steps"
+    return row("sampling.pieces", named or "none", "none x20 or more, of training texts", verdict, advice)
 
 
 def sampling_comparison(chosen: str, values: Mapping[str, tuple[float, float | None]]) -> list[Check]:

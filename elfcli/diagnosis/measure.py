@@ -1,8 +1,10 @@
 """Measurements behind `elf doctor`: how a model behaves on held-out data."""
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from elfcli.diagnosis import checks, probe
 from elfcli.diagnosis.checks import Check, History
 from elfcli.diagnosis.probe import Probe
 from elfcli.errors import InputError
+from elfcli.flow.schedules import median_time
 from elfcli.parallel.mesh import on_devices
 from elfcli.runs.checkpoint import load_weights
 from elfcli.runs.examples import evaluation_examples
@@ -25,8 +28,8 @@ from elfcli.scoring.bleu import corpus_bleu
 from elfcli.scoring.protocol import AUTO
 
 DENOISE_TIMES, STARTS, SOLVER_STEPS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95), (0.9, 0.5, 0.3, 0.0), 32
-MAX_BANK_LATENTS, MAX_COMPARED_TOKENS = 4096, 2048
-"""Training latents to look up, tokens compared with them."""
+MAX_BANK_LATENTS, MAX_COMPARED_TOKENS, MAX_COUNTED_ROWS = 4096, 2048, 100_000
+"""Training latents to look up, tokens compared with them, training texts whose pieces are counted."""
 
 
 class DoctorData(NamedTuple):
@@ -69,7 +72,31 @@ def diagnose(
     mean, std = float(model.config.encoder.latent_mean), float(model.config.encoder.latent_std)
     latents = tried.x0_BxSxE[tried.valid_BxS] * std + mean
     rows += checks.latents(float(latents.mean()), float(latents.std()), (mean, std))
-    return [*rows, *network_rows(model, tried, bank, history), *sampling_rows(model, data, options, count)]
+    sampled = sampling_rows(model, data, options, count)
+    too_often = any(check.check == "sampling.pieces" and check.verdict == "fail" for check in sampled)
+    return [*rows, *noise_rows(model, tried, bank, too_often), *network_rows(model, tried, bank, history), *sampled]
+
+
+def noise_rows(model: LoadedModel, tried: Probe, bank: LatentBank, harmful: bool) -> list[Check]:
+    """Return the rows of the noise scales: how many tokens the nearest training latent reads through the noise.
+
+    harmful: as of `checks.denoiser_noise`.
+    """
+    program, objective = probe.probe_program(model, 1), model.config.objective
+    at, width = np.nonzero(tried.text_BxS), model.encoder.dim
+
+    def read(z: np.ndarray, share: Any) -> float:
+        return float((bank.ids[probe.nearest(z, share, bank.latents)] == tried.ids_BxS[at]).mean())
+
+    z, share = (np.asarray(a)[at] for a in probe.decoder_input(program, tried))
+    norms = float(np.sqrt((z**2).sum(1).mean())), float(np.sqrt((tried.x0_BxSxE[at] ** 2).sum(1).mean()))
+    readable = max(read(tried.x0_BxSxE[at], 1.0), 1e-9)  # the bank lacks rare tokens
+    rows = [checks.decoder_noise(read(z, share[:, 0]) / readable, objective.decoder_noise_scale, width, norms)]
+    if not tried.cond_BxS.any():  # a source tells what the text is, through any noise
+        t = median_time(objective.time_schedule, objective.denoiser_p_mean)
+        z = np.asarray(probe.noised(program, tried, np.float32(t)))[at]
+        rows.insert(0, checks.denoiser_noise(read(z, t), objective.denoiser_noise_scale, width, harmful))
+    return rows
 
 
 def data_rows(model: LoadedModel, train: Examples) -> list[Check]:
@@ -172,4 +199,19 @@ def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count:
         values[options_of(setting)] = shares["empty"] + shares["degenerate"], bleu
     seen = training_texts(model, data.train) if data.new else set()
     figures, real = quality.quality_shares(texts[0], seen), quality.quality_shares(references, seen)
-    return checks.texts(figures, real) + checks.sampling_comparison(options_of(settings[0]), values)
+    pieces = checks.pieces(piece_counts(model, texts[0]), training_counts(model, data.train))
+    return [*checks.texts(figures, real), pieces, *checks.sampling_comparison(options_of(settings[0]), values)]
+
+
+def piece_counts(model: LoadedModel, texts: Sequence[str]) -> Counter[str]:
+    """Return how often each piece occurs in the texts."""
+    rows = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return Counter(piece for ids in rows for piece in model.tokenizer.convert_ids_to_tokens(ids))
+
+
+def training_counts(model: LoadedModel, train: Examples) -> dict[str, int]:
+    """Return how often each piece occurs in the first training texts."""
+    rows = [train.tokens.input_ids[i] for i in range(min(len(train), MAX_COUNTED_ROWS))]
+    counts = np.bincount(np.concatenate(rows), minlength=model.shape.vocab_size)
+    numbers = np.nonzero(counts)[0].tolist()
+    return dict(zip(model.tokenizer.convert_ids_to_tokens(numbers), counts[numbers].tolist(), strict=True))

@@ -97,6 +97,20 @@ def reconstructed(program: SamplerStatics, params: Any, probe: Probe) -> tuple[A
     return everywhere(program, (clean, noised, z, draws.decoder_lambda_GxNxSx1[0]))
 
 
+@jit_on_mesh
+def decoder_input(program: SamplerStatics, probe: Probe) -> tuple[Array, Array]:
+    """Return latents (B, S, E) noised as for the decoder in training, and their clean share (B, S, 1)."""
+    batch, draws = draw_for_probe(program, probe)
+    z = objective.decode_input(batch, draws, program.objective)[0]
+    return everywhere(program, (z, draws.decoder_lambda_GxNxSx1[0]))
+
+
+@jit_on_mesh
+def noised(program: SamplerStatics, probe: Probe, t: Any) -> Array:
+    """Return the latents (B, S, E) noised to time t."""
+    return everywhere(program, noised_latents(program, probe, t))
+
+
 def flow(program: SamplerStatics, params: Any, probe: Probe) -> tuple[ELF, sampler.Condition, sampler.Predict]:
     """Return (network, condition, guided network as a function of latents, estimate and time)."""
     model = nnx.merge(graphdef_of(ELF, program.shape), params)

@@ -32,7 +32,7 @@ MAX_POINTS, MAX_SAMPLES = 400, 8
 
 def report_data(runs: Sequence[Overview]) -> dict[str, Any]:
     """Return the page's data, as JSON without numbers that are not finite."""
-    marks = [run.total and run.settings["buckets"] and round((1 - FULL_LENGTH_SHARE) * run.total) for run in runs]
+    marks = [round((1 - FULL_LENGTH_SHARE) * run.total) for run in runs if run.total and run.settings["buckets"]]
     return {
         "runs": [_about(run) for run in runs],
         "differ": {name: [_display_value(run.settings[name]) for run in runs] for name in differing(runs)},

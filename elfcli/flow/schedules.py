@@ -1,5 +1,7 @@
 """Distributions of times in training and grids of times for sampling (paper, training and sampling)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,20 @@ from jax import Array
 def logit_normal(key: Array, shape: tuple[int, ...], mean: float, std: float) -> Array:
     """Draw sigmoid(mean + std n) with standard normal n: float32 of `shape` in (0, 1)."""
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
+
+
+def fitting_noise(width: int) -> tuple[float, float]:
+    """Return noise scales (denoiser, decoder) for latents of this width: the paper's 2 at T5-small's 512 numbers, and 1
+    at 64, which was measured for free text (docs/experiments.md).
+
+    A token of more numbers needs more noise to be hidden as well, because the signal adds up over them.
+    """
+    return 2.0 * (width / 512) ** 0.5, (width / 64) ** 0.5
+
+
+def median_time(schedule: str, mean: float) -> float:
+    """Return the median of the times of `draw_times`."""
+    return 1 / (1 + math.exp(-mean)) if schedule == "logit_normal" else 0.5
 
 
 def draw_times(key: Array, shape: tuple[int, ...], schedule: str, mean: float, std: float) -> Array:

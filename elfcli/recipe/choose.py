@@ -19,6 +19,7 @@ from elfcli.config.schema import SECTION_OF, Config, SamplingPreset
 from elfcli.data.buckets import fitting_buckets, positions_needed
 from elfcli.data.folder import Examples
 from elfcli.data.lengths import fitting_lengths
+from elfcli.flow.schedules import fitting_noise
 from elfcli.runs.length import run_length
 
 FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "from the run's length"
@@ -33,9 +34,6 @@ SHOWN, SAVES = 5, 10  # evaluations and checkpoints of a run, at least
 LEARNING_RATE, BATCH_EXPONENT = 8e-3, 0.146
 """Peak rate of Muon at width 128 and batches of 32 examples, measured on CPUs. It falls with the width, as in muP (Yang
 and Hu 2021), and rises with the batch so that ELF-B with batches of 512 has the 2e-3 of the authors' recipes."""
-NOISE_PER_ROOT, DECODER_NOISE_PER_ROOT = 2 / 512**0.5, 1 / 64**0.5
-"""Noise scales per root of the latent width: the paper's 2 at T5-small's 512 numbers, and 1 at 64, which was measured
-for free text. A token of more numbers needs more noise to be hidden as well, because the signal adds up over them."""
 CPU_POSITIONS, CPU_BATCH = 2048, 32
 ACCELERATOR_POSITIONS, ACCELERATOR_BATCH, ACCELERATOR_STEPS = 2**18, 512, 10_000
 """Largest batches in positions and examples. On accelerators batches of small data are so small that PASSES over it are
@@ -107,9 +105,8 @@ def from_latents(resolved: Resolved, width: int) -> Resolved:
 
     Pairs keep the decoder's scale of the published conditional recipe.
     """
-    scales = {"denoiser_noise_scale": NOISE_PER_ROOT, "decoder_noise_scale": DECODER_NOISE_PER_ROOT}
-    chosen = {name: float(f"{scale * width**0.5:.2g}") for name, scale in scales.items()}
-    return with_defaults(resolved, FROM_LATENTS, **chosen)
+    denoiser, decoder = (float(f"{scale:.2g}") for scale in fitting_noise(width))
+    return with_defaults(resolved, FROM_LATENTS, denoiser_noise_scale=denoiser, decoder_noise_scale=decoder)
 
 
 def overfit_settings(resolved: Resolved, paired: bool) -> Resolved:

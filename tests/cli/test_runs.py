@@ -64,7 +64,7 @@ def test_a_report_is_one_page_of_all_runs(elf, runs, tmp_path):
     text = page.read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.S)[1])
     assert data["differ"] == {"lr": ["0.01", "0.02"]} and [run["steps"] for run in data["runs"]] == [3, 3]
-    assert data["scores"][0]["cells"] == [["BLEU", "12.35 [10.00, 15.00]"]] and data["scores"][0]["of"] == "eval/step3"
+    assert data["scores"][0]["cells"][0] == ["BLEU", "12.35 [10.00, 15.00]"] and data["scores"][0]["of"] == "eval/step3"
     assert data["samples"][1]["texts"][0]["texts"] == [[3, "at 3"], [20, "at 20"]]
     assert [len(line) for line in data["curves"][0]["lines"]] == [3, 3], "a loss that is no number is left out"
     assert data["runs"][0]["starts"][0]["packages"].startswith("elfcli ")

@@ -12,6 +12,7 @@ FALLING = [1.0 - 0.9 * min(i / 20, 1) for i in range(40)]
 RUN = History(
     lr=0.012, update=0.012, losses=FALLING, fresh=True, spikes=0, skipped=0, done=400, planned=400, decay=0.98
 )
+SOME = {"a": 990, "b": 10}
 GOOD = {"empty": 0.0, "degenerate": 0.0, "duplicate": 0.0, "memorised": 0.0, "words": 8.0}
 
 
@@ -24,8 +25,20 @@ def network(clean=1.0, error=0.02, accuracy=0.98):
     ]
 
 
-def diagnosis(lengths=(5, 8), known=None, std=1.0, run=RUN, learned=True, net=None, errors=(0.02, 0.021), texts=GOOD):
-    """The rows of a whole model, by default a healthy one."""
+def diagnosis(
+    lengths=(5, 8),
+    known=None,
+    std=1.0,
+    run=RUN,
+    learned=True,
+    net=None,
+    errors=(0.02, 0.021),
+    texts=GOOD,
+    read=(0.2, 0.97),
+    counts=SOME,
+):
+    """The rows of a whole model, by default a healthy one. read: through the noise of both branches. counts: pieces."""
+    too_often = checks.pieces(counts, {"a": 9990, "b": 10})
     pieces = {"a": 0, "b": 1}
     return [
         checks.ids(99, 100),
@@ -33,11 +46,14 @@ def diagnosis(lengths=(5, 8), known=None, std=1.0, run=RUN, learned=True, net=No
         checks.cut("sources", np.array(lengths), 12, "max_input_length", 0),
         checks.padding(np.array(lengths), 12),
         *checks.latents(0.0, std, (0.0, 1.0)),
+        checks.denoiser_noise(read[0], 2.0, 64, harmful=too_often.verdict == "fail"),
+        checks.decoder_noise(read[1], 5.0, 64, (15.0, 8.0)),
         *(network() if net is None else net),
         checks.learning_rate(run),
         checks.steps(run, learned),
         *checks.average(run.decay, run.done, errors),
         *checks.texts(texts, GOOD),
+        too_often,
         *checks.sampling_comparison("a", {"a": (0.0, 90.0), "b": (0.0, 91.0)}),
     ]
 
@@ -47,6 +63,9 @@ FAULTS = {
     "vocabulary": (dict(known={"a": 1, "b": 0}, net=UNTRAINED, learned=False), "data.same_tokenizer: ", "tokenizer"),
     "sources cut": (dict(lengths=(5, 20, 21, 30)), "data.sources_cut: ", "--set max_input_length=32"),
     "latent std": (dict(std=0.2, net=UNTRAINED, learned=False), "latents.std: ", "--set latent_std=0.2"),
+    "denoiser's noise": (dict(read=(0.01, 0.97), counts={"b": 200}), "noise.denoiser: ", "denoiser_noise_scale=0.71"),
+    "decoder's noise": (dict(read=(0.2, 0.5)), "noise.decoder: ", "--set decoder_noise_scale=1"),
+    "pieces": (dict(counts={"a": 800, "b": 200}), "sampling.pieces: ", "see noise above"),
     "decoder": (dict(net=network(clean=0.3)), "decoder.clean: ", "--set decoder_prob=0.2"),
     "lr too high": (
         dict(run=replace(RUN, lr=1.2, update=1.2, losses=[1.0, 0.7, *[2.0] * 38]), net=UNTRAINED, learned=False),
@@ -114,6 +133,13 @@ def test_ids_vocabulary_of_the_encoder_and_free_texts():
     assert checks.encoder_vocabulary(4000, 32128, "t5").verdict == "fail"
     assert checks.recovery(0.0, 0.0, 0.05, paired=False).verdict == "ok"
     assert checks.recovery(0.9, 0.0, 1.0, paired=False).verdict == "fail"
+
+
+def test_much_noise_is_only_a_warning_where_samples_are_sound():
+    assert checks.denoiser_noise(0.01, 2.0, 64, harmful=False).verdict == "warn"
+    worst = checks.pieces({"a": 800, "b": 200}, {"a": 9990, "b": 10})
+    assert worst.value == "b x200 (200)"
+    assert checks.pieces({"a": 996, "b": 4}, {"a": 10**6}).verdict == "ok", "rarer pieces are too often by chance"
 
 
 def test_the_better_sampling_setting_is_named():

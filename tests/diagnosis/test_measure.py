@@ -17,6 +17,7 @@ SETTINGS = [
     *("max_input_length=7", "batch_size=32", "steps=500", "log_every_steps=10", "save_every_epochs=0"),
 ]
 """Learns the task below in a minute: BLEU 98 and above."""
+TEXTS = ("data_path={folder}/texts", "max_input_length=0", "text_position=null", "label_drop_prob=0")
 FAULTS = {
     "healthy": ([], "nothing"),
     "ema-too-long": (["ema_decay=0.9999"], "ema.initial_share"),
@@ -27,6 +28,8 @@ FAULTS = {
     "lr-too-low": (["lr=1e-4"], "learning_rate: too low"),
     "decoder-untrained": (["decoder_prob=0"], "decoder.clean"),
     "too-few-steps": (["steps=40"], "steps"),
+    "decoder-noise": (["decoder_noise_scale=20"], "noise.decoder"),
+    "noise-of-texts": ([*TEXTS, "denoiser_noise_scale=4", "decoder_noise_scale=10"], "noise.denoiser"),
 }
 """Settings that plant each fault, and how the advice to try first begins."""
 SOUNDS = "ka-bar lo-cod mi-dim ne-fen pu-gul ra-hot si-jam to-kin ve-lop wu-mud xa-nap zo-pit"
@@ -55,7 +58,22 @@ def world(tmp_path_factory):
             write_pairs(file, words, count, seed)
         keys = {"source_key": "input", "target_key": "output", "train_tokenizer": pieces}
         tokenize(Job(folder / name, inputs=(str(files[0]),), validation=(str(files[1]),), **keys))
+    write_texts(folder / "texts.jsonl", 4000)
+    tokenize(Job(folder / "texts", inputs=(str(folder / "texts.jsonl"),), train_tokenizer=500))
     return folder
+
+
+def write_texts(path, count):
+    """Free texts of 400 words, the rarest a hundred times as rare as the first; each word chooses the next few."""
+    random, syllables = Random(5), [pair.replace("-", "") for pair in SOUNDS.split()]
+    words = [a + b + c for a in syllables for b in syllables for c in ("", "s", "t")][:400]
+    with path.open("w") as file:
+        for _ in range(count):
+            number, text = int(400 * random.random() ** 3), []
+            for _ in range(random.randint(5, 9)):
+                text.append(words[number])
+                number = (7 * number + int(400 * random.random() ** 4)) % 400
+            file.write(json.dumps({"text": " ".join(text)}) + "\n")
 
 
 @pytest.mark.slow
