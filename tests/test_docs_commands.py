@@ -23,7 +23,7 @@ NOT_RUN = {
     r"python3 -m venv ": INSTALLS,
     r"pip install ": "installs libtpu, then runs tests",
     r"elf demo$": "takes minutes; tests/cli/test_demo.py runs it in small",
-    r"elf .*\b(ELF-B-|google-t5/)": HUB,
+    r"elf .*\b(ELF-B-|google-t5/|google/)": HUB,
     r"elf push-to-hub ": HUB,
     r"elf plan .*--topology v": "needs libtpu; tests/planning/test_plan.py compiles for slices where it is there",
     r"gcloud ": PODS,

@@ -55,7 +55,8 @@ class DataSettings(Section):
 class EncoderSettings(Section):
     """The frozen encoder and the normalization of its latents."""
 
-    encoder_model_name: str = setting("google-t5/t5-small", "Frozen encoder: a T5 folder or Hub name, or `embedding`")
+    encoder_model_name: str = setting("google-t5/t5-small", "Frozen encoder: a folder or Hub name of T5, mT5, "
+        "ByT5, umT5, T5Gemma or GPT-2, or `embedding`")  # fmt: skip
     encoder_checkpoint: str | None = setting(None, "Pickle of the reference with encoder weights; None: the weights "
         "of encoder_model_name")  # fmt: skip
     embedding_dim: Size = setting(64, "Width E of the `embedding` encoder, a table of Gaussian token vectors")

@@ -6,7 +6,7 @@ import numpy as np
 
 from elfcli.errors import InputError, first_line
 from elfcli.weights.files import fetch
-from elfcli.weights.pickles import ArrayUnpickler
+from elfcli.weights.pickles import ArrayUnpickler, mapped
 from elfcli.weights.reference import flatten
 
 
@@ -18,7 +18,7 @@ def read_encoder_pickle(path: str | Path) -> dict[str, np.ndarray]:
         organization, repository, file_name = name.split("/", 2)
         path = fetch(f"{organization}/{repository}", file_name, "encoder's pickle")
     try:
-        with open(path, "rb") as file:
+        with mapped(path) as file:
             flat = flatten(ArrayUnpickler(file).load()["params"])
         if not flat or not all(isinstance(leaf, np.ndarray) and leaf.dtype.kind == "f" for leaf in flat.values()):
             raise TypeError("other objects in it")

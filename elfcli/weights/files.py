@@ -126,7 +126,7 @@ def weight_files(name: str, what: str) -> list[Path]:
         except NoSuchFile:
             continue
         return [fetch(name, part, what) for part in _shards(index)]
-    raise missing or NoSuchFile(name)
+    raise NoSuchFile(f"{missing}; neither {' nor '.join(WEIGHTS_FILES[1:])} is there")
 
 
 def _shards(index: Path) -> list[str]:

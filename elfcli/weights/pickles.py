@@ -1,12 +1,14 @@
 """Unpicklers that admit nothing but arrays, and PyTorch's weight files (`pytorch_model.bin`) read with one of them."""
 
+import mmap
 import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,11 @@ ADMITTED = {
 }
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """A reader of pickled numpy and JAX arrays, which uses the functions of `admitted` and refuses every other name."""
+class ArrayUnpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """A reader of pickled numpy and JAX arrays, which uses the functions of `admitted` and refuses every other name.
+
+    It is Python's own unpickler in Python: the one in C allocates as many gigabytes as a damaged file's memo asks for.
+    """
 
     admitted: Mapping[tuple[str, str], Any] = ADMITTED
 
@@ -118,24 +123,24 @@ Place = tuple[int, int]
 
 def _zip_contents(path: Path) -> tuple[Any, dict[str, Place]]:
     """Return (state dict, place of each storage) of a file as PyTorch 1.6 and later write it."""
-    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
-        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
-        with archive.open(pickled) as content:
-            state = TensorUnpickler(content).load()
-        folder, places = pickled.removesuffix("data.pkl") + "data/", {}
+    with zipfile.ZipFile(path) as archive, mapped(path) as file:
+        places = {}
         for entry in archive.infolist():
-            if entry.filename.startswith(folder):
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError("its storages are compressed")
-                file.seek(entry.header_offset + 26)  # lengths of the name and of the extra field
-                first = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
-                places[entry.filename.removeprefix(folder)] = first, entry.file_size
-        return state, places
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("its entries are compressed")
+            file.seek(entry.header_offset + 26)  # lengths of the name and of the extra field
+            first = entry.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+            places[entry.filename] = first, entry.file_size
+        (pickled,) = (name for name in places if name.endswith("/data.pkl"))
+        file.seek(places[pickled][0])
+        folder = pickled.removesuffix("data.pkl") + "data/"
+        state = TensorUnpickler(file).load()
+        return state, {name.removeprefix(folder): place for name, place in places.items() if name.startswith(folder)}
 
 
 def _legacy_contents(path: Path) -> tuple[Any, dict[str, Place]]:
     """Return (state dict, place of each storage) of a file as PyTorch before 1.6 wrote it: pickles, then storages."""
-    with open(path, "rb") as file:
+    with mapped(path) as file:
         magic, _, _, state, keys = (TensorUnpickler(file).load() for _ in range(5))
         if magic != 0x1950A86A20F9469CFC6C:
             raise ValueError("an unknown format")
@@ -144,7 +149,14 @@ def _legacy_contents(path: Path) -> tuple[Any, dict[str, Place]]:
         return state, {key: _next_place(file, itemsizes[key]) for key in keys}
 
 
-def _next_place(file: BinaryIO, itemsize: int) -> Place:
+@contextmanager
+def mapped(path: Path) -> Iterator[Any]:
+    """Open a file whose `read` allocates no more than the file holds, whatever a damaged pickle asks for."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
+
+
+def _next_place(file: Any, itemsize: int) -> Place:
     """Return the place of the storage that begins with its number of elements, and skip it."""
     (count,) = struct.unpack("<q", file.read(8))
     first = file.tell()

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from flax.serialization import msgpack_serialize
 from flax.traverse_util import unflatten_dict
+from helpers import GOLDENS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_run import tiny_run
@@ -33,6 +34,7 @@ from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.files import read_safetensors
 from elfcli.weights.names import read_export_note
 from elfcli.weights.open import open_source
+from elfcli.weights.pickles import read_torch
 from elfcli.weights.reference import elf_to_reference, read_reference_checkpoint
 
 MANY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -55,6 +57,8 @@ def good(params, tmp_path_factory) -> dict[str, Path]:
     tree = {"params": unflatten_dict(flat, sep="/"), "step": 3, "epoch": 1}
     (folder / "checkpoint_3").write_bytes(msgpack_serialize(tree))
     (folder / "encoder.pkl").write_bytes(pickle.dumps({"params": {"shared": {"embedding": np.ones((4, 2))}}}))
+    for name, kind in (("new.bin", "mt5"), ("old.bin", "byt5")):
+        shutil.copy(GOLDENS / "encoders" / kind / "pytorch_model.bin", folder / name)
     (folder / "samples.jsonl").write_text('{"id": 1, "generated": "one word"}\n' * 3)
     shutil.copy(tiny_run() / "config.toml", folder / "config.toml")
     (folder / "config.yaml").write_text("optimization: {lr: 1e-3}\nseed: 3\nsampling:\n- {cfgs: [1, 2]}\n")
@@ -65,6 +69,8 @@ READERS = {
     "model.safetensors": lambda path: (read_safetensors(path), open_source(path), read_export_note(path)),
     "checkpoint_3": read_reference_checkpoint,
     "encoder.pkl": read_encoder_pickle,
+    "new.bin": read_torch,
+    "old.bin": read_torch,
     "samples.jsonl": read_samples,
     "config.toml": lambda path: resolve(files=[path], environ={}),
     "config.yaml": lambda path: resolve(files=[path], environ={}),

@@ -187,18 +187,20 @@ def test_an_encoders_preset_lies_between_the_task_and_what_is_set():
         assert resolve(task="owt", sets=[f"encoder_model_name={name}"], environ={}).config.encoder.latent_std == 0.2
 
 
-def test_elf_is_trained_on_the_latents_of_t5gemma_2(tmp_path):
+@pytest.mark.parametrize("kind", ["t5gemma2", "gpt2"])
+def test_elf_is_trained_on_the_latents(tmp_path, kind):
     """A hundred steps on a tiny random encoder, with pairs; the latents are measured, and the loss falls."""
-    folder = tmp_path / "t5gemma-2-tiny"
-    shutil.copytree(ENCODERS / "t5gemma2", folder)
+    folder = Path(shutil.copytree(ENCODERS / kind, tmp_path / kind))
     (tmp_path / "pairs.jsonl").write_text(
         "".join(json.dumps({"input": f"{i % 7} a", "output": f"{i % 5} b"}) + "\n" for i in range(64))
     )
     tokenize(Job(tmp_path / "data", inputs=(str(tmp_path / "pairs.jsonl"),), source_key="input", target_key="output",
                  train_tokenizer=14))  # fmt: skip
+    shutil.copytree(tmp_path / "data" / "tokenizer", folder, dirs_exist_ok=True)
     sets = ["hidden_size=16", "depth=1", "num_heads=2", "bottleneck_dim=8", "max_length=12", "max_input_length=6",
             "steps=100", "batch_size=16", "num_workers=0", "optimizer=adamw", "lr=0.01", "warmup_steps=1",
-            f"encoder_model_name={folder}", "num_held_out=0", "save_every_steps=100", "log_every_steps=50"]  # fmt: skip
+            "num_held_out=0", "num_live_samples=0", "save_every_steps=100", "log_every_steps=50",
+            f"encoder_model_name={folder}"]  # fmt: skip
     run = start_run(resolve(sets=sets, flags={"data_path": str(tmp_path / "data")}, environ={}), tmp_path / "run")
     encoder, rows = load_config(run / "config.toml").encoder, read_metrics(run)
     assert isinstance(encoder.latent_mean, float) and 0.3 < encoder.latent_std < 3
