@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from elfcli.scoring.bootstrap import resampled
 from elfcli.scoring.protocol import PAPER, SACREBLEU, check_protocol
-from elfcli.scoring.score import Metric, Score, check_paired
+from elfcli.scoring.score import Metric, Reference, Score, check_paired, several
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,13 @@ class BleuResult(Score, metric="bleu", value="bleu"):
     signature: str
 
 
-def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> BleuResult:
-    """Return BLEU of all texts, one reference each. Raises InputError for other numbers of texts, none, or protocol."""
+def corpus_bleu(generated: Sequence[str], references: Sequence[Reference], protocol: str = PAPER) -> BleuResult:
+    """Return BLEU of all texts, each with one reference or several. Raises InputError for other numbers of texts, none,
+    or another protocol."""
     check_paired(generated, references)
     metric = bleu_metric(check_protocol(protocol, METRIC.name, METRIC.protocols))
     # The steps of `corpus_score`: the interval needs its counts per text.
-    counts = metric._extract_corpus_statistics(list(generated), [list(references)])
+    counts = metric._extract_corpus_statistics(list(generated), streams_of(references))
     score = metric._aggregate_and_compute(counts)
 
     def formula(sums_RxK: np.ndarray) -> np.ndarray:
@@ -34,6 +36,11 @@ def corpus_bleu(generated: Sequence[str], references: Sequence[str], protocol: s
 
     signature = f"{metric.get_signature()}|protocol:{protocol}"
     return BleuResult(score.score, len(generated), score.bp, signature, resampled=resampled(counts, formula))
+
+
+def streams_of(references: Sequence[Reference]) -> list[list[str | None]]:
+    """Return references as sacrebleu takes them: the first of each text, the second of each, and so on."""
+    return [list(stream) for stream in zip_longest(*map(several, references))]
 
 
 def bleu_metric(protocol: str = PAPER) -> Any:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from elfcli.scoring.bootstrap import interval, means
 from elfcli.scoring.protocol import protocol_part
-from elfcli.scoring.score import Metric, Score, check_paired
+from elfcli.scoring.score import Metric, Reference, Score, check_paired, several
 
 ROUGE_TYPES = ("rouge1", "rouge2", "rougeL")
 
@@ -24,13 +24,15 @@ class RougeResult(Score, metric="rouge", value="rougeL"):
     intervals: dict
 
 
-def rouge(generated: Sequence[str], references: Sequence[str]) -> RougeResult:
-    """Return ROUGE of texts, one reference each. Raises InputError if the numbers of texts differ or are 0."""
+def rouge(generated: Sequence[str], references: Sequence[Reference]) -> RougeResult:
+    """Return ROUGE of texts, by the best reference of each. Raises InputError if their numbers differ or are 0."""
     from rouge_score.rouge_scorer import RougeScorer
 
     check_paired(generated, references)
     scorer = RougeScorer(ROUGE_TYPES, use_stemmer=True)
-    scores = [scorer.score(reference, text) for text, reference in zip(generated, references, strict=True)]
+    scores = [
+        scorer.score_multi(several(reference), text) for text, reference in zip(generated, references, strict=True)
+    ]
     parts = [[100 * score[kind].fmeasure for kind in ROUGE_TYPES] for score in scores]
     values = dict(zip(ROUGE_TYPES, map(fmean, zip(*parts, strict=True)), strict=True))
     draws = dict(zip(ROUGE_TYPES, means(parts), strict=True))

@@ -24,7 +24,7 @@ def model(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "elf_data.json").write_text(json.dumps({"settings": {"keys": ["de", "en"]}}))
-    monkeypatch.setattr(examples, "encode_conditions", lambda model, texts: [[len(text)] for text in texts])
+    monkeypatch.setattr(examples, "encode_conditions", lambda model, texts, *_: [[len(text)] for text in texts])
     return SimpleNamespace(config=Config(data=DataSettings(data_path=str(folder))))
 
 

@@ -242,7 +242,7 @@ def test_ids_of_references_are_not_matched_with_places(tmp_path):
     ("rows", "place", "name"),
     [
         ([{"id": 0, "text": "a"}], ":1", "id, text"),
-        ([{"output": "a"}, {"output": ["a"]}], ":2", "'output'"),
+        ([{"output": "a"}, {"output": ["a", 3]}], ":2", "'output'"),
         ([{"id": 0, "output": "a"}, {"id": 0, "output": "b"}], ":2", "id 0"),
         ([{"id": 0, "output": "a"}, {"output": "b"}], ":2", "'id'"),
         ([{"output": "a"}, {"id": 0, "output": "b"}], ":1", "'id'"),
