@@ -16,9 +16,28 @@ PROCESSES = {"rich_help_panel": "Several processes (docs/pods.md)"}
 SEEDS = {"min": 0, "max": 2**32 - 1}
 
 
+LOCAL = {"--output", "--json", "--trace", "--plot", "--data"}
+"""Options whose files and folders must be local."""
+
+
 def option(names: str, metavar: str, text: str, **more: Any) -> Any:
     """Return an option `--long -s` of a command; a flag has no metavar. more: further arguments of typer.Option."""
+    if LOCAL.intersection(names.split()):
+        more |= {"callback": local_only(names.split()[0])}
     return typer.Option(*names.split(), metavar=metavar or None, help=text, **more)
+
+
+def local_only(name: str) -> Callable[[Any], Any]:
+    """Return a callback of an option or argument that refuses addresses such as gs://bucket/run."""
+
+    def check(value: Any) -> Any:
+        if value is not None:
+            from elfcli.outputs import refuse_address
+
+            refuse_address(value, name)
+        return value
+
+    return check
 
 
 def complete_task(incomplete: str) -> list[str]:

@@ -32,7 +32,7 @@ from elfcli.data.lengths import percentiles
 from elfcli.data.plain_text import Losses, check_unknown, keeps_whitespace
 from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError, did_you_mean
-from elfcli.outputs import check_writable, clear_killed, folder_written_whole
+from elfcli.outputs import check_writable, clear_killed, folder_written_whole, refuse_address
 
 EARLY = 10  # chunks after which texts with too many unknown tokens are refused, before all of them are read
 BIG = 50_000_000  # bytes of input from which several processes tokenize it
@@ -117,6 +117,7 @@ Progress = Callable[[str, int, int, int], None]  # called with (stage, bytes rea
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
     """Write the data folder of a job. Raises InputError, without writing, if the job or its input is wrong."""
+    refuse_address(job.output, "--output")
     output = job.output.expanduser().absolute()
     clear_killed(output)
     check_job(job)

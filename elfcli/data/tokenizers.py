@@ -7,6 +7,7 @@ from typing import Any
 
 from elfcli.errors import InputError, first_line, near_file
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
+from elfcli.outputs import refuse_address
 
 TOKENIZER_FOLDER = "tokenizer"
 CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
@@ -15,6 +16,7 @@ CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n'
 
 def existing_folder(name: str, what: str) -> Path:
     """Return the folder. Raises InputError, which suggests a similar name, if there is none."""
+    refuse_address(name, f"{what} folder")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
