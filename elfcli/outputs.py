@@ -29,8 +29,8 @@ def refuse_address(path: str | Path, what: str) -> None:
     """Raise InputError if a path that must be local is an address. what: the option, or what the path is."""
     if ADDRESS.match(str(path)):
         address = re.sub(":/+", "://", str(path), count=1)
-        raise InputError(f"{what} {address}: an address, but this must be local: pass a local path, or mount the bucket as "
-                         "a folder")  # fmt: skip
+        raise InputError(f"{what} {address}: an address, but this must be local; pass a local path, or mount the "
+                         "bucket as a folder")  # fmt: skip
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

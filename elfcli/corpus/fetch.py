@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from elfcli.corpus.public import PublicSource, downloaded
+from elfcli.corpus.public import HUB_SPLIT, PublicSource, downloaded
 from elfcli.errors import InputError, first_line
 
 ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::)")
-HUB_SPLIT = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)")
-"""`owner/name:split` or `owner/name/config:split`."""
 BLOCK = 1 << 20  # bytes
 
 Report = Callable[[str, int, int, int], None]  # called with (stage, bytes done, bytes in total, 0)
@@ -47,6 +45,8 @@ def local_files(patterns: Sequence[Sequence[str]], folder: Path, report: Report)
         text = str(error)
         for file, address in names.items():
             text = text.replace(file, address)
+        if text == str(error):
+            raise
         raise InputError(text) from error
 
 

@@ -13,6 +13,8 @@ from elfcli.errors import InputError
 from elfcli.hub_access import from_hub, hub_reachable, retrying
 
 T5_TOKENIZER = "google-t5/t5-small"
+HUB_SPLIT = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)")
+"""A split of a data set of the Hub: `owner/name:split` or `owner/name/config:split`."""
 REVISIONS = ("main", "refs/convert/parquet")
 """Revisions with Parquet files: the owner's upload, else the branch with the Hub's conversion."""
 
@@ -41,7 +43,8 @@ def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str 
     """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`. tokenizer: a
     name or folder, or the size of a trained one; None: T5's, or that of the toy task."""
     first = next(iter(inputs), "text").partition("?")[0]  # an address may have a query
-    name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
+    name = first if HUB_SPLIT.fullmatch(first) and not Path(first).exists() else Path(first).name.split(".")[0]
+    name = task or re.sub(r"[^\w-]+", "-", name).strip("-") or "text"
     if tokenizer is None:
         return Path("data", name if task in TASKS else f"{name}-t5")
     return Path("data", f"{name}-{Path(str(tokenizer)).name}")
