@@ -59,7 +59,7 @@ def chosen_keys(keys: Keys, columns: list[str], where: str, hint: str = "") -> K
 
 def table_hint(path: Path, columns: list[str], layout: Layout) -> str:
     """Return what else the columns of a CSV or TSV file may mean, and which option reads it."""
-    if file_format(path) not in (".csv", ".tsv", ".txt") or not layout.header:
+    if Path(without_compression(path)).suffix not in (".csv", ".tsv", ".txt") or not layout.header:
         return ""
     if len(columns) == 1:
         for separator, shown in ((";", "';'"), ("\t", "tab"), ("|", "'|'"), (",", "','")):

@@ -135,6 +135,9 @@ def test_a_split_of_any_data_set_by_name(sources, elf):
     code, _, err = elf("tokenize", "-i", "owner/pairs/de-en:train", *keys)
     assert code == 0 and "data/owner-pairs-de-en-train-20" in err, err
     assert load_examples("./data/owner-pairs-de-en-train-20").texts(1) == {"input": "eine Katze", "reference": "a cat"}
+    add(sources, "owner/files", {"train.jsonl": b'{"text": "some words here"}\n' * 30})
+    code, _, err = elf("tokenize", "-i", "hf://datasets/owner/files/train.jsonl", "--train-tokenizer", "13")
+    assert code == 0 and len(load_examples("./data/train-13")) == 30, err
     error = elf("tokenize", "-i", "owner/pairs:train", *keys, "-o", "x")[2].splitlines()[-1]
     assert "several configurations (de-en, fr-en): name one, as owner/pairs/de-en:train" in error
     error = elf("tokenize", "-i", "owner/pairs/de-en:test", *keys, "-o", "x")[2].splitlines()[-1]

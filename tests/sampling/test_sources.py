@@ -89,6 +89,8 @@ def test_standard_input(model, tmp_path, text):
         ("f.csv", "de,en\na\n", None, ":2", ("1 fields", "2")),
         ("f.txt", "a\n\nb\n", None, ":2", ()),
         ("f.txt", "a\n", "de", ":1", ("'de'",)),
+        ("newstest.de", "a\n", "de", ":1", ("'de'",)),
+        ("f.csv", "de;en\na;b\n", None, ":2", ("pass --separator ';'",)),
         ("f.jsonl", '{"input": ["a"]}\n', None, ":1", ("'input'", "list")),
         ("f.jsonl", '{"input": "a", "output": 3}\n', None, ":1", ("'output'", "int")),
     ],
