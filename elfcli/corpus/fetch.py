@@ -83,8 +83,10 @@ def fetch(address: str, opened: Callable[[], Any], folder: Path, report: Report)
                 target.write(block)
                 done += len(block)
                 report(f"fetching {address}", done, max(size, done), 0)
-    except FileNotFoundError as error:
-        raise InputError(f"{address}: no such file") from error
+    except FileNotFoundError as error:  # also raised for hosts that cannot be reached
+        cause = error.__cause__
+        missing = cause is None or getattr(cause, "status", None) == 404
+        raise InputError(f"{address}: {'no such file' if missing else f'cannot be fetched ({cause})'}") from error
     except Exception as error:  # each file system raises its own
         raise InputError(f"{address}: cannot be fetched ({first_line(error)})") from error
     return file

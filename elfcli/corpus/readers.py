@@ -28,6 +28,8 @@ from elfcli.ui.progress import say
 
 DEFAULT_KEYS = (("text",), ("input", "output"), ("input", "reference"), ("source", "target"))
 PARALLEL_KEYS = ("source", "target")
+ANKI = re.compile(r"#[a-z ]+:")
+"""First lines of files that Anki exports, such as `#separator:tab`."""
 TABS_SEEN = 100
 """Lines of a .txt that are searched for tabs."""
 
@@ -147,16 +149,19 @@ def table_records(path: Path, reading: Reading) -> Iterator[tuple[int, Record]]:
     quoting = layout.quoting or ("csv" if commas else "none")
     rows = quoted_rows if quoting == "csv" else plain_rows
     header: list[str] = []
+    where = "header" if layout.header else "first row"
     for first, row in rows(path, reading, layout.separator or ("," if commas else "\t")):
         if not row:
             reading.notes["blank lines"] += 1
+        elif not header and len(row) == 1 and ANKI.match(row[0]):
+            reading.notes["lines such as #html:true, which Anki writes"] += 1
         elif not header and layout.header:
             header = [f"{name} ({row[: place + 1].count(name)})" if row.count(name) > 1 else name
                       for place, name in enumerate(row)]  # fmt: skip
         elif header and len(row) != len(header):
             quotes = quoting == "none" and any(cell.startswith('"') for cell in row)
             hint = reading.option("if its fields are quoted, pass --quoting csv") if quotes else ""
-            reading.reject(f"{path}:{first}", f"{len(row)} fields, but the header has {len(header)}{hint}")
+            reading.reject(f"{path}:{first}", f"{len(row)} fields, but the {where} has {len(header)}{hint}")
         else:
             header = header or [str(number) for number in range(1, len(row) + 1)]
             yield first, dict(zip(header, row, strict=True))
@@ -304,7 +309,7 @@ def warn_of_tabs(files: Iterable[Path], layout: Layout = DEFAULT_LAYOUT) -> None
     for path in files:
         if file_format(path) == ".txt" and not layout.of_tables:
             lines = islice(text_lines(path, Reading(True, layout=layout)), TABS_SEEN)
-            tabs = [line.rstrip("\r\n").count("\t") for _, line in lines if line.strip()]
+            tabs = [line.rstrip("\r\n").count("\t") for _, line in lines if line.strip() and not ANKI.match(line)]
             if tabs and (fewest := min(tabs)):
                 say(f"warning: {path}: each line is one text, but all hold tabs; if they are {fewest + 1} columns, "
                     "pass --separator tab --no-header and name two, such as --source-key 1 --target-key 2")  # fmt: skip

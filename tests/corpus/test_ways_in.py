@@ -126,6 +126,10 @@ def test_lines_that_all_hold_tabs_are_named(tmp_path, capsys):
     assert read(tmp_path / "a.txt") == [("Ja.\tYes.\tnote",), ("Nein.\tNo.\tnote",)]
     assert "all hold tabs; if they are 3 columns, pass --separator tab --no-header" in capsys.readouterr().err
     assert read(tmp_path / "a.txt", ("1", "2"), header=False, separator="\t") == [("Ja.", "Yes."), ("Nein.", "No.")]
+    anki = write(tmp_path / "anki.txt", "#separator:tab\n#html:true\nJa.\tYes.\n")
+    read(anki)
+    assert "all hold tabs; if they are 2 columns" in capsys.readouterr().err
+    assert read(anki, header=False, separator="\t") == [("Ja.", "Yes.")]
     write(tmp_path / "a.txt", "Ja.\tYes.\nno tab\n")
     read(tmp_path / "a.txt")
     assert not capsys.readouterr().err
@@ -272,6 +276,8 @@ def test_files_at_an_address(tmp_path, server, elf):
     assert err.splitlines()[-1].startswith(f"error: {server}/bad.jsonl:31: not JSON")
     _, _, err = elf("tokenize", "-i", f"{server}/none.jsonl", "--train-tokenizer", "24", "-o", tmp_path / "e")
     assert err.splitlines()[-1] == f"error: {server}/none.jsonl: no such file"
+    _, _, err = elf("tokenize", "-i", "http://127.0.0.1:9/a.txt", "--train-tokenizer", "22", "-o", tmp_path / "e")
+    assert "http://127.0.0.1:9/a.txt: cannot be fetched (" in err.splitlines()[-1]
 
 
 def test_addresses_of_any_file_system_and_globs(tmp_path):
