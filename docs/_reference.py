@@ -82,9 +82,12 @@ def command_page(name: str, command, level: str) -> list[str]:
 
 
 def command_help(command) -> str:
-    """Return a command's help, its example as a code block."""
-    text, _, example = inspect.cleandoc(command.help or "").replace("\b\n", "").partition("Example: ")
-    return text.strip() + (f"\n\nExample:\n\n```text\n{' '.join(example.split())}\n```" if example else "")
+    """Return a command's help, its example and the lines after it as code blocks."""
+    text, _, rest = inspect.cleandoc(command.help or "").replace("\b\n", "").partition("Example: ")
+    example, _, more = rest.partition("\n\n")
+    blocks = [" ".join(example.split()), more.strip()]
+    code = "".join(f"\n\n```text\n{block}\n```" for block in blocks if block)
+    return text.strip() + (f"\n\nExample:{code}" if code else "")
 
 
 def choices_of(option) -> str:

@@ -71,6 +71,7 @@ class Model:
         candidates: int | None = None,
         seed: int = 0,
         batch_size: int = 64,
+        allow_unknown: bool = False,
         sc_cfg: float | None = None,
     ) -> list[str]:
         """Return texts: one per input, or else `num_samples` of them; the same as `elf sample` with these options.
@@ -86,7 +87,7 @@ class Model:
           candidates: texts drawn per source, of which the consensus one is kept.
             Options that are None come from the model's sampling preset.
           seed: seed of sampling; text n depends on the seed and on n, not on the other texts.
-          batch_size: texts sampled at once.
+          batch_size: texts sampled at once. allow_unknown: accept inputs that the vocabulary mostly lacks.
 
         Raises elfcli.InputError if an option or an input is wrong.
         """
@@ -106,7 +107,7 @@ class Model:
         if inputs is None:
             sources = sources_of(self.loaded, text_or_none(data), num_samples)
         else:
-            sources = sources_of_texts(self.loaded, list(inputs)[:num_samples])
+            sources = sources_of_texts(self.loaded, list(inputs)[:num_samples], allow_unknown)
         rows = sample_rows(self.loaded, sources, setting, Options(seed, batch_size))
         return [row["generated"] for row in rows]
 
@@ -279,13 +280,23 @@ def tokenize(
     *,
     input: Locations = None,
     validation: Locations = None,
+    source: Locations = None,
+    target: Locations = None,
+    validation_source: Locations = None,
+    validation_target: Locations = None,
     task: str | None = None,
     seed: int = 0,
     text_key: str | None = None,
     source_key: str | None = None,
     target_key: str | None = None,
+    separator: str | None = None,
+    quoting: str | None = None,
+    no_header: bool = False,
+    encoding: str | None = None,
     tokenizer: Location | None = None,
     train_tokenizer: int | None = None,
+    keep_whitespace: bool = False,
+    allow_unknown: bool = False,
     pack: int | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
@@ -295,27 +306,34 @@ def tokenize(
 
     Args:
       output: data folder (default: a folder in data/ named after its content).
-      input, validation: files of text, JSON lines, CSV, TSV or Parquet; globs. task: a built-in task instead of files.
-      seed: seed of a generated task. text_key, source_key, target_key: columns. tokenizer: folder or Hub name.
-      train_tokenizer: train a SentencePiece tokenizer of this size on the input.
+      input, validation: files of text, JSON lines, CSV, TSV or Parquet; globs; addresses; splits of Hub data sets.
+      source, target, validation_source, validation_target: files of lines that belong together, instead of `input`.
+      task: a built-in task instead of files. seed: seed of a generated task.
+      text_key, source_key, target_key: columns; `a.b` is the field b of an object a.
+      separator, quoting, no_header, encoding: how tables and texts are read, as the options of `elf tokenize`.
+      tokenizer: folder or Hub name. train_tokenizer: train a SentencePiece tokenizer of this size on the input.
+      keep_whitespace: train one that keeps white space. allow_unknown: accept many tokens that are unknown.
       pack: join texts into sequences of this length. workers: number of processes. skip_bad: skip and count malformed
         lines. overwrite: replace an existing data folder.
 
     Returns what was written: `output`, `keys`, `vocab_size`, and per split the examples and their lengths.
     """
-    from elfcli.corpus.public import SOURCES, default_folder
-    from elfcli.corpus.tokenize import Job, default_workers
+    from elfcli.corpus.files import layout_of
+    from elfcli.corpus.public import default_folder
+    from elfcli.corpus.tokenize import Job
     from elfcli.corpus.tokenize import tokenize as write
 
-    inputs, held_out = paths(input), paths(validation)
+    inputs, sources = paths(input), paths(source)
+    layout = layout_of(separator, quoting, no_header, encoding)
     if output is None:
-        output = default_folder(task, inputs, text_or_none(tokenizer) or train_tokenizer)
+        output = default_folder(task, [*inputs, *sources], text_or_none(tokenizer) or train_tokenizer)
         say(f"no --output: writing the data to {output}")
     job = Job(
-        Path(output), inputs=inputs, validation=held_out, task=task, seed=seed, text_key=text_key,
-        source_key=source_key, target_key=target_key, tokenizer=text_or_none(tokenizer),
-        train_tokenizer=train_tokenizer, pack=pack, skip_bad=skip_bad, overwrite=overwrite,
-        workers=workers or default_workers([*inputs, *held_out], large=task in SOURCES),
+        Path(output), inputs=inputs, validation=paths(validation), sources=sources, targets=paths(target),
+        validation_sources=paths(validation_source), validation_targets=paths(validation_target), layout=layout,
+        task=task, seed=seed, text_key=text_key, source_key=source_key, target_key=target_key,
+        tokenizer=text_or_none(tokenizer), train_tokenizer=train_tokenizer, keep_whitespace=keep_whitespace,
+        allow_unknown=allow_unknown, pack=pack, skip_bad=skip_bad, overwrite=overwrite, workers=workers,
     )  # fmt: skip
     with stages() as progress:
         return write(job, progress)

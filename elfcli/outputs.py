@@ -21,6 +21,16 @@ from elfcli.ui.progress import say
 
 LOCK = "elf-tokenize.lock"  # the name in 0.2.0, so that its leftovers are cleaned up as well
 NEW, REPLACED = "new", "replaced"
+ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
+"""Begin of an address such as gs://bucket/run, of which `Path` keeps one slash."""
+
+
+def refuse_address(path: str | Path, what: str) -> None:
+    """Raise InputError if a path that must be local is an address. what: the option, or what the path is."""
+    if ADDRESS.match(str(path)):
+        address = re.sub(":/+", "://", str(path), count=1)
+        raise InputError(f"{what} {address}: an address, but this must be local; pass a local path, or mount the "
+                         "bucket as a folder")  # fmt: skip
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -43,6 +53,7 @@ def folder_written_whole(output: Path) -> Iterator[Path]:
     """Yield a new empty folder that becomes `output`, or replaces it, once the block has ended without error; its
     parent is for temporary files. A crash leaves the old or the new one; callers check that `output` may be
     replaced."""
+    refuse_address(output, "--output")
     clear_killed(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
@@ -109,6 +120,7 @@ def _empty(working: Path) -> None:
 
 def check_writable(path: Path, option: str = "--output") -> None:
     """Raise InputError if nothing can be created at `path`. Leave no file behind."""
+    refuse_address(path, option)
     nearest = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=nearest):

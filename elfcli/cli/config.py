@@ -112,7 +112,9 @@ def copy(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="Task preset, e.g. de-en.", autocompletion=o.complete_task)
     ],
-    output: Annotated[Path, typer.Argument(metavar="FILE.toml", help="File to write.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="FILE.toml", help="File to write.", callback=o.local_only("FILE.toml"))
+    ],
     model: Annotated[
         str | None, o.option("--model", "MODEL", "Model preset, e.g. ELF-B.", autocompletion=o.complete_model)
     ] = None,

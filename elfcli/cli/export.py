@@ -14,7 +14,7 @@ NAMES = "Names of the weights: ours or the PyTorch port's."
 def export(
     settings: o.SettingsOptions,
     run: Annotated[str, o.run_argument("CHECKPOINT", "Run folder, or any other checkpoint.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.", callback=o.local_only("DIR"))],
     raw_weights: o.RawOption = False,
     at_step: o.StepOption = None,
     format_: Annotated[

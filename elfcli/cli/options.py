@@ -11,13 +11,33 @@ import typer
 from typer.core import TyperGroup
 
 SETTINGS, SAMPLING = {"rich_help_panel": "Settings"}, {"rich_help_panel": "How to sample"}
+TABLES = {"rich_help_panel": "Tables and encodings"}
 PROCESSES = {"rich_help_panel": "Several processes (docs/pods.md)"}
 SEEDS = {"min": 0, "max": 2**32 - 1}
 
 
+LOCAL = {"--output", "--json", "--trace", "--plot", "--data"}
+"""Options whose files and folders must be local."""
+
+
 def option(names: str, metavar: str, text: str, **more: Any) -> Any:
     """Return an option `--long -s` of a command; a flag has no metavar. more: further arguments of typer.Option."""
+    if LOCAL.intersection(names.split()):
+        more |= {"callback": local_only(names.split()[0])}
     return typer.Option(*names.split(), metavar=metavar or None, help=text, **more)
+
+
+def local_only(name: str) -> Callable[[Any], Any]:
+    """Return a callback of an option or argument that refuses addresses such as gs://bucket/run."""
+
+    def check(value: Any) -> Any:
+        if value is not None:
+            from elfcli.outputs import refuse_address
+
+            refuse_address(value, name)
+        return value
+
+    return check
 
 
 def complete_task(incomplete: str) -> list[str]:
@@ -102,7 +122,7 @@ class SettingsOptions:
 STYLE = "Which defaults --config files assume (default: the reference's for flat YAML without a task, otherwise elf's)."
 CHECKPOINT = ("Run, exported folder, checkpoint of the reference or PyTorch port, or Hub name (default: the newest run "
               "in the working folder or runs/, otherwise a published model).")  # fmt: skip
-GROUP_PARAMETERS = {"settings", "checkpoint", "setting_options"}
+GROUP_PARAMETERS = {"settings", "checkpoint", "setting_options", "layout"}
 """Parameters of commands that a group of options fills."""
 
 settings_options = option_group(
@@ -204,6 +224,26 @@ several_processes = option_group(
 )
 """Adds the options of several processes; the command starts once this process has joined the others."""
 
+layout_options = option_group(
+    {
+        "separator": Annotated[
+            str | None,
+            option("--separator", "CHAR|tab", "Character between columns (default: , in .csv, tab in .tsv).", **TABLES),
+        ],
+        "quoting": Annotated[
+            str | None, option("--quoting", "csv|none", "Whether fields are quoted (default: csv in .csv).", **TABLES)
+        ],
+        "no_header": Annotated[
+            bool, option("--no-header", "", "The first line is data; columns are called 1, 2, ...", **TABLES)
+        ],
+        "encoding": Annotated[
+            str | None, option("--encoding", "NAME", "Encoding of text files (default: utf-8), e.g. utf-16.", **TABLES)
+        ],
+    },
+    lambda given: {"layout": given | {"no_header": bool(given["no_header"])}},
+)
+"""Adds the options that say how text files are read; the command gets them by name as `layout`."""
+
 # --- single options -------------------------------------------------------------------------------------------------
 
 RawOption = Annotated[bool, option("--raw-weights", "", "Use the weights themselves, not their moving average (EMA).")]
@@ -227,6 +267,8 @@ TOKENIZER = "Tokenizer of sacrebleu, e.g. zh, ja-mecab, ko-mecab, char or flores
 TokenizerOption = Annotated[str | None, option("--tokenizer", "NAME", TOKENIZER)]
 JsonOption = Annotated[Path | None, option("--json", "FILE", "Write the results to this file.")]
 OverwriteOption = Annotated[bool, option("--overwrite", "", "Replace existing results.")]
+UNKNOWN = "Accept texts of which more than 5% is unknown to the tokenizer."
+AllowUnknownOption = Annotated[bool, option("--allow-unknown", "", UNKNOWN)]
 LicenseOption = Annotated[str, option("--license", "ID", "License named in the model card.")]
 SAMPLES = "Samples: rows with `id`, `generated`, and `reference` if known."
 SamplesArgument = Annotated[Path, typer.Argument(metavar="F.jsonl", help=SAMPLES)]

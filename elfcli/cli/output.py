@@ -10,19 +10,19 @@ def score_pairs(
     metric_name: str, samples: Path, references: Path | None, reference_key: str | None, protocol: str,
     json_file: Path | None, overwrite: bool, tokenizer: str | None = None,
 ) -> None:  # fmt: skip
-    """Score samples against one reference each; write the report and print it."""
+    """Score samples against their references; write the report and print it."""
     from elfcli.outputs import check_output_file, write_result
     from elfcli.scoring import metric
     from elfcli.scoring.protocol import AUTO, check_protocol
     from elfcli.scoring.report import reports
-    from elfcli.scoring.samples_file import read_meta, read_pairs
+    from elfcli.scoring.samples_file import read_meta, read_pairs, several
     from elfcli.scoring.score import ScoreOptions, Texts
 
     scorer = metric(metric_name)
     check_protocol(protocol, scorer.name, (AUTO, *scorer.protocols))
     check_output_file(json_file, overwrite, "--json")
-    generated, real = read_pairs(samples, references, reference_key)
-    texts = Texts(generated, real, real, read_meta(samples))
+    generated, pairs = read_pairs(samples, references, reference_key)
+    texts = Texts(generated, pairs, [several(pair)[0] for pair in pairs], read_meta(samples))
     (score,) = reports([scorer.compute(texts, ScoreOptions(protocol, tokenizer)).as_dict()], texts)
     write_result(json_file, score, overwrite)
     show_report([("generated", [score])])

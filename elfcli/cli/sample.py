@@ -1,11 +1,12 @@
 """`elf sample`: texts from a checkpoint."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from elfcli.cli import options as o
 
-INPUT = "Sources: JSON lines, CSV, TSV, Parquet, text lines; - for standard input."
+INPUT = ("Sources: JSON lines, CSV, TSV, Parquet, text lines; an address; a split of a Hub data set (OWNER/NAME:test); "
+         "- for standard input.")  # fmt: skip
 TRACE = "Page or animation of the denoising to write; the samples stay the same."
 SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
@@ -13,14 +14,17 @@ SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training
 @o.several_processes
 @o.settings_options
 @o.sampling_options
+@o.layout_options
 @o.checkpoint_options
 def sample(
     checkpoint: str | None,
     settings: o.SettingsOptions,
     setting_options: dict[str, str | None],
+    layout: dict[str, Any],
     num_samples: o.NumSamplesOption = None,
-    input_: Annotated[Path | None, o.option("--input -i", "FILE", INPUT)] = None,
+    input_: Annotated[str | None, o.option("--input -i", "FILE", INPUT)] = None,
     source_key: Annotated[str | None, o.option("--source-key", "KEY", SOURCE_KEY)] = None,
+    allow_unknown: o.AllowUnknownOption = False,
     data: Annotated[str | None, o.option("--data", "DIR", "Data folder whose sources are sampled.")] = None,
     seed: o.SeedOption = 0,
     batch_size: o.BatchSizeOption = 64,
@@ -38,6 +42,7 @@ def sample(
     from elfcli import api
     from elfcli.cli.output import show_samples
     from elfcli.cli.trace_output import check_trace, traced_samples
+    from elfcli.corpus.files import layout_of
     from elfcli.errors import InputError
     from elfcli.outputs import check_output_file
     from elfcli.parallel.agree import broadcast_from_first
@@ -45,7 +50,7 @@ def sample(
     from elfcli.scoring.samples_file import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
-    given = one_value_each(setting_options)
+    given, read_as = one_value_each(setting_options), layout_of(**layout)
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: pass --input as well")
     broadcast_from_first(lambda: check_output_file(output, overwrite))
@@ -70,7 +75,7 @@ def sample(
     if input_ is None:
         sources = sources_of(loaded, data, num_samples)
     else:
-        sources = rows_of_file(loaded, input_, source_key, num_samples)
+        sources = rows_of_file(loaded, input_, source_key, num_samples, read_as, allow_unknown)
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
     options = Options(seed, batch_size)
     if trace is not None or watch:
@@ -79,7 +84,7 @@ def sample(
         with progress("sample", len(sources.rows)) as update:
             samples = sample_rows(loaded, sources, setting, options, update)
     broadcast_from_first(lambda: write_samples(path, samples, overwrite))
-    split = split_of(loaded.config, data) if input_ is None else f"file {input_.name}"
+    split = split_of(loaded.config, data) if input_ is None else f"file {Path(input_).name}"
     broadcast_from_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
@@ -87,8 +92,10 @@ def sample(
         show_samples(samples)
 
 
-def name_of(input_: Path | None) -> str:
+def name_of(input_: str | None) -> str:
     """Return what an input file adds to the name of the default output."""
+    from elfcli.corpus.files import without_compression
+
     if input_ is None:
         return ""
-    return "-stdin" if str(input_) == "-" else f"-{Path(input_.name.removesuffix('.gz')).stem}"
+    return "-stdin" if input_ == "-" else f"-{Path(without_compression(Path(input_.partition('?')[0]))).stem}"

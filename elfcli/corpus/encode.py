@@ -10,12 +10,15 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from elfcli.data.plain_text import Losses, LossFinder, plain_encoder
 from elfcli.data.tokenizers import load_tokenizer
 
+CHUNK = 1000  # documents per unit of work, and rows per Arrow record batch
+CHECKED = 100  # the first documents of each chunk, whose tokens are decoded and compared with their texts
 Chunk = tuple[tuple[str, ...], ...]
 Tokens = tuple[np.ndarray, np.ndarray]  # flat token ids, int32 (tokens,), and the length of every row, int64 (rows,)
 
@@ -27,33 +30,41 @@ def chunks_of(documents: Iterable[tuple[str, ...]], size: int) -> Iterator[Chunk
         yield chunk
 
 
+class Side(NamedTuple):
+    """One side (text, source or target) of a chunk."""
+
+    tokens: Tokens
+    losses: Losses
+
+
 @cache
-def _tokenizer_of_worker(folder: Path) -> Any:
+def _finder_of_worker(folder: Path) -> LossFinder:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # each process uses one thread
-    return load_tokenizer(folder)
+    return LossFinder(load_tokenizer(folder))
 
 
-def encode_chunk(folder: Path, chunk: Chunk) -> list[Tokens]:
+def encode_chunk(folder: Path, chunk: Chunk) -> list[Side]:
     """Return `encode_texts` with the tokenizer in a folder, which each process loads once."""
-    return encode_texts(_tokenizer_of_worker(folder), chunk)
+    return encode_texts(_finder_of_worker(folder), chunk)
 
 
-def encode_texts(tokenizer: Any, chunk: Chunk) -> list[Tokens]:
-    """Return the token ids of each side of the documents, without special tokens and truncation."""
+def encode_texts(finder: LossFinder, chunk: Chunk) -> list[Side]:
+    """Return the token ids of each side of the documents, without special tokens and truncation, and their losses."""
     sides = []
     for texts in zip(*chunk, strict=True):
-        settings = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-        rows = tokenizer(list(texts), **settings)["input_ids"]
+        rows = plain_encoder(finder.tokenizer)(texts)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        sides.append((np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths))
+        tokens = np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+        sides.append(Side(tokens, finder.losses(texts, rows, CHECKED)))
     return sides
 
 
-def encode(chunks: Iterable[Chunk], tokenizer: Any, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Tokens]]]:
-    """Yield chunks with their token ids, in order. Two or more workers are processes that load `folder`'s tokenizer."""
+def encode(chunks: Iterable[Chunk], tokenizer: Any, folder: Path, workers: int) -> Iterator[tuple[Chunk, list[Side]]]:
+    """Yield chunks with their sides, in order. Two or more workers are processes that load `folder`'s tokenizer."""
     if workers <= 1:
+        finder = LossFinder(tokenizer)
         for chunk in chunks:
-            yield chunk, encode_texts(tokenizer, chunk)
+            yield chunk, encode_texts(finder, chunk)
         return
     waiting: deque[tuple[Chunk, Future]] = deque()
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:

@@ -13,6 +13,8 @@ from elfcli.errors import InputError
 from elfcli.hub_access import from_hub, hub_reachable, retrying
 
 T5_TOKENIZER = "google-t5/t5-small"
+HUB_SPLIT = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<config>[\w.-]+))?:(?P<split>[\w.-]+)")
+"""A split of a data set of the Hub: `owner/name:split` or `owner/name/config:split`."""
 REVISIONS = ("main", "refs/convert/parquet")
 """Revisions with Parquet files: the owner's upload, else the branch with the Hub's conversion."""
 
@@ -40,8 +42,9 @@ SOURCES = {
 def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str | int | None = None) -> Path:
     """Return the data folder named after the task or first file and the tokenizer, e.g. `data/xsum-t5`. tokenizer: a
     name or folder, or the size of a trained one; None: T5's, or that of the toy task."""
-    first = next(iter(inputs), "text")
-    name = task or re.sub(r"[^\w-]+", "-", Path(first).name.split(".")[0]).strip("-") or "text"
+    first = next(iter(inputs), "text").partition("?")[0]  # an address may have a query
+    name = first if HUB_SPLIT.fullmatch(first) and not Path(first).exists() else Path(first).name.split(".")[0]
+    name = task or re.sub(r"[^\w-]+", "-", name).strip("-") or "text"
     if tokenizer is None:
         return Path("data", name if task in TASKS else f"{name}-t5")
     return Path("data", f"{name}-{Path(str(tokenizer)).name}")
@@ -49,16 +52,25 @@ def default_folder(task: str | None, inputs: Iterable[str] = (), tokenizer: str 
 
 def public_files(task: str, report: Callable[[str], None]) -> dict[str, tuple[str, ...]]:
     """Return the Parquet files of a published task's splits, downloaded to the Hub's cache, or raise InputError."""
+    source = SOURCES[task]
+    return downloaded(source, f"{task}: {source.repo}", f"; use local files, {local_example(source)}", report)
+
+
+def downloaded(
+    source: PublicSource, what: str, advice: str, report: Callable[[str], None]
+) -> dict[str, tuple[str, ...]]:
+    """Return the Parquet files of a data set's splits, downloaded to the Hub's cache.
+
+    Raises InputError, which ends with the advice, if there are none or the Hub cannot be reached.
+    """
     from huggingface_hub import HfApi, snapshot_download
 
-    source = SOURCES[task]
     if not hub_reachable():
         if (cached := cached_files(source)) is None:
-            raise InputError(f"{task}: its data ({source.repo}) is on the Hugging Face Hub, which cannot be reached; "
-                             f"use local files, {local_example(source)}")  # fmt: skip
+            raise InputError(f"{what}: the data is on the Hugging Face Hub, which cannot be reached{advice}")
         return cached
-    with from_hub(f"{task}: {source.repo}", f"; use local files, {local_example(source)}"):
-        revision, splits = find_files(source, HfApi().list_repo_files, retrying)
+    with from_hub(what, advice):
+        revision, splits = find_files(source, HfApi().list_repo_files, retrying, advice)
         names = [name for split in splits.values() for name in split]
         report(f"fetching {len(names)} files of {source.repo}")
         download = partial(snapshot_download, source.repo, repo_type="dataset", revision=revision)
@@ -88,7 +100,9 @@ def local_example(source: PublicSource) -> str:
     return f"e.g. `elf tokenize --input train.jsonl {options}`"
 
 
-def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -> tuple[str, dict[str, list[str]]]:
+def find_files(
+    source: PublicSource, list_files: Callable, retrying: Callable, advice: str = ""
+) -> tuple[str, dict[str, list[str]]]:
     """Return the first revision with files of all splits, and its files. Raises InputError if there is none."""
     from huggingface_hub.errors import RevisionNotFoundError
 
@@ -100,8 +114,7 @@ def find_files(source: PublicSource, list_files: Callable, retrying: Callable) -
         splits = {split: split_files(names, source.folder, split) for split in source.splits}
         if all(splits.values()):
             return revision, splits
-    raise InputError(f"{source.repo}: the Hub no longer has Parquet files of {' and '.join(source.splits)}; use "
-                     f"local files, {local_example(source)}")  # fmt: skip
+    raise InputError(f"{source.repo}: the Hub has no Parquet files of {' and '.join(source.splits)}{advice}")
 
 
 def split_files(names: Iterable[str], folder: str, split: str) -> list[str]:

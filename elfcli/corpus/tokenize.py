@@ -6,7 +6,6 @@ The folder is written under a temporary name and renamed when complete. Its cont
 settings, not on the number of workers.
 """
 
-import glob
 import json
 import os
 import time
@@ -21,18 +20,22 @@ import numpy as np
 import xxhash
 
 from elfcli import __version__
-from elfcli.corpus.encode import Chunk, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
+from elfcli.corpus.encode import CHUNK, Chunk, Side, Tokens, chunks_of, encode, pack_rows, sha256, write_arrow
+from elfcli.corpus.fetch import local_files
+from elfcli.corpus.files import DEFAULT_LAYOUT, Layout
 from elfcli.corpus.public import SOURCES, T5_TOKENIZER, public_files
-from elfcli.corpus.readers import Corpus, open_corpus, requested_keys
+from elfcli.corpus.readers import Corpus, Keys, open_corpus, open_parallel, requested_keys
 from elfcli.corpus.toy import TASKS, task_files
 from elfcli.corpus.vocabulary import train_tokenizer
 from elfcli.data.folder import METADATA_FILE
 from elfcli.data.lengths import percentiles
+from elfcli.data.plain_text import Losses, check_unknown, keeps_whitespace
 from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
 from elfcli.errors import InputError, did_you_mean
-from elfcli.outputs import check_writable, clear_killed, folder_written_whole
+from elfcli.outputs import check_writable, clear_killed, folder_written_whole, refuse_address
 
-CHUNK = 1000  # documents per unit of work, and rows per Arrow record batch
+EARLY = 10  # chunks after which texts with too many unknown tokens are refused, before all of them are read
+BIG = 50_000_000  # bytes of input from which several processes tokenize it
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Job:
     output: Path
     inputs: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    validation_sources: tuple[str, ...] = ()
+    validation_targets: tuple[str, ...] = ()
+    layout: Layout = DEFAULT_LAYOUT
     task: str | None = None
     seed: int = 0
     text_key: str | None = None
@@ -49,8 +57,10 @@ class Job:
     target_key: str | None = None
     tokenizer: str | None = None
     train_tokenizer: int | None = None
+    keep_whitespace: bool = False
+    allow_unknown: bool = False
     pack: int | None = None
-    workers: int = 1
+    workers: int | None = 1  # None: by the size of the input
     skip_bad: bool = False
     overwrite: bool = False
 
@@ -59,11 +69,17 @@ class Job:
         """Return whether the job trains a tokenizer."""
         return self.train_tokenizer is not None or bool(self.task and not self.tokenizer)
 
+    @property
+    def has_validation(self) -> bool:
+        """Return whether there is a validation split."""
+        return bool(self.validation or self.validation_sources)
+
 
 @dataclass
 class SplitSummary:
-    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,). written:
-    facts recorded so that later starts do not have to scan the rows."""
+    """Facts about a written split. lengths: per column, the number of tokens of every row, int64 (rows,). losses: what
+    the tokens of each column lose. notes: counts of lines that are not documents. written: facts recorded so that later
+    starts do not have to scan the rows."""
 
     documents: int = 0
     examples: int = 0
@@ -72,6 +88,8 @@ class SplitSummary:
     also_in_train: int = 0
     seconds: float = 0.0
     lengths: dict[str, np.ndarray] = field(default_factory=dict)
+    losses: dict[str, Losses] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
     written: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,11 +108,16 @@ class Summary:
     splits: dict[str, SplitSummary]
 
 
+FILES = ("inputs", "validation", "sources", "targets", "validation_sources", "validation_targets")
+"""Options of a job that name files."""
+SIDES = {("input_ids", False): "text", ("condition_input_ids", True): "source", ("input_ids", True): "target"}
+"""What the columns of texts, and of pairs (True), are called."""
 Progress = Callable[[str, int, int, int], None]  # called with (stage, bytes read, bytes in total, documents so far)
 
 
 def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
     """Write the data folder of a job. Raises InputError, without writing, if the job or its input is wrong."""
+    refuse_address(job.output, "--output")
     output = job.output.expanduser().absolute()
     clear_killed(output)
     check_job(job)
@@ -106,22 +129,40 @@ def tokenize(job: Job, progress: Progress = lambda *state: None) -> Summary:
         elif job.task:
             paths = task_files(job.task, folder.parent, seed=job.seed)
             job = replace(job, inputs=(str(paths["train"]),), validation=(str(paths["validation"]),))
-        summary = write_data(job, folder, progress)
+        patterns = [getattr(job, name) for name in FILES]
+        with local_files(patterns, folder.parent / "fetched", progress) as local:
+            files: dict[str, Any] = dict(zip(FILES, local, strict=True))
+            summary = write_data(replace(job, **files), folder, progress)
         check_output(output, job.overwrite)
     return replace(summary, output=output)
 
 
 def check_job(job: Job) -> None:
     """Raise InputError if the options contradict each other."""
-    if job.task and (job.inputs or job.validation):
+    if job.task and any(getattr(job, name) for name in FILES):
         raise InputError("--task provides the text: omit --input and --validation")
+    for split in ("", "validation_"):
+        given = [bool(getattr(job, f"{split}{side}")) for side in ("sources", "targets")]
+        if any(given) and not all(given):
+            names = [f"--{split.replace('_', '-')}{side}" for side in ("source", "target")]
+            raise InputError(f"{' and '.join(names)} belong together: pass both")
+    if (job.sources and job.inputs) or (job.validation_sources and job.validation):
+        raise InputError(
+            "--source and --target replace --input (--validation-source: --validation): pass one or the other"
+        )
+    if job.sources and not job.validation and (job.text_key or job.source_key or job.target_key):
+        raise InputError(
+            "--source and --target name files of lines, which have no columns: omit --source-key and others"
+        )
+    if job.keep_whitespace and job.train_tokenizer is None:
+        raise InputError("--keep-whitespace is for --train-tokenizer; an existing tokenizer keeps what it keeps")
     known = [*TASKS, *SOURCES]
     if job.task and job.task not in known:
         raise InputError(f"No task '{job.task}'{did_you_mean(job.task, known)}: the tasks are {', '.join(known)}")
     if job.task in SOURCES and (job.text_key or job.source_key or job.target_key):
         raise InputError(f"--task {job.task} knows its columns: omit --text-key, --source-key and --target-key")
-    if not job.task and not job.inputs:
-        raise InputError("Nothing to tokenize: pass --input FILE, or --task for a built-in task")
+    if not job.task and not job.inputs and not job.sources:
+        raise InputError("Nothing to tokenize: pass --input FILE, --source and --target, or --task for a built-in task")
     if job.tokenizer and job.train_tokenizer is not None:
         raise InputError("--tokenizer and --train-tokenizer exclude each other: pass one")
 
@@ -150,30 +191,45 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def write_data(job: Job, folder: Path, progress: Progress) -> Summary:
     """Write tokenizer, splits and metadata into `folder`."""
-    keys = requested_keys(job.text_key, job.source_key, job.target_key)
-    corpora = {"train": open_corpus(list(job.inputs), keys, job.skip_bad)}
-    if job.validation:
-        corpora["validation"] = open_corpus(list(job.validation), corpora["train"].keys, job.skip_bad)
+    corpora = open_corpora(job)
     keys = corpora["train"].keys
     if job.pack is not None and len(keys) == 2:
         raise InputError("--pack joins texts without a source: it is not for pairs")
-    tokenizer = make_tokenizer(job, corpora["train"], folder / TOKENIZER_FOLDER, progress)
+    tokenizer = make_tokenizer(job, corpora, folder / TOKENIZER_FOLDER, progress)
     splits, held_out = {}, Counter(map(hashed, corpora.get("validation", ())))
     matches: set[int] = set()
     for name, corpus in corpora.items():
-        part = folder / name if job.validation else folder
+        part = folder / name if job.has_validation else folder
         part.mkdir(exist_ok=True)
         documents = with_progress(corpus, f"tokenizing {name}", progress)
         if name == "train":
             documents = record_matches(documents, held_out, matches)
         splits[name] = write_split(corpus, documents, part, job, tokenizer)
-    if job.validation:
+    if job.has_validation:
         splits["validation"].also_in_train = sum(held_out[text] for text in matches)
         (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}), encoding="utf-8")
     summary = Summary(job.output, keys, vocab_size(tokenizer), splits)
     metadata = describe(job, summary, corpora) | {"pad_id": pad_id(tokenizer), "eos_id": eos_id(tokenizer)}
     (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return summary
+
+
+def open_corpora(job: Job) -> dict[str, Corpus]:
+    """Return the corpora of the job's splits."""
+
+    def opened(files: tuple[str, ...], sources: tuple[str, ...], targets: tuple[str, ...], keys: Keys) -> Corpus:
+        if sources:
+            return open_parallel(list(sources), list(targets), job.skip_bad, job.layout)
+        return open_corpus(list(files), keys, job.skip_bad, job.layout)
+
+    keys = requested_keys(job.text_key, job.source_key, job.target_key)
+    corpora = {"train": opened(job.inputs, job.sources, job.targets, keys)}
+    if job.has_validation:
+        files = job.validation, job.validation_sources, job.validation_targets
+        corpora["validation"] = opened(*files, keys or (() if job.sources else corpora["train"].keys))
+    if len({len(corpus.keys) for corpus in corpora.values()}) > 1:
+        raise InputError("the validation split holds pairs and the training data texts, or the reverse")
+    return corpora
 
 
 def hashed(texts: tuple[str, ...]) -> int:
@@ -191,14 +247,18 @@ def record_matches(
         yield texts
 
 
-def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress) -> Any:
-    """Return the tokenizer that the job trains or names, after saving it in `folder`."""
+def make_tokenizer(job: Job, corpora: dict[str, Corpus], folder: Path, progress: Progress) -> Any:
+    """Return the tokenizer that the job trains or names, after saving it in `folder`. The corpora keep the white space
+    that it keeps."""
     folder.mkdir()
-    if job.trains_tokenizer:
-        documents = with_progress(corpus, "training the tokenizer", progress)
-        train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer)
+    tokenizer = None if job.trains_tokenizer else load_tokenizer(job.tokenizer or T5_TOKENIZER)
+    if job.keep_whitespace if tokenizer is None else keeps_whitespace(tokenizer):
+        for corpus in corpora.values():
+            corpus.keep_space()
+    if tokenizer is None:
+        documents = with_progress(corpora["train"], "training the tokenizer", progress)
+        train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer, job.keep_whitespace)
         return load_tokenizer(folder)
-    tokenizer = load_tokenizer(job.tokenizer or T5_TOKENIZER)
     pad_id(tokenizer), eos_id(tokenizer)
     tokenizer.save_pretrained(str(folder))
     return tokenizer
@@ -206,7 +266,7 @@ def make_tokenizer(job: Job, corpus: Corpus, folder: Path, progress: Progress) -
 
 def with_progress(corpus: Corpus, stage: str, progress: Progress) -> Iterator[tuple[str, ...]]:
     """Yield the documents, and call `progress` every thousand."""
-    total = sum(path.stat().st_size for path in corpus.files)
+    total = corpus.size
     for texts in corpus:
         if corpus.reading.documents % CHUNK == 0:
             progress(stage, corpus.reading.bytes_done, total, corpus.reading.documents)
@@ -219,32 +279,58 @@ def write_split(
 ) -> SplitSummary:
     """Tokenize the documents of the corpus into `folder`."""
     start = time.perf_counter()
-    summary = SplitSummary()
-    tokenizer_folder = folder.parent if job.validation else folder
-    encoded = encode(chunks_of(documents, CHUNK), tokenizer, tokenizer_folder / TOKENIZER_FOLDER, job.workers)
+    summary, name = SplitSummary(), folder.name if job.has_validation else "train"
+    tokenizer_folder = folder.parent if job.has_validation else folder
+    workers = default_workers(corpus.size) if job.workers is None else job.workers
+    encoded = encode(chunks_of(documents, CHUNK), tokenizer, tokenizer_folder / TOKENIZER_FOLDER, workers)
+    pairs = len(corpus.keys) == 2
+    columns: tuple[str, ...] = ("condition_input_ids", "input_ids") if pairs else ("input_ids",)
+    tokenized = with_losses(encoded, {column: f"{name}, {SIDES[column, pairs]}" for column in columns}, summary, job)
     if job.pack:
-        names: tuple[str, ...] = ("input_ids",)
-        batches: Iterable[list] = packed(encoded, job.pack, eos_id(tokenizer), summary)
+        names: tuple[str, ...] = columns
+        batches: Iterable[list] = packed(tokenized, job.pack, eos_id(tokenizer), summary)
     else:
-        pairs = len(corpus.keys) == 2
-        names = ("condition_input_ids", "input_ids", "input", "reference") if pairs else ("input_ids", "text")
-        batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in encoded)
+        names = (*columns, *(("input", "reference") if pairs else ("text",)))
+        batches = ([*tokens, *zip(*chunk, strict=True)] for chunk, tokens in tokenized)
     summary.lengths, summary.written = write_arrow(batches, names, folder)
     summary.examples = len(summary.lengths["input_ids"])
     summary.documents, summary.bad = corpus.reading.documents, corpus.reading.bad
+    summary.notes = {what: count for what, count in sorted(corpus.reading.notes.items()) if count}
     summary.seconds = time.perf_counter() - start
     if not summary.examples:
-        name = folder.name if job.validation else "train"
         raise InputError(f"--pack {job.pack} is longer than all of {name} together ({summary.dropped_tokens} tokens)")
     return summary
 
 
+def with_losses(
+    encoded: Iterable[tuple[Chunk, list[Side]]], sides: dict[str, str], summary: SplitSummary, job: Job
+) -> Iterator[tuple[Chunk, list[Tokens]]]:
+    """Yield the chunks' tokens, and add up their losses in the summary. sides: what messages call each column.
+
+    Raises InputError if too many tokens are unknown, after the first chunks or at the end; reports fewer.
+    """
+
+    def check(scope: str, report: bool) -> None:
+        for column, side in sides.items():
+            fix = "choose another --tokenizer or --train-tokenizer SIZE"
+            check_unknown(summary.losses[column], f"{side}{scope}", fix, job.allow_unknown, report)
+
+    summary.losses = {column: Losses() for column in sides}
+    for number, (chunk, parts) in enumerate(encoded, 1):
+        for losses, part in zip(summary.losses.values(), parts, strict=True):
+            losses += part.losses
+        if number == EARLY:
+            check(f", first {EARLY * CHUNK:,} documents", report=False)
+        yield chunk, [part.tokens for part in parts]
+    check("", report=True)
+
+
 def packed(
-    encoded: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
+    tokenized: Iterable[tuple[Chunk, list[Tokens]]], length: int, eos: int, summary: SplitSummary
 ) -> Iterator[list[Tokens]]:
     """Yield batches of full sequences, and write the number of remaining tokens to the summary."""
     rest = None
-    for _, (tokens,) in encoded:
+    for _, (tokens,) in tokenized:
         rows, rest = pack_rows(rest, tokens, length, eos)
         summary.dropped_tokens = len(rest)
         if len(rows):
@@ -254,6 +340,7 @@ def packed(
 def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str, Any]:
     """Return the content of `elf_data.json`, which depends only on the input and the settings."""
     seed = job.seed if job.task in TASKS else None
+    options = {name: value for name, value in vars(job.layout).items() if value != getattr(DEFAULT_LAYOUT, name)}
     return {
         "elf_version": __version__,
         "kind": "conditional" if len(summary.keys) == 2 else "text",
@@ -261,7 +348,8 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
         "tokenizer_source": "trained" if job.trains_tokenizer else job.tokenizer or T5_TOKENIZER,
         "vocab_size": summary.vocab_size,
         "settings": {"task": job.task, "seed": seed, "keys": summary.keys, "pack": job.pack,
-                     "train_tokenizer": job.train_tokenizer, "skip_bad": job.skip_bad},
+                     "train_tokenizer": job.train_tokenizer, "keep_whitespace": job.keep_whitespace,
+                     "skip_bad": job.skip_bad, "layout": options},
         "splits": {
             name: {
                 "examples": split.examples,
@@ -270,17 +358,18 @@ def describe(job: Job, summary: Summary, corpora: dict[str, Corpus]) -> dict[str
                 "tokens": split.tokens,
                 "dropped_tokens": split.dropped_tokens,
                 "also_in_train": split.also_in_train,
+                "losses": {column: losses.record() for column, losses in split.losses.items()},
+                "not_documents": split.notes,
                 **split.written,
                 "lengths": {column: percentiles(lengths) for column, lengths in split.lengths.items()},
                 "sources": [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
-                            for path in corpora[name].files],
+                            for path in (*corpora[name].files, *corpora[name].targets)],
             }
             for name, split in summary.splits.items()
         },
     }  # fmt: skip
 
 
-def default_workers(patterns: list[str], large: bool = False) -> int:
-    """Return one process per core (at most 16) for `large` or big input, and one process for small input."""
-    total = sum(os.path.getsize(path) for pattern in patterns for path in glob.glob(os.path.expanduser(pattern)))
-    return min(os.cpu_count() or 1, 16) if large or total > 50_000_000 else 1
+def default_workers(size: int) -> int:
+    """Return one process per core (at most 16) for big input, in bytes, and one process for small input."""
+    return min(os.cpu_count() or 1, 16) if size > BIG else 1

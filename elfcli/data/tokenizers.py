@@ -7,6 +7,7 @@ from typing import Any
 
 from elfcli.errors import InputError, first_line, near_file
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path
+from elfcli.outputs import refuse_address
 
 TOKENIZER_FOLDER = "tokenizer"
 CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n't", "'m", "'s", "'ve", "'re")]
@@ -15,6 +16,7 @@ CLEANED = [(f" {mark}", mark.strip()) for mark in (".", "?", "!", ",", "' ", "n'
 
 def existing_folder(name: str, what: str) -> Path:
     """Return the folder. Raises InputError, which suggests a similar name, if there is none."""
+    refuse_address(name, f"{what} folder")
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -67,16 +69,17 @@ def vocab_size(tokenizer: Any) -> int:
 
 
 def pad_id(tokenizer: Any) -> int:
-    """Return the id of the padding token. Raises InputError if there is none."""
-    return _special_id(tokenizer, tokenizer.pad_token_id, "pad")
+    """Return the id of the padding token, or of the end token if there is none. Raises InputError without both."""
+    return eos_id(tokenizer) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def begins_with_eos(tokenizer: Any) -> bool:
+    """Return whether texts may begin with the end token, because it is the begin token, too."""
+    return tokenizer.bos_token_id is not None and tokenizer.bos_token_id == tokenizer.eos_token_id
 
 
 def eos_id(tokenizer: Any) -> int:
     """Return the id of the end token. Raises InputError if there is none."""
-    return _special_id(tokenizer, tokenizer.eos_token_id, "end")
-
-
-def _special_id(tokenizer: Any, token_id: int | None, kind: str) -> int:
-    if token_id is None:
-        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no {kind} token: choose another or set one in it")
-    return token_id
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"The tokenizer {tokenizer.name_or_path} has no end token: choose another or set one in it")
+    return tokenizer.eos_token_id

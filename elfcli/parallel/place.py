@@ -17,6 +17,15 @@ PROCESS_VARIABLES = {
 }
 TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 """Variables with the number of tasks that `srun` or `mpirun` started together."""
+LAUNCHERS = {
+    "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "Open MPI"),
+    "SLURM_STEP_NUM_TASKS": ("SLURM_PROCID", "srun"),
+    "MV2_COMM_WORLD_SIZE": ("MV2_COMM_WORLD_RANK", "MVAPICH"),
+    "PMI_SIZE": ("PMI_RANK", "MPICH or Intel MPI"),
+    "JSM_NAMESPACE_SIZE": ("JSM_NAMESPACE_RANK", "jsrun"),
+    "WORLD_SIZE": ("RANK", "torchrun or accelerate"),
+}
+"""Variables with a number of processes: that of the process, and who sets them. Without a place they are not read."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +73,27 @@ def find_place(
     missing = [name for name, value in values.items() if value in (None, "")]
     if not missing:
         return explicit_place(values)
+    if str(values["--num-processes"]) == "1" and coordinator is None and process_id is None:
+        return None
     if all(value is None for value in options.values()):
         place = detected_place(environ)
+        if place is None and len(missing) == len(values):
+            refuse_launchers(environ)
         if place is not None or len(missing) == len(values):
             return place
     names = " and ".join(f"{name} (or {PROCESS_VARIABLES[name]})" for name in missing)
     raise InputError(f"--coordinator, --num-processes and --process-id must be given together: {names} missing")
+
+
+def refuse_launchers(environ: Mapping[str, str]) -> None:
+    """Raise InputError if a launcher started several processes of which elf knows nothing: each would run alone."""
+    for size, (rank, launcher) in LAUNCHERS.items():
+        if environ.get(size, "").isdecimal() and int(environ[size]) > 1:
+            variables = ", ".join(PROCESS_VARIABLES.values())
+            index = f"${rank}" if rank in environ else "I"
+            raise InputError(f"{size}={environ[size]} ({launcher}) is not read, so each process would run alone; pass "
+                             f"--coordinator HOST:PORT --num-processes {environ[size]} --process-id {index} (or set "
+                             f"{variables}), or --num-processes 1 to run alone")  # fmt: skip
 
 
 def explicit_place(given: Mapping[str, object]) -> ProcessLayout | None:

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.data.batches import Batch, collate
-from elfcli.data.tokenizers import decoded, eos_id, pad_id
+from elfcli.data.tokenizers import begins_with_eos, decoded, eos_id, pad_id
 from elfcli.flow import sampler
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
@@ -172,14 +172,15 @@ def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Ite
         yield part._replace(inputs=part.inputs._replace(noise_key=noise_key, grid_key=grid_key))
 
 
-def lengths(config: Config) -> dict[str, int]:
+def lengths(config: Config) -> dict[str, Any]:
     """Return the lengths that collation and decoding take."""
     return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
 
 def decode_texts(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[str]:
     """Return the texts of a batch."""
-    ends = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer)}
+    ends: dict[str, Any] = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer),
+            "eos_begins": begins_with_eos(model.tokenizer)}  # fmt: skip
     rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
     return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
 

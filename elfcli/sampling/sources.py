@@ -4,17 +4,30 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from elfcli.config.schema import Config
+from elfcli.corpus.fetch import Report, local_files
+from elfcli.corpus.files import DEFAULT_LAYOUT, Layout
+from elfcli.corpus.readers import table_hint
 from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata
+from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
 from elfcli.data.tokenizers import decoded
 from elfcli.errors import InputError, did_you_mean
 from elfcli.parallel.agree import run_on_all
 from elfcli.runs.examples import evaluation_examples
 from elfcli.sampling.model import LoadedModel
 from elfcli.scoring import samples_file
-from elfcli.scoring.samples_file import REFERENCE_KEYS, SOURCE_KEYS, check_row_text, first_of_keys
+from elfcli.scoring.samples_file import (
+    REFERENCE_KEYS,
+    SOURCE_KEYS,
+    check_row_text,
+    first_of_keys,
+    reference_under,
+    several,
+)
+from elfcli.ui.progress import say
 
 MAX_TRAINING_TEXTS = 20_000
 """Training texts that samples are compared with."""
@@ -106,15 +119,19 @@ def truncated(model: LoadedModel, ids: Any, text: str) -> str:
     return text if len(ids) <= limit else decoded(model.tokenizer, [ids[:limit]], model.config.evaluation.clean_up)[0]
 
 
-def sources_of_texts(model: LoadedModel, texts: Sequence[str]) -> Sources:
-    """Return texts as sources. Raises InputError if one is empty or not a string, or if there are none."""
+def sources_of_texts(model: LoadedModel, texts: Sequence[str], allow_unknown: bool = False) -> Sources:
+    """Return texts as sources. Raises InputError if there are none, if one is empty or not a string, or if too much of
+    them is unknown to the tokenizer and that is not allowed."""
     for place, text in enumerate(texts):
         check_row_text({"input": text}, "input", f"inputs[{place}]")
         if not text.strip():
             raise InputError(f"inputs[{place}]: is empty; every input is a source")
     if not texts:
         raise InputError("inputs: no texts in it")
-    return Sources(encode_conditions(model, texts), [{"id": i, "input": text} for i, text in enumerate(texts)])
+    return Sources(
+        encode_conditions(model, texts, "inputs", allow_unknown),
+        [{"id": i, "input": text} for i, text in enumerate(texts)],
+    )
 
 
 def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
@@ -129,40 +146,77 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     return keys[:1], keys[1:]
 
 
-def encode_conditions(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of source texts. Raises InputError for an unconditional model."""
+def encode_conditions(model: LoadedModel, texts: Sequence[str], what: str, allow_unknown: bool) -> list[list[int]]:
+    """Return the token ids of source texts, read as plain characters. what: their name in messages.
+
+    Raises InputError for an unconditional model, or if too much is unknown to the tokenizer and that is not allowed.
+    """
     if not model.config.data.max_input_length:
         raise InputError(f"{model.name}: an unconditional model takes no input; pass --num-samples instead")
-    return model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = plain_encoder(model.tokenizer)(texts)
+    losses = LossFinder(model.tokenizer).losses(texts, rows, checked=0)
+    check_unknown(losses, f"{what}, source", "use a model with another vocabulary", allow_unknown)
+    return rows
 
 
-def rows_of_file(model: LoadedModel, path: Path, source_key: str | None = None, count: int | None = None) -> Sources:
-    """Return the sources of a file's first `count` lines, with their references if it has them.
+def rows_of_file(
+    model: LoadedModel,
+    path: Path | str,
+    source_key: str | None = None,
+    count: int | None = None,
+    layout: Layout = DEFAULT_LAYOUT,
+    allow_unknown: bool = False,
+) -> Sources:
+    """Return the sources of the first `count` lines of a file, address or split of a Hub data set, with references.
 
     A source is the column `source_key`; by default `input` or `source`, otherwise the one recorded with the training
-    data; in plain text the line. A reference is `reference`, `output` or `target`, otherwise the recorded target.
+    data; in plain text the line. A reference is `reference`, `output` or `target`, otherwise the recorded target; if it
+    is a list, rows have all of it as `references`.
     """
     sources, targets = recorded_keys(model.config)
     keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *sources]))
     rows: list[dict] = []
-    for number, line in list(islice(samples_file.records_of(path), count)):  # bad lines are reported first
-        where = f"{path}:{number}"
-        key = next((key for key in keys if key in line), None)
-        if key is None and list(line) == ["text"] and not source_key and not samples_file.has_columns(path):
-            key = "text"
-        if key is None:
-            raise InputError(f"{where}: no source under {' or '.join(map(repr, keys))}{did_you_mean(keys[-1], line)}: "
-                             f"its columns are {', '.join(line) or 'none'}; name one with --source-key")  # fmt: skip
-        check_row_text(line, key, where)
-        if not line[key].strip():
-            empty = "an empty line" if key == "text" else f"{key!r} is empty"
-            raise InputError(f"{where}: {empty}; every line of the input needs a source")
-        row = {"id": line.get("id", len(rows)), "input": line[key]}
-        target = next((k for k in (*REFERENCE_KEYS, *targets) if k != key and line.get(k) is not None), None)
-        if target is not None:
-            check_row_text(line, target, where)
-            row["reference"] = line[target]
-        rows.append(row)
+    with TemporaryDirectory() as folder, local_files([[str(path)]], Path(folder), _say_stage()) as [files]:
+        numbered = ((file, *record) for file in map(Path, files) for record in samples_file.records_of(file, layout))
+        for file, number, line in list(islice(numbered, count)):  # bad lines are reported first
+            where = f"{file}:{number}"
+            key = next((key for key in keys if key in line), None)
+            if key is None and list(line) == ["text"] and not source_key and not samples_file.has_columns(file):
+                key = "text"
+            if key is None:
+                columns = f"its columns are {', '.join(line) or 'none'}{table_hint(file, list(line), layout)}"
+                raise InputError(f"{where}: no source under {' or '.join(map(repr, keys))}"
+                                 f"{did_you_mean(keys[-1], line)}: {columns}; name one with --source-key")  # fmt: skip
+            rows.append(row_of(line, key, where, len(rows), targets))
     if not rows:
         raise InputError(f"{path}: no lines in it; every line of the input is a source")
-    return Sources(encode_conditions(model, [row["input"] for row in rows]), rows)
+    return Sources(encode_conditions(model, [row["input"] for row in rows], str(path), allow_unknown), rows)
+
+
+def row_of(line: dict, key: str, where: str, place: int, targets: Sequence[str]) -> dict:
+    """Return the row of a line: its id, source and references. targets: columns of references with another name."""
+    check_row_text(line, key, where)
+    if not line[key].strip():
+        empty = "an empty line" if key == "text" else f"{key!r} is empty"
+        raise InputError(f"{where}: {empty}; every line of the input needs a source")
+    row = {"id": line.get("id", place), "input": line[key]}
+    names = ("references", *REFERENCE_KEYS, *targets)
+    target = next((name for name in names if name != key and line.get(name) is not None), None)
+    if target is not None:
+        reference = reference_under(line, target, where)
+        row["reference"] = several(reference)[0]
+        if len(several(reference)) > 1:
+            row["references"] = reference
+    return row
+
+
+def _say_stage() -> Report:
+    """Return a report of downloads that prints each of them once."""
+    shown: set[str] = set()
+
+    def report(stage: str, done: int, total: int, documents: int) -> None:
+        if stage not in shown:
+            shown.add(stage)
+            say(stage)
+
+    return report

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from elfcli.data.tokenizers import eos_id, pad_id
+from elfcli.data.tokenizers import begins_with_eos, eos_id, pad_id
 from elfcli.flow import sampler
 from elfcli.models.layers import map_position_chunks
 from elfcli.parallel.mesh import everywhere, jit_on_mesh
@@ -128,11 +128,12 @@ def traced_batch(
 def pieces_of(model: LoadedModel, tokens_S: np.ndarray, probabilities_S: np.ndarray) -> list[tuple[str, int]]:
     """Return (piece, confidence in %) of the tokens that start at the text, up to its end, without padding."""
     room = model.config.data.max_length - model.config.data.max_input_length
-    eos, pad, pieces = eos_id(model.tokenizer), pad_id(model.tokenizer), []
+    eos, pad, begins = eos_id(model.tokenizer), pad_id(model.tokenizer), begins_with_eos(model.tokenizer)
+    pieces: list[tuple[str, int]] = []
     for token, probability in zip(tokens_S[:room].tolist(), probabilities_S[:room].tolist(), strict=True):
-        if token == eos:
+        if token == eos and (pieces or not begins):
             break
-        if token != pad:
+        if token not in (pad, eos):
             piece = str(model.tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ")
             pieces.append((piece, round(100 * probability)))
     return pieces

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from elfcli.errors import InputError, did_you_mean
 from elfcli.scoring.bootstrap import resampled
 from elfcli.scoring.protocol import AUTO, PAPER, SACREBLEU, UNICODE, bleu_tokenizer, check_protocol, protocol_part
+from elfcli.scoring.samples_file import Reference, several
 from elfcli.scoring.score import Metric, Score, check_paired
 from elfcli.ui.progress import say
 
@@ -26,15 +28,16 @@ class BleuResult(Score, metric="bleu", value="bleu"):
 
 
 def corpus_bleu(
-    generated: Sequence[str], references: Sequence[str], protocol: str = PAPER, tokenizer: str | None = None
+    generated: Sequence[str], references: Sequence[Reference], protocol: str = PAPER, tokenizer: str | None = None
 ) -> BleuResult:
-    """Return BLEU and chrF of all texts, one reference each. tokenizer: sacrebleu's, by default that of the protocol.
+    """Return BLEU and chrF of all texts, each with one reference or several.
 
+    tokenizer: sacrebleu's, by default that of the protocol.
     Raises InputError for other numbers of texts, none, a protocol or tokenizer that does not exist, or one that is not
     installed.
     """
     check_paired(generated, references)
-    suited = bleu_tokenizer(tuple(references))
+    suited = bleu_tokenizer(tuple(text for reference in references for text in several(reference)))
     if check_protocol(protocol, METRIC.name, (AUTO, *METRIC.protocols)) == AUTO:
         protocol = PAPER if (tokenizer or suited) == "13a" else UNICODE
     chosen = tokenizer or (suited if protocol == UNICODE else "13a")
@@ -43,7 +46,7 @@ def corpus_bleu(
             "pass --protocol unicode")  # fmt: skip
     metric = bleu_metric(protocol, chosen)
     # The steps of `corpus_score`: the interval needs its counts per text.
-    counts = metric._extract_corpus_statistics(list(generated), [list(references)])
+    counts = metric._extract_corpus_statistics(list(generated), streams_of(references))
     score = metric._aggregate_and_compute(counts)
 
     def formula(sums_RxK: np.ndarray) -> np.ndarray:
@@ -53,6 +56,11 @@ def corpus_bleu(
     signature = f"{metric.get_signature()}|{named}"
     return BleuResult(score.score, corpus_chrf(generated, references), len(generated), score.bp, signature,
                       resampled=resampled(counts, formula))  # fmt: skip
+
+
+def streams_of(references: Sequence[Reference]) -> list[list[Any]]:
+    """Return references as sacrebleu takes them: the first of each text, the second of each, and so on."""
+    return [list(stream) for stream in zip_longest(*map(several, references))]
 
 
 def bleu_metric(protocol: str = PAPER, tokenizer: str = "13a") -> Any:
@@ -72,11 +80,11 @@ def bleu_metric(protocol: str = PAPER, tokenizer: str = "13a") -> Any:
         ) from None
 
 
-def corpus_chrf(generated: Sequence[str], references: Sequence[str]) -> float:
+def corpus_chrf(generated: Sequence[str], references: Sequence[Reference]) -> float:
     """Return sacrebleu's chrF2 of all texts: character 6-grams, which no tokenizer precedes."""
     from sacrebleu.metrics import CHRF
 
-    return CHRF().corpus_score(list(generated), [list(references)]).score
+    return CHRF().corpus_score(list(generated), streams_of(references)).score
 
 
 def exact_match(generated: Sequence[str], references: Sequence[str]) -> float:

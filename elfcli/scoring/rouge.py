@@ -7,6 +7,7 @@ from statistics import fmean
 
 from elfcli.scoring.bootstrap import interval, means
 from elfcli.scoring.protocol import AUTO, MAX_LOST, PAPER, UNICODE, check_protocol, lost_share, unicode_words
+from elfcli.scoring.samples_file import Reference, several
 from elfcli.scoring.score import Metric, Score, check_paired
 from elfcli.ui.progress import say
 
@@ -33,12 +34,15 @@ class UnicodeTokenizer:
         return unicode_words(text)
 
 
-def rouge(generated: Sequence[str], references: Sequence[str], protocol: str = PAPER) -> RougeResult:
-    """Return ROUGE of texts, one reference each. Raises InputError for other numbers of texts, none, or protocol."""
+def rouge(generated: Sequence[str], references: Sequence[Reference], protocol: str = PAPER) -> RougeResult:
+    """Return ROUGE of texts, by the best reference of each.
+
+    Raises InputError for other numbers of texts, none, or another protocol.
+    """
     from rouge_score.rouge_scorer import RougeScorer
 
     check_paired(generated, references)
-    lost = lost_share(references)
+    lost = lost_share([text for reference in references for text in several(reference)])
     if check_protocol(protocol, METRIC.name, (AUTO, *METRIC.protocols)) == AUTO:
         protocol = UNICODE if lost > MAX_LOST else PAPER
     elif protocol == PAPER and lost > MAX_LOST:
@@ -46,7 +50,9 @@ def rouge(generated: Sequence[str], references: Sequence[str], protocol: str = P
             "pass --protocol unicode")  # fmt: skip
     paper = protocol == PAPER
     scorer = RougeScorer(ROUGE_TYPES, use_stemmer=paper, tokenizer=None if paper else UnicodeTokenizer())
-    scores = [scorer.score(reference, text) for text, reference in zip(generated, references, strict=True)]
+    scores = [
+        scorer.score_multi(several(reference), text) for text, reference in zip(generated, references, strict=True)
+    ]
     parts = [[100 * score[kind].fmeasure for kind in ROUGE_TYPES] for score in scores]
     values = dict(zip(ROUGE_TYPES, map(fmean, zip(*parts, strict=True)), strict=True))
     draws = dict(zip(ROUGE_TYPES, means(parts), strict=True))

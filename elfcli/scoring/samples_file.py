@@ -10,11 +10,14 @@ from typing import Any
 
 import xxhash
 
-from elfcli.corpus.readers import FORMATS, Reading, Record, json_records, records, text_lines, text_problem
+from elfcli.corpus.files import DEFAULT_LAYOUT, FORMATS, Layout, Reading, text_lines, without_compression
+from elfcli.corpus.readers import Record, flat, json_records, records, text_problem, warn_of_tabs
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.outputs import check_output_file, write_output
 from elfcli.ui.progress import say
 
+Reference = str | list[str]
+"""What a text is compared with: one reference, or several."""
 SOURCE_KEYS, REFERENCE_KEYS = ("input", "source"), ("reference", "output", "target")
 MAX_MISMATCHED, SAME_START = 0.1, 20
 """Share of samples whose source may differ from that of their reference; letters in which the starts of equal sources
@@ -23,9 +26,17 @@ STDIN = Path("/dev/stdin")
 Numbered = list[tuple[int, Record]]
 
 
-def _strict() -> Reading:
-    """Return a Reading in which every bad line is an error: a score of some of the samples would be another score."""
-    return Reading(advice="")
+def several(reference: Reference) -> list[str]:
+    """Return a reference as a list."""
+    return [reference] if isinstance(reference, str) else reference
+
+
+def _strict(layout: Layout | None = None) -> Reading:
+    """Return a Reading in which every bad line is an error: a score of some of the samples would be another score.
+
+    layout: None for a command without its options.
+    """
+    return Reading(advice="", layout=layout or DEFAULT_LAYOUT, has_options=layout is not None)
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -44,23 +55,26 @@ def numbered_records(path: Path) -> Numbered:
 
 def has_columns(path: Path) -> bool:
     """Return whether the file's name is that of JSON lines, CSV, TSV or Parquet; other files are plain lines."""
-    return Path(path.name.lower().removesuffix(".gz")).suffix in set(FORMATS) - {".txt"}
+    return Path(without_compression(path)).suffix in set(FORMATS) - {".txt"}
 
 
-def records_of(path: Path) -> Iterator[tuple[int, Record]]:
+def records_of(path: Path, layout: Layout | None = None) -> Iterator[tuple[int, Record]]:
     """Yield (line or row number, columns) of each record of a file in any format; plain lines have the column `text`.
     `-`: standard input, JSON lines or plain lines. Raises InputError `file:line: what` for bad lines."""
+    strict = _strict(layout)
     if path == Path("-"):
-        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, _strict()))
+        lines: Iterable[tuple[int, str]] = list(text_lines(STDIN, strict))
         if next((line for _, line in lines if line.strip()), "").startswith("{"):
-            yield from json_records(STDIN, _strict(), lines)
+            yield from ((number, flat(record)) for number, record in json_records(STDIN, strict, lines))
             return
     else:
         check_is_file(path)
-        if has_columns(path):
-            yield from records(path, _strict())
+        if has_columns(path) or strict.layout.of_tables:
+            yield from records(path, strict)
             return
-        lines = text_lines(path, _strict())
+        if layout is not None and without_compression(path).endswith(".txt"):
+            warn_of_tabs([path], layout)
+        lines = text_lines(path, strict)
     yield from ((number, {"text": line.rstrip("\r\n")}) for number, line in lines)
 
 
@@ -85,7 +99,7 @@ def numbered_samples(path: Path, need: Sequence[str]) -> Numbered:
         for key in need:
             check_row_text(row, key, f"{path}:{number}")
         before, other = by_id.setdefault(str(row["id"]), (number, row)) if "id" in row else (number, row)
-        for keys in (SOURCE_KEYS, ("reference",)):
+        for keys in (SOURCE_KEYS, ("references", "reference")):
             ours, theirs = first_of_keys(row, keys), first_of_keys(other, keys)
             if ours is not None and theirs is not None and ours != theirs:
                 raise InputError(f"{path}:{number}: id {row['id']!r} is that of line {before}, which has another "
@@ -98,6 +112,19 @@ def first_of_keys(row: dict, keys: Sequence[str]) -> Any:
     return next((row[key] for key in keys if key in row), None)
 
 
+def reference_under(row: dict, key: str, where: str) -> Reference:
+    """Return the row's text under a key, or its list of texts. Raises InputError unless all are valid strings."""
+    texts = row.get(key)
+    if not isinstance(texts, list):
+        check_row_text(row, key, where)
+        return row[key]
+    if not texts:
+        raise InputError(f"{where}: {key!r} is an empty list; expected one reference or several")
+    for text in texts:
+        check_row_text({key: text}, key, where)
+    return texts
+
+
 def check_row_text(row: dict, key: str, where: str) -> None:
     """Raise InputError unless the row has a valid string under the key."""
     if key not in row:
@@ -107,18 +134,21 @@ def check_row_text(row: dict, key: str, where: str) -> None:
         raise InputError(f"{where}: {problem}")
 
 
-def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[str]]:
-    """Return (generated, references), one of each per sample. A file of references has the column `key`, by default
-    reference, output or target, or is plain lines; it is matched by `id` if both files have the same, otherwise by line
-    order."""
+def read_pairs(path: Path, references: Path | None = None, key: str | None = None) -> tuple[list[str], list[Reference]]:
+    """Return (generated, references), one of each per sample; a reference may be a list of several.
+
+    A file of references has the column `key`, by default references, reference, output or target, or is plain lines. It
+    is matched by `id` if both files have the same, otherwise by line order.
+    """
     if key is not None and (references is None or not has_columns(references)):
         what = "no --references" if references is None else f"{references} is read as plain lines"
         raise InputError(f"--reference-key names a column of the references, but there is {what}: pass JSON lines, "
                          "CSV, TSV or Parquet with --references")  # fmt: skip
-    samples = numbered_samples(path, ("generated",) if references else ("generated", "reference"))
+    samples = numbered_samples(path, ("generated",))
     generated = [row["generated"] for _, row in samples]
     if references is None:
-        return generated, [row["reference"] for _, row in samples]
+        own = [(row, "references" if "references" in row else "reference", number) for number, row in samples]
+        return generated, [reference_under(row, key, f"{path}:{number}") for row, key, number in own]
     rows = list(records_of(references))
     key = key if has_columns(references) else "text"
     if not rows:
@@ -170,7 +200,7 @@ def alike(ours: str, theirs: str) -> bool:
 def read_real(path: Path, count: int, key: str | None = None) -> list[str]:
     """Return the first `count` texts of a file of references, which do not have to match the samples."""
     texts = [
-        row["text"] if list(row) == ["text"] and key is None else reference_text(row, f"{path}:{number}", key)
+        row["text"] if list(row) == ["text"] and key is None else first_reference(row, f"{path}:{number}", key)
         for number, row in islice(records_of(path), count)
     ]
     if not texts:
@@ -178,14 +208,19 @@ def read_real(path: Path, count: int, key: str | None = None) -> list[str]:
     return texts
 
 
-def reference_text(row: dict, where: str, key: str | None = None) -> str:
-    """Return the row's text under the key, by default the first of REFERENCE_KEYS."""
-    key = key or next((key for key in REFERENCE_KEYS if key in row), None)
+def first_reference(row: dict, where: str, key: str | None) -> str:
+    """Return the first of the row's references."""
+    found = reference_text(row, where, key)
+    return found if isinstance(found, str) else found[0]
+
+
+def reference_text(row: dict, where: str, key: str | None = None) -> Reference:
+    """Return the row's text, or list of texts, under the key, by default the first of REFERENCE_KEYS."""
+    key = key or next((key for key in ("references", *REFERENCE_KEYS) if key in row), None)
     if key is None:
         expected, keys = ", ".join(map(repr, REFERENCE_KEYS)), ", ".join(row) or "none"
         raise InputError(f"{where}: none of {expected}; its keys are {keys}; name one with --reference-key")
-    check_row_text(row, key, where)
-    return row[key]
+    return reference_under(row, key, where)
 
 
 def rows_by_id(rows: Numbered, path: Path) -> dict[str, tuple[int, Record]]:

@@ -7,16 +7,16 @@ from typing import Any, ClassVar, Literal
 from elfcli.errors import InputError
 from elfcli.scoring.bootstrap import Draws, interval
 from elfcli.scoring.protocol import PAPER
-from elfcli.scoring.samples_file import UNKNOWN, SampleProvenance
+from elfcli.scoring.samples_file import UNKNOWN, Reference, SampleProvenance
 
 
 @dataclass(frozen=True)
 class Texts:
-    """What is scored. references: one per text. real: held-out texts to compare with. seen: training texts, if
-    known."""
+    """What is scored. references: one or several per text. real: held-out texts to compare with. seen: training texts,
+    if known."""
 
     generated: Sequence[str]
-    references: Sequence[str] | None = None
+    references: Sequence[Reference] | None = None
     real: Sequence[str] | None = None
     origin: SampleProvenance = UNKNOWN
     seen: Collection[str] | None = None
@@ -69,8 +69,8 @@ class Metric:
     check: Callable[[int, int, Any], None] = lambda num_texts, num_real, judge: None
 
 
-def check_paired(generated: Sequence[str], references: Sequence[str]) -> None:
-    """Raise InputError unless there are texts, and as many references."""
+def check_paired(generated: Sequence[str], references: Sequence[Reference]) -> None:
+    """Raise InputError unless there are texts, and references for each."""
     if len(generated) != len(references):
         raise InputError(f"{len(generated)} generated texts, but {len(references)} references: they must match")
     if not generated:

@@ -125,6 +125,25 @@ def test_pairs_within_one_column_are_opened_up(sources, elf, tmp_path):
     assert sources.count("fr-en") == 0
 
 
+def test_a_split_of_any_data_set_by_name(sources, elf):
+    pairs = [{"de": "ein Hund", "en": "a dog"}, {"de": "eine Katze", "en": "a cat"}] * 20
+    add(sources, "owner/pairs", {
+        "de-en/train/0000.parquet": parquet(translation=pairs),
+        "fr-en/train/0000.parquet": parquet(translation=[{"fr": "un", "en": "one"}]),
+    }, "refs/convert/parquet")  # fmt: skip
+    keys = ["--source-key", "translation.de", "--target-key", "translation.en", "--train-tokenizer", "20"]
+    code, _, err = elf("tokenize", "-i", "owner/pairs/de-en:train", *keys)
+    assert code == 0 and "data/owner-pairs-de-en-train-20" in err, err
+    assert load_examples("./data/owner-pairs-de-en-train-20").texts(1) == {"input": "eine Katze", "reference": "a cat"}
+    add(sources, "owner/files", {"train.jsonl": b'{"text": "some words here"}\n' * 30})
+    code, _, err = elf("tokenize", "-i", "hf://datasets/owner/files/train.jsonl", "--train-tokenizer", "13")
+    assert code == 0 and len(load_examples("./data/train-13")) == 30, err
+    error = elf("tokenize", "-i", "owner/pairs:train", *keys, "-o", "x")[2].splitlines()[-1]
+    assert "several configurations (de-en, fr-en): name one, as owner/pairs/de-en:train" in error
+    error = elf("tokenize", "-i", "owner/pairs/de-en:test", *keys, "-o", "x")[2].splitlines()[-1]
+    assert "no Parquet files of test" in error and "hf://datasets/" in error
+
+
 def test_text_has_no_validation_split(sources, elf):
     files = {"data/train-00000-of-00001.parquet": parquet(text=["some words here", "and some there"] * 20)}
     add(sources, "Skylion007/openwebtext", files)

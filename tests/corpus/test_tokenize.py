@@ -380,7 +380,15 @@ def test_each_iteration_starts_over(tmp_path):
 def test_held_out_documents_that_are_in_train_are_counted(tmp_path, elf):
     (tmp_path / "train.txt").write_text("a red house\na blue house\na red house\n")
     (tmp_path / "held.txt").write_text("a green house\na red house\na red house\n")
-    argv = ["--input", tmp_path / "train.txt", "--train-tokenizer", "14", "--output", tmp_path / "data"]
+    argv = [
+        "--input",
+        tmp_path / "train.txt",
+        "--train-tokenizer",
+        "14",
+        "--output",
+        tmp_path / "data",
+        "--allow-unknown",
+    ]
     code, out, err = elf("tokenize", *argv, "--validation", tmp_path / "held.txt")
     assert code == 0, err
     assert "validation: 2 of 3" in out

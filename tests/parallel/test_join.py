@@ -144,6 +144,26 @@ def test_where_a_process_stands():
         find_place(jax_variables | {"JAX_PROCESS_ID": "x"}, *none)
 
 
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        (
+            {"WORLD_SIZE": "2", "RANK": "0"},
+            r"WORLD_SIZE=2 \(torchrun or accelerate\).*--num-processes 2 .*\$RANK .*JAX_PRO",
+        ),
+        ({"PMI_SIZE": "4", "PMI_RANK": "3"}, r"PMI_SIZE=4 \(MPICH or Intel MPI\).*--process-id \$PMI_RANK "),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, r"OMPI_COMM_WORLD_SIZE=2 \(Open MPI\).*--num-processes 1 to run alone"),
+    ],
+)
+def test_launchers_that_are_not_read_are_named(variables, said):
+    """Open MPI 5 no longer sets what JAX detects it by."""
+    with pytest.raises(InputError, match=said):
+        find_place(variables, None, None, None)
+    assert find_place(variables, None, 1, None) is None
+    assert find_place(variables, "a:1", 2, 1) == ProcessLayout("a:1", 2, 1)
+    assert find_place({name: "1" for name in variables}, None, None, None) is None
+
+
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5",
          "SLURM_STEP_NODELIST": "gpu[007-009,012]", "SLURM_LOCALID": "1",
          "SLURM_STEP_TASKS_PER_NODE": "2(x4)"}  # fmt: skip

@@ -24,7 +24,7 @@ def model(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "elf_data.json").write_text(json.dumps({"settings": {"keys": ["de", "en"]}}))
-    monkeypatch.setattr(examples, "encode_conditions", lambda model, texts: [[len(text)] for text in texts])
+    monkeypatch.setattr(examples, "encode_conditions", lambda model, texts, *_: [[len(text)] for text in texts])
     return SimpleNamespace(config=Config(data=DataSettings(data_path=str(folder))))
 
 
@@ -89,6 +89,8 @@ def test_standard_input(model, tmp_path, text):
         ("f.csv", "de,en\na\n", None, ":2", ("1 fields", "2")),
         ("f.txt", "a\n\nb\n", None, ":2", ()),
         ("f.txt", "a\n", "de", ":1", ("'de'",)),
+        ("newstest.de", "a\n", "de", ":1", ("'de'",)),
+        ("f.csv", "de;en\na;b\n", None, ":2", ("pass --separator ';'",)),
         ("f.jsonl", '{"input": ["a"]}\n', None, ":1", ("'input'", "list")),
         ("f.jsonl", '{"input": "a", "output": 3}\n', None, ":1", ("'output'", "int")),
     ],
@@ -110,3 +112,67 @@ def test_real_text_beside_free_samples_is_cut_at_their_length(monkeypatch):
     model = SimpleNamespace(config=Config(data=DataSettings(max_length=3)), tokenizer=None)
     assert examples.truncated(model, [1, 2, 3], "as it was") == "as it was"
     assert examples.truncated(model, [1, 2, 3, 4], "as it was") == "1 2 3"
+
+
+@pytest.fixture
+def encoding_model(shared):
+    """A model of pairs with T5's tokenizer, which encodes for itself."""
+    from elfcli.data.tokenizers import load_tokenizer
+
+    config = Config(data=DataSettings(max_input_length=8))
+    return SimpleNamespace(config=config, name="model", tokenizer=load_tokenizer(shared / "t5-small"))
+
+
+@pytest.mark.parametrize("text", ["the tag </s> here", "<pad> is written", "a sentinel <extra_id_3>"])
+def test_special_tokens_written_in_a_source_are_characters(encoding_model, tmp_path, text):
+    path = tmp_path / "f.txt"
+    path.write_text(text + "\n")
+    by_file = rows_of_file(encoding_model, path, allow_unknown=True).conditions
+    assert by_file == examples.sources_of_texts(encoding_model, [text], allow_unknown=True).conditions
+    assert not set(by_file[0]) & (set(encoding_model.tokenizer.all_special_ids) - {2})
+
+
+def test_sources_that_the_vocabulary_lacks_are_refused(encoding_model, tmp_path, capsys):
+    path = tmp_path / "f.txt"
+    path.write_text("你好\n")
+    said = (
+        r"does not know 1 of 2 tokens \(50.00%\) and loses 2 of 2 characters: '你' \(1\), '好' \(1\); .*--allow-unknown"
+    )
+    with pytest.raises(InputError, match=r"f.txt, source: .*" + said):
+        rows_of_file(encoding_model, path)
+    with pytest.raises(InputError, match=r"inputs, source: .*" + said):
+        examples.sources_of_texts(encoding_model, ["你好"])
+    assert rows_of_file(encoding_model, path, allow_unknown=True).conditions == [[3, 2]]
+    assert "warning: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"input": "a", "output": ["b", "c"]}, {"reference": "b", "references": ["b", "c"]}),
+        ({"input": "a", "references": ["b", "c"]}, {"reference": "b", "references": ["b", "c"]}),
+        ({"input": "a", "output": ["b"]}, {"reference": "b"}),
+        ({"translation": {"de": "a", "en": "b"}}, {"reference": "b"}),
+    ],
+)
+def test_several_references_and_fields_of_objects(model, tmp_path, row, expected):
+    (tmp_path / "f.jsonl").write_text(json.dumps(row) + "\n")
+    data = {"settings": {"keys": ["translation.de", "translation.en"]}}
+    (tmp_path / "data" / "elf_data.json").write_text(json.dumps(data))
+    assert rows_of_file(model, tmp_path / "f.jsonl").rows == [{"id": 0, "input": "a"} | expected]
+
+
+def test_sources_in_tables_of_any_layout_and_at_an_address(model, tmp_path):
+    import fsspec
+
+    from elfcli.corpus.files import Layout
+
+    (tmp_path / "f.txt").write_text("a\tb\n")
+    assert rows_of_file(model, tmp_path / "f.txt", "1", layout=Layout("\t", header=False)).rows[0]["input"] == "a"
+    fsspec.filesystem("memory").pipe("/in/f.csv", 'de;en\n"a;c";b\n{'.encode("utf-16"))
+    layout = Layout(";", encoding="utf-16")
+    with pytest.raises(InputError, match=r"^memory://in/f.csv:3: 1 fields"):
+        rows_of_file(model, "memory://in/f.csv", layout=layout)
+    assert rows_of_file(model, "memory://in/f.csv", count=1, layout=layout).rows == [
+        {"id": 0, "input": "a;c", "reference": "b"}
+    ]

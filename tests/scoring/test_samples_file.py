@@ -144,6 +144,23 @@ def test_references_within_the_samples(tmp_path):
         read_pairs(bare)
 
 
+def test_several_references_of_a_text(tmp_path):
+    rows = [{"id": 0, "generated": "a cat", "reference": "x", "references": ["the dog", "a cat"]},
+            {"id": 1, "generated": "one", "references": ["one"]}]  # fmt: skip
+    path = jsonl(tmp_path / "samples.jsonl", rows)
+    expected = ["a cat", "one"], [["the dog", "a cat"], ["one"]]
+    assert read_pairs(path) == expected
+    lines = jsonl(tmp_path / "r.jsonl", [{"output": ["the dog", "a cat"]}, {"output": "one"}])
+    assert read_pairs(path, lines) == (expected[0], [["the dog", "a cat"], "one"])
+    streams = [["the dog", "one"], ["a cat", None]]
+    theirs = sacrebleu.corpus_bleu(expected[0], streams, lowercase=True, use_effective_order=True)
+    bleu = corpus_bleu(*expected)
+    assert bleu.bleu == pytest.approx(100) == theirs.score and "nrefs:var" in bleu.signature
+    assert rouge(*expected).rougeL == 100 and rouge(["a cat"], [["the dog", "a mat", ""]]).rouge1 == 50
+    with pytest.raises(InputError, match=r"samples.jsonl:1: 'references' is an empty list"):
+        read_pairs(jsonl(tmp_path / "samples.jsonl", [rows[0] | {"references": []}]))
+
+
 @pytest.mark.parametrize("key", ["reference", "output", "target"])
 def test_references_by_line_order(tmp_path, key):
     path = samples(tmp_path, reference="not this")
@@ -243,7 +260,7 @@ def test_ids_of_references_are_not_matched_with_places(tmp_path):
     ("rows", "place", "name"),
     [
         ([{"id": 0, "text": "a"}], ":1", "id, text"),
-        ([{"output": "a"}, {"output": ["a"]}], ":2", "'output'"),
+        ([{"output": "a"}, {"output": ["a", 3]}], ":2", "'output'"),
         ([{"id": 0, "output": "a"}, {"id": 0, "output": "b"}], ":2", "id 0"),
         ([{"id": 0, "output": "a"}, {"output": "b"}], ":2", "'id'"),
         ([{"output": "a"}, {"id": 0, "output": "b"}], ":1", "'id'"),
