@@ -43,8 +43,8 @@ from elfcli.weights.reference import (
 )
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
-KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",
-         "checkpoints", "encoder_pickle")  # fmt: skip
+KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "refinements",
+         "postprocess", "checkpoints", "encoder_pickle")  # fmt: skip
 """Methods of Goldens, each one kind of case."""
 
 
@@ -376,6 +376,32 @@ class Goldens:
             predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=use_cfg)
             grid, gamma = jnp.tile(golden["t_steps"], (len(z0), 1)), float(golden["sde_gamma"])
             z, _ = sampler.solve(predict, jnp.asarray(z0), condition, grid, lambda i: noise[i], gamma)
+            return z, sampler.decode(model, z, condition, guidance)
+
+        return run(params)
+
+    def refinements(self):
+        for path in sorted(self.folder.glob("refine_*.npz")):
+            golden, case = load(path), path.stem
+            student = elf_from_reference(subtree(load(self.folder / "distill_networks.npz"), "student"))
+            for name in [key.removeprefix("latents_") for key in golden if key.startswith("latents_")]:
+                latents, tokens = self.refine(student, golden, int(name.split("_")[-1]), "resampled" in name)
+                yield row(case, f"latents, {name} passes", latents, golden[f"latents_{name}"], SAMPLED)
+                yield row(case, f"tokens, {name} passes", tokens, golden[f"tokens_{name}"], 0)
+
+    def refine(self, params, golden, passes: int, resample: bool):
+        z0, noise = jnp.asarray(golden["z0"]), jnp.asarray(golden["resample_noise"])
+        noise *= float(golden["setting_denoiser_noise_scale"])
+        condition = sampler.Condition(jnp.asarray(golden["cond_mask"]), jnp.asarray(golden["cond_latents"]))
+        guidance = sampler.Guidance(jnp.float32(1), jnp.float32(golden["setting_w"]))
+
+        @jax.jit
+        def run(params):
+            model = nnx.merge(graphdef_of(ELF, shape_of(params)), params)
+            predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=False)
+            grid = jnp.tile(jnp.linspace(0, 1, passes + 1), (len(z0), 1))
+            step = sampler.refine(predict, condition, lambda i: jnp.where(i < 0, z0, noise[i - 1]), resample)
+            z = sampler.integrate(step, z0, condition, grid).z_BxSxE
             return z, sampler.decode(model, z, condition, guidance)
 
         return run(params)

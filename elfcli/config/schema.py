@@ -186,7 +186,8 @@ class DistillationSettings(Section):
 class SamplingPreset(Section):
     """One entry of a sampling preset, as in the reference's files; every combination of its lists is run."""
 
-    sampling_method: Literal["ode", "sde", "multistep"] = setting("ode", "Solver; multistep: second-order ODE solver")
+    sampling_method: Literal["ode", "sde", "multistep", "refine"] = setting("ode", "Solver; multistep: second-order "
+        "ODE solver; refine: passes at t = 0, each of which sees the last estimate")  # fmt: skip
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
@@ -195,6 +196,7 @@ class SamplingPreset(Section):
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise added back per unit of time (SDE only)")
     candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept")
+    resample_noise: bool = setting(False, "Draw the noise anew for each pass of `refine` after the first")
 
 
 class EvaluationSettings(Section):

@@ -94,6 +94,7 @@ def setting_text(setting: dict) -> str:
     """Return a sampling setting in words: `SDE 32 steps, gamma 1.5, CFG 1, w 3`."""
     sampler, w = setting["sampling_method"], setting["self_cond_scale"]
     gamma = f", gamma {setting['sde_gamma']:g}" if sampler == "sde" else ""
+    gamma += ", noise resampled" if setting.get("resample_noise") else ""
     return f"{sampler.upper()} {setting['num_sampling_steps']} steps{gamma}, CFG {setting['cfg']:g}, w {w:g}"
 
 
