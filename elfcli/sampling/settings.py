@@ -82,7 +82,7 @@ def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:
         SamplingSetting(
             one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates,
             one.resample_noise,
-        )  # fmt: skip
+        )
         for one in presets
         for steps, cfg, w in product(one.num_sampling_steps, one.cfgs, one.self_cond_scales)
     ]
