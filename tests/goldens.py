@@ -408,11 +408,16 @@ class Goldens:
             decoder_noise_scale=golden["setting_decoder_noise_scale"],
             decoder_prob=k / (n + k),
         )
-        is_mmd = case.startswith("mmd")
-        settings = DistillationSettings(distill_objective="mmd", sigma=float(golden["setting_sigma"]),
-            kernel_texts=int(golden["setting_group"]), feature_layer=int(golden["setting_feature_layer"]),
-            kernel_pairs="texts" if golden["setting_unbiased"] else "tokens",
-        ) if is_mmd else DistillationSettings(distill_objective="ird", ird_passes=int(golden["setting_ird_steps"]))  # fmt: skip
+        if case.startswith("mmd"):
+            settings = DistillationSettings(
+                distill_objective="mmd",
+                sigma=float(golden["setting_sigma"]),
+                kernel_texts=int(golden["setting_group"]),
+                kernel_pairs="texts" if golden["setting_unbiased"] else "tokens",
+                feature_layer=int(golden["setting_feature_layer"]),
+            )
+        else:
+            settings = DistillationSettings(distill_objective="ird", ird_passes=int(golden["setting_ird_steps"]))
         scale, mean = float(golden["setting_decoder_p_std"]), float(golden["setting_decoder_p_mean"])
         decoder_lambda = jax.nn.sigmoid(mean + scale * golden["draw_decoder_lambda_normal"])[..., None]
 
@@ -435,8 +440,9 @@ class Goldens:
         batch = objective.Batch(*map(of_batch, (golden["batch_input_ids"], cond, counted, golden["x0"])))
         flat = load(self.folder / "distill_networks.npz")
         networks = [elf_from_reference(subtree(flat, name)) for name in ("teacher", "student")]
-        more = jnp.asarray(golden.get("draw_real_noise", golden["draw_noise"]))[None], int(
-            golden.get("setting_num_bootstrap", 0)
+        more = (
+            jnp.asarray(golden.get("draw_real_noise", golden["draw_noise"]))[None],
+            int(golden.get("setting_num_bootstrap", 0)),
         )
         found, gradients, mid = generator(shape_of(networks[1]), cfg, settings, networks, batch, draws, more)
         for name, ours in mid.items():

@@ -24,7 +24,7 @@ from elfcli.flow.objective import Batch, Draws, Key, Pair
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.layers import graphdef_of
 
-EVEN_SHARE = 0.02  # deviation of the share that decodes from decoder_prob for which a smaller group is preferred
+NEAR_SHARE, MAX_UNEVEN = 0.02, 0.1  # of the share of a group that decodes from decoder_prob: negligible, and allowed
 
 
 @dataclass(frozen=True)
@@ -177,17 +177,18 @@ def by_share(cfg: ObjectiveSettings, group_size: int) -> ObjectiveSettings:
 def kernel_group(batch: int, device_share: int, cfg: ObjectiveSettings, kernel_texts: int) -> int | None:
     """Return the size of groups whose distilling examples make whole kernel rows, None if there is none.
 
-    It divides the batch. Preferred are sizes that divide a device's share, that decode the share decoder_prob of the
-    examples, and that are near 16.
+    It divides the batch, and about the share decoder_prob of the examples decodes. Preferred are sizes that divide a
+    device's share, that decode nearly this share, and that are near 16.
     """
 
     def decoding(size: int) -> int:
         return objective.branch_sizes(size, cfg)[0]
 
-    def preference(size: int) -> tuple:
-        uneven = abs(decoding(size) / size - cfg.decoder_prob)
-        return device_share % size != 0, max(uneven, EVEN_SHARE), abs(size - 16)
+    def uneven(size: int) -> float:
+        return abs(decoding(size) / size - cfg.decoder_prob)
 
-    sizes = (size for size in range(2, batch + 1) if batch % size == 0)
+    sizes = [size for size in range(2, batch + 1) if batch % size == 0 and uneven(size) <= MAX_UNEVEN]
     whole = [size for size in sizes if size > decoding(size) and (size - decoding(size)) % kernel_texts == 0]
-    return min(whole, key=preference, default=None)
+    return min(
+        whole, key=lambda size: (device_share % size != 0, max(uneven(size), NEAR_SHARE), abs(size - 16)), default=None
+    )

@@ -170,10 +170,9 @@ def recipe(config: Config) -> str:
         "seed": str(training.seed),
     }
     distilled = config.distillation
-    if distilled.student_steps is not None:
-        rows["distilled"] = (
-            f"{distilled.student_steps}-step student of {distilled.teacher}, CFG {distilled.teacher_cfg:g}"
-        )
+    if distilled.student is not None:
+        guided = f", CFG {distilled.teacher_cfg:g}" if distilled.distill_objective == "progressive" else ""
+        rows["distilled"] = f"{distilled.student} of {distilled.teacher}{guided}"
     lines = ["## Training data and recipe", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join([*lines, "", "`config.toml` holds every setting, `sampling.yaml` the sampling presets."])

@@ -80,7 +80,14 @@ def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:
     """Return every combination of every preset."""
     return [
         SamplingSetting(
-            one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates,
+            one.sampling_method,
+            steps,
+            cfg,
+            w,
+            one.time_schedule,
+            one.sde_gamma,
+            one.time_shift,
+            one.candidates,
             one.resample_noise,
         )
         for one in presets
@@ -193,6 +200,8 @@ def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
         return
     teacher_cfg, most = config.distillation.teacher_cfg, config.objective.self_cond_cfg_max
     excess = "more guidance than this student was trained for"
+    if setting.cfg != 1 and config.distillation.distill_objective != "progressive":
+        raise InputError(f"--cfg {setting.cfg:g}: {excess}, which learned no guidance by a source: pass --cfg 1")
     if setting.cfg > 1 and teacher_cfg != 1:
         why = f"its teacher's guidance, --cfg {teacher_cfg:g}, is in its weights"
         raise InputError(f"--cfg {setting.cfg:g}: {excess}, {why}: pass --cfg 1")

@@ -10,7 +10,7 @@ from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path, retrying
 from elfcli.runs.folder import CONFIG_FILE, best_of, chosen_step, is_run
-from elfcli.runs.rounds import is_distilled, last_student
+from elfcli.runs.rounds import is_distilled, last_student, round_runs
 from elfcli.weights.files import read_safetensors
 from elfcli.weights.names import (
     PUBLISHED,
@@ -99,7 +99,7 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name. NAME:
     `best`, of a run or of the last student, or a round of a folder of `elf distill`."""
-    rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
+    rounds = round_runs(folder)
     if name in rounds:
         return rounds[name], None
     run = last_student(folder) if rounds else folder
@@ -160,8 +160,8 @@ def _with_config(source: Source, folder: Path) -> Source:
     """Return the source with the settings and the tokenizer in its folder."""
     file = folder / CONFIG_FILE
     config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
-    if student_steps := config.distillation.student_steps:
-        source = replace(source, description=f"{source.description}, {student_steps}-step student")
+    if student := config.distillation.student:
+        source = replace(source, description=f"{source.description}, {student}")
     source = replace(source, shape=replace(source.shape, text_position=config.network.text_position))
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 
