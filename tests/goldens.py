@@ -30,6 +30,7 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import learning_rates, make_optimizer
 from elfcli.parallel.backend import prepare
 from elfcli.scoring.perplexity import score_tokens, unigram_entropies
+from elfcli.training.students import feature_network
 from elfcli.weights.encoder import read_encoder
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.judges import load_judge_network
@@ -159,7 +160,7 @@ def generator(shape, cfg: ObjectiveSettings, settings: DistillationSettings, net
     """
     num_decode = draws.drop_GxN.shape[1] - more[0].shape[1]
     if settings.distill_objective == "mmd":
-        made = mmd.Mmd(mmd.feature_network(networks[0], shape, settings), settings, more[1], more[0])
+        made = mmd.Mmd(feature_network(networks[0], shape, settings), settings, more[1], more[0])
     else:
         made = mmd.Ird(nnx.merge(graphdef_of(ELF, shape), networks[0]), settings.ird_passes)
 

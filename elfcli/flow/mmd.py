@@ -9,28 +9,25 @@ pass what several passes of the frozen MMD student give. The decode branch is th
 weigh as much as they have examples. Padding counts as text, except in the decode branch.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
 
 from elfcli.config.schema import DistillationSettings, ObjectiveSettings
 from elfcli.flow import objective, sampler
 from elfcli.flow.distill import flat
 from elfcli.flow.objective import Batch, Draws, Key, Pair
-from elfcli.models.elf import ELF, ElfShape
-from elfcli.models.layers import graphdef_of
 
 NEAR_SHARE, MAX_UNEVEN = 0.02, 0.1  # of the share of a group that decodes from decoder_prob: negligible, and allowed
 
 
 @dataclass(frozen=True)
 class Mmd:
-    """The objective of MMD. features: the network of `feature_network`. num_bootstrap: passes of the generator before
-    the one that is trained. real_noise: standard normal (G, M, S, E)."""
+    """The objective of MMD. features: the frozen network up to the block that gives features. num_bootstrap: passes of
+    the generator before the one that is trained. real_noise: standard normal (G, M, S, E)."""
 
     features: Any
     settings: DistillationSettings
@@ -119,13 +116,6 @@ def generated(
         entropy_GxNxS = model.cross_entropy(features[:, :k], dec_batch.ids_GxNxS)
         decode_loss = jnp.sum(entropy_GxNxS * dec_batch.loss_GxNxS) / jnp.maximum(dec_batch.loss_GxNxS.sum(), 1)
     return model.denoise(features[:, k:]), decode_loss
-
-
-def feature_network(params: Any, shape: ElfShape, settings: DistillationSettings) -> Any:
-    """Return the frozen network up to the block that gives the features; calling it returns their states."""
-    depth = settings.feature_block(shape.depth) + 1
-    blocks = jax.tree.map(lambda a: a[:depth], params["blocks"])
-    return nnx.merge(graphdef_of(ELF, replace(shape, depth=depth)), {**params, "blocks": blocks})
 
 
 def token_features(network: Any, inputs: Pair, batch: Batch, w_GxM: Array, cfg: ObjectiveSettings) -> Array:

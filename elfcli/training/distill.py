@@ -97,7 +97,7 @@ def first_stage(resolved: Resolved, teacher: Source, folder: Path) -> tuple[Roun
     decay = config.optimization.ema_decay
     if decay ** min(steps) > GENERATOR_INITIAL:
         decay = round(1 - 1 / max(min(steps) / 10, 1.0), 6)
-    tokens = config.network.num_self_cond_cfg_tokens > 0  # otherwise w is no input, and costs a pass
+    tokens = config.network.num_self_cond_cfg_tokens > 0  # otherwise w costs a second pass
     w = min(GENERATOR_W, config.objective.self_cond_cfg_max) if tokens else 1.0
     sampled = SamplingPreset(sampling_method="refine", num_sampling_steps=(GENERATOR_PASSES,), self_cond_scales=(w,))
     user = {name for name, origin in resolved.origins.items() if origin.layer in USER_LAYERS}

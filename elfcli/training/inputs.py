@@ -20,6 +20,7 @@ from elfcli.models.elf import ElfShape
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.runs.examples import evaluation_examples
 from elfcli.runs.length import run_length
+from elfcli.training.students import feature_network
 from elfcli.ui.progress import say
 from elfcli.weights.encoder import load_encoder
 
@@ -119,7 +120,7 @@ def measured_sigma(config: Config, inputs: RunInputs, teacher: dict, shape: ElfS
         latents = inputs.encoder.apply(encoder, ids, encoder_mask(cond, valid, jnp.zeros(size, bool)))
         x0 = ((latents - float(config.encoder.latent_mean)) / float(config.encoder.latent_std))[None]
         draws = objective.draw(key, cfg, (1, ids.shape[0], ids.shape[1], latents.shape[-1]))
-        network = mmd.feature_network(teacher, shape, config.distillation)
+        network = feature_network(teacher, shape, config.distillation)
         noise, texts = draws.noise_GxNxSxE * cfg.denoiser_noise_scale, objective.Batch(ids[None], cond[None], valid, x0)
         return mmd.token_features(network, (x0, noise), texts, draws.w_GxN, cfg)[0]
 

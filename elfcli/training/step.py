@@ -17,14 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, DistillationSettings, ObjectiveSettings
-from elfcli.errors import InputError
-from elfcli.flow import distill, mmd, objective
+from elfcli.flow import objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import by_example, state_shardings
 from elfcli.runs.state import TrainState
+from elfcli.training.students import kernel_group, student_objective
 
 STEP_METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
 
@@ -98,26 +98,6 @@ def device_group(config: Config, num_devices: int) -> int | None:
         return kernel_group(config, share)
     smaller = cfg.group_size is None and 1 < share < batch // num_groups(batch, cfg)
     return share if smaller else None
-
-
-def kernel_group(config: Config, device_share: int) -> int | None:
-    """Return the group_size of `mmd.kernel_group` if group_size is not set. Raise InputError if kernels do not fit."""
-    batch, cfg, texts = config.global_batch, config.objective, config.distillation.kernel_texts
-    which = f"kernel_texts {texts}: has to divide the examples of a group that do not decode"
-    if size := cfg.group_size:
-        rest = size - objective.branch_sizes(size, cfg)[0]
-        if rest < 1 or rest % texts:
-            raise InputError(f"{which}, but of {size} (group_size) {rest} do not: leave group_size out")
-        return None
-    size = mmd.kernel_group(batch, device_share, cfg, texts)
-    if size is None:
-        step = batch // device_share
-        larger = range(batch + step, batch + 100 * step * texts, step)
-        near = next((size for size in larger if mmd.kernel_group(size, size // step, cfg, texts)), None)
-        way = f"use batch_size {near}, or another kernel_texts" if near else "set decoder_prob below 1"
-        raise InputError(f"{which}, and no group of a batch of {batch} with decoder_prob {cfg.decoder_prob:g} has such "
-                         f"a number: {way}")  # fmt: skip
-    return size
 
 
 def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, mesh: Mesh) -> Any:
@@ -221,36 +201,16 @@ def loss(
         return array.reshape(groups, -1, *array.shape[1:])
 
     sizes = (groups, len(ids) // groups, ids.shape[1], shape.latent_dim)
-    draws, losses = drawn_objective(statics, frozen.teacher, draw_key, sizes)
-    if statics.distillation.distill_objective != "progressive":
-        cfg = mmd.by_share(cfg, sizes[1])
+    if statics.distillation.student_steps is None:
+        draws, losses = objective.draw(draw_key, cfg, sizes), objective.split_loss
+    else:
+        draws, losses, cfg = student_objective(statics.distillation, cfg, shape, frozen.teacher, draw_key, sizes)
     x0 = clean_latents(statics, frozen.encoder, ids, cond, valid, draws.drop_GxN.reshape(-1))
     counted = objective.loss_mask(cond, valid, statics.pad_token)
     examples = objective.Batch(*map(grouped, (ids, cond, counted, x0)))
     model = nnx.merge(graphdef_of(ELF, shape), params)
     dropout = dropout_key if shape.proj_dropout else None
     return objective.branch_loss(model, examples, draws, cfg, dropout, losses)
-
-
-def drawn_objective(
-    statics: StepStatics, teacher: Any, key: jax.Array, sizes: tuple[int, int, int, int]
-) -> tuple[objective.Draws, Callable]:
-    """Return the random numbers for latents of these sizes (G, N, S, E), and the function of the losses."""
-    cfg, shape, settings = statics.objective, statics.shape, statics.distillation
-    if settings.student_steps is None:
-        return objective.draw(key, cfg, sizes), objective.split_loss
-    if settings.distill_objective == "progressive":
-        network = nnx.merge(graphdef_of(ELF, shape), teacher)
-        return distill.draw(key, cfg, settings, sizes), distill.Teacher(network, settings).losses
-    draw_key, noise_key, passes_key = jax.random.split(key, 3)
-    draws = objective.draw(draw_key, cfg, sizes)
-    draws = draws._replace(drop_GxN=jnp.zeros_like(draws.drop_GxN))  # neither stage drops conditions
-    if settings.distill_objective == "ird":
-        return draws, mmd.Ird(nnx.merge(graphdef_of(ELF, shape), teacher), settings.ird_passes).losses
-    G, N, *latents = sizes
-    real_noise = jax.random.normal(noise_key, (G, N - objective.branch_sizes(N, cfg)[0], *latents))
-    network, passes = mmd.feature_network(teacher, shape, settings), mmd.draw_passes(passes_key, settings)
-    return draws, mmd.Mmd(network, settings, passes, real_noise).losses
 
 
 def clean_latents(

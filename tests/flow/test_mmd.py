@@ -16,6 +16,7 @@ from elfcli.config.schema import DistillationSettings, ObjectiveSettings
 from elfcli.flow import mmd, objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.layers import graphdef_of
+from elfcli.training.students import feature_network
 
 G, M, S, E, H = 2, 4, 3, 5, 4
 SHAPE = ElfShape(E, 7, depth=2, hidden_size=16, num_heads=2, bottleneck_dim=4)
@@ -89,7 +90,7 @@ def test_losses_and_gradients_are_those_of_the_definition(kind):
                       {**frozen, "blocks": jax.tree.map(lambda a: a[:1], frozen["blocks"])})  # fmt: skip
     teacher = nnx.merge(graphdef_of(ELF, SHAPE), frozen)
     if kind == "mmd":
-        made = mmd.Mmd(mmd.feature_network(frozen, SHAPE, settings), settings, jnp.int32(2), real_noise[:, 2:])
+        made = mmd.Mmd(feature_network(frozen, SHAPE, settings), settings, jnp.int32(2), real_noise[:, 2:])
     else:
         made = mmd.Ird(teacher, settings.ird_passes)
 
