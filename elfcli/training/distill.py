@@ -105,7 +105,7 @@ def first_stage(resolved: Resolved, teacher: Source, folder: Path) -> tuple[Roun
         "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "teacher_cfg": 1.0},
         "training": {"minutes": None, "resume": None, "eval_every_epochs": 0.0}
         | ({} if user & {"batch_size", "global_batch_size"} else
-           {"batch_size": generator_rows(config), "global_batch_size": None}),
+           {"batch_size": generator_rows(config, jax.device_count()), "global_batch_size": None}),
         "optimization": {"warmup_steps": min(GENERATOR_WARMUP, min(steps) // 10), "ema_decay": decay,
                          "lr_schedule": "constant", "weight_decay": 0.0, "grad_accum_steps": 1}
         | ({} if user & {"lr", "blr"} else {"lr": config.peak_lr / GENERATOR_RATE}),
@@ -120,9 +120,9 @@ def first_stage(resolved: Resolved, teacher: Source, folder: Path) -> tuple[Roun
     return plan, of_round(resolved, folder, plan, plan.rounds[0])
 
 
-def generator_rows(config: Config) -> int:
+def generator_rows(config: Config, devices: int) -> int:
     """Return the batch of the stages: near the recipe's, or the teacher's if that is smaller, and of whole groups."""
-    devices, cfg = jax.device_count(), config.objective
+    cfg = config.objective
     rows = min(config.global_batch * config.optimization.grad_accum_steps, GENERATOR_ROWS)
     texts = config.distillation.kernel_texts
 
