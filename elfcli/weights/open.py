@@ -76,7 +76,9 @@ def hub_checkpoint(name: str, step: int | None = None) -> Path:
     with from_hub(f"{name}:"):
         try:
             if not hub_reachable():
-                if not (found := Path(download(local_files_only=True)) / inside).exists():
+                # No pattern: the cache holds what was fetched, one checkpoint, and not the whole repository.
+                found = Path(download(local_files_only=True, allow_patterns=[])) / inside
+                if not found.exists():
                     raise LocalEntryNotFoundError(f"no {inside} in the cache")
                 return found
             files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
