@@ -10,6 +10,10 @@ INPUT = ("Sources: JSON lines, CSV, TSV, Parquet, text lines; an address; a spli
 TRACE = "Page or animation of the denoising to write; the samples stay the same."
 SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
+PROMPT = "Beginning to continue, by a model trained with gaps; repeatable."
+TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens, \\[..] is no gap; repeatable."
+TEMPLATE_KEY = "Column of templates in the input."
+
 
 @o.several_processes
 @o.settings_options
@@ -24,6 +28,9 @@ def sample(
     num_samples: o.NumSamplesOption = None,
     input_: Annotated[str | None, o.option("--input -i", "FILE", INPUT)] = None,
     source_key: Annotated[str | None, o.option("--source-key", "KEY", SOURCE_KEY)] = None,
+    prompt: Annotated[list[str] | None, o.option("--prompt", "TEXT", PROMPT)] = None,
+    template: Annotated[list[str] | None, o.option("--template", "TEXT", TEMPLATE)] = None,
+    template_key: Annotated[str | None, o.option("--template-key", "KEY", TEMPLATE_KEY)] = None,
     allow_unknown: o.AllowUnknownOption = False,
     data: Annotated[str | None, o.option("--data", "DIR", "Data folder whose sources are sampled.")] = None,
     seed: o.SeedOption = 0,
@@ -35,9 +42,11 @@ def sample(
     watch: Annotated[bool, o.option("--watch", "", "Show the denoising in the terminal.")] = False,
     overwrite: Annotated[bool, o.option("--overwrite", "", "Replace the output file.")] = False,
 ) -> None:
-    """Sample texts: one per source for models with sources, otherwise --num-samples of them.
+    """Sample texts: one per source, template or prompt, otherwise --num-samples of them.
 
     Example: elf sample runs/my --input test.csv --output samples.jsonl
+
+    elf sample runs/my --template "Dear [..], thank you for [..]."
     """
     from elfcli import api
     from elfcli.cli.output import show_samples
@@ -50,7 +59,13 @@ def sample(
     from elfcli.scoring.samples_file import check_meta, write_meta
     from elfcli.ui.progress import is_first_process, progress, say
 
-    given, read_as = one_value_each(setting_options), layout_of(**layout)
+    given, read_as, known = one_value_each(setting_options), layout_of(**layout), bool(prompt or template)
+    if known + (input_ is not None) + (data is not None) > 1:
+        raise InputError("--prompt and --template, --input, and --data each say what is sampled: pass one of them")
+    if template_key is not None and input_ is None:
+        raise InputError("--template-key names a column of the input: pass --input as well")
+    if template_key is not None and source_key is not None:
+        raise InputError("--template-key and --source-key exclude each other: a column holds templates or sources")
     if source_key is not None and input_ is None:
         raise InputError("--source-key names a column of the input: pass --input as well")
     broadcast_from_first(lambda: check_output_file(output, overwrite))
@@ -59,8 +74,9 @@ def sample(
         broadcast_from_first(lambda: check_trace(trace, overwrite))
 
     loaded = api.load(checkpoint, at_step=at_step, raw_weights=raw_weights, **vars(settings)).loaded
+    from elfcli.sampling.gaps import sources_of_templates, templates_of, templates_of_file
     from elfcli.sampling.generate import Options, sample_rows
-    from elfcli.sampling.made_by import origin_of, split_of
+    from elfcli.sampling.made_by import origin_of
     from elfcli.sampling.sources import rows_of_file, sources_of
     from elfcli.scoring.samples_file import write_samples
     from elfcli.scoring.text_quality import shortcomings
@@ -68,12 +84,18 @@ def sample(
     setting = one_setting(loaded.config, given)
     if setting_options["sampler"] == "sde" and setting_options["gamma"] is None:
         say(f"no --gamma: using {setting.sde_gamma:g}, from the nearest SDE setting of this or published models")
-    name = f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{name_of(input_)}.jsonl"
+    what = "-templates" if known else name_of(input_)
+    name = f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{what}.jsonl"
     path = output or loaded.folder / "samples" / name
     broadcast_from_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
     broadcast_from_first(lambda: check_meta(path, overwrite))
-    if input_ is None:
+    if known:
+        found = templates_of(template or (), prompt or (), ("--template", "--prompt"))[:num_samples]
+        sources = sources_of_templates(loaded, found, allow_unknown)
+    elif input_ is None:
         sources = sources_of(loaded, data, num_samples)
+    elif template_key is not None:
+        sources = templates_of_file(loaded, input_, template_key, num_samples, read_as, allow_unknown)
     else:
         sources = rows_of_file(loaded, input_, source_key, num_samples, read_as, allow_unknown)
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
@@ -84,7 +106,7 @@ def sample(
         with progress("sample", len(sources.rows)) as update:
             samples = sample_rows(loaded, sources, setting, options, update)
     broadcast_from_first(lambda: write_samples(path, samples, overwrite))
-    split = split_of(loaded.config, data) if input_ is None else f"file {Path(input_).name}"
+    split = split_sampled(loaded.config, data, input_, known)
     broadcast_from_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
@@ -99,3 +121,12 @@ def name_of(input_: str | None) -> str:
     if input_ is None:
         return ""
     return "-stdin" if input_ == "-" else f"-{Path(without_compression(Path(input_.partition('?')[0]))).stem}"
+
+
+def split_sampled(config: Any, data: str | None, input_: str | None, known: bool) -> str:
+    """Return what the provenance calls the sources. known: whether they are prompts or templates of options."""
+    from elfcli.sampling.made_by import split_of
+
+    if input_ is not None:
+        return f"file {Path(input_).name}"
+    return "templates" if known else "free" if config.data.gaps else split_of(config, data)

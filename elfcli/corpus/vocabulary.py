@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from elfcli.data.gaps import RESERVED, SENTINEL
 from elfcli.errors import ElfError, InputError
 
 MAX_SENTENCES = 1_000_000
@@ -26,7 +27,8 @@ KEEP_WHITESPACE = {
 def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None, keep_whitespace: bool = False) -> None:
     """Write a tokenizer into an existing folder; deterministic: one thread, first documents. size: of the whole unigram
     vocabulary, with `<pad>` 0, `</s>` 1, `<unk>` 2, or InputError if the texts do not yield it; None: each word is a
-    piece. keep_whitespace: texts come back with their spaces, tabs and line breaks."""
+    piece. Sentinels, which mark gaps, are added to it. keep_whitespace: texts come back with their spaces, tabs and
+    line breaks."""
     import sentencepiece
 
     kind: dict[str, Any]
@@ -67,7 +69,7 @@ def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None, keep_w
         save_with_whitespace(model.getvalue(), folder)
         return
     (folder / "spiece.model").write_bytes(model.getvalue())
-    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>",
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": RESERVED, "pad_token": "<pad>", "eos_token": "</s>",
                 "unk_token": "<unk>"}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
@@ -86,4 +88,5 @@ def save_with_whitespace(model: bytes, folder: Path) -> None:
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(**spaces), decoders.Metaspace(**spaces)
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
+    tokenizer.add_special_tokens({"additional_special_tokens": [SENTINEL.format(i) for i in range(RESERVED)]})
     tokenizer.save_pretrained(str(folder))

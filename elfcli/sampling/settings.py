@@ -168,7 +168,7 @@ def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting
 
 def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
     """Raise InputError for candidates of free text, and for more guidance than a student was trained for."""
-    if setting.candidates > 1 and not config.data.max_input_length:
+    if setting.candidates > 1 and not config.data.max_input_length:  # with gaps it depends on what is sampled
         raise InputError(f"--candidates {setting.candidates}: needs sources, but this model generates free text")
     if config.distillation.student_steps is None:
         return
