@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from elfcli.errors import InputError, did_you_mean
+from elfcli.errors import InputError
 from elfcli.ui.progress import logged, say, stages
 
 if TYPE_CHECKING:
@@ -93,79 +93,53 @@ class Model:
 
         Raises elfcli.InputError if an option or an input is wrong.
         """
+        from elfcli.sampling.settings import setting_of_options
         from elfcli.sampling.sources import sources_of, sources_of_texts
 
-        refuse_text(inputs, "inputs", "Guten Tag")
+        if isinstance(inputs, str):
+            raise InputError('inputs: pass a list of texts, such as ["Guten Tag"]')
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
         how = {"steps": steps, "sampler": sampler, "gamma": gamma, "cfg": cfg, "w": sc_cfg if w is None else w,
                "time_schedule": time_schedule, "time_shift": time_shift, "candidates": candidates}  # fmt: skip
-        setting = self._setting(how)
+        setting = setting_of_options(self.config, how)
         if inputs is None:
             sources = sources_of(self.loaded, text_or_none(data), num_samples)
         else:
             sources = sources_of_texts(self.loaded, list(inputs)[:num_samples], allow_unknown)
         return self._sampled(sources, setting, seed, batch_size)
 
-    @quietly
-    def fill(
-        self, templates: Sequence[str], *, seed: int = 0, batch_size: int = 64, allow_unknown: bool = False, **how: Any
-    ) -> list[str]:
+    def fill(self, templates: Sequence[str], **options: Any) -> list[str]:
         """Return templates with their gaps filled, such as "Dear [..], thank you for [..8]."; the known text is copied.
 
-        Args:
-          templates: `[..]` marks a gap, `[..8]` one of at most eight tokens; `\\[..]` is no gap.
-          seed, batch_size, allow_unknown, how: the options of `generate` (steps, sampler, gamma, w, candidates, ...).
+        `[..]` marks a gap, `[..8]` one of at most eight tokens; `\\[..]` stands for the text itself. options: those of
+        `generate` that say how (seed, batch_size, allow_unknown, steps, sampler, candidates, ...).
 
         Raises elfcli.InputError if the model was not trained with gaps, or if a template or an option is wrong.
         """
-        refuse_text(templates, "templates", "Dear [..],")
-        return self._filled(templates, (), how, seed, batch_size, allow_unknown)
+        return self._filled(templates, (), **options)
+
+    def continue_text(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        """Return beginnings with their continuations; options and errors are those of `fill`."""
+        return self._filled((), prompts, **options)
 
     @quietly
-    def continue_text(
-        self, prompts: Sequence[str], *, seed: int = 0, batch_size: int = 64, allow_unknown: bool = False, **how: Any
-    ) -> list[str]:
-        """Return beginnings with their continuations; arguments and errors are those of `fill`."""
-        refuse_text(prompts, "prompts", "Once upon a time")
-        return self._filled((), prompts, how, seed, batch_size, allow_unknown)
-
     def _filled(
-        self,
-        templates: Sequence[str],
-        prompts: Sequence[str],
-        how: dict[str, Any],
-        seed: int,
-        batch_size: int,
-        allow_unknown: bool,
-    ) -> list[str]:
+        self, templates: Sequence[str], prompts: Sequence[str], *, seed: int = 0, batch_size: int = 64,
+        allow_unknown: bool = False, **how: Any,
+    ) -> list[str]:  # fmt: skip
         from elfcli.sampling.gaps import sources_of_templates, templates_of
+        from elfcli.sampling.settings import setting_of_options
 
         found = templates_of(templates, prompts, ("templates", "prompts"))
-        if not found:
-            raise InputError("no templates and no prompts: nothing to fill")
         sources = sources_of_templates(self.loaded, found, allow_unknown)
-        return self._sampled(sources, self._setting(how), seed, batch_size)
-
-    def _setting(self, how: dict[str, Any]) -> "SamplingSetting":
-        from elfcli.sampling.settings import OPTION_FIELDS, one_setting, one_value_each
-
-        for name in how.keys() - OPTION_FIELDS.keys():
-            raise InputError(f"{name}: not an option{did_you_mean(name, OPTION_FIELDS)}: {', '.join(OPTION_FIELDS)}")
-        texts = {name: None if value is None else str(value) for name, value in how.items()}
-        return one_setting(self.config, one_value_each(texts))
+        return self._sampled(sources, setting_of_options(self.config, how), seed, batch_size)
 
     def _sampled(self, sources: "Sources", setting: "SamplingSetting", seed: int, batch_size: int) -> list[str]:
         from elfcli.sampling.generate import Options, sample_rows
 
         return [row["generated"] for row in sample_rows(self.loaded, sources, setting, Options(seed, batch_size))]
-
-
-def refuse_text(texts: Any, name: str, example: str) -> None:
-    """Raise InputError for a text in place of a list of texts."""
-    if isinstance(texts, str):
-        raise InputError(f'{name}: pass a list of texts, such as ["{example}"]')
 
 
 def load(
@@ -252,7 +226,7 @@ def train(
     }  # fmt: skip
     layers = settings(config, config_style, sets)
     if any(text.replace(" ", "").startswith(("gaps=", "data.gaps=")) for text in layers["sets"]):
-        flags["gaps"] = None  # these shares, not equal ones
+        flags["gaps"] = None
     resolved = requested_settings(task=task, model=model, flags=flags, **layers)
     with first_process_first():
         resolved, folder = with_output(resolved)

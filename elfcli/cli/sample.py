@@ -1,9 +1,15 @@
 """`elf sample`: texts from a checkpoint."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from elfcli.cli import options as o
+
+if TYPE_CHECKING:
+    from elfcli.corpus.files import Layout
+    from elfcli.sampling.model import LoadedModel
+    from elfcli.sampling.sources import Sources
 
 INPUT = ("Sources: JSON lines, CSV, TSV, Parquet, text lines; an address; a split of a Hub data set (OWNER/NAME:test); "
          "- for standard input.")  # fmt: skip
@@ -11,7 +17,7 @@ TRACE = "Page or animation of the denoising to write; the samples stay the same.
 SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
 PROMPT = "Beginning to continue, by a model trained with gaps; repeatable."
-TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens, \\[..] is no gap; repeatable."
+TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens; \\[..]: the text [..]; repeatable."
 TEMPLATE_KEY = "Column of templates in the input."
 
 
@@ -62,22 +68,17 @@ def sample(
     given, read_as, known = one_value_each(setting_options), layout_of(**layout), bool(prompt or template)
     if known + (input_ is not None) + (data is not None) > 1:
         raise InputError("--prompt and --template, --input, and --data each say what is sampled: pass one of them")
-    if template_key is not None and input_ is None:
-        raise InputError("--template-key names a column of the input: pass --input as well")
-    if template_key is not None and source_key is not None:
-        raise InputError("--template-key and --source-key exclude each other: a column holds templates or sources")
-    if source_key is not None and input_ is None:
-        raise InputError("--source-key names a column of the input: pass --input as well")
+    for name, key in (("--source-key", source_key), ("--template-key", template_key)):
+        if key is not None and input_ is None:
+            raise InputError(f"{name} names a column of the input: pass --input as well")
     broadcast_from_first(lambda: check_output_file(output, overwrite))
     broadcast_from_first(lambda: check_meta(output, overwrite))
     if trace is not None:
         broadcast_from_first(lambda: check_trace(trace, overwrite))
 
     loaded = api.load(checkpoint, at_step=at_step, raw_weights=raw_weights, **vars(settings)).loaded
-    from elfcli.sampling.gaps import sources_of_templates, templates_of, templates_of_file
     from elfcli.sampling.generate import Options, sample_rows
     from elfcli.sampling.made_by import origin_of
-    from elfcli.sampling.sources import rows_of_file, sources_of
     from elfcli.scoring.samples_file import write_samples
     from elfcli.scoring.text_quality import shortcomings
 
@@ -89,15 +90,10 @@ def sample(
     path = output or loaded.folder / "samples" / name
     broadcast_from_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
     broadcast_from_first(lambda: check_meta(path, overwrite))
-    if known:
-        found = templates_of(template or (), prompt or (), ("--template", "--prompt"))[:num_samples]
-        sources = sources_of_templates(loaded, found, allow_unknown)
-    elif input_ is None:
-        sources = sources_of(loaded, data, num_samples)
-    elif template_key is not None:
-        sources = templates_of_file(loaded, input_, template_key, num_samples, read_as, allow_unknown)
-    else:
-        sources = rows_of_file(loaded, input_, source_key, num_samples, read_as, allow_unknown)
+    sources = chosen_sources(
+        loaded, prompt or (), template or (), input_, source_key=source_key, template_key=template_key, data=data,
+        count=num_samples, layout=read_as, allow_unknown=allow_unknown,
+    )  # fmt: skip
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
     options = Options(seed, batch_size)
     if trace is not None or watch:
@@ -112,6 +108,36 @@ def sample(
         say(line)
     if is_first_process():
         show_samples(samples)
+
+
+def chosen_sources(
+    loaded: "LoadedModel",
+    prompts: Sequence[str],
+    templates: Sequence[str],
+    input_: str | None,
+    *,
+    source_key: str | None,
+    template_key: str | None,
+    data: str | None,
+    count: int | None,
+    layout: "Layout",
+    allow_unknown: bool,
+) -> "Sources":
+    """Return what the options say is sampled."""
+    from elfcli.errors import InputError
+    from elfcli.sampling.gaps import sources_of_templates, templates_of, templates_of_file
+    from elfcli.sampling.sources import rows_of_file, sources_of
+
+    if template_key is not None and source_key is not None:
+        raise InputError("--template-key and --source-key exclude each other: a column holds templates or sources")
+    if prompts or templates:
+        found = templates_of(templates, prompts, ("--template", "--prompt"))[:count]
+        return sources_of_templates(loaded, found, allow_unknown)
+    if input_ is None:
+        return sources_of(loaded, data, count)
+    if template_key is not None:
+        return templates_of_file(loaded, input_, template_key, count, layout, allow_unknown)
+    return rows_of_file(loaded, input_, source_key, count, layout, allow_unknown)
 
 
 def name_of(input_: str | None) -> str:

@@ -23,12 +23,17 @@ DRAWN_KINDS = GAP_KINDS[1:]
 def templates_of(texts: Sequence[str], prompts: Sequence[str], names: tuple[str, str]) -> list[Template]:
     """Return the templates of texts with gaps, then those of beginnings, which hold no gaps.
 
-    names: of both in messages. Raises InputError for a text without a gap, or an empty beginning.
+    names: of both in messages. Raises InputError for none, a text without a gap, or an empty beginning.
     """
     fill, begin = names
+    for name, value in zip(names, (texts, prompts), strict=True):
+        if isinstance(value, str):
+            raise InputError(f"{name}: pass a list of texts, not one text")
     for prompt in prompts:
         if not prompt.strip():
             raise InputError(f"{begin}: is empty; without it a model writes freely")
+    if not texts and not prompts:
+        raise InputError(f"{fill}: no text to fill")
     return [*(parsed(text, f"{fill} {text[:40]!r}") for text in texts), *map(continuation, prompts)]
 
 
@@ -40,8 +45,8 @@ def sources_of_templates(
     Raises InputError if the model was not trained with gaps, or if a template does not fit or is mostly unknown.
     """
     if not model.config.data.gaps:
-        raise InputError(f"{model.name}: was not trained with gaps, so it can neither continue nor fill: train one with "
-                         f"`elf train --data DIR --gaps`; --init-from {model.name} starts from it")  # fmt: skip
+        raise InputError(f"{model.name}: was not trained with gaps, so it cannot continue or fill; train one with `elf "
+                         f"train --data DIR --gaps`, from these weights with --init-from {model.name}")  # fmt: skip
     conditions = []
     for template in templates:
         known = [text for text in template.known if text.strip()]

@@ -10,7 +10,7 @@ from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import Config, SamplingPreset
 from elfcli.config.values import BadValue, check_sampling_field, check_sampling_item, parse_toml_value
-from elfcli.errors import InputError
+from elfcli.errors import InputError, did_you_mean
 
 OPTION_FIELDS = {
     "sampler": "sampling_method",
@@ -140,6 +140,14 @@ def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) 
     return without_repeats(
         chosen_setting(presets, dict(zip(wanted, values, strict=True))) for values in product(*wanted.values())
     )
+
+
+def setting_of_options(config: Config, options: Mapping[str, Any]) -> SamplingSetting:
+    """Return the setting that options of `Model.generate` choose; None: not given. Raises InputError for others."""
+    for name in options.keys() - OPTION_FIELDS.keys():
+        raise InputError(f"{name}: not an option{did_you_mean(name, OPTION_FIELDS)}: {', '.join(OPTION_FIELDS)}")
+    texts = {name: None if value is None else str(value) for name, value in options.items()}
+    return one_setting(config, one_value_each(texts))
 
 
 def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
