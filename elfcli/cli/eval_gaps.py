@@ -26,6 +26,7 @@ def eval_gaps(
     from elfcli.cli.output import check_json, show_report
     from elfcli.outputs import write_result
     from elfcli.scoring import metric
+    from elfcli.scoring.gaps import gap_rows
     from elfcli.scoring.judge import NGRAM, Judge
     from elfcli.scoring.protocol import AUTO, check_protocol
     from elfcli.scoring.report import reports
@@ -37,6 +38,7 @@ def eval_gaps(
     check_protocol(protocol, gaps.name, (AUTO, *gaps.protocols))
     check_json(json_file, overwrite)
     rows = read_samples(samples)
+    gap_rows(rows, str(samples))
     texts = Texts([row["generated"] for row in rows], None, None, read_meta(samples), rows=rows)
     judge = Judge(model or NGRAM, data=data) if data or model else None
     found = gaps.compute(texts, ScoreOptions(protocol, judge=judge)).as_dict()

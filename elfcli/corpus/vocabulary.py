@@ -29,7 +29,7 @@ def train_tokenizer(
 ) -> None:
     """Write a tokenizer into an existing folder; deterministic: one thread, first documents. size: of the whole unigram
     vocabulary, with `<pad>` 0, `</s>` 1, `<unk>` 2, or InputError if the texts do not yield it; None: each word is a
-    piece. sentinels: pieces that mark gaps, in addition. keep_whitespace: texts come back with their spaces, tabs, line breaks.
+    piece. sentinels: further pieces, which mark gaps. keep_whitespace: texts keep spaces, tabs and line breaks.
     """
     import sentencepiece
 

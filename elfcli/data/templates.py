@@ -7,7 +7,7 @@ a gap). The known text is copied into what is generated; only gaps are decoded.
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from elfcli.data.gaps import gaps_of, sentinels_of
@@ -100,8 +100,9 @@ def _after(tokenizer: Any, text: str) -> list[int]:
 @lru_cache(maxsize=4)
 def _anchor(tokenizer: Any) -> list[int]:
     """Return tokens that precede others when these are decoded, so that a space before them is kept."""
-    encoded = plain_encoder(tokenizer)(ANCHORS)
-    return next((ids for ids in encoded if ids and tokenizer.unk_token_id not in ids), [])
+    encoded, special = plain_encoder(tokenizer)(ANCHORS), set(tokenizer.all_special_ids)
+    words = ([token] for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip())
+    return next(ids for ids in chain(encoded, words) if ids and tokenizer.unk_token_id not in ids)
 
 
 def decoded_after(tokenizer: Any, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:

@@ -53,7 +53,7 @@ def sources_of_templates(
         losses = LossFinder(model.tokenizer).losses(known, plain_encoder(model.tokenizer)(known), checked=0)
         check_unknown(losses, f"template {str(template)[:40]!r}", "use words of the training texts", allow_unknown)
         conditions.append(condition_of(model.tokenizer, template))
-        needed, most = len(conditions[-1]) + 2 * len(template.limits), model.config.data.max_length
+        needed, most = len(conditions[-1]) + len(template.limits), model.config.data.max_length
         if needed > most or len(conditions[-1]) > model.config.data.max_input_length:
             raise InputError(f"template {str(template)[:40]!r}: is {len(conditions[-1])} tokens long, which leaves no "
                              f"room for its gaps in the model's max_length of {most}: shorten it")  # fmt: skip

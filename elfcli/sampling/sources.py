@@ -148,14 +148,19 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     return keys[:1], keys[1:]
 
 
+def require_sources(model: LoadedModel) -> None:
+    """Raise InputError for a model without sources."""
+    if not model.config.data.takes_sources:
+        instead = "--template-key, --template or --prompt" if model.config.data.gaps else "--num-samples"
+        raise InputError(f"{model.name}: an unconditional model takes no input; pass {instead} instead")
+
+
 def encode_conditions(model: LoadedModel, texts: Sequence[str], what: str, allow_unknown: bool) -> list[list[int]]:
     """Return the token ids of source texts, read as plain characters. what: their name in messages.
 
     Raises InputError for an unconditional model, or if too much is unknown to the tokenizer and that is not allowed.
     """
-    if not model.config.data.takes_sources:
-        instead = "--template or --prompt" if model.config.data.gaps else "--num-samples"
-        raise InputError(f"{model.name}: an unconditional model takes no input; pass {instead} instead")
+    require_sources(model)
     rows = plain_encoder(model.tokenizer)(texts)
     losses = LossFinder(model.tokenizer).losses(texts, rows, checked=0)
     check_unknown(losses, f"{what}, source", "use a model with another vocabulary", allow_unknown)
@@ -176,6 +181,7 @@ def rows_of_file(
     data; in plain text the line. A reference is `reference`, `output` or `target`, otherwise the recorded target; if it
     is a list, rows have all of it as `references`.
     """
+    require_sources(model)
     recorded, targets = recorded_keys(model.config)
     keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *recorded]))
     rows = file_rows(path, keys, "source", count, layout, targets)

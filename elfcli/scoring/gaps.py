@@ -27,8 +27,8 @@ from elfcli.scoring.text_quality import degenerate
 from elfcli.ui.table import aligned
 
 ALL, FILLED, REAL, ANOTHER, BIGRAM = "all", "filled", "real text", "another", "bigram"
-FIGURES = {"exact": "exact %", "bleu": "BLEU", "rouge": "ROUGE-L", "length_error": "words off", "empty": "empty %",
-           "degenerate": "degenerate %", "ppl": "perplexity"}  # fmt: skip
+FIGURES = {"exact": "exact %", "bleu": "BLEU", "rouge": "ROUGE-L", "length_error": "words off", "empty_gaps": "empty %",
+           "degenerate_gaps": "degenerate %", "ppl": "perplexity"}  # fmt: skip
 """Figures of a fill, and their headings."""
 
 
@@ -49,8 +49,8 @@ class GapResult(Score, metric="gaps", value="bleu"):
     exact: float
     rouge: float
     length_error: float
-    empty: float
-    degenerate: float
+    empty_gaps: float
+    degenerate_gaps: float
     ppl: float | None
     num_samples: int
     num_gaps: int
@@ -116,8 +116,8 @@ def figures(rows: Sequence[GapRow], options: ScoreOptions) -> dict[str, Any]:
         "gaps": len(pairs),
         "exact": 100 * fmean(gap == real for gap, real in pairs),
         "length_error": fmean(abs(len(gap.split()) - len(real.split())) for gap, real in pairs),
-        "empty": 100 * fmean(not gap and bool(real) for gap, real in pairs),
-        "degenerate": 100 * fmean(degenerate(gap) for gap, _ in pairs),
+        "empty_gaps": 100 * fmean(not gap and bool(real) for gap, real in pairs),
+        "degenerate_gaps": 100 * fmean(degenerate(gap) for gap, _ in pairs),
         "bleu": None, "rouge": None, "ppl": None, "draws": draws, "signatures": [],
     }  # fmt: skip
     if full:
