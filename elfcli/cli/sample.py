@@ -85,7 +85,7 @@ def sample(
     setting = one_setting(loaded.config, given)
     if setting_options["sampler"] == "sde" and setting_options["gamma"] is None:
         say(f"no --gamma: using {setting.sde_gamma:g}, from the nearest SDE setting of this or published models")
-    what = "-templates" if known else name_of(input_)
+    what = name_of(input_, [*(template or ()), *(prompt or ())])
     name = f"step{loaded.step}-{setting.name}-seed{seed}{'-raw' if raw_weights else ''}{what}.jsonl"
     path = output or loaded.folder / "samples" / name
     broadcast_from_first(lambda: check_output_file(path, overwrite, "--output or --seed"))
@@ -140,10 +140,14 @@ def chosen_sources(
     return rows_of_file(loaded, input_, source_key, count, layout, allow_unknown)
 
 
-def name_of(input_: str | None) -> str:
-    """Return what an input file adds to the name of the default output."""
+def name_of(input_: str | None, known: Sequence[str]) -> str:
+    """Return what an input file, or templates and prompts, add to the name of the default output."""
+    import xxhash
+
     from elfcli.corpus.files import without_compression
 
+    if known:  # others have another file
+        return f"-templates-{xxhash.xxh3_64_hexdigest(chr(0).join(known))[:8]}"
     if input_ is None:
         return ""
     return "-stdin" if input_ == "-" else f"-{Path(without_compression(Path(input_.partition('?')[0]))).stem}"
