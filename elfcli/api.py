@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from elfcli.config.schema import Config
     from elfcli.corpus.tokenize import Summary
     from elfcli.sampling.model import LoadedModel
+    from elfcli.sampling.settings import SamplingSetting
+    from elfcli.sampling.sources import Sources
 
 Location = str | Path
 Locations = Location | Sequence[Location] | None
@@ -93,8 +95,7 @@ class Model:
 
         Raises elfcli.InputError if an option or an input is wrong.
         """
-        from elfcli.sampling.generate import Options, sample_rows
-        from elfcli.sampling.settings import one_setting, one_value_each
+        from elfcli.sampling.settings import setting_of_options
         from elfcli.sampling.sources import sources_of, sources_of_texts
 
         if isinstance(inputs, str):
@@ -102,17 +103,46 @@ class Model:
         for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
-        options = {"steps": steps, "sampler": sampler, "gamma": gamma, "cfg": cfg, "w": sc_cfg if w is None else w,
-                   "time_schedule": time_schedule, "time_shift": time_shift, "candidates": candidates,
-                   "resample_noise": "true" if resample_noise else None}  # fmt: skip
-        texts = {name: None if value is None else str(value) for name, value in options.items()}
-        setting = one_setting(self.config, one_value_each(texts))
+        how = {"steps": steps, "sampler": sampler, "gamma": gamma, "cfg": cfg, "w": sc_cfg if w is None else w,
+               "time_schedule": time_schedule, "time_shift": time_shift, "candidates": candidates,
+               "resample_noise": "true" if resample_noise else None}  # fmt: skip
+        setting = setting_of_options(self.config, how)
         if inputs is None:
             sources = sources_of(self.loaded, text_or_none(data), num_samples)
         else:
             sources = sources_of_texts(self.loaded, list(inputs)[:num_samples], allow_unknown)
-        rows = sample_rows(self.loaded, sources, setting, Options(seed, batch_size))
-        return [row["generated"] for row in rows]
+        return self._sampled(sources, setting, seed, batch_size)
+
+    def fill(self, templates: Sequence[str], **options: Any) -> list[str]:
+        """Return templates with their gaps filled, such as "Dear [..], thank you for [..8]."; the known text is copied.
+
+        `[..]` marks a gap, `[..8]` one of at most eight tokens; `\\[..]` stands for the text itself. options: those of
+        `generate` that say how (seed, batch_size, allow_unknown, steps, sampler, candidates, ...).
+
+        Raises elfcli.InputError if the model was not trained with gaps, or if a template or an option is wrong.
+        """
+        return self._filled(templates, (), **options)
+
+    def continue_text(self, prompts: Sequence[str], **options: Any) -> list[str]:
+        """Return beginnings with their continuations; options and errors are those of `fill`."""
+        return self._filled((), prompts, **options)
+
+    @quietly
+    def _filled(
+        self, templates: Sequence[str], prompts: Sequence[str], *, seed: int = 0, batch_size: int = 64,
+        allow_unknown: bool = False, **how: Any,
+    ) -> list[str]:  # fmt: skip
+        from elfcli.sampling.gaps import sources_of_templates, templates_of
+        from elfcli.sampling.settings import setting_of_options
+
+        found = templates_of(templates, prompts, ("templates", "prompts"))
+        sources = sources_of_templates(self.loaded, found, allow_unknown)
+        return self._sampled(sources, setting_of_options(self.config, how), seed, batch_size)
+
+    def _sampled(self, sources: "Sources", setting: "SamplingSetting", seed: int, batch_size: int) -> list[str]:
+        from elfcli.sampling.generate import Options, sample_rows
+
+        return [row["generated"] for row in sample_rows(self.loaded, sources, setting, Options(seed, batch_size))]
 
 
 def load(
@@ -162,6 +192,7 @@ def train(
     lr: float | None = None,
     init_from: Location | None = None,
     overfit: int | None = None,
+    gaps: bool = False,
     seed: int | None = None,
     config: Locations = None,
     config_style: str | None = None,
@@ -174,6 +205,8 @@ def train(
       output: run folder to create. steps, minutes, epochs: length of the run, one of them.
       batch_size: examples per batch. lr: peak learning rate. init_from: weights to start from.
       overfit: overfit the first N examples as a sanity check. seed: seed of everything drawn.
+      gaps: train on free texts with gaps, a quarter of each kind, so that `Model.fill` works (other shares: the setting
+        `gaps`).
       config, config_style, sets: as in `load`.
 
     Raises elfcli.InputError if the input is wrong, before anything is written; elfcli.Stopped after an interrupt, which
@@ -182,6 +215,7 @@ def train(
     began = time.monotonic()
     if minutes is not None and (steps is not None or epochs is not None):
         raise InputError("--minutes, --steps and --epochs each set the length of the run: pass one of them")
+    from elfcli.config.schema import GAP_SHARES
     from elfcli.diagnosis.overfit import report_overfit
     from elfcli.parallel.agree import first_process_first
     from elfcli.recipe.apply import requested_settings
@@ -191,9 +225,12 @@ def train(
     flags = {
         "data_path": text_or_none(data), "output_dir": text_or_none(output), "steps": steps, "epochs": epochs,
         "minutes": minutes, "overfit_examples": overfit, "batch_size": batch_size, "lr": lr, "seed": seed,
-        "init_from": text_or_none(init_from),
+        "init_from": text_or_none(init_from), "gaps": GAP_SHARES if gaps else None,
     }  # fmt: skip
-    resolved = requested_settings(task=task, model=model, flags=flags, **settings(config, config_style, sets))
+    layers = settings(config, config_style, sets)
+    if any(text.replace(" ", "").startswith(("gaps=", "data.gaps=")) for text in layers["sets"]):
+        flags["gaps"] = None
+    resolved = requested_settings(task=task, model=model, flags=flags, **layers)
     with first_process_first():
         resolved, folder = with_output(resolved)
     start_run(resolved, folder, began=began)
@@ -264,7 +301,7 @@ def evaluate(
     each score with its value, interval, signature, provenance and details.
     """
     from elfcli.evaluation.run import check_results_folder, evaluate_preset
-    from elfcli.scoring.seeds import seeds_of
+    from elfcli.scoring.comparison import seeds_of
 
     wanted = seeds_of(seed, None if seeds is None else ",".join(map(str, seeds)))
     folder = None if output is None else Path(output)

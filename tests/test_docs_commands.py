@@ -101,6 +101,7 @@ ROWS = [(f"ein wort {i % 7} und {i % 5}", f"one word {i % 7} and {i % 5}") for i
 def write_texts(folder: Path) -> None:
     for name in ("train", "valid", "test"):
         (folder / f"{name}.csv").write_text("de,en\n" + "".join(f"{de},{en}\n" for de, en in ROWS))
+    (folder / "book.txt").write_text("Once upon a time, Dear, thank you for. Yours\n" * 32)
     (folder / "test.jsonl").write_text("".join(json.dumps({"de": de, "en": en}) + "\n" for de, en in ROWS))
 
 
@@ -114,7 +115,8 @@ def furnish(folder: Path, commands: list[str], run: Path, data: Path) -> None:
             if name in re.findall(MADE, command) or place.exists():
                 continue
             if name.endswith(".jsonl"):
-                lines = [json.dumps({"id": i, "generated": en, "input": de}) for i, (de, en) in enumerate(ROWS)]
+                lines = [json.dumps({"id": i, "generated": en, "input": de, "template": "Dear [..]"})
+                         for i, (de, en) in enumerate(ROWS)]  # fmt: skip
                 place.write_text("\n".join(lines) + "\n")
             else:
                 shutil.copytree(data if name.startswith("data/") else run, place)

@@ -29,7 +29,7 @@ def evaluate(
     from elfcli.cli.output import check_json, show_report
     from elfcli.evaluation.run import data_description
     from elfcli.outputs import write_result
-    from elfcli.scoring.seeds import seeds_of
+    from elfcli.scoring.comparison import seeds_of
     from elfcli.ui.progress import is_first_process
     from elfcli.weights.names import STUDENTS, published_name
     from elfcli.weights.published import published_scores, summary

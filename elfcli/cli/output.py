@@ -32,13 +32,20 @@ def show_report(rows: Sequence[tuple[str, list[dict]]]) -> None:
     """Print the table of scores by (name, scores), and below it their signatures and provenance."""
     from elfcli.scoring.report import provenance, table
 
-    typer.echo("\n".join([table(rows), *provenance([scores for _, scores in rows])]))
+    typer.echo(table(rows))
+    for name, scores in rows:
+        for score in scores:
+            if score["metric"] == "gaps" and score["details"].get("by_kind"):
+                from elfcli.scoring.gaps import table as gap_table
+
+                typer.echo(f"{name}, by kind of gap:\n{gap_table(score['details']['by_kind'])}\n")
+    typer.echo("\n".join(provenance([scores for _, scores in rows])))
 
 
 def show_samples(samples: list[dict], count: int = 5) -> None:
     """Print the first few samples."""
     for row in samples[:count]:
-        for name in ("input", "generated", "reference"):
+        for name in ("input", "template", "generated", "reference"):
             if name in row:
                 typer.echo(f"{name:>10}  {row[name]}")
         typer.echo("")

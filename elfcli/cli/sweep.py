@@ -51,13 +51,12 @@ def sweep(
     from elfcli.evaluation.evaluate import EvaluationJob
     from elfcli.evaluation.run import check_results_folder, run_seeds, without_draws
     from elfcli.outputs import write_result
+    from elfcli.sampling.gaps import evaluation_sources
     from elfcli.sampling.generate import Options
     from elfcli.sampling.settings import check_used, combinations, option_values, settings_of, without_repeats
-    from elfcli.sampling.sources import sources_of
     from elfcli.scoring import check_metric_names
-    from elfcli.scoring.comparison import REAL, best_first, perplexity_at, wanted_entropy
+    from elfcli.scoring.comparison import REAL, best_first, perplexity_at, seeds_of, wanted_entropy
     from elfcli.scoring.plots import check_plot, draw
-    from elfcli.scoring.seeds import seeds_of
     from elfcli.ui.progress import is_first_process, say
 
     seed_list, wanted, layers = seeds_of(seed, seeds), option_values(setting_options), vars(settings).copy()
@@ -81,11 +80,11 @@ def sweep(
     check_used(loaded.config, wanted, compared)
     if not scores:
         raise InputError("no metrics to score by: pass --metrics, or --task")
-    if at_entropy is None and "ppl" in scores and len(compared) > 1 and not loaded.config.data.max_input_length:
+    if at_entropy is None and "ppl" in scores and len(compared) > 1 and loaded.config.evaluates_free_texts:
         at_entropy = REAL
     entropy = wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed_list[0]}"
-    sources, options = sources_of(loaded, data, num_samples), Options(seed_list[0], batch_size)
+    sources, options = evaluation_sources(loaded, data, num_samples), Options(seed_list[0], batch_size)
     job = EvaluationJob(loaded, tuple(compared), sources, scores, folder, options, data)
     results = run_seeds("sweep", job, seed_list, overwrite)
     if not is_first_process():

@@ -8,6 +8,8 @@ from elfcli.cli import options as o
 DATA = "Training data of `elf tokenize`, or a Hub data set."
 MINUTES = "Length in minutes, from the start of the command to the last checkpoint."
 
+GAPS = "Train on free texts with gaps: the model also continues and fills."
+
 
 @o.several_processes
 @o.settings_options
@@ -26,6 +28,7 @@ def train(
     overfit: Annotated[
         int | None, o.option("--overfit", "N", "Overfit the first N examples as a sanity check.")
     ] = None,
+    gaps: Annotated[bool, o.option("--gaps", "", GAPS)] = False,
     seed: Annotated[int | None, o.option("--seed", "S", "Seed of everything drawn.")] = None,
 ) -> None:
     """Train a new run; `elf resume` continues it.
@@ -37,6 +40,6 @@ def train(
 
     folder = api.train(
         data=data, output=output, steps=steps, minutes=minutes, epochs=epochs, batch_size=batch_size, lr=lr,
-        init_from=init_from, overfit=overfit, seed=seed, **vars(settings),
+        init_from=init_from, overfit=overfit, gaps=gaps, seed=seed, **vars(settings),
     )  # fmt: skip
     say(f"done: {folder} (sample with `elf sample {folder}`)")

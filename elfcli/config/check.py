@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from elfcli.config.schema import Config
+from elfcli.config.schema import GAP_KINDS, Config
 
 
 class Contradiction(NamedTuple):
@@ -38,6 +38,12 @@ def _of_data(config: Config) -> Iterator[Contradiction]:
             "decrease max_input_length or increase max_length"
         )
         yield Contradiction(("max_input_length", "max_length"), message)
+    if data.gaps and (len(data.gaps) != len(GAP_KINDS) or abs(sum(data.gaps) - 1) > 1e-6):
+        message = f"gaps {list(data.gaps)}: expected {len(GAP_KINDS)} shares ({', '.join(GAP_KINDS)}) that add up to 1"
+        yield Contradiction(("gaps",), message)
+    if data.gaps and data.pad_token != "eos":
+        message = "gaps need pad_token=eos: from the padding a model learns where the last gap ends"
+        yield Contradiction(("pad_token", "gaps"), message)
     if encoder.encoder_checkpoint is not None and encoder.encoder_model_name == "embedding":
         message = "encoder_checkpoint holds T5 weights, but encoder_model_name is 'embedding': remove one of them"
         yield Contradiction(("encoder_checkpoint", "encoder_model_name"), message)

@@ -22,6 +22,12 @@ Steps = Annotated[int, Field(ge=1, le=2**31 - 1)]  # counted in int32
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]  # jax drops higher bits
 
 
+GAP_KINDS = ("free", "prefix", "span", "several")
+"""What is hidden of a text in training with gaps: all; all but its beginning; one gap of up to half the text; two to
+four short gaps."""
+GAP_SHARES = (0.25, 0.25, 0.25, 0.25)  # what `elf train --gaps` stands for
+
+
 class Section(BaseModel):
     """Frozen settings; an unknown name is an error."""
 
@@ -43,6 +49,8 @@ class DataSettings(Section):
     max_length: Size = setting(1024, "Sequence length S in tokens, including the condition")
     max_input_length: SizeOrZero = setting(0, "Maximum number of condition tokens. If it is not set, it is chosen "
         "from the data: 0 without sources")  # fmt: skip
+    gaps: tuple[Probability, ...] = setting((), "Train on free texts with gaps: shares of texts of which nothing is "
+        "known, the beginning, all but one gap, or all but several; `elf train --gaps`: a quarter each")  # fmt: skip
     buckets: tuple[Size, ...] = setting((), "Bucket lengths below max_length for batches of similar-length examples; "
         "the last quarter of a run uses max_length only")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Padding token; with `eos` the model learns to end texts")
@@ -50,6 +58,11 @@ class DataSettings(Section):
     source_key: str | None = setting(None, "Source column of files to sample from; None: as recorded with the data")
     target_key: str | None = setting(None, "Reference column of files to sample from; None: as recorded with the data")
     num_workers: CountOrZero = setting(2, "Threads that read and collate batches ahead of the training step")
+
+    @property
+    def takes_sources(self) -> bool:
+        """Return whether texts are generated from sources; known texts with gaps are none."""
+        return self.max_input_length > 0 and not self.gaps
 
 
 class EncoderSettings(Section):
@@ -286,6 +299,12 @@ class Config(Section):
     def global_batch(self) -> int:
         """Return the number of examples per batch over all devices and processes."""
         return self.training.global_batch_size or self.training.batch_size
+
+    @property
+    def evaluates_free_texts(self) -> bool:
+        """Return whether an evaluation samples texts for which nothing is known: neither sources nor gaps to fill."""
+        fills = self.data.gaps and "gaps" in self.evaluation.metrics
+        return not self.data.takes_sources and not fills
 
     @property
     def timed(self) -> bool:

@@ -45,11 +45,14 @@ class Buckets:
         return self.lengths[bucket], rows[picked]
 
 
-def positions_needed(tokens: TokenTable, max_length: int, max_input_length: int) -> np.ndarray:
-    """Return the positions (int64) for condition, text and end token of each example, at most max_length."""
+def positions_needed(tokens: TokenTable, max_length: int, max_input_length: int, extra: int = 0) -> np.ndarray:
+    """Return the positions (int64) for condition, text and end token of each example, at most max_length.
+
+    extra: positions that each example needs besides.
+    """
     text, condition = tokens.input_ids.lengths(), tokens.condition_input_ids
     source = 0 if condition is None else np.minimum(condition.lengths(), max_input_length)
-    return np.minimum(source + text + 1, max_length)
+    return np.minimum(source + text + 1 + extra, max_length)
 
 
 def fitting_buckets(needed: np.ndarray, max_length: int) -> tuple[int, ...]:

@@ -179,7 +179,7 @@ def network_rows(model: LoadedModel, tried: Probe, bank: LatentBank, history: Hi
 
 def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count: int) -> list[Check]:
     """Return rows that compare texts of the preset's setting with real ones and with a few other settings."""
-    paired, sources = model.config.data.max_input_length > 0, example_sources(model, data.held_out, count)
+    paired, sources = model.config.data.takes_sources, example_sources(model, data.held_out, count)
     references = [row["reference"] for row in sources.rows]
     usual = settings_of(model.config.sampling)[0]
     plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0, candidates=1)

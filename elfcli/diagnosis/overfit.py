@@ -20,7 +20,7 @@ def report_overfit(run: Path) -> None:
     model = load_model(str(run))
     examples, data = open_examples(model.config), model.config.data
     count, setting, options = len(examples), settings_of(model.config.sampling)[0], Options()
-    paired = data.max_input_length > 0
+    paired = data.takes_sources
     rows = [examples.tokens[i] for i in range(count)]
     conditions = [row.get("condition_input_ids", ())[: data.max_input_length] if paired else () for row in rows]
     ids = [

@@ -12,11 +12,13 @@ from flax import nnx
 from jax import Array
 
 from elfcli.data.folder import Examples
+from elfcli.data.gaps import pair_of, require_sentinels
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.parallel.mesh import everywhere, jit_on_mesh, make_mesh, round_up_to_devices
+from elfcli.runs.examples import gap_settings
 from elfcli.sampling.generate import SamplerStatics, padded_batch
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
@@ -56,7 +58,11 @@ def on_examples(
     empty, so that figures do not depend on the number of devices."""
     encoder, count = model.config.encoder, len(numbers)
     numbers = np.resize(numbers, round_up_to_devices(count))
-    batch = padded_batch(model, [examples.tokens[i] for i in numbers.tolist()])
+    rows = [examples.tokens[i] for i in numbers.tolist()]
+    if model.config.data.gaps:
+        gaps = gap_settings(model.config, require_sentinels(model.tokenizer))
+        rows = [pair_of(row["input_ids"], gaps, i, 0) for row, i in zip(rows, numbers.tolist(), strict=True)]
+    batch = padded_batch(model, rows)
     ids, cond, valid = (batch[name] for name in ("input_ids", "cond_mask", "valid_mask"))
     mask = np.asarray(encoder_mask(jnp.asarray(cond), jnp.asarray(valid), jnp.zeros(len(ids), bool)))
     latents = np.asarray(encoded(program, model.encoder.params, ids, mask))

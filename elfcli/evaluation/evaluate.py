@@ -67,11 +67,16 @@ def judge_of(config: Config, name: str) -> Any:
 
     cfg, data = config.evaluation, config.data
     judge = Judge(cfg.eval_ppl_model, None, cfg.eval_ppl_batch_size, cfg.eval_ppl_max_length, cfg.eval_ppl_dtype)
-    if judge.model != NGRAM:
-        return judge
-    if name != "ppl":
+    if judge.model != NGRAM:  # the data still gives the bigrams that fill gaps
+        return replace(judge, data=data.data_path) if name == "gaps" and is_local(data.data_path) else judge
+    if name == "mauve":
         return replace(judge, model=Judge.model)
     return replace(judge, tokenizer=data.tokenizer_name, data=data.data_path)
+
+
+def is_local(data: str | None) -> bool:
+    """Return whether data is a folder that is here."""
+    return data is not None and Path(data).expanduser().is_dir()
 
 
 def protocol_of(one: Metric, config: Config) -> str:
@@ -92,6 +97,8 @@ def check_metrics(job: EvaluationJob) -> None:
     for one in map(metric, job.metrics):
         if one.needs == "references" and not all("reference" in row for row in rows):
             raise InputError(f"metrics: {one.name} compares with references, which free samples do not have; use ppl")
+        if one.needs == "gaps" and not all("template" in row for row in rows):
+            raise InputError("metrics: gaps scores filled templates, which only models trained with gaps have; use ppl")
         real = len(real_texts(job.model, job.sources, job.data)) if one.needs == "real" else 0
         protocol_of(one, config)
         one.check(len(rows), real, judge_of(config, one.name) if one.uses_judge else None)
@@ -238,7 +245,7 @@ def evaluate(
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
         origin = origin_of(model, setting, options.seed, split_of(model.config, job.data))
-        result |= score_samples(job, setting, Texts(generated, references, real, origin, seen))
+        result |= score_samples(job, setting, Texts(generated, references, real, origin, seen, samples))
         file = job.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)
         broadcast_from_first(partial(write_meta, file, origin, overwrite=True))

@@ -4,14 +4,15 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from elfcli.config.schema import Config
-from elfcli.errors import first_line
+from elfcli.errors import InputError, first_line
 from elfcli.evaluation.evaluate import EvaluationJob, evaluate, open_results, write_rows
 from elfcli.parallel.agree import is_shared
 from elfcli.runs.checkpoint import RankingMetric
+from elfcli.sampling.gaps import evaluation_sources
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.model import LoadedModel, with_weights
 from elfcli.sampling.settings import settings_of
-from elfcli.sampling.sources import first_sources, sources_of
+from elfcli.sampling.sources import first_sources
 from elfcli.scoring import metric
 from elfcli.ui.progress import say
 
@@ -44,7 +45,7 @@ def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, flo
     def compute() -> list[dict]:
         settings, options = tuple(settings_of(config.sampling)), Options(seed)
         now = with_weights(model, ema, step)
-        evaluation = EvaluationJob(now, settings, sources_of(now), config.evaluation.metrics, folder, options)
+        evaluation = EvaluationJob(now, settings, evaluation_sources(now), config.evaluation.metrics, folder, options)
         with open_results(evaluation, overwrite=True):
             return evaluate(evaluation)
 
@@ -78,10 +79,14 @@ def figure_of(config: Config, figures: dict[str, float]) -> RankingMetric | None
 
 
 def shown_samples(model: LoadedModel, ema: dict, step: int) -> list[dict]:
-    """Return a few texts, for the first held-out sources if the model has sources, otherwise for training sources."""
+    """Return a few texts, for the first held-out sources or texts with gaps, otherwise for training sources."""
     now, count = with_weights(model, ema, step), model.config.evaluation.num_live_samples
     setting = settings_of(model.config.sampling)[0]
-    return sample_rows(now, first_sources(now, count), setting, Options(model.config.training.seed))
+    try:
+        sources = evaluation_sources(now, None, count)
+    except InputError:
+        sources = first_sources(now, count)
+    return sample_rows(now, sources, setting, Options(model.config.training.seed))
 
 
 def show_samples(model: LoadedModel, ema: dict, step: int) -> str | None:
@@ -92,7 +97,8 @@ def show_samples(model: LoadedModel, ema: dict, step: int) -> str | None:
         write_rows(model.folder / SAMPLES_FOLDER / f"training-step{step}.jsonl", rows)
         say(f"step {step}, sampled with the EMA weights:")
         for row in rows:
-            source = f"{row['input'][:200]}  ->  " if "input" in row else ""
+            known = row.get("input", row.get("template"))
+            source = "" if known is None else f"{known[:200]}  ->  "
             say(f"  {source}{row['generated'][:200] or '(empty)'}")
         return " ".join(rows[0]["generated"].split()) if rows else ""
 

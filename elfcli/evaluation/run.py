@@ -8,12 +8,12 @@ from elfcli.errors import InputError
 from elfcli.evaluation.evaluate import RESULTS_FILE, EvaluationJob, evaluate, open_results, pending_settings
 from elfcli.outputs import check_output_file
 from elfcli.parallel.agree import broadcast_from_first
+from elfcli.sampling.gaps import evaluation_sources
 from elfcli.sampling.generate import Options
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import settings_of
-from elfcli.sampling.sources import sources_of
 from elfcli.scoring import check_metric_names
-from elfcli.scoring.seeds import over_seeds
+from elfcli.scoring.comparison import over_seeds
 from elfcli.ui.progress import progress, say
 
 
@@ -43,11 +43,12 @@ def evaluate_preset(
         loaded = replace(loaded, config=loaded.config.model_copy(update={"evaluation": evaluation}))
     metrics = loaded.config.evaluation.metrics
     if not metrics:
-        suggested = "bleu" if loaded.config.data.max_input_length else "ppl"
+        data_settings = loaded.config.data
+        suggested = "gaps" if data_settings.gaps else "bleu" if data_settings.takes_sources else "ppl"
         raise InputError(f"no metrics to score by: pass --task, or --set 'metrics=[\"{suggested}\"]'")
     check_metric_names(metrics, "metrics")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
-    settings, sources = tuple(settings_of(loaded.config.sampling)), sources_of(loaded, data, num_samples)
+    settings, sources = tuple(settings_of(loaded.config.sampling)), evaluation_sources(loaded, data, num_samples)
     job = EvaluationJob(loaded, settings, sources, metrics, folder, Options(seeds[0], batch_size), data)
     return without_draws(run_seeds("eval", job, seeds, overwrite))
 
@@ -85,7 +86,7 @@ def _run(command: str, job: EvaluationJob, overwrite: bool, show_again: bool) ->
 
 def data_description(config: Config, data: str | None) -> str:
     """Return what is sampled: the split and the data."""
-    if not config.data.max_input_length:
+    if config.evaluates_free_texts:
         return "free samples"
     where = data or config.data.eval_data_path or config.data.data_path
     return f"examples of the evaluation data {where}" if data else f"validation examples of {where}"

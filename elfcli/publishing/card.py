@@ -57,7 +57,7 @@ def evaluation_results(source: Source) -> list[dict]:
 
 def task_type(config: Config) -> str:
     """Return the Hub's name of the model's task."""
-    if not config.data.max_input_length:
+    if not config.data.takes_sources:
         return "text-generation"
     return "translation" if "bleu" in config.evaluation.metrics else "summarization"
 
@@ -114,7 +114,7 @@ def figures(results: list[dict], config: Config) -> list[str]:
     if not results:
         return []
     where = config.data.eval_data_path or f"the held-out part of {config.data.data_path or 'the training data'}"
-    measured = f"Measured with `elf eval` on {where if config.data.max_input_length else 'samples'}."
+    measured = f"Measured with `elf eval` on {where if not config.evaluates_free_texts else 'samples'}."
     lines = ["## Figures", "", measured, ""]
     lines += ["| metric | value | sampling | samples | seed | protocol |", "|---|---|---|---|---|---|"]
     for result in results:
@@ -144,7 +144,9 @@ def without_markup(value: Any) -> str:
 def usage(config: Config, name: str) -> str:
     """Return the part on how to sample."""
     options, note = "--num-samples 8", ""
-    if config.data.max_input_length:
+    if config.data.gaps:
+        options = '--template "Dear [..], thank you for [..]."'
+    elif config.data.takes_sources:
         options, note = "--input sources.jsonl", '\n\nEach line of `sources.jsonl` is `{"input": "..."}`.'
     return f"## How to sample\n\n```\npip install elfcli\nelf sample --checkpoint {name} {options}\n```{note}"
 

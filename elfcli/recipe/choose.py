@@ -18,7 +18,8 @@ from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingPreset
 from elfcli.data.buckets import fitting_buckets, positions_needed
 from elfcli.data.folder import Examples
-from elfcli.data.lengths import fitting_lengths
+from elfcli.data.gaps import MAX_GAPS, ROOM
+from elfcli.data.lengths import MAX_SUGGESTED_LENGTH, fitting_lengths
 from elfcli.flow.schedules import fitting_noise
 from elfcli.runs.length import run_length
 
@@ -27,6 +28,7 @@ RECIPE, FROM_WEIGHTS, FROM_LATENTS = "recipe for custom data", "from init_from",
 """Origins of what is chosen in this file."""
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=1.5)
+GAPS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(1.0,), sde_gamma=1.5)
 MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run if nothing sets it: PASSES over the data, within these steps."""
 MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # shorter runs lose more to compiling buckets than they gain
@@ -81,6 +83,12 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     resolved = with_defaults(resolved, RECIPE, latent_mean="measure", latent_std="measure", eval_ppl_model="ngram")
     if resolved.config.training.overfit_examples:
         resolved = overfit_settings(resolved, paired="condition_input_ids" in lengths)
+    if resolved.config.data.gaps:
+        length = min(longest + ROOM, MAX_SUGGESTED_LENGTH)
+        resolved = with_defaults(resolved, FROM_DATA, max_length=length, pad_token="eos", sampling=(GAPS,))
+        if resolved.config.training.init_from is None:
+            resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_length - MAX_GAPS)
+        return with_defaults(resolved, RECIPE, metrics=("gaps",), decoder_noise_scale=1.0)
     if "condition_input_ids" not in lengths:
         resolved = with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
         return with_defaults(resolved, RECIPE, metrics=("ppl",))
@@ -154,7 +162,8 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
     if is_set(resolved, "steps", "epochs"):
         steps = run_length(resolved.config, len(examples)).total_steps
     if steps >= MIN_BUCKET_STEPS and (training.minutes or inf) >= MIN_BUCKET_MINUTES:
-        needed = positions_needed(examples.tokens, data.max_length, data.max_input_length)
+        extra = ROOM if data.gaps else 0
+        needed = positions_needed(examples.tokens, data.max_length, data.max_input_length, extra)
         resolved = with_defaults(resolved, FROM_DATA, buckets=fitting_buckets(needed, data.max_length))
     return resolved
 

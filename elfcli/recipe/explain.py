@@ -3,8 +3,10 @@
 import numpy as np
 
 from elfcli.config.resolve import Resolved
+from elfcli.config.schema import GAP_KINDS
 from elfcli.data.buckets import FULL_LENGTH_SHARE
 from elfcli.data.folder import Examples
+from elfcli.data.gaps import ROOM
 from elfcli.data.lengths import fitting_lengths, truncated_counts
 from elfcli.recipe.choose import EMA_SHARE, FROM_DATA, lengths_of
 from elfcli.runs.length import run_length
@@ -18,8 +20,12 @@ def report_data(resolved: Resolved, examples: Examples) -> None:
     data, lengths = resolved.config.data, lengths_of(examples)
     paired = len(lengths) == 2
     source = f", max_input_length {data.max_input_length}" if paired else ""
+    room = data.max_length - (ROOM if data.gaps else 0)
     say(f"from the data: {len(examples):,} {'pairs' if paired else 'texts'}, max_length {data.max_length}{source}; "
-        f"truncated: {truncated_shares(lengths, data.max_length, data.max_input_length)}")  # fmt: skip
+        f"truncated: {truncated_shares(lengths, room, data.max_input_length)}")  # fmt: skip
+    if data.gaps:
+        shares = ", ".join(f"{share:.0%} {kind}" for share, kind in zip(data.gaps, GAP_KINDS, strict=True))
+        say(f"gaps, drawn anew for each epoch: {shares}; {ROOM} positions are for the sentinels that mark them")
     if data.buckets:
         buckets = ", ".join(map(str, data.buckets))
         say(f"length buckets: batches are padded to {buckets} or {data.max_length} positions, in the last "
@@ -29,7 +35,7 @@ def report_data(resolved: Resolved, examples: Examples) -> None:
     filled = np.minimum(sum(lengths.values()), data.max_length).mean() / data.max_length
     short, short_source = fitting_lengths(lengths, percent=90)
     from_data = resolved.origins["max_length"].layer == FROM_DATA
-    if from_data and filled < MOSTLY_PADDING and short <= 0.8 * data.max_length:
+    if from_data and filled < MOSTLY_PADDING and short <= 0.8 * data.max_length and not data.gaps:
         options = f"max_length={short}" + (f" -s max_input_length={short_source}" if paired else "")
         say(f"{1 - filled:.0%} of the positions are padding, because a few examples are long: with -s {options} "
             f"training sees about {data.max_length / short:.1f} times as many examples in the same time; truncated: "

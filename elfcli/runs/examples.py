@@ -6,7 +6,13 @@ from pathlib import Path
 from elfcli.config.schema import Config
 from elfcli.data.batches import TokenTable, column_from_rows, rows_between
 from elfcli.data.folder import Examples, load_examples, split_names
+from elfcli.data.gaps import ROOM, GapSettings
 from elfcli.errors import InputError
+
+
+def gap_settings(config: Config, sentinels: tuple[int, ...]) -> GapSettings:
+    """Return how a run draws gaps."""
+    return GapSettings(config.data.gaps, sentinels, max(config.data.max_length - ROOM, 1), config.training.seed)
 
 
 def without_held_out(examples: Examples, most: int) -> tuple[Examples, Examples | None]:

@@ -20,9 +20,11 @@ from jax.sharding import Mesh
 
 from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.data.batches import Batch, collate
+from elfcli.data.templates import Template, read_gaps
 from elfcli.data.tokenizers import begins_with_eos, decoded, eos_id, pad_id
+from elfcli.errors import InputError
 from elfcli.flow import sampler
-from elfcli.flow.postprocess import text_tokens
+from elfcli.flow.postprocess import shift_left, text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.encoder import encoder_mask
@@ -99,18 +101,32 @@ def generate(
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> Iterator[str]:
-    """Yield one text per condition (token ids; none for unconditional models), in order.
+    """Yield one text per condition (token ids; none for unconditional models), in order. update: as of `outputs`."""
+    rows = outputs(model, Sources(conditions, []), setting, options, update)
+    return (row["generated"] for row in rows)
+
+
+def outputs(
+    model: LoadedModel,
+    sources: Sources,
+    setting: SamplingSetting,
+    options: Options = Options(),
+    update: Callable[[int], None] = lambda done: None,
+) -> Iterator[dict]:
+    """Yield {"generated": text} per source, in order, with the texts of its `gaps` if it is a template.
 
     update(done): called after each batch with the number of texts done.
     """
     program, running = program_of(model, setting, options), None
-    for part in chain(sampling_batches(model, conditions, setting, options), [None]):
+    if setting.candidates > 1 and not any(map(len, sources.conditions)):
+        raise InputError(f"--candidates {setting.candidates}: needs sources or templates, not free text")
+    for part in chain(sampling_batches(model, sources.conditions, setting, options), [None]):
         # The device works on this batch while the texts of the one before are decoded and compared.
         started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))
         if running is not None:
             finished, tokens = running
-            candidates = [decode_texts(model, np.asarray(one), finished) for one in tokens]
-            yield from (texts[most_alike(texts)] for texts in zip(*candidates, strict=True))
+            candidates = [decoded_rows(model, np.asarray(one), finished, sources.templates) for one in tokens]
+            yield from (rows[consensus(rows)] for rows in zip(*candidates, strict=True))
             update(finished.first + finished.wanted)
         running = started
 
@@ -128,10 +144,11 @@ def sample_rows(
     options: Options = Options(),
     update: Callable[[int], None] = lambda done: None,
 ) -> list[dict]:
-    """Return a row per sample: `id`, `generated`, and `input` and `reference` if known. update(done): as `generate`."""
+    """Return a row per sample: `id`, `generated`, `gaps` of templates, and what the sources' rows hold. update(done):
+    as of `outputs`."""
     assert_same_on_all("input", {"samples": len(sources.rows), "hash": digest(sources.conditions)})
-    texts = generate(model, sources.conditions, setting, options, update)
-    return [{"id": row["id"], "generated": text} | row for row, text in zip(sources.rows, texts, strict=True)]
+    written = outputs(model, sources, setting, options, update)
+    return [{"id": row["id"]} | output | row for row, output in zip(sources.rows, written, strict=True)]
 
 
 def program_of(model: LoadedModel, setting: SamplingSetting, options: Options) -> SamplerStatics:
@@ -178,12 +195,28 @@ def lengths(config: Config) -> dict[str, Any]:
     return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
 
-def decode_texts(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[str]:
-    """Return the texts of a batch."""
+def decoded_rows(
+    model: LoadedModel, tokens_BxS: np.ndarray, part: Part, templates: Sequence[Template] = ()
+) -> list[dict]:
+    """Return the texts of a batch as `generated`. templates: of all sources; the tokens then hold their `gaps`."""
     ends: dict[str, Any] = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer),
             "eos_begins": begins_with_eos(model.tokenizer)}  # fmt: skip
-    rows = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: part.wanted]
-    return decoded(model.tokenizer, rows, model.config.evaluation.clean_up)
+    room, clean_up = lengths(model.config), model.config.evaluation.clean_up
+    if model.config.data.gaps:  # a free text may fill the sequence, however long a condition may be
+        tokens_BxS, room["max_input_length"] = shift_left(tokens_BxS, part.shift_B, ends["pad_id"]), 0
+    rows = text_tokens(tokens_BxS, part.shift_B, **room, **ends)[: part.wanted]
+    if not templates:
+        return [{"generated": text} for text in decoded(model.tokenizer, rows, clean_up)]
+    filled = []
+    for template, row in zip(templates[part.first :], rows, strict=False):
+        gaps = read_gaps(model.tokenizer, template, row, clean_up)
+        filled.append({"generated": template.filled(gaps), "gaps": gaps})
+    return filled
+
+
+def consensus(candidates: Sequence[dict]) -> int:
+    """Return the index of the row whose text is most like the others'."""
+    return most_alike([row["generated"] for row in candidates])
 
 
 def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:

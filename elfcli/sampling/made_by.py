@@ -49,7 +49,7 @@ def origin_of(model: LoadedModel, setting: SamplingSetting, seed: int, split: st
 
 def split_of(config: Config, data: str | None) -> str:
     """Return the split that `evaluation_examples` samples from; `free` for models without sources."""
-    if not config.data.max_input_length:
+    if config.evaluates_free_texts:
         return "free"
     folder, train = data or config.data.eval_data_path, config.data.data_path
     if folder is None and train is not None and Path(train).is_dir() and "validation" not in split_names(train):

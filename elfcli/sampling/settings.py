@@ -10,7 +10,7 @@ from elfcli.config.presets import presets_dir
 from elfcli.config.resolve import resolve
 from elfcli.config.schema import Config, SamplingPreset
 from elfcli.config.values import BadValue, check_sampling_field, check_sampling_item, parse_toml_value
-from elfcli.errors import InputError
+from elfcli.errors import InputError, did_you_mean
 
 OPTION_FIELDS = {
     "sampler": "sampling_method",
@@ -157,6 +157,14 @@ def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) 
     )
 
 
+def setting_of_options(config: Config, options: Mapping[str, Any]) -> SamplingSetting:
+    """Return the setting that options of `Model.generate` choose; None: not given. Raises InputError for others."""
+    for name in options.keys() - OPTION_FIELDS.keys():
+        raise InputError(f"{name}: not an option{did_you_mean(name, OPTION_FIELDS)}: {', '.join(OPTION_FIELDS)}")
+    texts = {name: None if value is None else str(value) for name, value in options.items()}
+    return one_setting(config, one_value_each(texts))
+
+
 def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
     """Return the setting that the given fields choose. Raises InputError for a given field without effect."""
     setting = chosen_setting(config.sampling, given)
@@ -191,7 +199,7 @@ def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting
 def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
     """Raise InputError for candidates of free text, for refinement without self-conditioning, and for more guidance
     than a student was trained for."""
-    if setting.candidates > 1 and not config.data.max_input_length:
+    if setting.candidates > 1 and not config.data.max_input_length:  # with gaps it depends on what is sampled
         raise InputError(f"--candidates {setting.candidates}: needs sources, but this model generates free text")
     if setting.sampling_method == "refine" and not config.objective.self_cond_prob:
         raise InputError("--sampler refine: each pass sees the last estimate, but this model was trained without "

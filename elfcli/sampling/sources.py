@@ -13,6 +13,7 @@ from elfcli.corpus.files import DEFAULT_LAYOUT, Layout
 from elfcli.corpus.readers import table_hint
 from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
+from elfcli.data.templates import Template
 from elfcli.data.tokenizers import decoded
 from elfcli.errors import InputError, did_you_mean
 from elfcli.parallel.agree import run_on_all
@@ -36,11 +37,12 @@ MAX_TRAINING_TEXTS = 20_000
 class Sources(NamedTuple):
     """Sources to sample for. conditions: token ids, none for free texts.
 
-    rows: {"id"}, with "input" and "reference" if known.
+    rows: {"id"}, with "input" and "reference" if known. templates: of models with gaps, one for each condition.
     """
 
     conditions: Sequence[Sequence[int]]
     rows: list[dict]
+    templates: Sequence[Template] = ()
 
 
 def sources_of(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:
@@ -48,7 +50,7 @@ def sources_of(model: LoadedModel, data: str | None = None, count: int | None = 
     number = count or model.config.evaluation.num_samples
 
     def load() -> Sources:
-        if not model.config.data.max_input_length:
+        if not model.config.data.takes_sources:
             return Sources([()] * number, [{"id": i} for i in range(number)])
         return example_sources(model, evaluation_examples(model.config, data), number)
 
@@ -65,7 +67,7 @@ def first_sources(model: LoadedModel, count: int) -> Sources:
 
 def example_sources(model: LoadedModel, examples: Examples, count: int) -> Sources:
     """Return the first `count` examples: sources, none for unconditional models, and their texts as references."""
-    paired = model.config.data.max_input_length > 0
+    paired = model.config.data.takes_sources
     if paired and examples.tokens.condition_input_ids is None:
         raise InputError(f"{examples.path}: {model.name} needs sources, but this data has no condition_input_ids")
 
@@ -146,13 +148,19 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
     return keys[:1], keys[1:]
 
 
+def require_sources(model: LoadedModel) -> None:
+    """Raise InputError for a model without sources."""
+    if not model.config.data.takes_sources:
+        instead = "--template-key, --template or --prompt" if model.config.data.gaps else "--num-samples"
+        raise InputError(f"{model.name}: an unconditional model takes no input; pass {instead} instead")
+
+
 def encode_conditions(model: LoadedModel, texts: Sequence[str], what: str, allow_unknown: bool) -> list[list[int]]:
     """Return the token ids of source texts, read as plain characters. what: their name in messages.
 
     Raises InputError for an unconditional model, or if too much is unknown to the tokenizer and that is not allowed.
     """
-    if not model.config.data.max_input_length:
-        raise InputError(f"{model.name}: an unconditional model takes no input; pass --num-samples instead")
+    require_sources(model)
     rows = plain_encoder(model.tokenizer)(texts)
     losses = LossFinder(model.tokenizer).losses(texts, rows, checked=0)
     check_unknown(losses, f"{what}, source", "use a model with another vocabulary", allow_unknown)
@@ -173,24 +181,37 @@ def rows_of_file(
     data; in plain text the line. A reference is `reference`, `output` or `target`, otherwise the recorded target; if it
     is a list, rows have all of it as `references`.
     """
-    sources, targets = recorded_keys(model.config)
-    keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *sources]))
+    require_sources(model)
+    recorded, targets = recorded_keys(model.config)
+    keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *recorded]))
+    rows = file_rows(path, keys, "source", count, layout, targets)
+    return Sources(encode_conditions(model, [row["input"] for row in rows], str(path), allow_unknown), rows)
+
+
+def file_rows(
+    path: Path | str, keys: Sequence[str], what: str, count: int | None, layout: Layout, targets: Sequence[str] = ()
+) -> list[dict]:
+    """Return the rows of the first `count` lines of a file, each with the text under the first of the keys that it has.
+
+    what: `source` or `template`; a source may be a plain line. targets: as of `row_of`.
+    """
     rows: list[dict] = []
+    plain = what == "source" and len(keys) > 1
     with TemporaryDirectory() as folder, local_files([[str(path)]], Path(folder), _say_stage()) as [files]:
         numbered = ((file, *record) for file in map(Path, files) for record in samples_file.records_of(file, layout))
         for file, number, line in list(islice(numbered, count)):  # bad lines are reported first
             where = f"{file}:{number}"
             key = next((key for key in keys if key in line), None)
-            if key is None and list(line) == ["text"] and not source_key and not samples_file.has_columns(file):
+            if key is None and list(line) == ["text"] and plain and not samples_file.has_columns(file):
                 key = "text"
             if key is None:
                 columns = f"its columns are {', '.join(line) or 'none'}{table_hint(file, list(line), layout)}"
-                raise InputError(f"{where}: no source under {' or '.join(map(repr, keys))}"
-                                 f"{did_you_mean(keys[-1], line)}: {columns}; name one with --source-key")  # fmt: skip
+                raise InputError(f"{where}: no {what} under {' or '.join(map(repr, keys))}"
+                                 f"{did_you_mean(keys[-1], line)}: {columns}; name one with --{what}-key")  # fmt: skip
             rows.append(row_of(line, key, where, len(rows), targets))
     if not rows:
-        raise InputError(f"{path}: no lines in it; every line of the input is a source")
-    return Sources(encode_conditions(model, [row["input"] for row in rows], str(path), allow_unknown), rows)
+        raise InputError(f"{path}: no lines in it; every line of the input is a {what}")
+    return rows
 
 
 def row_of(line: dict, key: str, where: str, place: int, targets: Sequence[str]) -> dict:

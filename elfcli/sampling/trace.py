@@ -18,7 +18,6 @@ from elfcli.flow import sampler
 from elfcli.models.layers import map_position_chunks
 from elfcli.parallel.mesh import everywhere, jit_on_mesh
 from elfcli.sampling import generate as g
-from elfcli.sampling.candidates import most_alike
 from elfcli.sampling.generate import Options, Part, SamplerArrays, SamplerStatics
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting
@@ -95,10 +94,12 @@ def traced(
     program, traces = g.program_of(model, setting, options), []
     for part in g.sampling_batches(model, sources.conditions, setting, options):
         rows = sources.rows[part.first : part.first + part.wanted]
-        batches = [traced_batch(model, program, rows, one, update) for one in g.candidates_of(part, setting, options)]
+        part_sources = sources._replace(rows=rows)
+        batches = [
+            traced_batch(model, program, part_sources, one, update) for one in g.candidates_of(part, setting, options)
+        ]
         best = [
-            candidates[most_alike([trace.row["generated"] for trace in candidates])]
-            for candidates in zip(*batches, strict=True)
+            candidates[g.consensus([trace.row for trace in candidates])] for candidates in zip(*batches, strict=True)
         ]
         traces += best
         update(best, part.first + part.wanted)
@@ -106,10 +107,10 @@ def traced(
 
 
 def traced_batch(
-    model: LoadedModel, program: SamplerStatics, rows: Sequence[dict], part: Part, update: Callable
+    model: LoadedModel, program: SamplerStatics, sources: Sources, part: Part, update: Callable
 ) -> list[Trace]:
-    """Return the traces of one batch. update: as of `traced`."""
-    traces, marks = [Trace(dict(row)) for row in rows], recorded_steps(int(part.inputs.num_steps))
+    """Return the traces of one batch. sources: with the rows of the batch. update: as of `traced`."""
+    traces, marks = [Trace(dict(row)) for row in sources.rows], recorded_steps(int(part.inputs.num_steps))
     condition, state, grid = begin(program, part.inputs)
     grid_BxM = np.asarray(grid)
     for before, mark in zip([0, *marks], marks, strict=False):
@@ -120,17 +121,18 @@ def traced_batch(
             trace.times.append(round(float(grid_BxM[b, mark]), 4))
             trace.rows.append(pieces_of(model, tokens_BxS[b, start:], probabilities_BxS[b, start:]))
         update(traces, part.first)
-    for trace, text in zip(traces, g.decode_texts(model, tokens_BxS, part), strict=True):
-        trace.row = {"id": trace.row["id"], "generated": text} | trace.row
+    for trace, output in zip(traces, g.decoded_rows(model, tokens_BxS, part, sources.templates), strict=True):
+        trace.row = {"id": trace.row["id"]} | output | trace.row
     return traces
 
 
 def pieces_of(model: LoadedModel, tokens_S: np.ndarray, probabilities_S: np.ndarray) -> list[tuple[str, int]]:
     """Return (piece, confidence in %) of the tokens that start at the text, up to its end, without padding."""
-    room = model.config.data.max_length - model.config.data.max_input_length
+    data = model.config.data
+    room = data.max_length - (data.max_input_length if data.takes_sources else 0)
     eos, pad, begins = eos_id(model.tokenizer), pad_id(model.tokenizer), begins_with_eos(model.tokenizer)
     pieces: list[tuple[str, int]] = []
-    for token, probability in zip(tokens_S[:room].tolist(), probabilities_S[:room].tolist(), strict=True):
+    for token, probability in zip(tokens_S[:room].tolist(), probabilities_S[:room].tolist(), strict=False):
         if token == eos and (pieces or not begins):
             break
         if token not in (pad, eos):
@@ -145,7 +147,9 @@ def page_data(model: LoadedModel, setting: SamplingSetting, traces: Sequence[Tra
     samples = []
     for trace in traces:
         rows = [[[numbers.setdefault(piece, len(numbers)), percent] for piece, percent in row] for row in trace.rows]
-        texts = {name: trace.row[name] for name in ("id", "input", "reference", "generated") if name in trace.row}
+        texts = {
+            name: trace.row[name] for name in ("id", "input", "template", "reference", "generated") if name in trace.row
+        }
         samples.append(texts | {"times": trace.times, "rows": rows, "settled": trace.settled()})
     made = f"{model.name}, step {model.step}"
     return {"made": made, "setting": setting.name, "pieces": list(numbers), "samples": samples}

@@ -14,6 +14,7 @@ MODULES = {
     "rouge": "elfcli.scoring.rouge",
     "ppl": "elfcli.scoring.perplexity",
     "mauve": "elfcli.scoring.mauve",
+    "gaps": "elfcli.scoring.gaps",
 }  # By the name in files and options. A module is imported when its score is first needed
 
 

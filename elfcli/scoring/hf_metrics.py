@@ -14,7 +14,7 @@ from elfcli.scoring.report import counted
 from elfcli.scoring.score import ScoreOptions, Texts
 
 DEGENERACY = "degeneracy"
-NAMES = (*MODULES, DEGENERACY)
+NAMES = (*(name for name in MODULES if name != "gaps"), DEGENERACY)  # gaps need templates
 JUDGE_OPTIONS = ("model", "tokenizer", "batch_size", "max_length", "dtype")
 
 

@@ -13,13 +13,14 @@ from elfcli.scoring.samples_file import UNKNOWN, Reference, SampleProvenance
 @dataclass(frozen=True)
 class Texts:
     """What is scored. references: one or several per text. real: held-out texts to compare with. seen: training texts,
-    if known."""
+    if known. rows: the samples with all that is known of them, such as their templates."""
 
     generated: Sequence[str]
     references: Sequence[Reference] | None = None
     real: Sequence[str] | None = None
     origin: SampleProvenance = UNKNOWN
     seen: Collection[str] | None = None
+    rows: Sequence[dict] = ()
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Metric:
     description: str
     columns: Mapping[str, str]
     compute: Callable[[Texts, ScoreOptions], Score]
-    needs: Literal["nothing", "references", "real"] = "nothing"
+    needs: Literal["nothing", "references", "real", "gaps"] = "nothing"
     larger_is_better: bool = True
     protocols: tuple[str, ...] = (PAPER,)
     uses_judge: bool = False

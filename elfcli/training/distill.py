@@ -60,7 +60,7 @@ def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
 def student_sampling(config: Config, student_steps: int) -> SamplingPreset:
     """Return how a student is sampled: as the authors do, or, with sources, as was best on the demo's task."""
     steps = (student_steps,)
-    if config.data.max_input_length:
+    if config.data.takes_sources:
         return SamplingPreset(sampling_method="ode", num_sampling_steps=steps)
     gamma, w = (1.5, 2.5) if student_steps <= 8 else (2.0, 2.0)
     return SamplingPreset(sampling_method="sde", num_sampling_steps=steps, self_cond_scales=(w,), sde_gamma=gamma)

@@ -1,5 +1,6 @@
 """The inputs of a run: examples, tokenizer and frozen encoder, checked before anything is written."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +11,16 @@ import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.data import folder as data
-from elfcli.data.batches import batch_indices, collate
+from elfcli.data.batches import Batch, batch_indices, collate, steps_per_epoch
 from elfcli.data.buckets import FULL_LENGTH_SHARE, Buckets, make_buckets, positions_needed
+from elfcli.data.gaps import ROOM, GapSettings, pair_of, require_sentinels
 from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.flow import mmd, objective
 from elfcli.models.build import arithmetic
 from elfcli.models.elf import ElfShape
 from elfcli.models.encoder import Encoder, encoder_mask
-from elfcli.runs.examples import evaluation_examples
+from elfcli.runs.examples import evaluation_examples, gap_settings
 from elfcli.runs.length import run_length
 from elfcli.training.students import feature_network
 from elfcli.ui.progress import say
@@ -30,29 +32,49 @@ SIGMA_TEXTS, SIGMA_POSITIONS, SIGMA_TOKENS = 64, 2**14, 2000
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a run reads. collate: turns examples into the arrays of a batch. buckets: None if all have max_length."""
+    """What a run reads. collate: turns examples into the arrays of a batch. buckets: None if all have max_length.
+    gaps: how they are drawn from free texts; None for none."""
 
     examples: data.Examples
     tokenizer: Any
     encoder: Encoder
     collate: partial
     buckets: Buckets | None = None
+    gaps: GapSettings | None = None
 
 
-def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.ndarray]:
-    """Return the length S and the rows of examples (B,) of a batch of the run, over all processes; number: 0-based."""
+def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.ndarray, int]:
+    """Return the length S, the rows of examples (B,) and the epoch of a batch of the run, over all processes.
+
+    number: 0-based.
+    """
     count, size, seed = len(inputs.examples), config.global_batch, config.training.seed
     step, part = divmod(number, config.optimization.grad_accum_steps)
     if inputs.buckets and step < (1 - FULL_LENGTH_SHARE) * run_length(config, count).total_steps:
         length, rows = inputs.buckets.batch(step, seed)
-        return length, rows[part * size : (part + 1) * size]
-    return config.data.max_length, batch_indices(number, num_examples=count, batch_size=size, seed=seed)
+        return length, rows[part * size : (part + 1) * size], step // int(inputs.buckets.batches.sum())
+    rows = batch_indices(number, num_examples=count, batch_size=size, seed=seed)
+    return config.data.max_length, rows, number // steps_per_epoch(count, size)
+
+
+def load_batch(config: Config, inputs: RunInputs, number: int, mine: slice) -> Batch:
+    """Return the arrays of a batch of the run, of this process's part of its examples. number: 0-based."""
+    length, rows, epoch = batch_rows(config, inputs, number)
+    return inputs.collate(examples_of(inputs, rows[mine].tolist(), epoch), max_length=length)
+
+
+def examples_of(inputs: RunInputs, rows: Iterable[int], epoch: int = 0) -> list[dict[str, np.ndarray]]:
+    """Return examples, with the gaps of this epoch if the run draws any."""
+    tokens, gaps = inputs.examples.tokens, inputs.gaps
+    if gaps is None:
+        return [tokens[row] for row in rows]
+    return [pair_of(tokens[row]["input_ids"], gaps, row, epoch) for row in rows]
 
 
 def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunInputs:
     """Open and check everything else that the settings name."""
     vocab = vocab_size(tokenizer)
-    if config.evaluation.online_eval and config.data.max_input_length:
+    if config.evaluation.online_eval and config.data.takes_sources:
         evaluation_examples(config)
     together = partial(
         collate,
@@ -61,7 +83,8 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunI
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
     encoder = load_encoder(config.encoder, vocab, *arithmetic(config))
-    return RunInputs(examples, tokenizer, encoder, together, buckets_of(config, examples))
+    gaps = gap_settings(config, require_sentinels(tokenizer)) if config.data.gaps else None
+    return RunInputs(examples, tokenizer, encoder, together, buckets_of(config, examples), gaps)
 
 
 def buckets_of(config: Config, examples: data.Examples) -> Buckets | None:
@@ -69,7 +92,8 @@ def buckets_of(config: Config, examples: data.Examples) -> Buckets | None:
     settings, step_size = config.data, config.global_batch * config.optimization.grad_accum_steps
     if not settings.buckets:
         return None
-    needed = positions_needed(examples.tokens, settings.max_length, settings.max_input_length)
+    extra = ROOM if settings.gaps else 0
+    needed = positions_needed(examples.tokens, settings.max_length, settings.max_input_length, extra)
     return make_buckets(needed, settings.buckets, settings.max_length, step_size)
 
 
@@ -94,7 +118,7 @@ def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024
     encode = jax.jit(inputs.encoder.apply)
     size = min(64, len(tokens))
     for first in range(0, min(num_examples, len(tokens)) - size + 1, size):
-        batch = inputs.collate([tokens[i] for i in range(first, first + size)])
+        batch = inputs.collate(examples_of(inputs, range(first, first + size)))
         mask = encoder_mask(batch["cond_mask"], batch["valid_mask"], jnp.zeros(size, bool))
         latents = encode(inputs.encoder.params, batch["input_ids"], mask)
         values.append(np.asarray(latents)[batch["valid_mask"]])

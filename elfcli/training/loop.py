@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +32,7 @@ from elfcli.runs.folder import record_start
 from elfcli.runs.length import RunLength, run_length
 from elfcli.runs.state import TrainState
 from elfcli.sampling.model import LoadedModel, model_in_training
-from elfcli.training.inputs import RunInputs, batch_rows
+from elfcli.training.inputs import RunInputs, load_batch
 from elfcli.training.log import Log, raise_if_diverged, report_best, report_start
 from elfcli.training.step import init_state, make_train_step, step_rates, zero_totals
 from elfcli.training.throttle import DispatchLimiter, every
@@ -170,12 +169,7 @@ def teacher_weights(config: Config, shape: ElfShape, mesh: Mesh) -> tuple:
 def optimizer_batches(config: Config, inputs: RunInputs, mesh: Mesh, start: int, stop: int) -> Iterator[dict]:
     """Yield device batches (A, B, S) of optimizer steps start..stop, A = grad_accum_steps; S is the bucket's length."""
     accumulate = config.optimization.grad_accum_steps
-    tokens, mine = inputs.examples.tokens, process_rows(config.global_batch)
-
-    def load(number: int) -> dict[str, Any]:
-        length, rows = batch_rows(config, inputs, number)
-        return inputs.collate([tokens[int(row)] for row in rows[mine]], max_length=length)
-
+    load = partial(load_batch, config, inputs, mine=process_rows(config.global_batch))
     stream = batches(load, range(start * accumulate, stop * accumulate), config.data.num_workers)
     arrays = (batch for _, batch in stream)
     for group in zip(*[arrays] * accumulate, strict=True):

@@ -25,7 +25,7 @@ from elfcli.parallel.timing import seconds_per_step, steps_within
 from elfcli.recipe.choose import SAVES, SHOWN
 from elfcli.runs.state import TrainState
 from elfcli.sampling.model import LoadedModel, model_in_training
-from elfcli.training.inputs import RunInputs
+from elfcli.training.inputs import RunInputs, examples_of
 from elfcli.training.memory import abstract_batch, abstract_teacher, step_bytes
 from elfcli.training.step import init_state, make_train_step, step_rates
 from elfcli.ui.progress import clock, say
@@ -115,7 +115,7 @@ def seconds_of_showing(model: LoadedModel, weights: dict) -> float:
 def first_batch(config: Config, inputs: RunInputs, length: int) -> dict[str, np.ndarray]:
     """Return the first examples as this process's part of an optimizer step, arrays (A, B / processes, length)."""
     mine = range(config.global_batch)[process_rows(config.global_batch)]
-    batch = inputs.collate([inputs.examples.tokens[row] for row in mine], max_length=length)
+    batch = inputs.collate(examples_of(inputs, mine), max_length=length)
     return {name: np.stack([array] * config.optimization.grad_accum_steps) for name, array in batch.items()}
 
 

@@ -47,7 +47,7 @@ def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
     alone = sample_rows(model, sources, SamplingSetting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
     assert [row["generated"] for row in alone] == [drawn[0] for drawn in chosen[:6]]
     assert any(len(set(drawn)) > 1 for drawn in chosen), "candidates differ"
-    monkeypatch.setattr("elfcli.sampling.trace.most_alike", lambda texts: 2)
+    monkeypatch.setattr(g, "most_alike", lambda texts: 2)
     traces = traced(model, sources, setting, Options(5))
     assert [trace.row["generated"] for trace in traces] == [drawn[2] for drawn in chosen[:6]]
     assert network_calls(model.config, setting) == 3 * 7

@@ -3,9 +3,8 @@
 import pytest
 from gpt2_files import write_judge
 
-from elfcli.scoring import MODULES
 from elfcli.scoring.bleu import corpus_bleu
-from elfcli.scoring.hf_metrics import hf_metric
+from elfcli.scoring.hf_metrics import NAMES, hf_metric
 from elfcli.scoring.judge import Judge
 from elfcli.scoring.perplexity import perplexity
 from elfcli.scoring.report import counted
@@ -18,7 +17,7 @@ REAL = ["The old man slept", "the dog runs home", "a cat", "yes", "one more"]
 def test_they_are_combined_and_equal_what_the_commands_compute(evaluate, tmp_path):
     judge = str(write_judge(tmp_path / "judge"))
     options = {"ppl": {"model": judge, "batch_size": 2}}
-    found = {name: hf_metric(name, **options.get(name, {})) for name in (*MODULES, "degeneracy")}
+    found = {name: hf_metric(name, **options.get(name, {})) for name in NAMES}
     bleu, ppl = corpus_bleu(TEXTS, REAL), perplexity(TEXTS, Judge(model=judge, batch_size=2))
     assert found["bleu"].compute(predictions=TEXTS, references=REAL)["bleu"] == bleu.bleu
     alone = found["ppl"].compute(predictions=TEXTS)

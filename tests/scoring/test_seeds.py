@@ -3,7 +3,7 @@
 import pytest
 
 from elfcli.errors import InputError
-from elfcli.scoring.seeds import over_seeds, seeds_of
+from elfcli.scoring.comparison import over_seeds, seeds_of
 
 
 def test_seeds_from_the_options():

@@ -1,0 +1,145 @@
+r"""Templates: text with gaps, such as `Dear [..], thank you for [..].`, and their tokens.
+
+`[..]` is a gap, `[..8]` one of at most eight tokens, and `\[..]` the three marks themselves (`\\[..]`: a backslash and
+a gap). The known text is copied into what is generated; only gaps are decoded.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+from elfcli.data.gaps import gaps_of, sentinels_of
+from elfcli.data.plain_text import plain_encoder
+from elfcli.data.tokenizers import decoded
+from elfcli.errors import InputError
+
+GAP = "[..]"
+MARK = re.compile(r"(\\*)\[\.\.(\d*)\]")
+ANCHORS = (".", "a", "1", ")", "Z", "-")
+"""Texts before which nothing stands; the tokens of a text after one of them have no space of a text's beginning."""
+
+
+class Template(NamedTuple):
+    """known: one text more than gaps, each may be empty. limits: the most tokens of each gap, None for any number."""
+
+    known: tuple[str, ...]
+    limits: tuple[int | None, ...]
+
+    def filled(self, gaps: Sequence[str]) -> str:
+        """Return the whole text with these gaps."""
+        return self.known[0] + "".join(gap + text for gap, text in zip(gaps, self.known[1:], strict=True))
+
+    def read(self, whole: str) -> list[str] | None:
+        """Return the gaps of a whole text, None if it is not one of this template; the first gaps are shortest."""
+        found = re.fullmatch("(.*?)".join(map(re.escape, self.known)), whole, re.DOTALL)
+        return list(found.groups()) if found else None
+
+    def __str__(self) -> str:
+        """Return the template as `parsed` reads it."""
+        marks = [GAP if limit is None else f"[..{limit}]" for limit in self.limits]
+        known = [MARK.sub(lambda at: 2 * at[1] + "\\" + at[0][len(at[1]) :], text) for text in self.known]
+        ends = [re.sub(r"\\+$", lambda at: 2 * at[0], text) for text in known[:-1]] + known[-1:]
+        return ends[0] + "".join(mark + text for mark, text in zip(marks, ends[1:], strict=True))
+
+
+def parsed(text: str, where: str) -> Template:
+    """Return the template of a text. where: its name in messages. Raises InputError for no gap, or one of no tokens."""
+    known, limits, end = [""], list[int | None](), 0
+    for mark in MARK.finditer(text):
+        slashes = mark[1]
+        known[-1] += text[end : mark.start()] + slashes[: len(slashes) // 2]
+        end = mark.end()
+        if len(slashes) % 2:
+            known[-1] += mark[0][len(slashes) :]
+            continue
+        if mark[2] and not int(mark[2]):
+            raise InputError(f"{where}: a gap of at most 0 tokens; write {GAP}, or a number such as [..8]")
+        limits.append(int(mark[2]) if mark[2] else None)
+        known.append("")
+    known[-1] += text[end:]
+    if not limits:
+        raise InputError(f"{where}: no gap in {text[:80]!r}; mark one with {GAP}")
+    return Template(tuple(known), tuple(limits))
+
+
+def continuation(text: str) -> Template:
+    """Return the template of a beginning that is to be continued."""
+    return Template((text, ""), (None,))
+
+
+def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
+    """Return the tokens of each known text as they are in a running text: without the space of a text's beginning, and
+    without a space before a gap, which is part of the gap's first token."""
+    last = len(template.known) - 1
+    texts = [text.removesuffix(" ") if place < last else text for place, text in enumerate(template.known)]
+    return [*plain_encoder(tokenizer)(texts[:1]), *(_after(tokenizer, text) for text in texts[1:])]
+
+
+def condition_of(tokenizer: Any, template: Template) -> list[int]:
+    """Return the tokens of the known text with a sentinel for each gap. Raises InputError for too many gaps."""
+    sentinels = sentinels_of(tokenizer)
+    if len(template.limits) > len(sentinels):
+        raise InputError(f"{len(template.limits)} gaps in {str(template)[:80]!r}, but the tokenizer has "
+                         f"{len(sentinels)} sentinels to mark them: use fewer gaps")  # fmt: skip
+    first, *rest = known_tokens(tokenizer, template)
+    return first + [token for mark, part in zip(sentinels, rest, strict=False) for token in (mark, *part)]
+
+
+def _after(tokenizer: Any, text: str) -> list[int]:
+    """Return the tokens of a text that stands after others."""
+    encode, unknown = plain_encoder(tokenizer), tokenizer.unk_token_id
+    for anchor in ANCHORS if text else ():
+        alone, together = encode([anchor, anchor + text])
+        if unknown not in alone and together[: len(alone)] == alone:
+            return together[len(alone) :]
+    return encode([text])[0]
+
+
+@lru_cache(maxsize=4)
+def _anchor(tokenizer: Any) -> list[int]:
+    """Return tokens that precede others when these are decoded, so that a space before them is kept."""
+    encoded, special = plain_encoder(tokenizer)(ANCHORS), set(tokenizer.all_special_ids)
+    words = ([token] for token in range(len(tokenizer)) if token not in special and tokenizer.decode([token]).strip())
+    return next(ids for ids in chain(encoded, words) if ids and tokenizer.unk_token_id not in ids)
+
+
+def decoded_after(tokenizer: Any, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
+    """Return the texts of token rows that stand after others, with the space at their beginning if they have one."""
+    anchor = _anchor(tokenizer)
+    start, *texts = decoded(tokenizer, [anchor, *([*anchor, *row] for row in rows)], clean_up)
+    return [text.removeprefix(start) for text in texts]
+
+
+def read_gaps(tokenizer: Any, template: Template, tokens: Sequence[int], clean_up: bool) -> list[str]:
+    """Return the text of each gap from a generated target, cut at the gap's limit."""
+    rows = gaps_of(tokens, sentinels_of(tokenizer), len(template.limits))
+    rows = [row[:limit] for row, limit in zip(rows, template.limits, strict=True)]
+    return gap_texts(tokenizer, template, rows, clean_up)
+
+
+def gap_texts(tokenizer: Any, template: Template, rows: Sequence[Sequence[int]], clean_up: bool) -> list[str]:
+    """Return the text of each gap from its tokens. A space that the known text already has is left out."""
+    texts = decoded_after(tokenizer, rows, clean_up)
+    return [
+        text.removeprefix(" ") if not before or before[-1].isspace() else text
+        for text, before in zip(texts, template.known, strict=False)
+    ]
+
+
+def template_of(
+    tokenizer: Any, ids: Any, spans: Sequence[tuple[int, int]], clean_up: bool
+) -> tuple[Template, list[str]]:
+    """Return the template of a text's tokens (length,) with these gaps, and the texts of the gaps."""
+    ends = [0, *(end for span in spans for end in span), len(ids)]
+    parts = [[*ids[a:b]] for a, b in pairwise(ends)]
+    (first,), later = decoded(tokenizer, parts[:1], clean_up), decoded_after(tokenizer, parts[1:], clean_up)
+    if not parts[0]:  # the beginning of a text has no space before it
+        later[0] = later[0].removeprefix(" ")
+        later[1] = later[1] if parts[1] else later[1].removeprefix(" ")
+    known, gaps = [first, *later[1::2]], later[::2]
+    for place, gap in enumerate(gaps):
+        if gap.startswith(" "):
+            known[place], gaps[place] = f"{known[place]} ", gap[1:]
+    return Template(tuple(known), (None,) * len(spans)), gaps

@@ -1,0 +1,95 @@
+"""Templates as sources: beginnings to continue, texts with gaps to fill, and gaps drawn from held-out texts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from elfcli.config.schema import GAP_KINDS
+from elfcli.corpus.files import Layout
+from elfcli.data.gaps import draw_spans
+from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
+from elfcli.data.templates import Template, condition_of, continuation, parsed, template_of
+from elfcli.errors import InputError
+from elfcli.parallel.agree import run_on_all
+from elfcli.runs.examples import evaluation_examples, gap_settings
+from elfcli.sampling.model import LoadedModel
+from elfcli.sampling.sources import Sources, file_rows, sources_of
+
+DRAWN_KINDS = GAP_KINDS[1:]
+"""Kinds of gaps that held-out texts get, one after the other."""
+
+
+def templates_of(texts: Sequence[str], prompts: Sequence[str], names: tuple[str, str]) -> list[Template]:
+    """Return the templates of texts with gaps, then those of beginnings, which hold no gaps.
+
+    names: of both in messages. Raises InputError for none, a text without a gap, or an empty beginning.
+    """
+    fill, begin = names
+    for name, value in zip(names, (texts, prompts), strict=True):
+        if isinstance(value, str):
+            raise InputError(f"{name}: pass a list of texts, not one text")
+    for prompt in prompts:
+        if not prompt.strip():
+            raise InputError(f"{begin}: is empty; without it a model writes freely")
+    if not texts and not prompts:
+        raise InputError(f"{fill}: no text to fill")
+    return [*(parsed(text, f"{fill} {text[:40]!r}") for text in texts), *map(continuation, prompts)]
+
+
+def sources_of_templates(
+    model: LoadedModel, templates: Sequence[Template], allow_unknown: bool = False, rows: Sequence[dict] | None = None
+) -> Sources:
+    """Return templates as sources. rows: of the same templates, with what else is known.
+
+    Raises InputError if the model was not trained with gaps, or if a template does not fit or is mostly unknown.
+    """
+    if not model.config.data.gaps:
+        raise InputError(f"{model.name}: was not trained with gaps, so it cannot continue or fill; train one with `elf "
+                         f"train --data DIR --gaps`, from these weights with --init-from {model.name}")  # fmt: skip
+    conditions = []
+    for template in templates:
+        known = [text for text in template.known if text.strip()]
+        losses = LossFinder(model.tokenizer).losses(known, plain_encoder(model.tokenizer)(known), checked=0)
+        check_unknown(losses, f"template {str(template)[:40]!r}", "use words of the training texts", allow_unknown)
+        conditions.append(condition_of(model.tokenizer, template))
+        needed, most = len(conditions[-1]) + len(template.limits), model.config.data.max_length
+        if needed > most or len(conditions[-1]) > model.config.data.max_input_length:
+            raise InputError(f"template {str(template)[:40]!r}: is {len(conditions[-1])} tokens long, which leaves no "
+                             f"room for its gaps in the model's max_length of {most}: shorten it")  # fmt: skip
+    marked = [{"template": str(template)} for template in templates]
+    before = [{"id": place} for place in range(len(templates))] if rows is None else rows
+    return Sources(conditions, [{**row, **one} for row, one in zip(before, marked, strict=True)], list(templates))
+
+
+def templates_of_file(
+    model: LoadedModel, path: str, key: str, count: int | None, layout: Layout, allow_unknown: bool
+) -> Sources:
+    """Return the templates in a column of the first `count` lines of a file, with their references."""
+    rows = file_rows(path, [key], "template", count, layout)
+    templates = [parsed(row.pop("input"), f"{path}: template {place}") for place, row in enumerate(rows, 1)]
+    return sources_of_templates(model, templates, allow_unknown, rows)
+
+
+def evaluation_sources(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:
+    """Return what a model is evaluated on: for one with gaps whose metrics score them, held-out texts with gaps."""
+    if not model.config.data.gaps or model.config.evaluates_free_texts:
+        return sources_of(model, data, count)
+    return run_on_all(lambda: gap_sources(model, data, count or model.config.evaluation.num_samples))
+
+
+def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
+    """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number. The rows have
+    the whole text as `reference`, the gaps' texts as `reference_gaps`, and their `kind`."""
+    examples, clean_up = evaluation_examples(model.config, data), model.config.evaluation.clean_up
+    longest = gap_settings(model.config, ()).longest
+    templates, rows = [], list[dict[str, Any]]()
+    for number in range(min(count, len(examples))):
+        ids, kind = examples.tokens[number]["input_ids"][:longest], DRAWN_KINDS[number % len(DRAWN_KINDS)]
+        spans = draw_spans(len(ids), kind, np.random.default_rng(number))
+        if not spans:  # an empty text
+            continue
+        template, gaps = template_of(model.tokenizer, ids, spans, clean_up)
+        templates.append(template)
+        rows.append({"id": number, "kind": kind, "reference": template.filled(gaps), "reference_gaps": gaps})
+    return sources_of_templates(model, templates, allow_unknown=True, rows=rows)
