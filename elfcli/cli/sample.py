@@ -126,7 +126,7 @@ def chosen_sources(
     """Return what the options say is sampled."""
     from elfcli.errors import InputError
     from elfcli.sampling.gaps import sources_of_templates, templates_of, templates_of_file
-    from elfcli.sampling.sources import rows_of_file, sources_of
+    from elfcli.sampling.sources import require_sources, rows_of_file, sources_of
 
     if template_key is not None and source_key is not None:
         raise InputError("--template-key and --source-key exclude each other: a column holds templates or sources")
@@ -137,6 +137,7 @@ def chosen_sources(
         return sources_of(loaded, data, count)
     if template_key is not None:
         return templates_of_file(loaded, input_, template_key, count, layout, allow_unknown)
+    require_sources(loaded)
     return rows_of_file(loaded, input_, source_key, count, layout, allow_unknown)
 
 

@@ -181,7 +181,6 @@ def rows_of_file(
     data; in plain text the line. A reference is `reference`, `output` or `target`, otherwise the recorded target; if it
     is a list, rows have all of it as `references`.
     """
-    require_sources(model)
     recorded, targets = recorded_keys(model.config)
     keys = [source_key] if source_key else list(dict.fromkeys([*SOURCE_KEYS, *recorded]))
     rows = file_rows(path, keys, "source", count, layout, targets)

@@ -59,7 +59,7 @@ def elf(world, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(elfcli.training.loop, "make_train_step", forbidden)
-    monkeypatch.setattr(elfcli.sampling.generate, "generate", forbidden)
+    monkeypatch.setattr(elfcli.sampling.generate, "outputs", forbidden)
 
     def run(arguments):
         with pytest.raises(SystemExit) as caught:

@@ -42,13 +42,13 @@ def sweep(elf, copy):
 @pytest.fixture
 def sampled(monkeypatch):
     """Names of the settings that are sampled, in order."""
-    names, real = [], generate.generate
+    names, real = [], generate.outputs
 
-    def counted(model, conditions, setting, *options):
+    def counted(model, sources, setting, *options):
         names.append(setting.name)
-        return real(model, conditions, setting, *options)
+        return real(model, sources, setting, *options)
 
-    monkeypatch.setattr(generate, "generate", counted)
+    monkeypatch.setattr(generate, "outputs", counted)
     return names
 
 
