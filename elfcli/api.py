@@ -128,10 +128,8 @@ class Model:
         return self._filled((), prompts, **options)
 
     @quietly
-    def _filled(
-        self, templates: Sequence[str], prompts: Sequence[str], *, seed: int = 0, batch_size: int = 64,
-        allow_unknown: bool = False, **how: Any,
-    ) -> list[str]:  # fmt: skip
+    def _filled(self, templates: Sequence[str], prompts: Sequence[str], *, seed: int = 0, batch_size: int = 64,
+                allow_unknown: bool = False, **how: Any) -> list[str]:  # fmt: skip
         from elfcli.sampling.gaps import sources_of_templates, templates_of
         from elfcli.sampling.settings import setting_of_options
 
