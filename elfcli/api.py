@@ -71,6 +71,7 @@ class Model:
         time_schedule: str | None = None,
         time_shift: float | None = None,
         candidates: int | None = None,
+        resample_noise: bool = False,
         seed: int = 0,
         batch_size: int = 64,
         allow_unknown: bool = False,
@@ -83,10 +84,11 @@ class Model:
             first sources of the evaluation split, and a free-text model generates texts.
           num_samples: number of texts (default: all inputs, or the model's settings).
           data: data folder whose sources are used if there are no inputs.
-          steps: network steps. sampler: "ode", "sde" or "multistep". gamma: noise put back by the SDE.
+          steps: network steps. sampler: "ode", "sde", "multistep" or "refine". gamma: noise put back by the SDE.
           cfg: guidance scale of the source, 1 is off. w: self-conditioning guidance scale (sc_cfg: its former name).
           time_schedule: "logit_normal", "uniform" or "shifted" (by time_shift).
           candidates: texts drawn per source, of which the consensus one is kept.
+          resample_noise: draw new noise for each pass of "refine" after the first.
             Options that are None come from the model's sampling preset.
           seed: seed of sampling; text n depends on the seed and on n, not on the other texts.
           batch_size: texts sampled at once. allow_unknown: accept inputs that the vocabulary mostly lacks.
@@ -102,7 +104,8 @@ class Model:
             if value is not None and value < 1:
                 raise InputError(f"{name}: {value} is not in the range x>=1")
         how = {"steps": steps, "sampler": sampler, "gamma": gamma, "cfg": cfg, "w": sc_cfg if w is None else w,
-               "time_schedule": time_schedule, "time_shift": time_shift, "candidates": candidates}  # fmt: skip
+               "time_schedule": time_schedule, "time_shift": time_shift, "candidates": candidates,
+               "resample_noise": "true" if resample_noise else None}  # fmt: skip
         setting = setting_of_options(self.config, how)
         if inputs is None:
             sources = sources_of(self.loaded, text_or_none(data), num_samples)

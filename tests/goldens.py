@@ -21,7 +21,7 @@ import optax
 from flax import nnx
 
 from elfcli.config.schema import DistillationSettings, ObjectiveSettings, OptimizationSettings
-from elfcli.flow import distill, objective, sampler
+from elfcli.flow import distill, mmd, objective, sampler
 from elfcli.flow.postprocess import cut_after_eos, shift_left
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
@@ -30,6 +30,7 @@ from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.optimizer import learning_rates, make_optimizer
 from elfcli.parallel.backend import prepare
 from elfcli.scoring.perplexity import score_tokens, unigram_entropies
+from elfcli.training.students import feature_network
 from elfcli.weights.encoder import read_encoder
 from elfcli.weights.encoder_pickle import read_encoder_pickle
 from elfcli.weights.judges import load_judge_network
@@ -43,8 +44,8 @@ from elfcli.weights.reference import (
 )
 
 OUTPUT, SAMPLED = 1e-5, 1e-4
-KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "samples", "postprocess",
-         "checkpoints", "encoder_pickle")  # fmt: skip
+KINDS = ("t5_reference", "t5_huggingface", "gpt2", "network", "objectives", "distillation", "generators", "samples",
+         "refinements", "postprocess", "checkpoints", "encoder_pickle")  # fmt: skip
 """Methods of Goldens, each one kind of case."""
 
 
@@ -149,6 +150,58 @@ def distilled(shape, cfg: ObjectiveSettings, settings: DistillationSettings, num
 
     (value, found), gradients = jax.value_and_grad(loss, has_aux=True)(networks[1])
     return found | {"loss": value, "target": taught.target_GxMxSxE[0]}, gradients
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def generator(shape, cfg: ObjectiveSettings, settings: DistillationSettings, networks, batch, draws, more):
+    """({"loss", "ce_loss", "mmd_loss" or "mse_loss"}, gradients of the loss, {"mid_...": what lies between}).
+
+    more: (real noise, bootstrap passes) of MMD. The golden's examples that decode are moved in front.
+    """
+    num_decode = draws.drop_GxN.shape[1] - more[0].shape[1]
+    if settings.distill_objective == "mmd":
+        made = mmd.Mmd(feature_network(networks[0], shape, settings), settings, more[1], more[0])
+    else:
+        made = mmd.Ird(nnx.merge(graphdef_of(ELF, shape), networks[0]), settings.ird_passes)
+
+    def loss(params):
+        model = nnx.merge(graphdef_of(ELF, shape), params)
+        weighted = mmd.by_share(cfg, draws.drop_GxN.shape[1])
+        return objective.branch_loss(model, batch, draws, weighted, None, made.losses)
+
+    (value, found), gradients = jax.value_and_grad(loss, has_aux=True)(networks[1])
+    name = "mmd_loss" if settings.distill_objective == "mmd" else "mse_loss"
+    losses = {"loss": value, "ce_loss": found["decode_loss"], name: found["denoise_loss"]}
+    return losses, gradients, between(made, networks, shape, cfg, (batch, draws, num_decode))
+
+
+def between(made, networks, shape, cfg, inputs):
+    """What lies between inputs and losses, under the goldens' names."""
+    model, (batch, draws, k) = nnx.merge(graphdef_of(ELF, shape), networks[1]), inputs
+    draws, texts, text_draws, z = mmd.at_start(batch, draws, cfg, k)
+    if isinstance(made, mmd.Ird):
+        cold = mmd.refined(model, texts, text_draws, cfg, z, 0)
+        prediction, _ = mmd.generated(model, (z, cold), batch, draws, cfg)
+        return {"target": mmd.refined(made.frozen, texts, text_draws, cfg, z, made.passes)[0],
+                "prediction": prediction[0]}  # fmt: skip
+    seen = mmd.refined(model, texts, text_draws, cfg, z, made.num_bootstrap)
+    fake, _ = mmd.generated(model, (z, seen), batch, draws, cfg)
+    noises = z, made.real_noise_GxMxSxE * cfg.denoiser_noise_scale
+
+    def features(x, noise):
+        return mmd.token_features(made.features, (x, noise), texts, text_draws.w_GxN, cfg)
+
+    real = features(texts.x0_GxNxSxE, noises[1])
+    rows = (-1, made.settings.kernel_texts * real.shape[2], real.shape[3])
+    fake_features = features(fake, z)
+    return {
+        "self_cond": seen[0],
+        "fake": fake[0],
+        "real_features": real.reshape(rows),
+        "fake_features": fake_features.reshape(rows),
+        "feature_grad": jax.grad(lambda f: made.distance(real, f))(fake_features).reshape(rows),
+        "fake_grad": jax.grad(lambda x: made.distance(real, features(x, z)))(fake)[0],
+    }
 
 
 @partial(jax.jit, static_argnums=(2, 4))
@@ -341,6 +394,68 @@ class Goldens:
         theirs = subtree(golden, "grad")
         yield tree_row(case, "gradients", elf_to_reference(gradients), theirs, SAMPLED, some=True)
 
+    def generators(self):
+        for path in sorted([*self.folder.glob("mmd_*.npz"), *self.folder.glob("ird_*.npz")]):
+            golden = load(path)
+            if not (path.stem.startswith("mmd") and golden["setting_conditional"]):  # MMD is for free text
+                yield from self.generator_case(path.stem, golden)
+
+    def generator_case(self, case: str, golden: dict):
+        """Examples that decode come last in the golden and first in a group."""
+        n, k = int(golden["setting_num_distil"]), int(golden["setting_num_decode"])
+        cfg = ObjectiveSettings(
+            t_eps=golden["setting_t_eps"],
+            denoiser_noise_scale=golden["setting_denoiser_noise_scale"],
+            decoder_noise_scale=golden["setting_decoder_noise_scale"],
+            decoder_prob=k / (n + k),
+        )
+        if case.startswith("mmd"):
+            settings = DistillationSettings(
+                distill_objective="mmd",
+                sigma=float(golden["setting_sigma"]),
+                kernel_texts=int(golden["setting_group"]),
+                kernel_pairs="texts" if golden["setting_unbiased"] else "tokens",
+                feature_layer=int(golden["setting_feature_layer"]),
+            )
+        else:
+            settings = DistillationSettings(distill_objective="ird", ird_passes=int(golden["setting_ird_steps"]))
+        scale, mean = float(golden["setting_decoder_p_std"]), float(golden["setting_decoder_p_mean"])
+        decoder_lambda = jax.nn.sigmoid(mean + scale * golden["draw_decoder_lambda_normal"])[..., None]
+
+        def rows(distilling, decoding):
+            """One group, whose decoding examples come first; zeros stand for what a branch does not read."""
+            parts = [np.zeros((count, *other.shape[1:]), other.dtype) if part is None else part
+                     for part, other, count in ((decoding, distilling, k), (distilling, decoding, n))]  # fmt: skip
+            return jnp.concatenate(parts)[None]
+
+        def of_batch(array):
+            return rows(array[:n], array[n:])
+
+        w, nothing = of_batch(golden["draw_w"]), jnp.zeros((1, n + k))
+        draws = objective.Draws(
+            nothing, rows(golden["draw_noise"], None), nothing, w, rows(None, decoder_lambda),
+            rows(None, golden["draw_decoder_noise"]), nothing, nothing,
+        )  # fmt: skip
+        cond, valid = (golden[f"batch_{name}"].astype(bool) for name in ("cond_seq_mask", "attention_mask"))
+        counted = objective.loss_mask(cond, valid, str(golden["setting_pad_token"]))
+        batch = objective.Batch(*map(of_batch, (golden["batch_input_ids"], cond, counted, golden["x0"])))
+        flat = load(self.folder / "distill_networks.npz")
+        networks = [elf_from_reference(subtree(flat, name)) for name in ("teacher", "student")]
+        more = (
+            jnp.asarray(golden.get("draw_real_noise", golden["draw_noise"]))[None],
+            int(golden.get("setting_num_bootstrap", 0)),
+        )
+        found, gradients, mid = generator(shape_of(networks[1]), cfg, settings, networks, batch, draws, more)
+        for name, ours in mid.items():
+            theirs = golden[name] if name == "fake_grad" else golden[f"mid_{name}"]
+            yield row(case, name.replace("_", " "), ours, theirs, SAMPLED if "grad" in name else OUTPUT)
+        for name, ours in found.items():
+            yield row(case, name, ours, golden[name], OUTPUT)
+        if "grad_norm" in golden:
+            yield row(case, "norm of the gradients", optax.global_norm(gradients), golden["grad_norm"], SAMPLED)
+        if theirs := subtree(golden, "grad"):
+            yield tree_row(case, "gradients", elf_to_reference(gradients), theirs, SAMPLED, some=True)
+
     def after_a_step(self, golden: dict, name: str) -> dict:
         """The reference's flat tree after the step: the golden's own, or from the checkpoint saved after it."""
         if "step1_in" not in golden:
@@ -376,6 +491,32 @@ class Goldens:
             predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=use_cfg)
             grid, gamma = jnp.tile(golden["t_steps"], (len(z0), 1)), float(golden["sde_gamma"])
             z, _ = sampler.solve(predict, jnp.asarray(z0), condition, grid, lambda i: noise[i], gamma)
+            return z, sampler.decode(model, z, condition, guidance)
+
+        return run(params)
+
+    def refinements(self):
+        for path in sorted(self.folder.glob("refine_*.npz")):
+            golden, case = load(path), path.stem
+            student = elf_from_reference(subtree(load(self.folder / "distill_networks.npz"), "student"))
+            for name in [key.removeprefix("latents_") for key in golden if key.startswith("latents_")]:
+                latents, tokens = self.refine(student, golden, int(name.split("_")[-1]), "resampled" in name)
+                yield row(case, f"latents, {name} passes", latents, golden[f"latents_{name}"], SAMPLED)
+                yield row(case, f"tokens, {name} passes", tokens, golden[f"tokens_{name}"], 0)
+
+    def refine(self, params, golden, passes: int, resample: bool):
+        z0, noise = jnp.asarray(golden["z0"]), jnp.asarray(golden["resample_noise"])
+        noise *= float(golden["setting_denoiser_noise_scale"])
+        condition = sampler.Condition(jnp.asarray(golden["cond_mask"]), jnp.asarray(golden["cond_latents"]))
+        guidance = sampler.Guidance(jnp.float32(1), jnp.float32(golden["setting_w"]))
+
+        @jax.jit
+        def run(params):
+            model = nnx.merge(graphdef_of(ELF, shape_of(params)), params)
+            predict = sampler.make_predict(model, condition, guidance, self.config["t_eps"], use_cfg=False)
+            grid = jnp.tile(jnp.linspace(0, 1, passes + 1), (len(z0), 1))
+            step = sampler.refine(predict, condition, lambda i: jnp.where(i < 0, z0, noise[i - 1]), resample)
+            z = sampler.integrate(step, z0, condition, grid).z_BxSxE
             return z, sampler.decode(model, z, condition, guidance)
 
         return run(params)

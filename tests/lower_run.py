@@ -1,6 +1,7 @@
-"""Lowers every program that computes a network for TPUs, on meshes of virtual devices: no TPU and no libtpu are needed.
+"""Lowers every program that computes a network for an accelerator, on meshes of virtual devices, without one. For CUDA
+JAX's plugin is needed.
 
-python tests/lower_run.py 2 8
+python tests/lower_run.py tpu 2 8
 """
 
 import os
@@ -8,9 +9,11 @@ import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
+from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -38,19 +41,22 @@ from elfcli.scoring import judge
 from elfcli.training.step import init_state, make_train_step, step_rates
 
 SETTINGS = ["depth=1", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "batch_size=32", "max_length=128",
-            "max_input_length=64", "attention=tpu", "encoder_model_name=t5", "warmup_steps=0"]  # fmt: skip
+            "max_input_length=64", "encoder_model_name=t5", "warmup_steps=0"]  # fmt: skip
 B, S, VOCAB = 32, 128, 50
+KERNELS = {"tpu": ("tpu", jnp.float32, "tpu_custom_call"), "cuda": ("cudnn", jnp.bfloat16, "CustomSPMDPartitioning")}
+"""Attention kernel by platform, the type that it takes, and the name of the call in the lowered program: JAX leaves the
+division of cuDNN's attention among devices to a later step of the compiler."""
 
 
-def programs(mesh):
+def programs(mesh, kernel, dtype):
     """Yield (name, lowering) of each program."""
-    t5 = T5Shape(VOCAB, 16, 8, 32, 1, 2, attention="tpu")
+    t5 = T5Shape(VOCAB, 16, 8, 32, 1, 2, attention=kernel, dtype=dtype)
     encoder = Encoder(replicate(zeros(abstract(T5Encoder, t5)), mesh), encode_with(t5), 16, VOCAB)
     ids = np.zeros((B, S), np.int32)
     cond, valid = np.arange(S) < np.full((B, 1), 8), np.ones((B, S), bool)
     for kind, sets in (("training step", []), ("distillation step", ["student_steps=4", "teacher=unread"])):
         config = resolve(sets=[*SETTINGS, *sets], environ={}).config
-        shape = elf_shape(config, 16, VOCAB, "tpu")
+        shape = replace(elf_shape(config, 16, VOCAB, "tpu"), attention=kernel, dtype=dtype)
         init = partial(init_state, shape, make_optimizer(config.optimization, shape.dtype), 0)
         state = jax.jit(init, out_shardings=state_shardings(jax.eval_shape(init), mesh))()
         rows = {"input_ids": ids[None], "cond_mask": cond[None], "valid_mask": valid[None]}
@@ -91,7 +97,9 @@ def zeros(network):
 
 
 if __name__ == "__main__":
-    for count in map(int, sys.argv[1:]):
-        for name, traced in programs(make_mesh(devices=jax.devices()[:count])):
-            text = traced.lower(lowering_platforms=("tpu",)).as_text()
-            print(f"{count} devices, {name}: {text.count('tpu_custom_call')} kernels")
+    platform, *counts = sys.argv[1:]
+    kernel, dtype, name_of_kernel = KERNELS[platform]
+    for count in map(int, counts):
+        for name, traced in programs(make_mesh(devices=jax.devices()[:count]), kernel, dtype):
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            print(f"{count} devices, {name}: {text.count(name_of_kernel)} kernels")

@@ -87,7 +87,7 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
         (api.evaluate, evaluate.evaluate, {"json", "named"}),
         (api.tokenize, tokenize.tokenize, {"max_length", "max_input_length"}),
         (api.load, sample.sample, {"steps", "sampler", "gamma", "cfg", "w", "time_schedule", "time_shift",
-                                   "candidates",
+                                   "candidates", "resample_noise",
                                    "num_samples", "input", "source_key", "trace", "watch", "data", "seed",
                                    "batch_size", "output", "overwrite", "named", "separator", "quoting", "no_header",
                                    "encoding", "allow_unknown"}),

@@ -25,6 +25,7 @@ NOT_RUN = {
     r"elf demo$": "takes minutes; tests/cli/test_demo.py runs it in small",
     r"elf .*\b(ELF-B-|google-t5/|google/)": HUB,
     r"elf push-to-hub ": HUB,
+    r"elf (distill .*--objective mmd|sample .*@mmd)": "needs free text; tests/training/test_distill.py trains it",
     r"elf plan .*--topology v": "needs libtpu; tests/planning/test_plan.py compiles for slices where it is there",
     r"gcloud ": PODS,
     r"#!/bin/bash\n#SBATCH ": PODS,

@@ -1,7 +1,5 @@
 """`elf eval`: sample a task's evaluation split and score it."""
 
-from pathlib import Path
-
 import typer
 
 from elfcli.cli import options as o
@@ -48,7 +46,8 @@ def evaluate(
     show_report([(result["name"], result["scores"]) for result in results])
     typer.echo(f"measured: {data_description(model.config, data)}")
     network = model.config.network.model
-    student = published_name(Path(model.loaded.name.partition("@")[0]).name) in STUDENTS
+    name = published_name(model.loaded.name)
+    student = name if name in STUDENTS else None
     for line in summary(published_scores(settings.task or model.config.data.task, network, student)):
         typer.echo(f"published for {network}: {line}")
     write_result(json_file, results, overwrite)

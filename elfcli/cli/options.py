@@ -179,7 +179,7 @@ checkpoint_options = option_group(
 sampling_options = option_group(
     {
         "steps": Annotated[str | None, option("--steps", "N", "Network steps.", **SAMPLING)],
-        "sampler": Annotated[str | None, option("--sampler", "ode|sde|multistep", "Solver.", **SAMPLING)],
+        "sampler": Annotated[str | None, option("--sampler", "ode|sde|multistep|refine", "Solver.", **SAMPLING)],
         "gamma": Annotated[str | None, option("--gamma", "G", "Noise put back by the SDE.", **SAMPLING)],
         "cfg": Annotated[
             str | None, option("--cfg", "C", "Classifier-free guidance scale of the condition; 1: off.", **SAMPLING)
@@ -194,8 +194,11 @@ sampling_options = option_group(
         "candidates": Annotated[
             str | None, option("--candidates", "N", "Texts drawn per source; the consensus one is kept.", **SAMPLING)
         ],
+        "resample_noise": Annotated[
+            bool, option("--resample-noise", "", "New noise for each pass of `refine` after the first.", **SAMPLING)
+        ],
     },
-    lambda given: {"setting_options": given},
+    lambda given: {"setting_options": given | {"resample_noise": "true" if given["resample_noise"] else None}},
 )
 """Adds the options that say how to sample; the command gets their texts by name as `setting_options`."""
 

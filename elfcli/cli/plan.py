@@ -26,7 +26,7 @@ def plan(
     batch_size: Annotated[int | None, o.option("--batch-size", "N", BATCH, min=1)] = None,
     sampling: Annotated[bool, o.option("--sampling", "", "Plan `elf sample` instead of `elf train`.")] = False,
     distill: Annotated[
-        bool, o.option("--distill", "", "Plan the rounds of `elf distill` instead of `elf train`.")
+        bool, o.option("--distill", "", "Plan `elf distill` with both objectives instead of `elf train`.")
     ] = False,
     num_samples: Annotated[int | None, o.option("--num-samples", "N", TEXTS, min=1)] = None,
     json_file: Annotated[Path | None, o.option("--json", "FILE", "Write the estimate to this file.")] = None,
@@ -54,7 +54,7 @@ def plan(
     prepare_compiler(topology)
 
     from elfcli.planning.chips import find_machine
-    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_training, settings_to_plan
+    from elfcli.planning.plan import plan_rounds, plan_sampling, plan_stages, plan_training, settings_to_plan
     from elfcli.recipe.apply import requested_settings
     from elfcli.recipe.choose import FROM_MACHINE
     from elfcli.ui.progress import say
@@ -66,8 +66,11 @@ def plan(
     say(f"compiling for {topology} (a minute or more for large models)")
     if distill:
         rounds = plan_rounds(resolved.config, topology, examples)
-        write_result(json_file, [asdict(one) for one in rounds], overwrite)
-        typer.echo("\n\n".join([*map(described, rounds), total_of(rounds)]))
+        stages = plan_stages(resolved.config, topology)
+        write_result(json_file, [asdict(one) for one in [*rounds, *stages]], overwrite)
+        typer.echo("\n\n".join([*map(described, rounds), total_of("all rounds", rounds)]))
+        last = "--objective mmd is not for this teacher: it has sources, or no self-conditioning"
+        typer.echo("\n" + "\n\n".join([*map(described, stages), total_of("both stages", stages) if stages else last]))
         return
     if sampling:
         found = plan_sampling(resolved.config, topology, batch_size or 64, num_samples)
@@ -81,12 +84,12 @@ def plan(
 MODELLED = " by the compiler's estimate, without communication"
 
 
-def total_of(rounds: Sequence["Estimate"]) -> str:
-    """Return what all rounds of a distillation cost together."""
+def total_of(name: str, rounds: Sequence["Estimate"]) -> str:
+    """Return what all rounds or stages of a distillation cost together."""
     costs = [one.chip_hours_estimate for one in rounds if one.chip_hours_estimate is not None]
     if len(costs) < len(rounds):
-        return "all rounds      unknown: a round does not fit, or its length is unknown"
-    return f"all rounds      {sum(costs) / rounds[0].chips:,.3g} hours, {sum(costs):,.3g} chip-hours"
+        return f"{name:15} unknown: one does not fit, or its length is unknown"
+    return f"{name:15} {sum(costs) / rounds[0].chips:,.3g} hours, {sum(costs):,.3g} chip-hours"
 
 
 def described(found: "Estimate") -> str:

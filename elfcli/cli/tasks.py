@@ -77,7 +77,7 @@ def all_checkpoints() -> list[dict]:
     sizes = {row["name"]: {key: row[key] for key in ("parameters", "weights")} for row in all_models()}
     rows = []
     for name, (task, model) in PUBLISHED.items():
-        figures = published_scores(task, model, name in STUDENTS)
+        figures = published_scores(task, model, name if name in STUDENTS else None)
         shown = {"figures": [asdict(figure) for figure in figures], "published": summary(figures)}
         rows.append({"name": name, "task": task, "model": model, **sizes[model], **shown})
     return rows

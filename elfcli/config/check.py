@@ -93,8 +93,31 @@ def _of_distillation(config: Config) -> Iterator[Contradiction]:
             yield Contradiction((name, "teacher_steps"), message)
     if not settings.rounds or len(set(settings.rounds)) < len(settings.rounds):
         yield Contradiction(("rounds",), f"rounds {list(settings.rounds)}: expected one or more different numbers")
+    if settings.distill_objective != "progressive":
+        yield from _of_generator(config)
     if settings.student_steps is not None and settings.teacher is None:
         yield Contradiction(("student_steps", "teacher"), "student_steps without a teacher: `elf distill` sets both")
+
+
+def _of_generator(config: Config) -> Iterator[Contradiction]:
+    settings, what = config.distillation, f"distill_objective {config.distillation.distill_objective}"
+    if not config.objective.self_cond_prob:
+        message = "its passes see their last estimate, but the teacher was trained without self-conditioning " \
+                  "(self_cond_prob 0): use progressive"  # fmt: skip
+        yield Contradiction(("distill_objective", "self_cond_prob"), f"{what}: {message}")
+    if config.data.max_input_length:
+        message = "is for free text, but this model has sources (max_input_length): use progressive"
+        yield Contradiction(("distill_objective", "max_input_length"), f"{what} {message}")
+    layer, depth = settings.feature_block(config.network.depth), config.network.depth
+    if layer >= depth:
+        message = f"feature_layer {layer}: the network has {depth} blocks, 0 to {depth - 1}"
+        yield Contradiction(("feature_layer", "depth"), message)
+    if settings.kernel_pairs == "texts" and settings.kernel_texts == 1:
+        message = "kernel_pairs texts compares tokens of different texts, but kernel_texts is 1: use 2 or more"
+        yield Contradiction(("kernel_pairs", "kernel_texts"), message)
+    if len(settings.stage_steps) not in (1, 2):
+        message = f"stage_steps {list(settings.stage_steps)}: expected one number (mmd) or two (mmd and ird)"
+        yield Contradiction(("stage_steps",), message)
 
 
 def check_devices(config: Config, num_devices: int) -> list[str]:

@@ -177,6 +177,9 @@ class TrainingSettings(Section):
 class DistillationSettings(Section):
     """Settings that `elf distill` sets: a run with student_steps is one round and learns from the frozen teacher."""
 
+    distill_objective: Literal["progressive", "mmd", "ird"] = setting("progressive", "What a student learns; "
+        "progressive: the teacher's steps; mmd: texts whose features are distributed as real ones; ird: several passes "
+        "of the mmd student in one")  # fmt: skip
     teacher: str | None = setting(None, "Frozen teacher: run folder, exported or reference checkpoint, or Hub name")
     teacher_step: CountOrZero | None = setting(None, "Checkpoint of the teacher; None: its newest")
     teacher_steps: Size = setting(64, "Sampling steps of the teacher; every student_steps divides it")
@@ -189,17 +192,42 @@ class DistillationSettings(Section):
         "the reference's distillation does; sampling and ordinary training give zeros")  # fmt: skip
     rounds: tuple[Size, ...] = setting((16, 8, 4, 2, 1), "student_steps of each round of `elf distill`, in order")
     round_steps: Steps | None = setting(None, "Optimizer steps per round of `elf distill`; None: one epoch")
+    stage_steps: tuple[Steps, ...] = setting((10_000, 5_500), "Optimizer steps of the stages mmd and ird of `elf "
+        "distill --objective mmd`; one number: without ird")  # fmt: skip
+    sigma: Positive | Literal["measure"] = setting("measure", "mmd: width of the kernel; `measure`: the median "
+        "distance between features of real tokens")  # fmt: skip
+    kernel_texts: Size = setting(2, "mmd: texts whose tokens are compared in one kernel; divides the examples of a "
+        "group that do not decode")  # fmt: skip
+    kernel_pairs: Literal["tokens", "texts"] = setting("tokens", "mmd: compare a token with all others of its sample, "
+        "or only with those of other texts")  # fmt: skip
+    feature_layer: SizeOrZero | None = setting(None, "mmd: block of the frozen network, from 0, after which features "
+        "are taken; None: the last one of the first half")  # fmt: skip
+    max_bootstrap_steps: Size = setting(3, "mmd: most passes of the generator before the one that is trained")
+    no_bootstrap_prob: Probability = setting(0.25, "mmd: share of optimizer steps without such passes")
+    ird_passes: Size = setting(8, "ird: refinement passes of the mmd student that one pass learns")
 
     @property
     def sub_steps(self) -> int:
         """Return K, the number of teacher steps within one student step."""
         return self.teacher_steps // (self.student_steps or self.teacher_steps)
 
+    @property
+    def student(self) -> str | None:
+        """Return the kind of student in words, None in ordinary training."""
+        if self.distill_objective == "progressive":
+            return f"{self.student_steps}-step student" if self.student_steps is not None else None
+        return f"{self.distill_objective.upper()} student"
+
+    def feature_block(self, depth: int) -> int:
+        """Return the index of the block of a network of `depth` blocks after which features are taken."""
+        return self.feature_layer if self.feature_layer is not None else max(depth // 2 - 1, 0)
+
 
 class SamplingPreset(Section):
     """One entry of a sampling preset, as in the reference's files; every combination of its lists is run."""
 
-    sampling_method: Literal["ode", "sde", "multistep"] = setting("ode", "Solver; multistep: second-order ODE solver")
+    sampling_method: Literal["ode", "sde", "multistep", "refine"] = setting("ode", "Solver; multistep: second-order "
+        "ODE solver; refine: passes at t = 0, each of which sees the last estimate")  # fmt: skip
     num_sampling_steps: tuple[Size, ...] = setting((64,), "Network steps")
     cfgs: tuple[FiniteFloat, ...] = setting((1.0,), "Classifier-free guidance scales of the condition; 1: off")
     self_cond_scales: tuple[FiniteFloat, ...] = setting((1.0,), "Self-conditioning guidance scales w")
@@ -208,6 +236,7 @@ class SamplingPreset(Section):
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise added back per unit of time (SDE only)")
     candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept")
+    resample_noise: bool = setting(False, "Draw the noise anew for each pass of `refine` after the first")
 
 
 class EvaluationSettings(Section):

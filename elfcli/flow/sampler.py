@@ -125,6 +125,20 @@ def multistep(predict: Predict, condition: Condition, grid_BxM: Array) -> Step:
     return step
 
 
+def refine(predict: Predict, condition: Condition, noise_at: Noise, resample: bool = False) -> Step:
+    """Return a refinement pass: the estimate at time 0 from noise and the last estimate. The latents are the estimate.
+
+    All passes see the noise of the start, `noise_at(-1)`; if `resample` is set, each pass after the first has its own.
+    """
+
+    def step(i: Any, state: State) -> State:
+        noise = noise_at(jnp.where(i > 0, i, -1) if resample else -1)
+        x, _ = predict(condition.keep(noise), state.estimate_BxSxE, jnp.zeros_like(state.t_B))
+        return state._replace(z_BxSxE=x, estimate_BxSxE=x)
+
+    return step
+
+
 def make_predict(
     model: Any, condition: Condition, guidance: Guidance, t_eps: float, *, use_cfg: bool, use_w: bool = True
 ) -> Predict:

@@ -84,7 +84,7 @@ class HloModule:
     entry: str
 
 
-def program_cost(compiled: Any, rates: Rates, trips: int | None = None) -> Cost:
+def program_cost(compiled: Any, rates: Rates, trips: float | None = None) -> Cost:
     """Return the cost of a `jax.stages.Compiled` on one chip: XLA's analysis plus loops' further trips. trips: for
     loops whose number of trips is not in the program (a traced number of steps)."""
     analysis = compiled.cost_analysis()
@@ -98,7 +98,7 @@ def program_cost(compiled: Any, rates: Rates, trips: int | None = None) -> Cost:
     )
 
 
-def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cost, Cost]:
+def counted_once(text: str, rates: Rates, trips: float | None = None) -> tuple[Cost, Cost]:
     """Return (cost with each loop's body counted once, cost with all its trips) of an HLO module's text."""
     program = parse(text)
 
@@ -106,7 +106,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
     def cost_of(computation: str, instruction: Instruction) -> Cost:
         return instruction_cost(program, computation, instruction, rates)
 
-    def total(name: str, times: Callable[[Instruction], int]) -> Cost:
+    def total(name: str, times: Callable[[Instruction], float]) -> Cost:
         cost = Cost()
         for instruction in program.computations[name].values():
             if instruction.opcode == "while":
@@ -118,7 +118,7 @@ def counted_once(text: str, rates: Rates, trips: int | None = None) -> tuple[Cos
                 cost += cost_of(name, instruction)
         return cost
 
-    def trips_of(instruction: Instruction) -> int:
+    def trips_of(instruction: Instruction) -> float:
         if (count := known_trips(program, instruction) or trips) is None:
             raise ElfError(f"{instruction.name}: the compiled program does not contain the trip count of this loop")
         return count

@@ -13,6 +13,7 @@ from elfcli.config.check import check_devices
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
 from elfcli.errors import InputError
+from elfcli.flow.mmd import kernel_group
 from elfcli.parallel.memory import EXHAUSTED
 from elfcli.parallel.timing import seconds_per_step
 from elfcli.planning.chips import Machine, find_machine
@@ -23,7 +24,9 @@ from elfcli.recipe.apply import preview
 from elfcli.recipe.choose import uses_recipe
 from elfcli.recipe.cooccurrence import VECTOR_WIDTH
 from elfcli.runs.folder import VECTORS_FOLDER
+from elfcli.runs.rounds import STAGES
 from elfcli.sampling.settings import settings_of
+from elfcli.training.distill import generator_rows
 from elfcli.training.step import device_group, num_groups
 from elfcli.ui.progress import say
 
@@ -75,7 +78,7 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
         steps = int(config.training.epochs * (count // config.global_batch) * config.global_batch / per_step)
     if steps is None and not config.timed:
         notes = (*notes, "the run's length is unknown: pass --examples, --data or -s steps=N")
-    result = estimate(config, machine, planned, TRAINING, config.global_batch, steps, notes)
+    result = estimate(config, machine, planned, TRAINING, config.global_batch, steps, notes, mean_passes(config))
     half = config.global_batch // 2
     if may_divide and not result.fits and half and half % len(machine.devices) == 0:
         parts = 2 * config.optimization.grad_accum_steps
@@ -121,6 +124,37 @@ def plan_rounds(config: Config, topology: str, num_examples: int | None = None) 
     return rounds
 
 
+def plan_stages(config: Config, topology: str) -> list[Estimate]:
+    """Plan the stages of `elf distill --objective mmd` for a teacher of these settings; none if they are not for it."""
+    plan, stages = config.distillation, []
+    if config.data.max_input_length or not config.objective.self_cond_prob:
+        return []
+    devices = len(find_machine(topology).devices)
+    rows = generator_rows(config, devices)
+    chosen: dict[str, dict[str, Any]] = {
+        "data": {"buckets": ()},
+        "optimization": {"grad_accum_steps": 1},
+        "objective": {"group_size": kernel_group(rows, rows // devices, config.objective, plan.kernel_texts)},
+    }
+    for name, steps in zip(STAGES, plan.stage_steps, strict=False):
+        chosen["training"] = {"minutes": None, "steps": steps, "batch_size": rows, "global_batch_size": None}
+        chosen["distillation"] = {"distill_objective": name, "student_steps": 1, "sigma": 1.0}
+        sections = {part: getattr(config, part).model_copy(update=values) for part, values in chosen.items()}
+        passes = f"{plan.ird_passes} passes of the frozen student a step"
+        if name == "mmd":
+            passes = f"{mean_passes(config.model_copy(update=sections)):g} bootstrap passes a step on average"
+        program = f"stage {name}, {passes}"
+        stages.append(replace(plan_training(config.model_copy(update=sections), topology), program=program))
+    return stages
+
+
+def mean_passes(config: Config) -> float | None:
+    """Return the mean number of bootstrap passes of a step of MMD, None in other training."""
+    settings = config.distillation
+    mean = (1 - settings.no_bootstrap_prob) * (1 + settings.max_bootstrap_steps) / 2
+    return mean if settings.distill_objective == "mmd" else None
+
+
 def with_saved_traffic(found: Estimate, config: Config, machine: Machine, vocabulary: int) -> Estimate:
     """Add a note on the traffic that the default groups would cause, if groups follow the devices' shares."""
     size = device_group(config, len(machine.devices))
@@ -149,7 +183,7 @@ def plan_sampling(config: Config, topology: str, batch_size: int, num_samples: i
 
 def estimate(
     config: Config, machine: Machine, planned: Planned, program: str, batch_size: int, steps: int | None,
-    notes: tuple[str, ...], trips: int | None = None,
+    notes: tuple[str, ...], trips: float | None = None,
 ) -> Estimate:  # fmt: skip
     """Compile the program, time it if it is for this machine, or estimate its memory if that runs out. steps: how often
     the run executes it. trips: see hlo.program_cost."""
@@ -177,7 +211,7 @@ def estimate(
     )  # fmt: skip
 
 
-def compiled_figures(compiled: Any, machine: Machine, trips: int | None) -> dict[str, Any]:
+def compiled_figures(compiled: Any, machine: Machine, trips: float | None) -> dict[str, Any]:
     """Return the fields of Estimate that come from the compiled program."""
     memory, cost = compiled.memory_analysis(), program_cost(compiled, machine.rates, trips)
     arguments, temporary = memory.argument_size_in_bytes, memory.temp_size_in_bytes

@@ -94,6 +94,7 @@ def setting_text(setting: dict) -> str:
     """Return a sampling setting in words: `SDE 32 steps, gamma 1.5, CFG 1, w 3`."""
     sampler, w = setting["sampling_method"], setting["self_cond_scale"]
     gamma = f", gamma {setting['sde_gamma']:g}" if sampler == "sde" else ""
+    gamma += ", noise resampled" if setting.get("resample_noise") else ""
     return f"{sampler.upper()} {setting['num_sampling_steps']} steps{gamma}, CFG {setting['cfg']:g}, w {w:g}"
 
 
@@ -171,10 +172,9 @@ def recipe(config: Config) -> str:
         "seed": str(training.seed),
     }
     distilled = config.distillation
-    if distilled.student_steps is not None:
-        rows["distilled"] = (
-            f"{distilled.student_steps}-step student of {distilled.teacher}, CFG {distilled.teacher_cfg:g}"
-        )
+    if distilled.student is not None:
+        guided = f", CFG {distilled.teacher_cfg:g}" if distilled.distill_objective == "progressive" else ""
+        rows["distilled"] = f"{distilled.student} of {distilled.teacher}{guided}"
     lines = ["## Training data and recipe", "", "| setting | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     return "\n".join([*lines, "", "`config.toml` holds every setting, `sampling.yaml` the sampling presets."])

@@ -43,7 +43,7 @@ class SamplerStatics:
     """Static arguments of `sample_batch`, which is compiled for each of their values. encode: `Encoder.apply`.
 
     longest: the most steps of the settings that share the compilation. use_cfg, use_w: as of `sampler.make_predict`.
-    multistep: whether the solver is the multistep one; otherwise Euler's.
+    solver: function of flow/sampler.py, `euler`, `multistep` or `refine`. resample_noise: as of `sampler.refine`.
     """
 
     shape: ElfShape
@@ -53,7 +53,8 @@ class SamplerStatics:
     longest: int
     use_cfg: bool = False
     use_w: bool = False
-    multistep: bool = False
+    solver: str = "euler"
+    resample_noise: bool = False
 
 
 class SamplerArrays(NamedTuple):
@@ -224,20 +225,24 @@ def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:
     return setting.cfg != 1 and config.data.max_input_length > 0, setting.self_cond_scale != 1 and extrapolates
 
 
-def program_flags(config: Config, setting: SamplingSetting) -> tuple[bool, bool, bool]:
-    """Return (use_cfg, use_w, multistep) of the program for a setting."""
-    return *passes(config, setting), setting.sampling_method == "multistep"
+def program_flags(config: Config, setting: SamplingSetting) -> tuple[bool, bool, str, bool]:
+    """Return (use_cfg, use_w, solver, resample_noise) of the program for a setting."""
+    method = setting.sampling_method
+    resamples = method == "refine" and setting.resample_noise
+    return *passes(config, setting), method if method in ("multistep", "refine") else "euler", resamples
 
 
 def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: int | None = None) -> dict[str, Any]:
     """Return the fields of SamplerArrays that all batches share, as numpy arrays. longest: as of Options."""
     longest = longest or setting.num_sampling_steps
     noise_key, grid_key = draw_keys(seed)
+    # Refinement only counts the steps of its grid; a trace shows them as the share of passes done.
+    schedule = "uniform" if setting.sampling_method == "refine" else setting.time_schedule
     fields = {
         "noise_key": noise_key,
         "grid_key": grid_key,
         "num_steps": jnp.int32(setting.num_sampling_steps),
-        "even_M": even_grid(setting.time_schedule, setting.num_sampling_steps, longest, setting.time_shift),
+        "even_M": even_grid(schedule, setting.num_sampling_steps, longest, setting.time_shift),
         "gamma": jnp.float32(setting.sde_gamma if setting.sampling_method == "sde" else 0.0),
         "guidance": sampler.Guidance(jnp.float32(setting.cfg), jnp.float32(setting.self_cond_scale)),
         "latent_mean": jnp.float32(config.encoder.latent_mean),
@@ -286,14 +291,16 @@ def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
 
 def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, flow: Flow) -> sampler.Step:
     """Return the step of the program's solver."""
-    if program.multistep:
+    if program.solver == "refine":
+        return sampler.refine(flow.predict, condition, flow.noise_at, program.resample_noise)
+    if program.solver == "multistep":
         return sampler.multistep(flow.predict, condition, flow.grid_BxM)
     return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
 def encoding_of(program: SamplerStatics) -> SamplerStatics:
     """Return the static arguments of `encode_batch`, the same for all settings."""
-    return replace(program, longest=0, use_cfg=False, use_w=False, multistep=False)
+    return replace(program, longest=0, use_cfg=False, use_w=False, solver="euler", resample_noise=False)
 
 
 @jit_on_mesh

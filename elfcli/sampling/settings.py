@@ -21,6 +21,7 @@ OPTION_FIELDS = {
     "time_schedule": "time_schedule",
     "time_shift": "time_shift",
     "candidates": "candidates",
+    "resample_noise": "resample_noise",
 }
 """The field of a SamplingSetting that each option sets."""
 PRESET_LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_scale": "self_cond_scales"}
@@ -30,7 +31,8 @@ MAX_SETTINGS = 1000
 
 @dataclass(frozen=True)
 class SamplingSetting:
-    """One setting of the sampler; its fields are described in config/schema.py. The ODE ignores sde_gamma."""
+    """One setting of the sampler; its fields are described in config/schema.py. The ODE ignores sde_gamma, and
+    refinement the times."""
 
     sampling_method: str = "ode"
     num_sampling_steps: int = 64
@@ -40,18 +42,21 @@ class SamplingSetting:
     sde_gamma: float = 0.0
     time_shift: float = 1.0
     candidates: int = 1
+    resample_noise: bool = False
 
     @property
     def name(self) -> str:
         """The name in tables and files, such as `sde8-gamma1.5-cfg1.5-w1-logit_normal-of8`."""
         gamma = f"-gamma{self.sde_gamma:g}" if self.sampling_method == "sde" else ""
-        steps = f"{self.sampling_method}{self.num_sampling_steps}"
+        steps = f"{self.sampling_method}{self.num_sampling_steps}{'-resampled' if self.resample_noise else ''}"
         best_of = f"-of{self.candidates}" if self.candidates > 1 else ""
         return f"{steps}{gamma}-cfg{self.cfg:g}-w{self.self_cond_scale:g}-{self.grid}{best_of}"
 
     @property
     def grid(self) -> str:
-        """The time schedule, with its shift."""
+        """The time schedule, with its shift; `start` for refinement, whose passes are all at time 0."""
+        if self.sampling_method == "refine":
+            return "start"
         return self.time_schedule + (f"{self.time_shift:g}" if self.time_schedule == "shifted" else "")
 
     @property
@@ -60,8 +65,10 @@ class SamplingSetting:
         unused = {"sde_gamma"} if self.sampling_method != "sde" else set()
         unused |= {"time_shift"} if self.time_schedule != "shifted" else set()
         unused |= {"candidates"} if self.candidates == 1 else set()
-        fields = {option: field for option, field in OPTION_FIELDS.items() if field not in unused}
-        return " ".join(f"--{option.replace('_', '-')} {getattr(self, field)}" for option, field in fields.items())
+        unused |= {"time_schedule", "time_shift"} if self.sampling_method == "refine" else set()
+        values = {option: getattr(self, field) for option, field in OPTION_FIELDS.items() if field not in unused}
+        words = {option: "" if value is True else f" {value}" for option, value in values.items() if value is not False}
+        return " ".join(f"--{option.replace('_', '-')}{word}" for option, word in words.items())
 
 
 def flag(option: str) -> str:
@@ -73,7 +80,15 @@ def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:
     """Return every combination of every preset."""
     return [
         SamplingSetting(
-            one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift, one.candidates
+            one.sampling_method,
+            steps,
+            cfg,
+            w,
+            one.time_schedule,
+            one.sde_gamma,
+            one.time_shift,
+            one.candidates,
+            one.resample_noise,
         )
         for one in presets
         for steps, cfg, w in product(one.num_sampling_steps, one.cfgs, one.self_cond_scales)
@@ -161,6 +176,10 @@ def check_used(config: Config, given: Collection[str], settings: Sequence[Sampli
     """Raise InputError for a given field that none of the settings uses."""
     if "sde_gamma" in given and all(setting.sampling_method != "sde" for setting in settings):
         raise InputError("--gamma: only the SDE uses it; add --sampler sde")
+    if "resample_noise" in given and all(setting.sampling_method != "refine" for setting in settings):
+        raise InputError("--resample-noise: only refinement uses it; add --sampler refine")
+    if "time_schedule" in given and all(setting.sampling_method == "refine" for setting in settings):
+        raise InputError("--time-schedule: refinement does not use it, because all its passes are at t = 0")
     if "time_shift" in given and all(setting.time_schedule != "shifted" for setting in settings):
         raise InputError("--time-shift: only the shifted grid uses it; add --time-schedule shifted")
     if "cfg" in given and not config.data.max_input_length and any(setting.cfg != 1 for setting in settings):
@@ -168,20 +187,29 @@ def check_used(config: Config, given: Collection[str], settings: Sequence[Sampli
 
 
 def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting]:
-    """Return the settings without duplicates; ODEs have no gamma, and only shifted grids a shift."""
+    """Return the settings without duplicates; ODEs have no gamma, only shifted grids a shift, and refinement no times
+    and no gamma."""
     found = [replace(s, sde_gamma=0.0) if s.sampling_method != "sde" else s for s in settings]
+    found = [replace(s, time_schedule="logit_normal") if s.sampling_method == "refine" else s for s in found]
+    found = [replace(s, resample_noise=False) if s.sampling_method != "refine" else s for s in found]
     found = [replace(s, time_shift=1.0) if s.time_schedule != "shifted" else s for s in found]
     return list({setting.name: setting for setting in found}.values())
 
 
 def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
-    """Raise InputError for candidates of free text, and for more guidance than a student was trained for."""
+    """Raise InputError for candidates of free text, for refinement without self-conditioning, and for more guidance
+    than a student was trained for."""
     if setting.candidates > 1 and not config.data.max_input_length:  # with gaps it depends on what is sampled
         raise InputError(f"--candidates {setting.candidates}: needs sources, but this model generates free text")
+    if setting.sampling_method == "refine" and not config.objective.self_cond_prob:
+        raise InputError("--sampler refine: each pass sees the last estimate, but this model was trained without "
+                         "self-conditioning (self_cond_prob 0): use ode, sde or multistep")  # fmt: skip
     if config.distillation.student_steps is None:
         return
     teacher_cfg, most = config.distillation.teacher_cfg, config.objective.self_cond_cfg_max
     excess = "more guidance than this student was trained for"
+    if setting.cfg != 1 and config.distillation.distill_objective != "progressive":
+        raise InputError(f"--cfg {setting.cfg:g}: {excess}, which learned no guidance by a source: pass --cfg 1")
     if setting.cfg > 1 and teacher_cfg != 1:
         why = f"its teacher's guidance, --cfg {teacher_cfg:g}, is in its weights"
         raise InputError(f"--cfg {setting.cfg:g}: {excess}, {why}: pass --cfg 1")

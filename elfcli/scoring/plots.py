@@ -70,6 +70,8 @@ def label(result: dict, without: str) -> str:
     setting = result["setting"]
     gamma = f" gamma {setting['sde_gamma']:g}" if setting["sampling_method"] == "sde" else ""
     parts = [f"{setting['sampling_method']}{gamma}", setting["time_schedule"]]
+    if setting["sampling_method"] == "refine":
+        parts[1:] = ["noise resampled"] if setting["resample_noise"] else []
     if without != "num_sampling_steps":
         parts.append(f"{setting['num_sampling_steps']} steps")
     if without != "cfg":

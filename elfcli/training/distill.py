@@ -1,8 +1,9 @@
 """The rounds of `elf distill`: from the teacher's settings to the runs of its students, one after another.
 
 Every round is an ordinary run whose settings name the teacher (config/schema.py: DistillationSettings);
-training/step.py uses the loss of distillation for it (flow/distill.py). The first student starts from the teacher's
-weights, each later one from the average of the student before it; optimizer, schedule and average start anew.
+training/step.py uses the loss of distillation for it (flow/distill.py, flow/mmd.py). The first student starts from the
+teacher's weights, each later one from the average of the student before it; optimizer, schedule and average start
+anew. The stages of `--objective mmd` are such rounds: mmd, then ird, whose teacher is the student of mmd.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,17 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from elfcli.config.entries import SettingOrigin
 from elfcli.config.resolve import Resolved, changed, resolve_run
 from elfcli.config.schema import Config, SamplingPreset
 from elfcli.errors import ElfError
+from elfcli.flow.mmd import kernel_group
 from elfcli.parallel.agree import first_process_first
 from elfcli.recipe.defaults import with_data
 from elfcli.runs.examples import open_examples
 from elfcli.runs.folder import CONFIG_FILE
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.runs.rounds import Rounds, read_rounds, round_folder, write_rounds
+from elfcli.runs.rounds import STAGES, Round, Rounds, read_rounds, round_folder, write_rounds
 from elfcli.sampling.settings import settings_of
 from elfcli.training.start import resume_run, start_run
 from elfcli.ui.progress import is_first_process, say
@@ -33,6 +37,12 @@ USER_LAYERS = ("--set", "command line")
 """Origins of what the user has set."""
 ANNEALED = 20  # learning-rate divisor for students whose teacher used a cosine schedule
 MAX_INITIAL = 0.25  # share of a student's average that may be its initial weights
+GENERATOR_ROWS, GENERATOR_WARMUP = 80, 100
+GENERATOR_RATE = 40  # teacher's learning rate / that of the stages: 2e-3 and 5e-5 in the published recipes
+GENERATOR_INITIAL = 0.6  # as MAX_INITIAL; 0.58 after the published 5,500 steps
+GENERATOR_PASSES, GENERATOR_W = 8, 3.0
+"""Recipe of the stages mmd and ird: examples of a batch, of which a fifth decodes; steps of warm-up; and how students
+are sampled."""
 
 
 def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
@@ -40,8 +50,11 @@ def start_rounds(teacher: Source, resolved: Resolved, folder: Path) -> Path:
     with first_process_first():
         resolved = with_data(resolved)
         examples = open_examples(resolved.config)
-    start = first_round(resolved, teacher, folder, len(examples))
-    return train_rounds(folder, [(student_steps, False) for student_steps in start[0].rounds], start)
+    if resolved.config.distillation.distill_objective == "progressive":
+        start = first_round(resolved, teacher, folder, len(examples))
+    else:
+        start = first_stage(resolved, teacher, folder)
+    return train_rounds(folder, [(round_, False) for round_ in start[0].rounds], start)
 
 
 def student_sampling(config: Config, student_steps: int) -> SamplingPreset:
@@ -74,10 +87,64 @@ def first_round(resolved: Resolved, teacher: Source, folder: Path, num_examples:
         "evaluation": {"sampling_configs_path": None},
         "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
     }  # fmt: skip
+    plan = Rounds(where(teacher), distillation.rounds, (steps,) * len(distillation.rounds))
+    return plan, of_round(with_unset(resolved, chosen), folder, plan, plan.rounds[0])
+
+
+def first_stage(resolved: Resolved, teacher: Source, folder: Path) -> tuple[Rounds, Resolved]:
+    """Return the stages mmd and ird and the settings of the first; what the user has set stays."""
+    config, steps = resolved.config, resolved.config.distillation.stage_steps
+    decay = config.optimization.ema_decay
+    if decay ** min(steps) > GENERATOR_INITIAL:
+        decay = round(1 - 1 / max(min(steps) / 10, 1.0), 6)
+    tokens = config.network.num_self_cond_cfg_tokens > 0  # otherwise w costs a second pass
+    w = min(GENERATOR_W, config.objective.self_cond_cfg_max) if tokens else 1.0
+    sampled = SamplingPreset(sampling_method="refine", num_sampling_steps=(GENERATOR_PASSES,), self_cond_scales=(w,))
+    user = {name for name, origin in resolved.origins.items() if origin.layer in USER_LAYERS}
+    chosen: dict[str, dict[str, Any]] = {
+        "distillation": {"teacher": where(teacher), "teacher_step": version(teacher), "teacher_cfg": 1.0},
+        "training": {"minutes": None, "resume": None, "eval_every_epochs": 0.0}
+        | ({} if user & {"batch_size", "global_batch_size"} else
+           {"batch_size": generator_rows(config, jax.device_count()), "global_batch_size": None}),
+        "optimization": {"warmup_steps": min(GENERATOR_WARMUP, min(steps) // 10), "ema_decay": decay,
+                         "lr_schedule": "constant", "weight_decay": 0.0, "grad_accum_steps": 1}
+        | ({} if user & {"lr", "blr"} else {"lr": config.peak_lr / GENERATOR_RATE}),
+        "data": {"buckets": ()},
+        "evaluation": {"sampling_configs_path": None},
+        "tracking": {"hub_repo": None, "hf_repo_id": None, "wandb_run_name": None},
+    }  # fmt: skip
+    resolved = with_unset(resolved, chosen)
+    if "sampling" not in user:
+        resolved = with_sampling(resolved, sampled)
+    plan = Rounds(where(teacher), STAGES[: len(steps)], steps)
+    return plan, of_round(resolved, folder, plan, plan.rounds[0])
+
+
+def generator_rows(config: Config, devices: int) -> int:
+    """Return the batch of the stages: near the recipe's, or the teacher's if that is smaller, and of whole groups."""
+    cfg = config.objective
+    rows = min(config.global_batch * config.optimization.grad_accum_steps, GENERATOR_ROWS)
+    texts = config.distillation.kernel_texts
+
+    def fits(size: int) -> bool:
+        return kernel_group(size, size // devices, cfg, texts) is not None
+
+    near = sorted(range(devices, 2 * max(rows, devices * texts) + 1, devices), key=lambda size: abs(size - rows))
+    return next(filter(fits, near), -(-rows // devices) * devices)
+
+
+def with_unset(resolved: Resolved, chosen: dict[str, dict[str, Any]]) -> Resolved:
+    """Return the settings with those of the values, by section, that the user has not set."""
     for section, values in chosen.items():
         free = {name: value for name, value in values.items() if resolved.origins[name].layer not in USER_LAYERS}
         resolved = changed(resolved, section, LAYER, **free)
-    return Rounds(where(teacher), distillation.rounds, steps), of_round(resolved, folder, distillation.rounds[0], None)
+    return resolved
+
+
+def with_sampling(resolved: Resolved, preset: SamplingPreset) -> Resolved:
+    """Return the settings with this sampling preset."""
+    config = resolved.config.model_copy(update={"sampling": (preset,)})
+    return replace(resolved, config=config, origins=resolved.origins | {"sampling": SettingOrigin(LAYER)})
 
 
 def where(teacher: Source) -> str:
@@ -91,19 +158,27 @@ def version(teacher: Source) -> int | None:
     return teacher.step if teacher.kind in ("run", "reference") else None
 
 
-def of_round(resolved: Resolved, folder: Path, student_steps: int, before: Path | None) -> Resolved:
-    """Return the settings of one round. before: the run whose student it starts from; None: the teacher."""
-    output, init_from = str(round_folder(folder, student_steps)), str(before.absolute()) if before else None
-    resolved = changed(resolved, "training", LAYER, output_dir=output, init_from=init_from)
-    resolved = changed(resolved, "distillation", LAYER, student_steps=student_steps)
+def of_round(resolved: Resolved, folder: Path, plan: Rounds, round_: Round) -> Resolved:
+    """Return the settings of one round. It starts from the student of the round before it, or from the teacher."""
+    number = plan.rounds.index(round_)
+    before = str(round_folder(folder, plan.rounds[number - 1]).absolute()) if number else None
+    training: dict[str, Any] = {"output_dir": str(round_folder(folder, round_)), "init_from": before}
+    if isinstance(round_, str):
+        steps = plan.steps[number]
+        training |= {"init_from": None, "steps": steps, "save_every_steps": max(steps // 5, 1)}
+        stage: dict[str, Any] = {"distill_objective": round_, "student_steps": 1}
+        if before is not None:
+            stage |= {"teacher": before, "teacher_step": plan.steps[number - 1]}
+        return changed(changed(resolved, "training", LAYER, **training), "distillation", LAYER, **stage)
+    resolved = changed(resolved, "training", LAYER, **training)
+    resolved = changed(resolved, "distillation", LAYER, student_steps=round_)
     if resolved.origins["sampling"].layer in USER_LAYERS:
         return resolved
-    config = resolved.config.model_copy(update={"sampling": (student_sampling(resolved.config, student_steps),)})
-    return replace(resolved, config=config, origins=resolved.origins | {"sampling": SettingOrigin(LAYER)})
+    return with_sampling(resolved, student_sampling(resolved.config, round_))
 
 
 def train_rounds(
-    folder: Path, todo: Sequence[tuple[int, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming: Any
+    folder: Path, todo: Sequence[tuple[Round, bool]], start: tuple[Rounds, Resolved] | None = None, **resuming: Any
 ) -> Path:
     """Train the rounds of `remaining_rounds`, or of `first_round` from the start; return the folder.
 
@@ -118,19 +193,19 @@ def train_rounds(
 
         if not start:
             enter()
-        rounds = start[0].rounds if start else read_rounds(folder).rounds
-        for student_steps, begun in todo:
-            run = round_folder(folder, student_steps)
-            say(f"\nround {rounds.index(student_steps) + 1} of {len(rounds)}: {student_steps}-step student, {run}")
+        plan = start[0] if start else read_rounds(folder)
+        for round_, begun in todo:
+            run = round_folder(folder, round_)
+            say(f"\n{plan.name(round_)}, {run}")
             with pointing_to(folder, run):
                 if begun:
                     resume_run(run, **resuming)
-                elif start and student_steps == rounds[0]:
+                elif start and round_ == plan.rounds[0]:
                     start_run(start[1], run, before=enter)
                 else:
-                    before = round_folder(folder, rounds[rounds.index(student_steps) - 1])
+                    before = round_folder(folder, plan.rounds[plan.rounds.index(round_) - 1])
                     settings = resolve_run(before / CONFIG_FILE, resuming.get("sets", ()))
-                    start_run(of_round(settings, folder, student_steps, before), run)
+                    start_run(of_round(settings, folder, plan, round_), run)
     return folder
 
 

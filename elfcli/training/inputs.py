@@ -16,12 +16,18 @@ from elfcli.data.buckets import FULL_LENGTH_SHARE, Buckets, make_buckets, positi
 from elfcli.data.gaps import ROOM, GapSettings, pair_of, require_sentinels
 from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
+from elfcli.flow import mmd, objective
 from elfcli.models.build import arithmetic
+from elfcli.models.elf import ElfShape
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.runs.examples import evaluation_examples, gap_settings
 from elfcli.runs.length import run_length
+from elfcli.training.students import feature_network
 from elfcli.ui.progress import say
 from elfcli.weights.encoder import load_encoder
+
+SIGMA_TEXTS, SIGMA_POSITIONS, SIGMA_TOKENS = 64, 2**14, 2000
+"""Largest numbers of texts and positions whose features are computed to measure sigma, and of tokens compared."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +127,34 @@ def measured_latents(config: Config, inputs: RunInputs, num_examples: int = 1024
     found = {name: found[name] for name in wanted}
     say(f"measured over {len(everything)} tokens: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
     return found
+
+
+def measured_sigma(config: Config, inputs: RunInputs, teacher: dict, shape: ElfShape) -> float:
+    """Return the median distance between the teacher's features of real tokens in the first examples, without padding.
+
+    Raises InputError if there are too few tokens.
+    """
+    cfg, tokens = config.objective, inputs.examples.tokens
+    size = min(SIGMA_TEXTS, max(SIGMA_POSITIONS // config.data.max_length, 1), len(tokens))
+    batch = inputs.collate([tokens[i] for i in range(size)])
+    key = jax.random.key(config.training.seed)
+
+    @jax.jit
+    def features(teacher: dict, encoder: Any, ids: jax.Array, cond: jax.Array, valid: jax.Array) -> jax.Array:
+        latents = inputs.encoder.apply(encoder, ids, encoder_mask(cond, valid, jnp.zeros(size, bool)))
+        x0 = ((latents - float(config.encoder.latent_mean)) / float(config.encoder.latent_std))[None]
+        draws = objective.draw(key, cfg, (1, ids.shape[0], ids.shape[1], latents.shape[-1]))
+        network = feature_network(teacher, shape, config.distillation)
+        noise, texts = draws.noise_GxNxSxE * cfg.denoiser_noise_scale, objective.Batch(ids[None], cond[None], valid, x0)
+        return mmd.token_features(network, (x0, noise), texts, draws.w_GxN, cfg)[0]
+
+    arrays = batch["input_ids"], batch["cond_mask"], batch["valid_mask"]
+    real = np.asarray(features(teacher, inputs.encoder.params, *arrays), np.float64)[batch["valid_mask"]]
+    real = np.random.default_rng(config.training.seed).permutation(real)[:SIGMA_TOKENS]
+    norms = (real**2).sum(axis=1)
+    squared = (norms[:, None] + norms - 2 * real @ real.T)[np.triu_indices(len(real), 1)]
+    sigma = float(np.sqrt(np.maximum(np.median(squared), 0))) if squared.size else 0.0
+    if not sigma:
+        raise InputError("sigma: the data has too few tokens to measure it; set it, for example -s sigma=50")
+    say(f"measured sigma {sigma:.4g}, the median distance between the features of {len(real)} real tokens")
+    return sigma

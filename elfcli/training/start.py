@@ -37,7 +37,7 @@ from elfcli.runs.folder import (
 )
 from elfcli.runs.length import run_length
 from elfcli.runs.lock import locked
-from elfcli.training.inputs import RunInputs, buckets_of, measured_latents, open_inputs, tokenizer_of
+from elfcli.training.inputs import RunInputs, buckets_of, measured_latents, measured_sigma, open_inputs, tokenizer_of
 from elfcli.training.loop import train
 from elfcli.training.memory import fitting_division, memory_errors, require_memory
 from elfcli.training.step import device_group
@@ -53,8 +53,9 @@ FIXED = {
     ),
     "encoder": ("embedding_dim", "embedding_seed", "latent_mean", "latent_std"),
     "optimization": ("optimizer",),
+    "distillation": ("distill_objective", "sigma"),
 }
-"""Settings that a run cannot change: the arrays of its checkpoints depend on them."""
+"""Settings that a run cannot change: the arrays of its checkpoints or what its loss measures depend on them."""
 
 
 def start_run(
@@ -132,12 +133,19 @@ def with_measurements(resolved: Resolved, inputs: RunInputs) -> Resolved:
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
     if config.training.init_from:  # raises for weights that do not fit; train reads them again
         load_initial_params(config.training.init_from, shape)
+    teacher: dict = {}
     if distillation.student_steps is not None:
-        load_initial_params(distillation.teacher or "", shape, distillation.teacher_step)
+        teacher = load_initial_params(distillation.teacher or "", shape, distillation.teacher_step)
     latents = broadcast_from_first(partial(measured_latents, config, inputs))
     resolved = changed(resolved, "encoder", "measured", **latents)
+    if distillation.distill_objective == "mmd" and distillation.sigma == "measure":
+        sigma = broadcast_from_first(partial(measured_sigma, resolved.config, inputs, teacher, shape))
+        resolved = changed(resolved, "distillation", "measured", sigma=sigma)
     if group_size := device_group(config, jax.device_count()):
-        say(f"group_size {group_size}: the examples of a batch on each of {jax.device_count()} devices (docs/pods.md)")
+        why = f"the examples of a batch on each of {jax.device_count()} devices (docs/pods.md)"
+        if distillation.distill_objective == "mmd":
+            why = f"whole kernels of {distillation.kernel_texts} texts beside the examples that decode"
+        say(f"group_size {group_size}: {why}")
         resolved = changed(resolved, "objective", "from the devices", group_size=group_size)
     return resolved
 
@@ -215,6 +223,7 @@ def open_inputs_on_all(config: Config, examples: Examples) -> RunInputs:
     problems = check_devices(config, jax.device_count())
     if problems:
         raise InputError("\n".join(problems))
+    device_group(config, jax.device_count())  # raises for kernels that do not fit into groups
     with first_process_first():
         tokenizer = load_tokenizer(tokenizer_of(config, examples))
     broadcast_from_first(partial(check_token_ids, examples, vocab_size(tokenizer)))

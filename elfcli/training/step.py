@@ -17,13 +17,14 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from elfcli.config.schema import Config, DistillationSettings, ObjectiveSettings
-from elfcli.flow import distill, objective
+from elfcli.flow import objective
 from elfcli.models.elf import ELF, ElfShape, init_params
 from elfcli.models.encoder import Encoder, encoder_mask
 from elfcli.models.layers import graphdef_of
 from elfcli.optimizer import make_optimizer
 from elfcli.parallel.mesh import by_example, state_shardings
 from elfcli.runs.state import TrainState
+from elfcli.training.students import kernel_group, student_objective
 
 STEP_METRICS = ("loss", "denoise_loss", "decode_loss", "grad_norm", "skipped")
 
@@ -88,10 +89,13 @@ def num_groups(batch_size: int, cfg: ObjectiveSettings) -> int:
 def device_group(config: Config, num_devices: int) -> int | None:
     """Return the group_size that keeps every group on one device, if the default would not; otherwise None.
 
-    A device with a single example cannot keep a group: a group has both branches.
+    A device with a single example cannot keep a group: a group has both branches. In MMD, return the size of groups
+    that hold whole kernel rows. Raise InputError if there is none.
     """
     batch, cfg = config.global_batch, config.objective
     share = batch // num_devices
+    if config.distillation.distill_objective == "mmd":
+        return kernel_group(config, share)
     smaller = cfg.group_size is None and 1 < share < batch // num_groups(batch, cfg)
     return share if smaller else None
 
@@ -104,9 +108,11 @@ def make_train_step(config: Config, shape: ElfShape, encoder: Encoder, mesh: Mes
     share one jitted function.
     """
     latents = float(config.encoder.latent_mean), float(config.encoder.latent_std)
-    tx = make_optimizer(config.optimization, shape.dtype)
+    tx, cfg = make_optimizer(config.optimization, shape.dtype), config.objective
+    if config.distillation.distill_objective == "mmd" and (size := device_group(config, mesh.size)):
+        cfg = cfg.model_copy(update={"group_size": size})
     return jitted_step(StepStatics(
-        config.objective, config.distillation, latents, config.data.pad_token, shape, encoder.apply, tx, mesh
+        cfg, config.distillation, latents, config.data.pad_token, shape, encoder.apply, tx, mesh
     ))  # fmt: skip
 
 
@@ -186,7 +192,7 @@ def loss(
     statics: StepStatics, params: Any, frozen: Frozen, batch: dict[str, jax.Array], key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the loss to minimize and its parts for one batch of arrays (B, S)."""
-    cfg, shape, teaching = statics.objective, statics.shape, statics.distillation
+    cfg, shape = statics.objective, statics.shape
     draw_key, dropout_key = jax.random.split(key)
     ids, cond, valid = batch["input_ids"], batch["cond_mask"], batch["valid_mask"]
     groups = num_groups(len(ids), cfg)
@@ -195,12 +201,10 @@ def loss(
         return array.reshape(groups, -1, *array.shape[1:])
 
     sizes = (groups, len(ids) // groups, ids.shape[1], shape.latent_dim)
-    if teaching.student_steps is None:
+    if statics.distillation.student_steps is None:
         draws, losses = objective.draw(draw_key, cfg, sizes), objective.split_loss
     else:
-        teacher = nnx.merge(graphdef_of(ELF, shape), frozen.teacher)
-        draws = distill.draw(draw_key, cfg, teaching, sizes)
-        losses = distill.Teacher(teacher, teaching).losses
+        draws, losses, cfg = student_objective(statics.distillation, cfg, shape, frozen.teacher, draw_key, sizes)
     x0 = clean_latents(statics, frozen.encoder, ids, cond, valid, draws.drop_GxN.reshape(-1))
     counted = objective.loss_mask(cond, valid, statics.pad_token)
     examples = objective.Batch(*map(grouped, (ids, cond, counted, x0)))

@@ -46,6 +46,7 @@ def needed_bytes(resolved: Resolved, inputs: RunInputs, batch: int) -> float:
     """Return what a step of the run needs on one device with this batch over all devices, by the compiler."""
     latents = {"latent_mean": 0.0, "latent_std": 1.0}  # they may still have to be measured
     plain = changed(resolved, "encoder", None, **latents)
+    plain = changed(plain, "distillation", None, sigma=1.0)  # likewise
     config = changed(plain, "training", None, batch_size=batch, global_batch_size=None).config
     shape, mesh, init = trial_run(config, inputs)
     state = jax.eval_shape(init)

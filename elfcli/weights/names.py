@@ -16,15 +16,29 @@ PUBLISHED = {
     "ELF-B-de-en": ("de-en", "ELF-B"),
     "ELF-B-xsum": ("xsum", "ELF-B"),
     "ELF-B-PD-owt": ("owt", "ELF-B"),
+    "ELF-B-MMD-owt": ("owt", "ELF-B"),
+    "ELF-B-MMD-IRD-owt": ("owt", "ELF-B"),
 }  # Task and model of each published checkpoint
-STUDENTS = ("ELF-B-PD-owt",)  # distilled checkpoints, to be sampled with configs/sampling/student.toml
-REPOSITORIES = {"ELF-B-PD-owt": "ELF-B-PD-owt-torch"}  # repositories whose name differs from the checkpoint's
+STUDENTS = {"ELF-B-PD-owt": "student", "ELF-B-MMD-owt": "refine", "ELF-B-MMD-IRD-owt": "refine"}
+"""Distilled checkpoints, and the file in configs/sampling to sample them with."""
+REPOSITORIES = {
+    "ELF-B-PD-owt": "ELF-B-PD-owt-torch",
+    "ELF-B-MMD-owt": "yresearch/ELF-MMD-OWT/t5/elf-mmd",
+    "ELF-B-MMD-IRD-owt": "yresearch/ELF-MMD-OWT/t5/elf-mmd-ird",
+}
+"""Repositories whose name differs from the checkpoint's; without an organization they are those of the authors of ELF.
+What follows the repository's name is a folder in it."""
 
 
 def published_name(name: str) -> str | None:
-    """Return the published checkpoint with this name or in the repository of this name, None if there is none."""
-    by_repository = {repository: known for known, repository in REPOSITORIES.items()}
-    return name if name in PUBLISHED else by_repository.get(name)
+    """Return the published checkpoint that a name or the end of a path means, None if there is none."""
+    parts = Path(name.partition("@")[0]).parts
+    for known in PUBLISHED:
+        for place in (known, REPOSITORIES.get(known, known)):
+            end = tuple(place.split("/")[-3:])  # a local copy is not below an organization
+            if parts[-len(end) :] == end:
+                return known
+    return None
 
 
 def is_exported(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from elfcli.config.resolve import resolve
 from elfcli.errors import InputError, did_you_mean, near_file
 from elfcli.hub_access import from_hub, hub_reachable, looks_like_a_path, retrying
 from elfcli.runs.folder import CONFIG_FILE, best_of, chosen_step, is_run
-from elfcli.runs.rounds import is_distilled, last_student
+from elfcli.runs.rounds import is_distilled, last_student, round_runs
 from elfcli.weights.files import read_safetensors
 from elfcli.weights.names import (
     PUBLISHED,
@@ -25,7 +25,7 @@ from elfcli.weights.reference import elf_from_reference, read_reference_checkpoi
 from elfcli.weights.source import Source, with_own_encoder
 from elfcli.weights.torch_port import TORCH_SUFFIXES, elf_from_torch, is_torch_file, is_torch_state, read_torch_state
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(/[\w.-]+)*(@[\w./-]+)?")
 ORBAX_MARKS = ("_METADATA", "_CHECKPOINT_METADATA", "manifest.ocdbt")
 WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
@@ -33,8 +33,8 @@ WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) -> Source:
     """Return the weights that `spec` names: the moving average unless `ema` is off, the newest unless `step` is given.
     spec: run, exported or `elf distill` folder, `checkpoint_<step>` of the reference or a folder that holds some, state
-    dict of the PyTorch port, `FOLDER@NAME` (`named_in`), Hub repository `org/name[@revision]` with any of these; else
-    InputError."""
+    dict of the PyTorch port, `FOLDER@NAME` (`named_in`), Hub repository `org/name[/folder][@revision]` with any of
+    these; else InputError."""
     name = str(spec)
     if not name.strip():
         raise InputError("--checkpoint is empty: pass a run folder, a checkpoint or a Hub name org/name")
@@ -49,28 +49,45 @@ def open_source(spec: str | Path, *, ema: bool = True, step: int | None = None) 
         return open_local(found, name, ema, step if own_step is None else own_step)
     published, at, revision = name.partition("@")
     if published in PUBLISHED:
-        name = f"embedded-language-flows/{REPOSITORIES.get(published, published)}{at}{revision}"
-    if not HUB_NAME.fullmatch(name) or looks_like_a_path(name.partition("@")[0]):
+        repository = REPOSITORIES.get(published, published)
+        name = f"{'' if '/' in repository else 'embedded-language-flows/'}{repository}{at}{revision}"
+    repository, inside = in_repository(name)
+    local = looks_like_a_path(repository) or (inside and Path(name.partition("/")[0]).exists())
+    if not HUB_NAME.fullmatch(name) or local:
         near = near_file(path, PUBLISHED)
         raise InputError(f"{name}: no such checkpoint{near}; pass a run folder, a checkpoint or a Hub name org/name")
     source = open_local(hub_checkpoint(name, step), name, ema, step)
     return replace(source, name=name, description=f"{source.description}, from the Hub", from_hub=True)
 
 
+def in_repository(name: str) -> tuple[str, str]:
+    """Return (`org/name`, folder in it, empty for the whole) of a Hub name `org/name[/folder][@revision]`."""
+    parts = name.partition("@")[0].split("/")
+    return "/".join(parts[:2]), "/".join(parts[2:])
+
+
 def hub_checkpoint(name: str, step: int | None = None) -> Path:
-    """Return a folder with the newest checkpoint, or that of `step`, of a Hub repository `org/name[@revision]`."""
+    """Return a folder with the newest checkpoint, or that of `step`, of a Hub name `org/name[/folder][@revision]`."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
-    repo, _, revision = name.partition("@")
+    (repo, inside), revision = in_repository(name), name.partition("@")[2]
     download = partial(snapshot_download, repo, revision=revision or None)
     with from_hub(f"{name}:"):
         try:
             if not hub_reachable():
-                return Path(download(local_files_only=True))
+                # No pattern: the cache holds what was fetched, one checkpoint, and not the whole repository.
+                found = Path(download(local_files_only=True, allow_patterns=[])) / inside
+                if not found.exists():
+                    raise LocalEntryNotFoundError(f"no {inside} in the cache")
+                return found
             files = retrying(lambda: HfApi().list_repo_files(repo, revision=revision or None))
-            needed = files_to_fetch(name, files, step)
-            return Path(retrying(lambda: download(allow_patterns=needed)))
+            start = f"{inside}/" if inside else ""
+            within = [file.removeprefix(start) for file in files if file.startswith(start)]
+            if not within:
+                raise InputError(f"{name}: the repository {repo} has no folder {inside}")
+            needed = [start + file for file in files_to_fetch(name, within, step)]
+            return Path(retrying(lambda: download(allow_patterns=needed))) / inside
         except LocalEntryNotFoundError:
             raise InputError(f"{name}: there is no such local folder, it is not in the cache, and the Hugging Face Hub "
                              "cannot be reached; pass a local folder or file as --checkpoint") from None  # fmt: skip
@@ -99,7 +116,7 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name. NAME:
     `best`, of a run or of the last student, or a round of a folder of `elf distill`."""
-    rounds = {path.name: path for path in sorted(folder.glob("round-*/")) if is_distilled(folder)}
+    rounds = round_runs(folder)
     if name in rounds:
         return rounds[name], None
     run = last_student(folder) if rounds else folder
@@ -160,8 +177,8 @@ def _with_config(source: Source, folder: Path) -> Source:
     """Return the source with the settings and the tokenizer in its folder."""
     file = folder / CONFIG_FILE
     config = with_own_encoder(resolve(files=[file], environ={}).config, folder)
-    if student_steps := config.distillation.student_steps:
-        source = replace(source, description=f"{source.description}, {student_steps}-step student")
+    if student := config.distillation.student:
+        source = replace(source, description=f"{source.description}, {student}")
     source = replace(source, shape=replace(source.shape, text_position=config.network.text_position))
     return replace(source, config=config, config_file=file, tokenizer=str(folder / "tokenizer"), folder=folder)
 

@@ -38,10 +38,10 @@ PUBLISHED_SCORES = tuple(
 )  # fmt: skip
 
 
-def published_scores(task: str | None, model: str | None, students: bool = False) -> list[PublishedScore]:
-    """Return the published figures of a task and model preset, or of the student distilled from it."""
+def published_scores(task: str | None, model: str | None, student: str | None = None) -> list[PublishedScore]:
+    """Return the published figures of a task and model preset, or of this student distilled from it."""
     scores = [score for score in PUBLISHED_SCORES if PUBLISHED[score.checkpoint] == (task, model)]
-    return [score for score in scores if (score.checkpoint in STUDENTS) == students]
+    return [one for one in scores if (one.checkpoint if one.checkpoint in STUDENTS else None) == student]
 
 
 def summary(figures: list[PublishedScore]) -> list[str]:

@@ -37,11 +37,11 @@ def resolved_of(source: Source, *, task: str | None = None, model: str | None = 
             preset = resolve(task=task, files=files, sets=sets, environ={}).config
             config = config.model_copy(update={"sampling": preset.sampling, "evaluation": preset.evaluation})
         return replace(resolved, config=config)
-    known = published_name(Path(source.name.partition("@")[0]).name)
+    known = published_name(source.name)
     if known and task is None and not files:
         task, model = PUBLISHED[known][0], model or PUBLISHED[known][1]
         if known in STUDENTS and not any("sampling" in text for text in sets):
-            sets = [f"sampling_configs_path={presets_dir() / 'sampling' / 'student.toml'}", *sets]
+            sets = [f"sampling_configs_path={presets_dir() / 'sampling' / f'{STUDENTS[known]}.toml'}", *sets]
     if task is None and not files:
         raise InputError(f"{source.name}: this checkpoint comes without settings; pass --task (owt, de-en, "
                          "xsum) or --config FILE")  # fmt: skip

@@ -74,6 +74,7 @@ TRAIN = "train --task toy-de-en -o new "
 DATA = TRAIN + "--data data -s batch_size=8 -s max_length=16 -s max_input_length=8 -s warmup_steps=0 "
 TOKENIZE = "tokenize -o new --tokenizer data/tokenizer "
 SAMPLE = "sample --checkpoint run "
+MMD = "distill --teacher run -o new --objective mmd -s max_input_length=0 "
 EVAL = "eval --checkpoint run "
 SWEEP = "sweep run --data data "
 
@@ -239,6 +240,8 @@ CASES = [
     (SAMPLE + "--gamma -1", ["--gamma"]),
     (SAMPLE + "--gamma nan", ["--gamma"]),
     (SAMPLE + "--gamma 1", ["--gamma", "--sampler sde"]),
+    (SAMPLE + "--resample-noise", ["--resample-noise", "--sampler refine"]),
+    (SAMPLE + "--sampler refine --time-schedule uniform", ["--time-schedule", "t = 0"]),
     (SAMPLE + "--time-shift 2", ["--time-shift", "--time-schedule shifted"]),
     (SAMPLE + "--cfg nan", ["--cfg", "nan"]),
     (SAMPLE + "--sc-cfg inf", ["--sc-cfg", "inf"]),
@@ -427,6 +430,15 @@ CASES = [
     ("distill --teacher run -o full", ["full"]),
     ("distill --teacher run -o new --data data --rounds 6", ["rounds 6 does not divide the teacher's"]),
     ("distill --teacher run -o new --data data --rounds 8,x", ["--rounds 8,x"]),
+    ("distill --teacher run -o new --objective mmd", ["distill_objective mmd is for free text", "progressive"]),
+    (MMD + "-s self_cond_prob=0", ["without self-conditioning", "use progressive"]),
+    (MMD + "-s sigma=0", ["sigma: expected a number (greater than 0)"]),
+    (MMD + "-s feature_layer=99", ["feature_layer 99: the network has"]),
+    (MMD + "-s kernel_pairs=texts -s kernel_texts=1", ["kernel_texts is 1"]),
+    (MMD + "-s stage_steps=[1,2,3]", ["stage_steps [1, 2, 3]"]),
+    (MMD + "--rounds 8", ["--rounds: --objective mmd"]),
+    (MMD + "--objective ird", ["--objective ird"]),
+    (MMD + "--objective mdm", ["did you mean 'mmd'"]),
     ("distill --teacher run -o new --data data --rounds 4,4", ["rounds", "[4, 4]"]),
     ("distill --teacher run -o new --data data --steps 0", ["--steps"]),
     ("distill --teacher run -o new --data data -s hidden_size=32 -s num_heads=2", ["hidden_size 32"]),

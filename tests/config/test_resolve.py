@@ -206,7 +206,8 @@ sampling_method = "odd"
         f"{path}:11: decoder_prob: expected a number (at least 0, at most 1), got 1.5",
         f"{path}:12: objective.pad_tokn: unknown setting (did you mean 'pad_token'?)",
         f"{path}:16: sampling.cfg: unknown setting (did you mean 'cfgs'?)",
-        f"{path}:19: sampling.sampling_method: expected 'ode' or 'sde' or 'multistep', got 'odd' (did you mean 'ode'?)",
+        f"{path}:19: sampling.sampling_method: expected 'ode' or 'sde' or 'multistep' or 'refine', got 'odd' "
+        "(did you mean 'ode'?)",
         "ELF_BATCH_SZIE: unknown setting (did you mean 'ELF_BATCH_SIZE'?)",
         "--set: seeed: unknown setting (did you mean 'seed'?)",
         "--set lr: expected key=value",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elfcli.flow.objective import velocity
-from elfcli.flow.sampler import Condition, euler, integrate, multistep, solve
+from elfcli.flow.sampler import Condition, euler, integrate, multistep, refine, solve
 
 B, S, E = 2, 3, 4
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(B, S, E)), jnp.float32)
@@ -142,3 +142,17 @@ def test_the_condition_does_not_change(gamma):
     free, _ = solved(jnp.cos, UNEVEN, gamma)
     np.testing.assert_array_equal(z[mask], 0.25)
     np.testing.assert_array_equal(z[~mask], free[~mask])
+
+
+@pytest.mark.parametrize(("resample", "seen"), [(False, (1, 1, 1)), (True, (1, 5, 9))])
+def test_a_refinement_pass_sees_the_noise_and_the_last_estimate_at_time_zero(resample, seen):
+    """Noise i is 4 i + 1 and that of the start 1, so that x = noise + 10 (last x) + 100 t shows what a pass saw."""
+    condition = Condition(jnp.zeros((B, S), bool).at[:, 0].set(True), jnp.full((B, S, E), 7.0))
+
+    def predict(z, estimate, t_B):
+        return condition.keep(z + 10 * estimate + 100 * t_B[:, None, None]), None
+
+    grids = jnp.tile(jnp.linspace(0, 1, 4), (B, 1))
+    step = refine(predict, condition, lambda i: jnp.full((B, S, E), 4.0 * jnp.maximum(i, 0) + 1), resample)
+    z = np.asarray(integrate(step, Z, condition, grids).z_BxSxE)
+    assert (z[:, 0] == 7).all() and (z[:, 1:] == 100 * seen[0] + 10 * seen[1] + seen[2]).all()

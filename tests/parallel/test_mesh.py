@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,14 +37,26 @@ def test_every_mesh_of_eight_devices_equals_one():
     assert [row["mesh"] for row in found if row["error"] >= ROUNDING] == []
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_every_program_with_kernels_lowers_for_several_tpus(count):
+@pytest.mark.parametrize(
+    ("platform", "counts", "without"),
+    [
+        ("tpu", (2,), {"judge"}),
+        pytest.param("tpu", (8,), {"judge"}, marks=pytest.mark.slow),
+        # cuDNN's attention takes no bias, so T5's is plain.
+        pytest.param("cuda", (2, 8), {"judge", "encoder", "sampling: conditions", "trace"}, marks=pytest.mark.slow),
+    ],
+)
+def test_every_program_lowers_for_several_accelerators(platform, counts, without):
     """Outside of a mesh, JAX refuses: Mosaic kernels cannot be automatically partitioned."""
+    if platform == "cuda" and not find_spec("jax_cuda13_plugin"):
+        pytest.skip("needs JAX's CUDA plugin: pip install 'elfcli[cuda13]'")
     script = Path(__file__).parents[1] / "lower_run.py"
-    done = subprocess.run([sys.executable, str(script), str(count)], capture_output=True, text=True, timeout=600)
+    command = [sys.executable, str(script), platform, *map(str, counts)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    without = [line for line in done.stdout.splitlines() if ": 0 kernels" in line and "judge" not in line]
-    assert len(done.stdout.splitlines()) == 11 and not without, done.stdout
+    lines = done.stdout.splitlines()
+    none = [line.partition(", ")[2].removesuffix(": 0 kernels") for line in lines if line.endswith(": 0 kernels")]
+    assert len(lines) == 11 * len(counts) and set(none) == without, done.stdout
 
 
 @pytest.mark.parametrize(

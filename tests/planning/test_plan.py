@@ -19,7 +19,7 @@ from elfcli.models.elf import ELF, ElfShape, abstract_params
 from elfcli.models.layers import REMAT_POLICIES, graphdef_of
 from elfcli.planning import slices
 from elfcli.planning.hlo import Cost, Rates, counted_once, program_cost
-from elfcli.planning.plan import over_memory, plan_rounds, plan_sampling, plan_training, timed
+from elfcli.planning.plan import over_memory, plan_rounds, plan_sampling, plan_stages, plan_training, timed
 from elfcli.planning.slices import names
 
 RATES = Rates(1e12, 1e11)
@@ -187,13 +187,22 @@ def test_if_memory_runs_out_the_estimate_stays(monkeypatch):
 def test_rounds_count_the_teachers_passes(elf, tmp_path, monkeypatch):
     """Twice as many steps of the teacher, and the same student: counted once, the loop would not show."""
     monkeypatch.setattr("elfcli.planning.plan.timed", lambda *work: ({}, ()))  # covered by another test
+    monkeypatch.setattr("elfcli.planning.plan.plan_stages", lambda *work: [])
     sets = [word for setting in [*TINY, "rounds=[4,2]", "round_steps=30"] for word in ("-s", setting)]
     code, out, err = elf("plan", "--distill", *sets, "--json", tmp_path / "plan.json")
     assert code == 0, err
     four, two = json.loads((tmp_path / "plan.json").read_text())
     assert (four["total_steps"], two["total_steps"]) == (30, 30)
     assert 1.4 < two["flops_per_chip"] / four["flops_per_chip"] < 1.8
-    assert "2-step student, 32 passes" in out and "all rounds" in out
+    assert "2-step student, 32 passes" in out and "all rounds" in out and "mmd is not for this teacher" in out
+
+
+def test_stages_are_planned_with_their_batch_and_their_mean_number_of_passes(monkeypatch):
+    monkeypatch.setattr("elfcli.planning.plan.timed", lambda *work: ({}, ()))
+    sets = [*TINY, "batch_size=512", "stage_steps=[40]"]
+    found, *others = plan_stages(resolve(sets=sets, environ={}).config, "local")
+    assert (found.batch_size, found.total_steps, others) == (80, 40, []) and found.flops_per_chip > 1e6
+    assert found.program == "stage mmd, 1.5 bootstrap passes a step on average"
 
 
 def test_a_round_has_no_minutes(monkeypatch):

@@ -41,7 +41,11 @@ def model():
 
 @pytest.mark.parametrize(
     "setting",
-    [SamplingSetting("ode", 5, 1.5), SamplingSetting("sde", 40, 1.0, 1.0, "uniform", 0.7)],
+    [
+        SamplingSetting("ode", 5, 1.5),
+        SamplingSetting("sde", 40, 1.0, 1.0, "uniform", 0.7),
+        SamplingSetting("refine", 3, resample_noise=True),
+    ],
     ids=lambda one: one.name,
 )
 def test_a_trace_changes_no_sample(model, setting):

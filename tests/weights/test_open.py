@@ -147,10 +147,14 @@ def test_published_names_bring_their_recipe(name, choice):
     network = {"ELF-B": (12, 768, 12), "ELF-M": (24, 1056, 16), "ELF-L": (32, 1280, 16)}[model]
     shape = ElfShape(512, 32100, *network)
     repository = REPOSITORIES.get(name, name)
-    source = types.SimpleNamespace(config_file=None, name=f"embedded-language-flows/{repository}@main", shape=shape)
-    config = config_of(source)
-    assert (config.data.task, config.network.model) == (task, model)
-    if name in STUDENTS:
+    place = repository if "/" in repository else f"embedded-language-flows/{repository}"
+    for written in (f"{place}@main", f"/copies/{place.partition('/')[2]}", name):
+        config = config_of(types.SimpleNamespace(config_file=None, name=written, shape=shape))
+        assert (config.data.task, config.network.model) == (task, model)
+    if STUDENTS.get(name) == "refine":
+        (only,) = config.sampling
+        assert (only.sampling_method, only.num_sampling_steps[0], only.self_cond_scales) == ("refine", 8, (3.0,))
+    elif name in STUDENTS:
         first, more = config.sampling
         assert (first.num_sampling_steps[0], first.sde_gamma, first.self_cond_scales) == (8, 1.5, (2.5,))
         assert (more.num_sampling_steps, more.sde_gamma) == ((16, 32), 2.0)
@@ -246,3 +250,21 @@ def test_a_run_has_its_own_copy_of_the_datas_encoder(tmp_path, name):
     for set_by_hand in ("google-t5/t5-small", str(tmp_path / "elsewhere" / name)):
         other = resolve(sets=[f"encoder_model_name={set_by_hand}"], environ={}).config
         assert with_own_encoder(other, tmp_path / "run") == other
+
+
+def test_a_folder_of_a_repository_is_opened(hub, tmp_path, monkeypatch):
+    params = open_source(GOLDENS / "checkpoint_msgpack").params
+    save_file(elf_to_torch(params), tmp_path / "elf.safetensors")
+    content = (tmp_path / "elf.safetensors").read_bytes()
+    files = {f"t5/{name}/ckpt.safetensors": content for name in ("elf-mmd", "elf-mmd-ird")}
+    hub.add("yresearch/ELF-MMD-OWT", files | {"README.md": b""})
+    for name in ("ELF-B-MMD-IRD-owt", "yresearch/ELF-MMD-OWT/t5/elf-mmd-ird"):
+        source = open_source(name)
+        assert source.from_hub and same(source.params, params)
+    assert not any("elf-mmd/ckpt" in request for request in hub.requests), "the other folder is not fetched"
+    with pytest.raises(InputError, match="has no folder t5/elf-mdm"):
+        open_source("yresearch/ELF-MMD-OWT/t5/elf-mdm")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert same(open_source("yresearch/ELF-MMD-OWT/t5/elf-mmd-ird").params, params)
+    with pytest.raises(InputError, match="not in the cache"):
+        open_source("ELF-B-MMD-owt")
