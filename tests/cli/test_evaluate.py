@@ -162,9 +162,8 @@ def test_sample_reads_a_table_and_names_its_output_by_it(elf, tmp_path, monkeypa
     run = shutil.copytree(tiny_run(), tmp_path / "run")
     (tmp_path / "held.csv").write_text("de,en\n" + "ein wort 1 und 2,one word 1 and 2\n" * 3)
     line = ["sample", "--checkpoint", run, "--input", tmp_path / "held.csv", "--source-key", "de", "--steps", 2]
-    monkeypatch.setattr(
-        "elfcli.sampling.generate.generate", lambda model, sources, *rest: ["", "the " * 9][: len(sources)]
-    )
+    texts = [{"generated": ""}, {"generated": "the " * 9}]
+    monkeypatch.setattr("elfcli.sampling.generate.outputs", lambda model, sources, *rest: texts[: len(sources.rows)])
     code, _, err = elf(*line, "--num-samples", 2, "--raw-weights")
     assert code == 0, err
     assert "of 2 texts 1 empty and 1 degenerate" in err

@@ -190,7 +190,7 @@ NOUNS, VERBS, ENDS = "dog cat man bird tree boat", "sees likes finds hears", "to
 
 @pytest.mark.slow
 def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
-    """Measured: 65% of continuations, 63% of texts with one gap and 27% of those with several are of the grammar."""
+    """Measured: 98% of continuations, 88% of texts with one gap and 48% of those with several are of a like grammar."""
     draw = random.Random(0)
 
     def phrase():
@@ -207,7 +207,7 @@ def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
     train_tokenizer(texts, tmp_path / "words", None, sentinels=16)
     files = (str(tmp_path / "train.txt"),), (str(tmp_path / "validation.txt"),)
     tokenize(Job(tmp_path / "data", inputs=files[0], validation=files[1], tokenizer=str(tmp_path / "words")))
-    sets = {"hidden_size": 64, "depth": 3, "num_heads": 4, "bottleneck_dim": 32, "num_live_samples": 0}
+    sets = {"hidden_size": 64, "depth": 3, "num_heads": 4, "bottleneck_dim": 32, "num_live_samples": 0, "lr": 0.006}
     run = elfcli.train(data=tmp_path / "data", output=tmp_path / "run", gaps=True, steps=2500, batch_size=64, sets=sets)
     code, _, err = elf("eval", run, "-n", 180, "-o", tmp_path / "eval")
     assert code == 0, err
@@ -219,4 +219,4 @@ def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
         right[row["kind"]].append(grammar.fullmatch(" ".join(row["generated"].split())) is not None)
     shares = {kind: sum(some) / len(some) for kind, some in right.items()}
     print(shares)
-    assert shares["prefix"] > 0.5 and shares["span"] > 0.45 and shares["several"] > 0.15, shares
+    assert shares["prefix"] > 0.8 and shares["span"] > 0.7 and shares["several"] > 0.3, shares
