@@ -90,7 +90,7 @@ def test_train_resume_evaluate_and_tokenize_are_the_commands(run, tmp_path, capl
                                    "candidates", "resample_noise",
                                    "num_samples", "input", "source_key", "trace", "watch", "data", "seed",
                                    "batch_size", "output", "overwrite", "named", "separator", "quoting", "no_header",
-                                   "encoding", "allow_unknown"}),
+                                   "encoding", "allow_unknown", "prompt", "template", "template_key"}),
     ],
 )  # fmt: skip
 def test_functions_take_the_options_of_the_commands(function, command, left_out):
