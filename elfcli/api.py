@@ -116,8 +116,7 @@ class Model:
     def fill(self, templates: Sequence[str], **options: Any) -> list[str]:
         """Return templates with their gaps filled, such as "Dear [..], thank you for [..8]."; the known text is copied.
 
-        `[..]` marks a gap, `[..8]` one of at most eight tokens; `\\[..]` stands for the text itself. options: those of
-        `generate` that say how (seed, batch_size, allow_unknown, steps, sampler, candidates, ...).
+        `[..8]`: a gap of at most eight tokens. `\\[..]`: these characters. options: those of `generate` that say how.
 
         Raises elfcli.InputError if the model was not trained with gaps, or if a template or an option is wrong.
         """
@@ -203,8 +202,7 @@ def train(
       output: run folder to create. steps, minutes, epochs: length of the run, one of them.
       batch_size: examples per batch. lr: peak learning rate. init_from: weights to start from.
       overfit: overfit the first N examples as a sanity check. seed: seed of everything drawn.
-      gaps: train on free texts with gaps, a quarter of each kind, so that `Model.fill` works (other shares: the setting
-        `gaps`).
+      gaps: train on free texts with gaps, so that `Model.fill` works (its mixture: the setting `gaps`).
       config, config_style, sets: as in `load`.
 
     Raises elfcli.InputError if the input is wrong, before anything is written; elfcli.Stopped after an interrupt, which
