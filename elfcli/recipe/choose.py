@@ -34,8 +34,8 @@ MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # shorter runs lose more to compiling buckets than they gain
 SHOWN, SAVES = 5, 10  # evaluations and checkpoints of a run, at least
 LEARNING_RATE, BATCH_EXPONENT = 8e-3, 0.146
-"""Peak rate of Muon at width 128 and batches of 32 examples, measured on CPUs. It falls with the width, as in muP (Yang
-and Hu 2021), and rises with the batch so that ELF-B with batches of 512 has the 2e-3 of the authors' recipes."""
+"""Peak rate of Muon at width 128 and batches of 32 examples, measured on CPUs. It falls with larger widths, as in muP
+(Yang and Hu 2021), and rises with the batch so that ELF-B with batches of 512 has the 2e-3 of the authors' recipes."""
 CPU_POSITIONS, CPU_BATCH = 2048, 32
 ACCELERATOR_POSITIONS, ACCELERATOR_BATCH, ACCELERATOR_STEPS = 2**18, 512, 10_000
 """Largest batches in positions and examples. On accelerators batches of small data are so small that PASSES over it are
@@ -171,8 +171,8 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
 def learning_rate(config: Config) -> float:
     """Return the peak rate for the network's width and the examples of an optimizer step, to two digits."""
     examples = config.global_batch * config.optimization.grad_accum_steps
-    rate = LEARNING_RATE * 128 / config.network.hidden_size * (examples / CPU_BATCH) ** BATCH_EXPONENT
-    return float(f"{rate:.2g}")
+    by_width = min(128 / config.network.hidden_size, 1.0)  # at width 64, 0.018 ruined the decoder
+    return float(f"{LEARNING_RATE * by_width * (examples / CPU_BATCH) ** BATCH_EXPONENT:.2g}")
 
 
 def with_measured_steps(resolved: Resolved, steps: int) -> Resolved:
