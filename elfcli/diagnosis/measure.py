@@ -10,6 +10,7 @@ import numpy as np
 
 from elfcli.data.folder import Examples, load_examples, recorded_tokenizer
 from elfcli.data.ids import largest_id
+from elfcli.data.plain_text import plain_encoder
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.diagnosis import checks, probe
 from elfcli.diagnosis.checks import Check, History
@@ -205,7 +206,7 @@ def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count:
 
 def piece_counts(model: LoadedModel, texts: Sequence[str]) -> Counter[str]:
     """Return how often each piece occurs in the texts."""
-    rows = model.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = plain_encoder(model.tokenizer)(texts)
     return Counter(piece for ids in rows for piece in model.tokenizer.convert_ids_to_tokens(ids))
 
 

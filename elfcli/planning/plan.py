@@ -4,7 +4,6 @@ machine (`local`) the compiled program is executed a few times to measure the ti
 import re
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -23,7 +22,7 @@ from elfcli.planning.slices import LOCAL
 from elfcli.recipe.apply import preview
 from elfcli.recipe.choose import uses_recipe
 from elfcli.recipe.cooccurrence import VECTOR_WIDTH
-from elfcli.runs.folder import VECTORS_FOLDER
+from elfcli.recipe.vectors import will_be_vectors
 from elfcli.runs.rounds import STAGES
 from elfcli.sampling.settings import settings_of
 from elfcli.training.distill import generator_rows
@@ -99,8 +98,7 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
     compute. keep_batch: do not count a batch size of the reference per device."""
     devices = 1 if keep_batch else len(machine.devices)
     found = preview(resolved, machine=(machine.platform, devices))
-    encoder = found.config.encoder.encoder_model_name
-    if Path(encoder).name == VECTORS_FOLDER and not (Path(encoder) / "config.json").is_file():
+    if will_be_vectors(found.config.encoder.encoder_model_name):
         found = changed(found, "encoder", None, encoder_model_name="embedding", embedding_dim=VECTOR_WIDTH)
     if uses_recipe(resolved) and found is not resolved and found.config.data.data_path:
         model, config = found.config.network.model or "its network", found.config

@@ -21,8 +21,8 @@ from elfcli.recipe.defaults import (
     with_source_length,
 )
 from elfcli.recipe.encoder import with_encoder
+from elfcli.recipe.vectors import will_be_vectors
 from elfcli.runs.examples import open_examples
-from elfcli.runs.folder import VECTORS_FOLDER
 from elfcli.scoring import check_metric_names
 from elfcli.ui.progress import say
 from elfcli.weights.encoder import latent_width
@@ -141,10 +141,10 @@ def _with_encoder(resolved: Resolved, context: Context) -> Resolved:
 
 
 def _from_latents(resolved: Resolved, context: Context) -> Resolved:
-    named = Path(resolved.config.encoder.encoder_model_name)
-    if named.name == VECTORS_FOLDER and not (named / "config.json").is_file():  # not computed for a preview
-        return choose.from_latents(resolved, VECTOR_WIDTH)
-    return choose.from_latents(resolved, latent_width(resolved.config.encoder))
+    encoder = resolved.config.encoder
+    return choose.from_latents(
+        resolved, VECTOR_WIDTH if will_be_vectors(encoder.encoder_model_name) else latent_width(encoder)
+    )
 
 
 def _from_machine(resolved: Resolved, context: Context) -> Resolved:

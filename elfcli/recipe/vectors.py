@@ -24,6 +24,11 @@ def vectors_folder(examples: Examples) -> Path:
     return Path(examples.path).absolute() / VECTORS_FOLDER
 
 
+def will_be_vectors(encoder: str) -> bool:
+    """Return whether an encoder's name is the folder of token vectors that are not computed yet."""
+    return Path(encoder).name == VECTORS_FOLDER and not (Path(encoder) / "config.json").is_file()
+
+
 def make_vectors(examples: Examples) -> Path:
     """Return the folder of the data's token vectors, after computing and writing it if it is missing (seconds).
 

@@ -112,15 +112,16 @@ def with_fitting_batch(resolved: Resolved, inputs: RunInputs) -> Resolved:
     fit into memory. Raises InputError if a batch that was set does not fit, with one that does."""
     needed, config = partial(needed_bytes, resolved, inputs), resolved.config
     shape = elf_shape(config, inputs.encoder.dim, vocab_size(inputs.tokenizer))
-    if resolved.origins["batch_size"].layer == FROM_MACHINE:
-        found = run_on_all(lambda: fitting_division(config, shape, needed))
-        if found is not None:
-            batch, parts = found.batch, found.parts * config.optimization.grad_accum_steps
-            say(f"batch_size {batch}, {parts} of which make up an optimizer step: more does not fit into memory")
-            resolved = changed(resolved, "training", FROM_MACHINE, batch_size=batch)
-            resolved = changed(resolved, "optimization", FROM_MACHINE, grad_accum_steps=parts)
-    run_on_all(lambda: require_memory(resolved.config, shape, partial(needed_bytes, resolved, inputs)))
-    return resolved
+    if resolved.origins["batch_size"].layer != FROM_MACHINE:
+        run_on_all(lambda: require_memory(config, shape, needed))
+        return resolved
+    found = run_on_all(lambda: fitting_division(config, shape, needed))
+    if found is None:
+        return resolved
+    parts = found.parts * config.optimization.grad_accum_steps
+    say(f"batch_size {found.batch}, {parts} of which make up an optimizer step: more does not fit into memory")
+    resolved = changed(resolved, "training", FROM_MACHINE, batch_size=found.batch)
+    return changed(resolved, "optimization", FROM_MACHINE, grad_accum_steps=parts)
 
 
 def with_measurements(resolved: Resolved, inputs: RunInputs) -> Resolved:
