@@ -28,10 +28,10 @@ from elfcli.scoring.bleu import corpus_bleu
 def sampled(model, sources, setting, options):
     """(tokens (R, S), texts) of all sources."""
     program, rows, texts = program_of(model, setting, options), [], []
-    for part in sampling_batches(model, sources.conditions, setting, options):
+    for part in sampling_batches(model, sources, setting, options):
         tokens = np.asarray(sample_candidates(program, [part])[0])
         texts += decode_texts(model, tokens, part)
-        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: part.wanted])
+        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: len(part.sources.rows)])
     return np.concatenate(rows), texts
 
 
