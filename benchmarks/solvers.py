@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.sampling.generate import Options, decode_texts, program_of, sample_candidates, sampling_batches
+from elfcli.sampling.generate import Options, decoded_rows, program_of, sample_candidates, sampling_batches
 from elfcli.sampling.made_by import network_calls
 from elfcli.sampling.model import load_model
 from elfcli.sampling.settings import SamplingSetting, settings_of
@@ -30,7 +30,7 @@ def sampled(model, sources, setting, options):
     program, rows, texts = program_of(model, setting, options), [], []
     for part in sampling_batches(model, sources, setting, options):
         tokens = np.asarray(sample_candidates(program, [part])[0])
-        texts += decode_texts(model, tokens, part)
+        texts += [row["generated"] for row in decoded_rows(model, tokens, part)]
         rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: len(part.sources.rows)])
     return np.concatenate(rows), texts
 
