@@ -31,7 +31,7 @@ def sampled(model, sources, setting, options):
     for part in sampling_batches(model, sources, setting, options):
         tokens = np.asarray(sample_candidates(program, [part])[0])
         texts += [row["generated"] for row in decoded_rows(model, tokens, part)]
-        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: len(part.sources.rows)])
+        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: len(part.sources.conditions)])
     return np.concatenate(rows), texts
 
 

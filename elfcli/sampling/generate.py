@@ -127,7 +127,7 @@ def outputs(
             finished, tokens = running
             candidates = [decoded_rows(model, np.asarray(one), finished) for one in tokens]
             yield from (rows[consensus(rows)] for rows in zip(*candidates, strict=True))
-            update(finished.first + len(finished.sources.rows))
+            update(finished.first + len(finished.sources.conditions))
         running = started
 
 
@@ -198,11 +198,11 @@ def lengths(config: Config) -> dict[str, Any]:
 
 def decoded_rows(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[dict]:
     """Return the texts of a batch as `generated`, with the `gaps` of templates."""
-    clean_up, (_, rows, templates, frames) = model.config.evaluation.clean_up, part.sources
+    clean_up, (conditions, _, templates, frames) = model.config.evaluation.clean_up, part.sources
     if not templates:
         ends: dict[str, Any] = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer),
                 "eos_begins": begins_with_eos(model.tokenizer)}  # fmt: skip
-        texts = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: len(rows)]
+        texts = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: len(conditions)]
         return [{"generated": text} for text in decoded(model.tokenizer, texts, clean_up)]
     filled = []
     for template, frame, tokens in zip(templates, frames, tokens_BxS.tolist(), strict=False):
