@@ -94,7 +94,7 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         if not spans:  # an empty text
             continue
         rooms = draw_rooms(len(spans), rng)
-        limits = [None if kind == "prefix" else stop - start + room
+        limits = [None if kind == "prefix" else max(stop - start + room, 1)
                   for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(model.tokenizer, ids, spans, limits, clean_up)
         templates.append(template)
