@@ -17,7 +17,7 @@ from scipy.sparse.linalg import svds
 from elfcli.data.batches import TokenTable
 
 VECTOR_WIDTH = 64
-SHARE, TEXT_SHARE = 0.3, 0.6  # of a vector's mean square that comes from the data: of pairs, of free texts
+SHARE, TEXT_SHARE = 0.3, 0.8  # of a vector's mean square that comes from the data: of pairs, of free texts
 CHUNK = 32  # tokens of a text that count as near each other
 MAX_SCANNED_TOKENS = 4_000_000  # cap on tokens scanned; keeps this to a few seconds
 SMALL = 1000  # up to this vocabulary the whole matrix is factored; the iterative method is random with few factors
