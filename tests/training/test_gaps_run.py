@@ -189,7 +189,7 @@ NOUNS, VERBS, ENDS = "dog cat man bird tree boat", "sees likes finds hears", "to
 
 @pytest.mark.slow
 def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
-    """Measured: 98% of continuations, 93% of texts with one gap and 50% of those with several are of the grammar."""
+    """Measured: all continuations, 95% of texts with one gap and 65% of those with several are of the grammar."""
     draw = random.Random(0)
 
     def phrase():
@@ -218,4 +218,4 @@ def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
         right[row["kind"]].append(grammar.fullmatch(" ".join(row["generated"].split())) is not None)
     shares = {kind: sum(some) / len(some) for kind, some in right.items()}
     print(shares)
-    assert shares["prefix"] > 0.8 and shares["span"] > 0.7 and shares["several"] > 0.3, shares
+    assert shares["prefix"] > 0.9 and shares["span"] > 0.8 and shares["several"] > 0.5, shares
