@@ -57,7 +57,7 @@ def drawn_frame(ids: np.ndarray, gaps: GapSettings, example: int, epoch: int) ->
     spans = draw_spans(len(ids), kind, rng)
     if kind in ("free", "prefix") or not spans:
         return Frame(ids, tuple(spans) or ((0, len(ids)),), open_end=True)
-    return with_room(ids, spans, draw_rooms(len(spans), rng), gaps.pad)
+    return with_room(ids, spans, draw_rooms(spans, rng), gaps.pad)
 
 
 def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
@@ -81,9 +81,11 @@ def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
     return [(int(start), int(start + size)) for start, size in zip(starts, sizes, strict=False)]
 
 
-def draw_rooms(count: int, rng: np.random.Generator) -> list[int]:
-    """Return the padding of each of `count` gaps, together 0 to ROOM positions."""
-    return rng.multinomial(rng.integers(ROOM + 1), np.full(count, 1 / count)).tolist()
+def draw_rooms(spans: Sequence[Span], rng: np.random.Generator) -> list[int]:
+    """Return the padding of each gap, together at most ROOM positions; an empty gap has at least one."""
+    empty = np.array([start == stop for start, stop in spans], int)
+    count = rng.integers(empty.sum(), ROOM + 1)
+    return (empty + rng.multinomial(count - empty.sum(), np.full(len(spans), 1 / len(spans)))).tolist()
 
 
 def with_room(ids: np.ndarray, spans: Sequence[Span], rooms: Sequence[int], pad: int) -> Frame:

@@ -93,8 +93,8 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         spans = draw_spans(len(ids), kind, rng)
         if not spans:  # an empty text
             continue
-        rooms = draw_rooms(len(spans), rng)
-        limits = [None if kind == "prefix" else max(stop - start + room, 1)
+        rooms = draw_rooms(spans, rng)
+        limits = [None if kind == "prefix" else stop - start + room
                   for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(model.tokenizer, ids, spans, limits, clean_up)
         templates.append(template)

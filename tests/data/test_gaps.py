@@ -146,7 +146,7 @@ def test_templates_of_real_texts_give_the_text_and_its_frame_back(tokenizer):
         ids = np.array(plain_encoder(tokenizer)([text])[0], np.int32)
         rng = np.random.default_rng(number)
         spans = draw_spans(len(ids), GAP_KINDS[1 + number % 3], rng)
-        rooms = draw_rooms(len(spans), rng)
+        rooms = draw_rooms(spans, rng)
         limits = [stop - start + room for (start, stop), room in zip(spans, rooms, strict=True)]
         template, gaps = template_of(tokenizer, ids, spans, limits, clean_up=False)
         assert template.filled(gaps) == decoded(tokenizer, [ids], False)[0] == text
