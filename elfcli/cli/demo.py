@@ -35,9 +35,8 @@ def demo(
     start = time.monotonic()
 
     def stage(number: int, title: str, command: str) -> None:
-        say(
-            f"\n[{number}/{5 + 2 * distill + 2 * gaps}] {title}, {clock(time.monotonic() - start)} so far\n      {command}"
-        )
+        done, total = clock(time.monotonic() - start), 5 + 2 * distill + 2 * gaps
+        say(f"\n[{number}/{total}] {title}, {done} so far\n      {command}")
 
     run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
     stage(1, "generate and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
@@ -141,7 +140,7 @@ def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], n
     from elfcli.corpus.tokenize import Job, tokenize
     from elfcli.corpus.toy import is_sentence
     from elfcli.outputs import write_result
-    from elfcli.sampling.gaps import evaluation_sources
+    from elfcli.sampling.gaps import gap_sources
     from elfcli.sampling.generate import Options, sample_rows
     from elfcli.sampling.model import load_model
     from elfcli.sampling.settings import settings_of
@@ -155,11 +154,9 @@ def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], n
     tokenize(Job(data, task="toy-text", seed=seed))
     flags = {"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed, "gaps": GAP_SHARES}
     start_run(resolve(task="toy-text", flags=flags, sets=sets), run)
-    stage(
-        number + 1, f"fill gaps in {SENTENCES} held-out sentences", f'elf sample {run} --template "the [..] sees [..]"'
-    )
+    stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -s 'metrics=[\"gaps\"]'")
     model = load_model(str(run))
-    sources = evaluation_sources(model, None, SENTENCES)
+    sources = gap_sources(model, None, SENTENCES)
     rows = sample_rows(model, sources, settings_of(model.config.sampling)[0], Options(seed, batch_size=125))
     write_samples(file, rows)
     show_samples([{"input": row["template"], **row} for row in rows], 3)
