@@ -27,7 +27,7 @@ def arithmetic(config: Config, platform: str | None = None) -> tuple[Any, str]:
     if settings.attention not in ("auto", "plain", fused):
         raise InputError(f"attention={settings.attention} does not run on {platform}; use attention=auto or plain")
     kernel = "plain" if settings.attention == "plain" else fused
-    if kernel == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
+    if kernel == "cudnn" and (dtype != jnp.bfloat16 or (here and not cudnn_attention(jax.local_devices()[0]))):
         kernel = "plain"
     return dtype, kernel
 
