@@ -33,8 +33,8 @@ class Machine:
 
 
 def find_machine(name: str) -> Machine:
-    """Return the machine `local`, a TPU slice such as `v5p-64`, or GPUs such as `h100x8`. Raise ElfError if the compiler
-    does not know them."""
+    """Return the machine `local`, a TPU slice such as `v5p-64`, or GPUs such as `h100x8`. Raise ElfError if the
+    compiler does not know them."""
     if name == LOCAL:
         devices = jax.devices()
         # A device that does not report its memory may use a share of the main memory.

@@ -5,8 +5,12 @@ import json
 import re
 from math import prod
 
-RING = {"all-reduce": lambda n: 2 * (n - 1) / n, "all-gather": lambda n: n - 1.0, "reduce-scatter": lambda n: (n - 1) / n,
-        "all-to-all": lambda n: (n - 1) / n}  # fmt: skip
+RING = {
+    "all-reduce": lambda n: 2 * (n - 1) / n,
+    "all-gather": lambda n: n - 1.0,
+    "reduce-scatter": lambda n: (n - 1) / n,
+    "all-to-all": lambda n: (n - 1) / n,
+}
 """Bytes that each of n devices sends in a ring, as a multiple of its operand's."""
 
 

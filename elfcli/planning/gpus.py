@@ -34,9 +34,10 @@ class Gpus:
 
     @property
     def rates(self) -> Rates:
-        """Return the assumed rates of a card, shares of its peaks. Float32 products use TF32."""
-        flops = self.assumed["arithmetic"] * self.facts["tflops"] * 1e12
-        return Rates(flops, self.assumed["memory"] * self.facts["bandwidth"] * 1e9, flops / 2)
+        """Return the assumed rates of a card, shares of its peaks. Float32 products use TF32, at half the peak."""
+        peak, shares = self.facts["tflops"] * 1e12, self.assumed
+        products, attention = shares["arithmetic"] * peak, shares["attention"] * peak
+        return Rates(products, shares["memory"] * self.facts["bandwidth"] * 1e9, products / 2, attention)
 
     @property
     def network(self) -> float:
@@ -45,16 +46,17 @@ class Gpus:
 
     @property
     def links(self) -> float:
-        """Return the bytes per second between the cards: those of a host, or the hosts' network if there are several."""
+        """Return the bytes per second between the cards: of a host's links, or of the network of several hosts."""
         return self.facts["links"] * 1e9 if self.hosts == 1 else self.network
 
     @property
     def assumption(self) -> str:
         """Return a note for the report on the rates that are assumed."""
-        rates, usable = self.rates, self.assumed["usable"]
-        return (f"assumed per card: {rates.flops / 1e12:.0f} TFLOP/s in bfloat16 and {rates.bytes / 1e12:.3g} TB/s "
-                f"({self.assumed['arithmetic']:.0%} and {self.assumed['memory']:.0%} of the peaks), "
-                f"{usable:.0%} of the memory; compiled without a card, so kernels are not tuned")  # fmt: skip
+        rates, shares = self.rates, self.assumed
+        return (f"assumed per card: {rates.flops / 1e12:.0f} TFLOP/s in bfloat16 products, "
+                f"{shares['attention'] * self.facts['tflops']:.0f} in attention, {rates.bytes / 1e12:.3g} TB/s "
+                f"({shares['arithmetic']:.0%}, {shares['attention']:.0%} and {shares['memory']:.0%} of the peaks), "
+                f"{shares['usable']:.0%} of the memory; compiled without a card, so kernels are not tuned")  # fmt: skip
 
 
 @cache

@@ -44,12 +44,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """Arithmetic operations and bytes of memory traffic per second of a chip. float32: operations per second in float32
-    products of a GPU; None for other chips."""
+    """Arithmetic operations and bytes of memory traffic per second of a chip. float32, attention: operations per second
+    of a GPU in float32 products and in fused attention; None for other chips."""
 
     flops: float
     bytes: float
     float32: float | None = None
+    attention: float | None = None
 
     def cost(self, flops: float, size: float) -> Cost:
         """Return the cost of arithmetic operations and bytes of memory traffic at these rates."""
@@ -176,13 +177,14 @@ def kernel_cost(instruction: Instruction, operands: list[str], rates: Rates) -> 
         estimate = json.loads(match[1])
         return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
     target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
-    if target is None or rates.float32 is None:
+    if target is None or rates.float32 is None or rates.attention is None:
         return Cost()
-    arrays = _ARRAY.findall(instruction.shape)
-    # Workspaces, the arrays of bytes among the results, are not read.
-    size = sum(map(array_bytes, operands)) + sum(array_bytes(f"{kind}[{sizes}]") for kind, sizes in arrays if kind[1:] != "8")
     flops = call_flops(target[1], instruction.attributes, instruction.shape, operands)
+    size = sum(map(array_bytes, operands)) + array_bytes(
+        re.sub(r"[su]8\[\d*\]", "", instruction.shape)
+    )  # no workspaces
     speed = rates.float32 if operands and operands[0].startswith("f32") else rates.flops
+    speed = rates.attention if "fmha" in target[1] else speed
     return Cost(flops, size, max(flops / speed, size / rates.bytes))
 
 
