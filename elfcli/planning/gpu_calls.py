@@ -3,6 +3,7 @@ collectives in NCCL."""
 
 import json
 import re
+from collections import Counter
 from math import prod
 
 RING = {
@@ -50,7 +51,18 @@ def ring_bytes(opcode: str, attributes: str, size: float) -> float:
 
 def group_size(attributes: str) -> int | None:
     """Return the number of devices of a group in a collective, None if its text does not say."""
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", mesh[2]))
     if short := re.search(r"replica_groups=\[(?:\d+,)*(\d+)\]<=", attributes):
         return int(short[1])
     groups = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
     return len(groups[1].split(",")) if groups else None
+
+
+def collectives(text: str) -> str:
+    """Return how many collectives of each kind a program contains, and how many run beside arithmetic."""
+    counts = Counter(re.findall(rf" ({'|'.join(RING)})(?:-start)?\(", text))
+    asynchronous = len(re.findall(rf" (?:{'|'.join(RING)})-start\(", text))
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
+    return f"collectives in the program: {listed}; {asynchronous} asynchronous"

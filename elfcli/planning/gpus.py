@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from elfcli.config.presets import presets_dir
+from elfcli.planning.gpu_calls import collectives
 from elfcli.planning.hlo import Rates
 
 MAX_PER_HOST = 8
@@ -49,14 +50,19 @@ class Gpus:
         """Return the bytes per second between the cards: of a host's links, or of the network of several hosts."""
         return self.facts["links"] * 1e9 if self.hosts == 1 else self.network
 
-    @property
-    def assumption(self) -> str:
-        """Return a note for the report on the rates that are assumed."""
-        rates, shares = self.rates, self.assumed
-        return (f"assumed per card: {rates.flops / 1e12:.0f} TFLOP/s in bfloat16 products, "
-                f"{shares['attention'] * self.facts['tflops']:.0f} in attention, {rates.bytes / 1e12:.3g} TB/s "
-                f"({shares['arithmetic']:.0%}, {shares['attention']:.0%} and {shares['memory']:.0%} of the peaks), "
-                f"{shares['usable']:.0%} of the memory; compiled without a card, so kernels are not tuned")  # fmt: skip
+    def notes(self, text: str, sent: float) -> tuple[str, ...]:
+        """Return notes for the report: what is assumed, and a program's collectives. sent: their bytes."""
+        rates, shares, links = self.rates, self.assumed, self.facts["links"]
+        assumed = (f"assumed per card: {rates.flops / 1e12:.0f} TFLOP/s in bfloat16 products, "
+                   f"{shares['attention'] * self.facts['tflops']:.0f} in attention, {rates.bytes / 1e12:.3g} TB/s "
+                   f"({shares['arithmetic']:.0%}, {shares['attention']:.0%} and {shares['memory']:.0%} of the peaks), "
+                   f"{shares['usable']:.0%} of the memory; compiled without a card, with untuned kernels")  # fmt: skip
+        if self.hosts * self.per_host == 1:
+            return (assumed,)
+        times = (f"over the links of a host ({links} GB/s) they would take {sent / links / 1e6:.2g} ms, over a network "
+                 f"of {8 * shares['network']:g} Gb/s per host {sent / self.network * 1e3:.2g} ms, if nothing hides them"
+                 )  # fmt: skip
+        return assumed, f"{collectives(text)}; {times}"
 
 
 @cache

@@ -191,6 +191,8 @@ def estimate(
         seconds = time.monotonic() - start
         figures = compiled_figures(compiled, machine, trips)
         fits = figures["peak_bytes_per_chip"] <= machine.memory
+        if machine.gpus:
+            notes = (*notes, *machine.gpus.notes(compiled.as_text(), figures["collective_bytes_per_chip"]))
     except Exception as error:
         seconds, needed = time.monotonic() - start, over_memory(str(error))
         if needed is None:
@@ -254,6 +256,8 @@ def ways_to_fit(config: Config, machine: Machine, training: bool, fsdp: int) -> 
     if not training:
         return ["a smaller --batch-size"]
     ways = []
+    if machine.gpus and config.training.unroll == "auto" and config.training.remat != "full":
+        ways.append("-s unroll=none (the blocks in a loop, whose backward pass recomputes more: a longer step)")
     if config.training.remat != "full":
         first = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
         ways.append(f"-s {first}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")
