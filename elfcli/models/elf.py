@@ -16,7 +16,7 @@ from flax import nnx
 from jax import Array
 
 from elfcli.models import layers
-from elfcli.models.gpu_layers import float32_logits, in_row_order, split_output
+from elfcli.models.gpu_layers import float32_logits, in_row_order, split_output, weights_of
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 
 SCALAR_FEATURES = 256
@@ -116,9 +116,9 @@ class Attention(nnx.Module):
             q, k, v = jnp.split(weights, 3, axis=-1)
             return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
-        weights = {name: reordered(w) for name, w in nnx.to_pure_dict(nnx.state(self.qkv)).items()}
-        H = x_BxTxH.shape[-1]
-        qk, v = split_output(self.qkv, x_BxTxH, (2 * H, H), self.kernel == "cudnn", weights)
+        H, separate = x_BxTxH.shape[-1], self.kernel == "cudnn"
+        weights = {name: reordered(w) for name, w in weights_of(self.qkv, separate).items()}
+        qk, v = split_output(self.qkv, x_BxTxH, (2 * H, H), separate, weights)
         return [*jnp.split(qk, 2, axis=-1), v]
 
 

@@ -56,12 +56,22 @@ def split_output(
 
     The derivative of a split is a concatenation, which XLA does not fuse with sums over examples on GPUs.
     """
-    weights = nnx.to_pure_dict(nnx.state(linear)) if weights is None else weights
+    weights = weights_of(linear, separate) if weights is None else weights
     ends = list(accumulate(widths))[:-1]
     if not separate:
         return jnp.split(linear(x, **weights), ends, axis=-1)
     parts = (jnp.split(weights[name], ends, axis=-1) for name in ("kernel", "bias"))
     return [linear(x, *part) for part in zip(*parts, strict=True)]
+
+
+def weights_of(linear: Any, whole: bool) -> dict[str, Array]:
+    """Return kernel and bias. whole: gathered on each device, so that reordering and splitting them needs no further
+    communication."""
+    weights = nnx.to_pure_dict(nnx.state(linear))
+    mesh = jax.sharding.get_abstract_mesh()
+    if not whole or mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
+        return weights
+    return jax.lax.with_sharding_constraint(weights, PartitionSpec())
 
 
 @jax.custom_vjp

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from elfcli.errors import ElfError
 from elfcli.parallel.memory import memory_of_device
 from elfcli.parallel.timing import seconds_per_step
-from elfcli.planning.gpus import Gpus, find_gpus, target_config
+from elfcli.planning.gpus import Gpus, card_of, find_gpus, target_config
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import LOCAL, TPU_KINDS
 
@@ -39,7 +39,8 @@ def find_machine(name: str) -> Machine:
         devices = jax.devices()
         # A device that does not report its memory may use a share of the main memory.
         memory = memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
-        return Machine(name, devices[0].platform, devices, memory, measured_rates(), None)
+        known = card_of(devices[0].device_kind)
+        return Machine(name, devices[0].platform, devices, memory, known.rates if known else measured_rates(), None)
     if gpus := find_gpus(name):
         devices = described_devices(name, "cuda", "", topology=gpus.topology, target_config=target_config(gpus))
         return Machine(name, "gpu", devices, gpus.memory, gpus.rates, gpus.links, gpus)
@@ -83,4 +84,6 @@ def measured_rates() -> Rates:
     product, sweep = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
     product_seconds = seconds_per_step(lambda: product(x), warm=1, at_least=0)
     sweep_seconds = seconds_per_step(lambda: sweep(big), warm=1, at_least=0)
-    return Rates(2 * 2048**3 / product_seconds, 2 * big.nbytes / sweep_seconds)
+    flops = 2 * 2048**3 / product_seconds
+    kernels = flops if jax.default_backend() == "gpu" else None  # of libraries, which are not measured by type
+    return Rates(flops, 2 * big.nbytes / sweep_seconds, kernels, kernels)

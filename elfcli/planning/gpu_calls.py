@@ -63,6 +63,6 @@ def group_size(attributes: str) -> int | None:
 def collectives(text: str) -> str:
     """Return how many collectives of each kind a program contains, and how many run beside arithmetic."""
     counts = Counter(re.findall(rf" ({'|'.join(RING)})(?:-start)?\(", text))
-    asynchronous = len(re.findall(rf" (?:{'|'.join(RING)})-start\(", text))
+    asynchronous = len(re.findall(rf" (?:{'|'.join(RING)}|async)-start\(", text))
     listed = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"
     return f"collectives in the program: {listed}; {asynchronous} asynchronous"

@@ -91,6 +91,11 @@ def find_gpus(name: str) -> Gpus | None:
     return Gpus(match[1], hosts, per_host, cards()[match[1]], cards()["assumed"])
 
 
+def card_of(device_kind: str) -> Gpus | None:
+    """Return the card that JAX calls `device_kind`, None if configs/gpus.toml does not list it."""
+    return next((find_gpus(name) for name in card_names() if cards()[name]["name"] == device_kind), None)
+
+
 def target_config(gpus: Gpus) -> str:
     """Return XLA's description of a card, a text proto. Limits that all cards share are written out."""
     facts, (major, minor) = gpus.facts, gpus.facts["capability"]
