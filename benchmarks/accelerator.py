@@ -143,8 +143,8 @@ def compiled_step(sizes: Sizes, batches: tuple[int, ...], *sets: str):
 def training(sizes: Sizes, *sets: str, batches: tuple[int, ...] = ()) -> Rows:
     import jax
 
+    from elfcli.config.cards import card_of
     from elfcli.parallel.memory import used_memory
-    from elfcli.planning.gpus import card_of
 
     config, planned, compiled, figures = compiled_step(sizes, batches or sizes.batches, *sets)
     batch, devices = config.global_batch, len(jax.devices())
@@ -155,7 +155,7 @@ def training(sizes: Sizes, *sets: str, batches: tuple[int, ...] = ()) -> Rows:
     yield f"seconds a step (median of {sizes.steps}), estimate", [round(seconds, 4), round(estimate, 4)]
     yield "tokens/s", round(batch * sizes.length / seconds)
     card = card_of(jax.devices()[0].device_kind)
-    peak = f", {flops / seconds / card.facts['tflops'] / 1e12:.0%} of the peak" if card else ""
+    peak = f", {flops / seconds / card.tflops / 1e12:.0%} of the peak" if card else ""
     yield "TFLOP/s a device", f"{flops / seconds / 1e12:.3g}{peak}"
     yield "GiB a device, plan's", [round(size / 2**30, 2) for size in (used_memory(), figures["peak_bytes_per_chip"])]
     yield "devices", devices

@@ -10,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from elfcli.config.cards import card_of
 from elfcli.errors import ElfError
 from elfcli.parallel.memory import memory_of_device
 from elfcli.parallel.timing import seconds_per_step
-from elfcli.planning.gpus import Gpus, card_of, find_gpus, target_config
+from elfcli.planning.gpus import Gpus, find_gpus, rates_of, target_config
 from elfcli.planning.hlo import Rates
 from elfcli.planning.slices import LOCAL, TPU_KINDS
 
@@ -40,10 +41,10 @@ def find_machine(name: str) -> Machine:
         # A device that does not report its memory may use a share of the main memory.
         memory = memory_of_device() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // len(devices)
         known = card_of(devices[0].device_kind)
-        return Machine(name, devices[0].platform, devices, memory, known.rates if known else measured_rates(), None)
+        return Machine(name, devices[0].platform, devices, memory, rates_of(known) if known else measured_rates(), None)
     if gpus := find_gpus(name):
-        devices = described_devices(name, "cuda", "", topology=gpus.topology, target_config=target_config(gpus))
-        return Machine(name, "gpu", devices, gpus.memory, gpus.rates, gpus.links, gpus)
+        devices = described_devices(name, "cuda", "", topology=gpus.topology, target_config=target_config(gpus.card))
+        return Machine(name, "gpu", devices, gpus.memory, rates_of(gpus.card), gpus.links, gpus)
     kind, _, count = name.partition("-")
     chip = TPU_KINDS[kind]
     layout = chip.slices[int(count) // chip.cores]

@@ -55,7 +55,7 @@ def test_names_of_gpus():
     assert find_gpus("a100-80x4").topology == "1x1x4" and find_gpus("h100x2x8").topology == "1x2x8"
     assert find_gpus("h100x2x8").links < find_gpus("h100x8").links
     assert 70 < find_gpus("h100").memory / 2**30 < 79
-    assert "core_count: 108" in target_config(find_gpus("a100-40"))
+    assert "core_count: 108" in target_config(find_gpus("a100-40").card)
     for name in ("h100x9", "h100x0", "h100x0x8", "v5p-8", "local", "assumed"):
         assert find_gpus(name) is None
     with pytest.raises(InputError, match=r"did you mean 'h100x8'.*rtx4090"):
