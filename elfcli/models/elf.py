@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 
 from elfcli.models import layers
-from elfcli.models.gpu_layers import float32_logits, in_row_order, split_output, weights_of
+from elfcli.models.gpu_layers import float32_logits, in_row_order, split_output, token_entropy, weights_of
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 
 SCALAR_FEATURES = 256
@@ -264,7 +263,7 @@ class ELF(nnx.Module):
         """Return -log softmax(logits) at the tokens, float32 (G, N, S), without holding all logits in memory."""
 
         def entropy(features_BxSxH: Array, ids_BxS: Array) -> Array:
-            return optax.softmax_cross_entropy_with_integer_labels(self.logits(features_BxSxH), ids_BxS)
+            return token_entropy(self.logits(features_BxSxH), ids_BxS, self.shape.attention == "cudnn")
 
         flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
         return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat).reshape(ids_GxNxS.shape)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jax import Array
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -93,6 +94,15 @@ def _logits_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array
 
 
 float32_logits.defvjp(_logits_forward, _logits_backward)
+
+
+def token_entropy(logits_BxSxV: Array, ids_BxS: Array, select: bool) -> Array:
+    """Return -log softmax(logits) at the ids, (B, S). select: compare all ids, whose derivative XLA fuses on GPUs; that
+    of an indexed read is a scatter."""
+    if not select:
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BxSxV, ids_BxS)
+    chosen = jnp.arange(logits_BxSxV.shape[-1]) == ids_BxS[..., None]
+    return jax.nn.logsumexp(logits_BxSxV, axis=-1) - jnp.where(chosen, logits_BxSxV, 0).sum(axis=-1)
 
 
 def in_row_order(x_BxTxH: Array, ask: bool) -> Array:
