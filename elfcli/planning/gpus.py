@@ -62,13 +62,11 @@ def rates_of(card: Card) -> Rates:
 
 def find_gpus(name: str) -> Gpus | None:
     """Return the cards that CARD, CARDxCOUNT or CARDxHOSTSxCOUNT names, None for other names and counts."""
-    match = re.fullmatch(r"(.+?)(?:x(\d{1,4}))??(?:x(\d))?", name)
-    if match is None or match[1] not in card_names():
-        return None
-    hosts, per_host = int(match[2] or 1), int(match[3] or 1)
-    if not (1 <= per_host <= MAX_PER_HOST and hosts):
-        return None
-    return Gpus(read_cards()[0][match[1]], hosts, per_host)
+    for known, card in read_cards()[0].items():
+        if match := re.fullmatch(rf"{known}(?:x(\d{{1,4}}))??(?:x(\d))?", name):
+            hosts, per_host = int(match[1] or 1), int(match[2] or 1)
+            return Gpus(card, hosts, per_host) if 1 <= per_host <= MAX_PER_HOST and hosts else None
+    return None
 
 
 def target_config(card: Card) -> str:

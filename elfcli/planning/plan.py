@@ -97,7 +97,8 @@ def plan_training(config: Config, topology: str, num_examples: int | None = None
 def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = False) -> Resolved:
     """Return the settings that `elf train` would choose on this machine, with random vectors for those it would
     compute. keep_batch: do not count a batch size of the reference per device."""
-    devices, card = 1 if keep_batch else len(machine.devices), card_of(machine.devices[0].device_kind)
+    devices = 1 if keep_batch else len(machine.devices)
+    card = card_of(getattr(machine.devices[0], "device_kind", ""))
     found = preview(resolved, machine=(machine.platform, devices, card))
     if will_be_vectors(found.config.encoder.encoder_model_name):
         found = changed(found, "encoder", None, encoder_model_name="embedding", embedding_dim=VECTOR_WIDTH)

@@ -13,7 +13,7 @@ import pytest
 from elfcli.errors import InputError
 from elfcli.planning import slices
 from elfcli.planning.gpu_calls import collectives, group_size
-from elfcli.planning.gpus import find_gpus, target_config
+from elfcli.planning.gpus import card_names, find_gpus, target_config
 from elfcli.planning.hlo import Rates, counted_once, instruction_cost, parse
 
 TEXT = Path(__file__).with_name("two_h100.hlo").read_text(encoding="utf-8")
@@ -53,6 +53,8 @@ def test_bytes_of_calls_and_collectives():
 
 def test_names_of_gpus():
     assert find_gpus("a100-80x4").topology == "1x1x4" and find_gpus("h100x2x8").topology == "1x2x8"
+    assert all(find_gpus(name).topology == "1x1x1" for name in card_names())
+    assert find_gpus("rtx4090x2").card.name == "NVIDIA GeForce RTX 4090"
     assert find_gpus("h100x2x8").links < find_gpus("h100x8").links
     assert 70 < find_gpus("h100").memory / 2**30 < 79
     assert "core_count: 108" in target_config(find_gpus("a100-40").card)
