@@ -15,8 +15,8 @@ from flax import nnx
 from jax import Array
 
 from elfcli.models import layers
-from elfcli.models.gpu_layers import float32_logits, in_row_order, split_output, token_entropy, weights_of
-from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
+from elfcli.models.gpu_layers import float32_logits, in_row_order, rotated, split_output, token_entropy, weights_of
+from elfcli.models.layers import Linear, Maybe, RMSNorm, apply_rope, interleaved_to_halves
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -98,11 +98,11 @@ class Attention(nnx.Module):
         B, T, H = x_BxTxH.shape
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in self._project(x_BxTxH))
 
-        def rotated(y: Array, norm: RMSNorm) -> Array:
-            weight = interleaved_to_halves(norm.weight[...], 1)
-            return layers.apply_rope(layers.rms_norm(y, weight, norm.eps), *rope)
+        def turned(y: Array, norm: RMSNorm) -> Array:
+            weight, turn = interleaved_to_halves(norm.weight[...], 1), rotated if self.kernel == "cudnn" else apply_rope
+            return turn(layers.rms_norm(y, weight, norm.eps), *rope)
 
-        q, k = rotated(q, self.q_norm), rotated(k, self.k_norm)
+        q, k = turned(q, self.q_norm), turned(k, self.k_norm)
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _project(self, x_BxTxH: Array) -> list[Array]:

@@ -36,6 +36,15 @@ def fused_attention(
     return jax.nn.dot_product_attention(q, k, v, bias, mask, scale=scale, implementation="cudnn")[..., :D]
 
 
+def rotated(x_BxTxNxD: Array, cos: Array, sin: Array) -> Array:
+    """Return `layers.apply_rope` without a concatenation, so that XLA fuses it and its derivative with what is around:
+    halves are exchanged by reversing an axis of two."""
+    x32 = x_BxTxNxD.astype(jnp.float32)
+    exchanged = jnp.flip(x32.reshape(*x32.shape[:-1], 2, -1), -2).reshape(x32.shape)
+    cos, sin = jnp.concatenate([cos, cos], -1)[..., None, :], jnp.concatenate([-sin, sin], -1)[..., None, :]
+    return (x32 * cos + exchanged * sin).astype(x_BxTxNxD.dtype)
+
+
 def bias_and_mask(bias_1xNxTxT: Array, mask: Array, kernel: str) -> tuple[Array, Array | None]:
     """Return a bias of the logits and a mask (True: attended) as the kernel of `layers.attention` takes them: cuDNN
     takes their combination (B, N, T, T), which a loop over layers should not make each time."""
