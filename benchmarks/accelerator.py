@@ -123,12 +123,16 @@ def compiled_step(sizes: Sizes, batches: tuple[int, ...], *sets: str):
     from elfcli.planning.chips import find_machine
     from elfcli.planning.plan import compiled_figures
     from elfcli.planning.programs import training_step
+    from elfcli.recipe.card import KEPT, PREFIX
     from elfcli.weights.published import VOCABULARY
 
     machine = find_machine("local")
     for batch in batches:
         found = [f"batch_size={batch * len(machine.devices)}", f"max_length={sizes.length}", *sizes.sets, *sets]
         config = resolve(task="owt", model="ELF-B", sets=found, environ={}).config
+        activations = KEPT * batch * (sizes.length + PREFIX) * config.network.depth * config.network.hidden_size
+        if batch != batches[-1] and activations > 0.9 * machine.memory:
+            continue  # not worth compiling
         planned = training_step(config, machine, VOCABULARY)
         try:
             compiled = planned.lower().compile()
@@ -212,8 +216,8 @@ def resume(sizes: Sizes) -> Rows:
     yield "a run killed once and resumed, against one that was not", done.stdout.strip() or done.stderr[-300:]
 
 
-PARTS = {versions: 0.05, goldens: 0.12, attention: 0.1, training: 0.25, plain: 0.2, kernels: 0.1, sampling: 0.08,
-         resume: 0.1}  # shares of the minutes  # fmt: skip
+PARTS = {versions: 0.05, goldens: 0.12, attention: 0.1, training: 0.25, plain: 0.18, kernels: 0.1, sampling: 0.08,
+         resume: 0.12}  # shares of the minutes  # fmt: skip
 NAMES = {part.__name__: part for part in PARTS}
 
 
@@ -248,6 +252,7 @@ def main() -> None:
 
         return run_part(asked.part, TINY if asked.tiny or jax.default_backend() == "cpu" else FULL, lines)
     lines.unlink(missing_ok=True)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")  # as `elf train` does
     for part, share in PARTS.items():
         limit = 60 * asked.minutes * share
         command = [sys.executable, __file__, "--part", part.__name__, "--output", asked.output]
