@@ -114,15 +114,15 @@ def token_entropy(logits_BxSxV: Array, ids_BxS: Array, select: bool) -> Array:
     return jax.nn.logsumexp(logits_BxSxV, axis=-1) - jnp.where(chosen, logits_BxSxV, 0).sum(axis=-1)
 
 
-def in_row_order(x_BxTxH: Array, ask: bool) -> Array:
-    """Return the array, if asked with its axes in memory in their order. A loop keeps that order; without one, XLA may
+def in_row_order(x_BxTxH: Array, enabled: bool) -> Array:
+    """Return the array; if enabled, its axes are in memory in their order. A loop keeps that order; else XLA may
     choose another for the activations of all blocks, and transpose them around products."""
 
     def ordered(x_BxTxH: Array) -> Array:
         return with_layout_constraint(x_BxTxH, Layout((0, 1, 2)))
 
     mesh = jax.sharding.get_abstract_mesh()
-    if not ask or (not mesh.empty and len(x_BxTxH) % mesh.size):
+    if not enabled or (not mesh.empty and len(x_BxTxH) % mesh.size):
         return x_BxTxH
     if mesh.empty or mesh.size == 1 or mesh.are_all_axes_manual:
         return ordered(x_BxTxH)
