@@ -9,7 +9,7 @@ from elfcli.config.schema import Config
 
 PRODUCTS = 8.2  # operations per position and weight of the blocks
 ATTENTION = 18.0  # operations per position, other position, layer and channel
-TRAFFIC, KEPT = 232.0, 40.0  # bytes per position, layer and channel: moved; in memory
+TRAFFIC, KEPT = 213.0, 40.0  # bytes per position, layer and channel: moved; in memory
 STATE = 20.0  # bytes in memory per weight
 PREFIX = 12  # positions before the text
 DAY = 24 * 3600.0

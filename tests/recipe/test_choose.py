@@ -368,9 +368,9 @@ def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monke
 
 
 def test_batches_on_a_known_card_follow_from_its_plan():
-    """`elf plan`: ELF-B, 64 examples of 1,024 tokens, takes 0.135 s and 23.4 GiB on an H100; ELF-L, 32: 0.396 s."""
+    """`elf plan`: ELF-B, 64 examples of 1,024 tokens, takes 0.131 s and 23.4 GiB on an H100; ELF-L, 32: 0.390 s."""
     h100, rtx4090 = (read_cards()[0][name] for name in ("h100", "rtx4090"))
-    for model, batch, seconds in (("ELF-B", 64, 0.135), ("ELF-M", 32, 0.216), ("ELF-L", 32, 0.396)):
+    for model, batch, seconds in (("ELF-B", 64, 0.131), ("ELF-M", 32, 0.213), ("ELF-L", 32, 0.390)):
         config = resolve(model=model, sets=["max_length=1024", f"batch_size={batch}"], environ={}).config
         estimate = batch * 1036 * position_seconds(config, h100)
         assert estimate == pytest.approx(seconds, rel=0.05)
