@@ -14,9 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from elfcli.models import layers
-from elfcli.models.gpu_layers import float32_logits, in_row_order, rotated, split_output, token_entropy, weights_of
-from elfcli.models.layers import Linear, Maybe, RMSNorm, apply_rope, interleaved_to_halves
+from elfcli.models import gpu_layers, layers
+from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -96,17 +95,15 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in self._project(x_BxTxH))
-
-        def turned(y: Array, norm: RMSNorm) -> Array:
-            weight, turn = interleaved_to_halves(norm.weight[...], 1), rotated if self.kernel == "cudnn" else apply_rope
-            return turn(layers.rms_norm(y, weight, norm.eps), *rope)
-
-        q, k = turned(q, self.q_norm), turned(k, self.k_norm)
+        qk, v = self._project(x_BxTxH)
+        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in (*jnp.split(qk, 2, axis=-1), v))
+        turn = gpu_layers.rotated if self.kernel == "cudnn" else layers.apply_rope
+        pairs = zip((q, k), (self.q_norm, self.k_norm), strict=True)
+        q, k = (turn(layers.rms_norm(y, interleaved_to_halves(n.weight[...], 1), n.eps), *rope) for y, n in pairs)
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _project(self, x_BxTxH: Array) -> list[Array]:
-        """Return queries, keys and values, (B, T, H) each; queries and keys are in the order of `apply_rope`.
+        """Return queries and keys (B, T, 2H), which are in the order of `apply_rope`, and values (B, T, H).
 
         The weights are reordered, which is cheaper than reordering activations. Products q k do not change.
         """
@@ -116,9 +113,8 @@ class Attention(nnx.Module):
             return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
         H, separate = x_BxTxH.shape[-1], self.kernel == "cudnn"
-        weights = {name: reordered(w) for name, w in weights_of(self.qkv, separate).items()}
-        qk, v = split_output(self.qkv, x_BxTxH, (2 * H, H), separate, weights)
-        return [*jnp.split(qk, 2, axis=-1), v]
+        weights = {name: reordered(w) for name, w in gpu_layers.weights_of(self.qkv, separate).items()}
+        return gpu_layers.split_output(self.qkv, x_BxTxH, (2 * H, H), separate, weights)
 
 
 class SwiGLU(nnx.Module):
@@ -129,7 +125,7 @@ class SwiGLU(nnx.Module):
         self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
     def __call__(self, x: Array, drop: Callable[[Array], Array]) -> Array:
-        gate, value = split_output(self.w12, x, (self.w3.in_features,) * 2, self.separate)
+        gate, value = gpu_layers.split_output(self.w12, x, (self.w3.in_features,) * 2, self.separate)
         return self.w3(drop(nnx.silu(gate) * value))
 
 
@@ -216,7 +212,7 @@ class ELF(nnx.Module):
     ) -> Array:
         """Return features (B, S, H) of hidden states. mask: True at attended positions; None: all."""
         shape, (P, S) = self.shape, (prefix_BxPxH.shape[1], text_BxSxH.shape[1])
-        x_BxTxH = in_row_order(jnp.concatenate([prefix_BxPxH, text_BxSxH], axis=1), shape.unroll)
+        x_BxTxH = gpu_layers.in_row_order(jnp.concatenate([prefix_BxPxH, text_BxSxH], axis=1), shape.unroll)
         position = jnp.pad(self._positions(S, start_B), [(0, 0), (P, 0)])  # prefix tokens are not rotated
         rope = layers.rope_angles(position, shape.hidden_size // shape.num_heads)
         if mask_BxS is not None:
@@ -257,13 +253,13 @@ class ELF(nnx.Module):
         dtype = self.shape.dtype
         latent = features_BxSxH @ self.proj_kernel.astype(dtype) + self.proj_bias.astype(dtype)
         latent = nnx.gelu(latent, approximate=True)
-        return float32_logits(latent, self.unembed_kernel[...]) + self.unembed_bias
+        return gpu_layers.float32_logits(latent, self.unembed_kernel[...]) + self.unembed_bias
 
     def cross_entropy(self, features_GxNxSxH: Array, ids_GxNxS: Array) -> Array:
         """Return -log softmax(logits) at the tokens, float32 (G, N, S), without holding all logits in memory."""
 
         def entropy(features_BxSxH: Array, ids_BxS: Array) -> Array:
-            return token_entropy(self.logits(features_BxSxH), ids_BxS, self.shape.attention == "cudnn")
+            return gpu_layers.token_entropy(self.logits(features_BxSxH), ids_BxS, self.shape.attention == "cudnn")
 
         flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
         return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat).reshape(ids_GxNxS.shape)

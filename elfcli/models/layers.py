@@ -174,11 +174,9 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.R
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))
 
 
+_both, _NAMED = policies.save_from_both_policies, policies.save_only_these_names("attention", "product")
 REMAT_POLICIES = {
-    "dots": policies.save_from_both_policies(
-        policies.save_from_both_policies(policies.dots_with_no_batch_dims_saveable, gpu_layers.is_attention),
-        policies.save_only_these_names("attention", "product"),
-    ),
+    "dots": _both(_both(policies.dots_with_no_batch_dims_saveable, _NAMED), gpu_layers.is_attention),
     "full": policies.nothing_saveable,
 }
 
