@@ -29,7 +29,7 @@ FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "fro
 RECIPE, FROM_WEIGHTS, FROM_LATENTS = "recipe for custom data", "from init_from", "from the latents"
 """Origins of what is chosen in this file."""
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
-TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=1.5)
+TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=0.75)
 GAPS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(1.0,), sde_gamma=1.5)
 MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run if nothing sets it: PASSES over the data, within these steps."""
