@@ -17,6 +17,7 @@ from jax import Array
 
 from elfcli.models import layers
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
+from elfcli.models.tpu_attention import fits_vmem, projected_attention
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -95,13 +96,14 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(self._project(x_BxTxH), 3, axis=-1))
-
-        def rotated(y: Array, norm: RMSNorm) -> Array:
-            weight = interleaved_to_halves(norm.weight[...], 1)
-            return layers.apply_rope(layers.rms_norm(y, weight, norm.eps), *rope)
-
-        q, k = rotated(q, self.q_norm), rotated(k, self.k_norm)
+        qkv_BxTx3H, eps = self._project(x_BxTxH), self.q_norm.eps
+        weights = [interleaved_to_halves(norm.weight[...], 1) for norm in (self.q_norm, self.k_norm)]
+        if self.kernel == "tpu" and mask is None and fits_vmem(B, T):
+            return self.proj(projected_attention(qkv_BxTx3H, weights, rope, self.num_heads, eps))
+        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(qkv_BxTx3H, 3, axis=-1))
+        q, k = (
+            layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True)
+        )
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _project(self, x_BxTxH: Array) -> Array:

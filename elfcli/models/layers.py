@@ -120,16 +120,13 @@ def attention(
 
     qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True at attended keys.
     scale: factor of the logits, by default 1/sqrt(D). kernel: `tpu` or `cudnn` for that backend's fused kernel, which
-    is used if it supports the arguments. The TPU kernel takes mask and bias together (without gradient) or neither.
+    is used if it supports the arguments. The TPU kernel takes mask and bias together and has no gradient.
     """
     q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
-    if kernel == "tpu" and tpu_attention.fits_vmem(B, T):
-        if mask is None and bias is None:
-            return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
-        if mask is not None and bias is not None:
-            return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
+    if kernel == "tpu" and mask is not None and bias is not None and tpu_attention.fits_vmem(B, T):
+        return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
     # cuDNN supports head sizes up to 128 that are multiples of 8; XLA computes ELF-M's 66.
     fits = bias is None and D % 8 == 0 and D <= 128
     fused: Literal["cudnn"] | None = "cudnn" if kernel == "cudnn" and fits else None

@@ -2,7 +2,8 @@
 
 Sequences are short (about a thousand tokens), so the kernel holds all keys and values of a head, and the softmax needs
 no running maximum. Arrays are transposed, (D, T), as the preceding projection stores them, so that tokens fill the 128
-lanes for any head size. The backward pass recomputes the weights from the saved log-sum-exp.
+lanes for any head size. The network's kernel also normalizes and rotates queries and keys, so that memory holds them
+only as the projection wrote them. Its backward pass repeats both and recomputes the weights from the log-sum-exp.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,26 +21,41 @@ from jax.sharding import PartitionSpec
 MAX_BLOCK_LOGITS = 5 * 2**17  # 2.5 MiB in float32; a few arrays of this size fit into fast memory
 LANES = 128
 ELEMENTWISE = 5  # operations that XLA counts per logit of plain attention: scale, maximum, subtraction, sum, division
+PREPARE = 7  # operations for an element of normalized and rotated queries or keys
+PREPARE_BACKWARD = 11  # and of their gradients
 
 
-def fused_attention(q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, scale: float) -> Array:
-    """Return attention of all tokens to all tokens in the inputs' dtype, with a float32 softmax.
+def projected_attention(
+    qkv_BxTxC: Array, weights: tuple[Array, Array], rope: tuple[Array, Array], num_heads: int, eps: float
+) -> Array:
+    """Return attention (B, T, H) of all tokens to all tokens from the projection (B, T, 3H) of queries, keys, values.
 
-    Under a mesh (`jax.set_mesh`), each device runs the kernel on its own examples.
+    Queries and keys are RMS-normalized with `weights`, (D,) each, and rotated as in `layers.apply_rope`, in float32.
+    rope: cosines and sines, (T, D/2) or (1 or B, T, D/2) each. Under a mesh (`jax.set_mesh`), each device runs the
+    kernel on its own examples.
     """
+    B, T, C = qkv_BxTxC.shape
+    D = C // num_heads // 3
+    tables = [jnp.swapaxes(table.reshape(-1, T, D // 2), 1, 2) for table in rope]
+    # Queries carry the factor of the logits. Each example has its copy of the weights, as the kernel has their gradient.
+    weights_Dx2 = jnp.stack([weights[0] * D**-0.5, weights[1]], axis=-1)
+    weights_BxDx2 = jnp.broadcast_to(weights_Dx2.astype(jnp.float32), (B, D, 2))
 
-    def run(*arrays: Array) -> Array:
-        return _back(_attention(scale, *map(_tokens_last, arrays)))
+    def run(qkv: Array, *others: Array) -> Array:
+        heads_Bx3xNxDxT = jnp.swapaxes(qkv, 1, 2).reshape(len(qkv), 3, num_heads, D, T)
+        out_BxNxDxT = _attention(eps, heads_Bx3xNxDxT, *others)
+        return jnp.swapaxes(out_BxNxDxT.reshape(len(qkv), num_heads * D, T), 1, 2)
 
-    return _each_device(run, (True, True, True))(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD)
+    by_example = (True, True, *(len(table) > 1 for table in tables))
+    return _each_device(run, by_example)(qkv_BxTxC, weights_BxDx2, *tables)
 
 
 def frozen_attention(
     q_BxTxNxD: Array, k_BxTxNxD: Array, v_BxTxNxD: Array, mask: Array, bias_1xNxTxT: Array, scale: float
 ) -> Array:
-    """Return `fused_attention` with a bias of the logits and a mask (True: attended) broadcastable to (B, 1, T, T).
+    """Return softmax attention with a bias of the logits and a mask (True: attended) broadcastable to (B, 1, T, T).
 
-    It has no gradient, which the frozen encoder does not need.
+    Computes in the inputs' dtype with a float32 softmax. It has no gradient, which the frozen encoder does not need.
     """
     B, T = q_BxTxNxD.shape[:2]
 
@@ -95,10 +111,43 @@ def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
     return jax.lax.dot_general(a, b, (((contract[0],), (contract[1],)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _forward_kernel(q_ref: Any, k_ref: Any, v_ref: Any, o_ref: Any, lse_ref: Any, *, scale: float) -> None:
-    k_DxT, v_DxT = k_ref[...], v_ref[...]
+def _rotate(x_DxT: Array, cos: Array, sin: Array) -> Array:
+    a, b = x_DxT[: len(cos)], x_DxT[len(cos) :]
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=0)
+
+
+def _normalize(x_DxT: Array, eps: float) -> tuple[Array, Array]:
+    """Return (x / rms, 1 / rms) in float32; the mean is over D."""
+    x32_DxT = x_DxT.astype(jnp.float32)
+    scale_1xT = jax.lax.rsqrt(jnp.mean(x32_DxT * x32_DxT, axis=0, keepdims=True) + eps)
+    return x32_DxT * scale_1xT, scale_1xT
+
+
+def _prepare(x_DxT: Array, weight_Dx1: Array, rope: tuple[Array, Array], eps: float) -> Array:
+    """Return normalized and rotated queries or keys in x's dtype."""
+    return _rotate(_normalize(x_DxT, eps)[0] * weight_Dx1, *rope).astype(x_DxT.dtype)
+
+
+def _prepare_backward(
+    x_DxT: Array, weight_Dx1: Array, rope: tuple[Array, Array], eps: float, d_DxT: Array
+) -> tuple[Array, Array]:
+    """Return the gradients of x and weight, given that of `_prepare`'s result."""
+    normal_DxT, scale_1xT = _normalize(x_DxT, eps)
+    cos, sin = rope
+    d_DxT = _rotate(d_DxT, cos, -sin)
+    dnormal_DxT = d_DxT * weight_Dx1
+    mean_1xT = jnp.mean(dnormal_DxT * normal_DxT, axis=0, keepdims=True)
+    return (dnormal_DxT - normal_DxT * mean_1xT) * scale_1xT, jnp.sum(d_DxT * normal_DxT, axis=1, keepdims=True)
+
+
+def _forward_kernel(
+    qkv_ref: Any, weight_ref: Any, cos_ref: Any, sin_ref: Any, o_ref: Any, lse_ref: Any, *, eps: float
+) -> None:
+    rope = cos_ref[...], sin_ref[...]
+    q_DxT, k_DxT = (_prepare(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps) for i in range(2))
+    v_DxT = qkv_ref[2]
     for block in _query_blocks(k_DxT.shape[1]):
-        logits_TxQ = _dot(k_DxT, q_ref[:, block], (0, 0)) * scale
+        logits_TxQ = _dot(k_DxT, q_DxT[:, block], (0, 0))
         top_1xQ = jnp.max(logits_TxQ, axis=0, keepdims=True)
         weights_TxQ = jnp.exp(logits_TxQ - top_1xQ)
         total_1xQ = jnp.sum(weights_TxQ, axis=0, keepdims=True)
@@ -119,39 +168,56 @@ def _frozen_kernel(
         o_ref[:, block] = (_dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ).astype(o_ref.dtype)
 
 
-def _backward_kernel(*refs: Any, scale: float) -> None:
-    q_ref, k_ref, v_ref, o_ref, lse_ref, do_ref, dq_ref, dk_ref, dv_ref = refs
-    k_DxT, v_DxT = k_ref[...], v_ref[...]
+def _backward_kernel(*refs: Any, eps: float) -> None:
+    qkv_ref, weight_ref, cos_ref, sin_ref, o_ref, lse_ref, do_ref, dqkv_ref, dweight_ref = refs
+    rope = cos_ref[...], sin_ref[...]
+    q_DxT, k_DxT = (_prepare(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps) for i in range(2))
+    v_DxT = qkv_ref[2]
     dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
+    dq_parts = []
     for block in _query_blocks(k_DxT.shape[1]):
-        q_DxQ, do_DxQ = q_ref[:, block], do_ref[:, block]
-        weights_TxQ = jnp.exp(_dot(k_DxT, q_DxQ, (0, 0)) * scale - lse_ref[:, block])
+        q_DxQ, do_DxQ = q_DxT[:, block], do_ref[:, block]
+        weights_TxQ = jnp.exp(_dot(k_DxT, q_DxQ, (0, 0)) - lse_ref[:, block])
         dv_DxT += _dot(do_DxQ, weights_TxQ.astype(do_DxQ.dtype), (1, 1))
         dweights_TxQ = _dot(v_DxT, do_DxQ, (0, 0))
         shift_1xQ = jnp.sum(o_ref[:, block].astype(jnp.float32) * do_DxQ, axis=0, keepdims=True)
-        dlogits_TxQ = (weights_TxQ * (dweights_TxQ - shift_1xQ) * scale).astype(q_DxQ.dtype)
-        dq_ref[:, block] = _dot(k_DxT, dlogits_TxQ, (1, 0)).astype(dq_ref.dtype)
+        dlogits_TxQ = (weights_TxQ * (dweights_TxQ - shift_1xQ)).astype(q_DxQ.dtype)
+        dq_parts.append(_dot(k_DxT, dlogits_TxQ, (1, 0)))
         dk_DxT += _dot(q_DxQ, dlogits_TxQ, (1, 1))
-    dk_ref[...] = dk_DxT.astype(dk_ref.dtype)
-    dv_ref[...] = dv_DxT.astype(dv_ref.dtype)
+    dqkv_ref[2] = dv_DxT.astype(dqkv_ref.dtype)
+    for i, d_DxT in enumerate((jnp.concatenate(dq_parts, axis=1), dk_DxT)):
+        dx_DxT, dweight_Dx1 = _prepare_backward(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps, d_DxT)
+        dqkv_ref[i] = dx_DxT.astype(dqkv_ref.dtype)
+        dweight_ref[:, i : i + 1] = dweight_Dx1
 
 
-def _call(kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequence[Any], products: int) -> Any:
-    """Run a kernel for every (example, head). products: number of products of size (T, T, D) in it."""
-    B, N, D, T = inputs[0].shape
+def _call(
+    kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequence[Any], products: int, per_element: int = 0
+) -> Any:
+    """Run a kernel for every (example, head).
 
-    def per_head(array: Any) -> pl.BlockSpec:  # an axis of one is shared: a mask by all heads, a bias by all examples
-        examples, heads = array.shape[0] > 1, array.shape[1] > 1
+    Arrays: (B, 3, N, D, T) of a projection, (B or 1, N or 1, ...) of heads, or (B or 1, ...); an axis of one is shared.
+    products: number of products of size (T, T, D). per_element: operations for each of the T D elements of a head.
+    """
+    B, N, D, T = (inputs[0].shape[i] for i in (0, -3, -2, -1))
+
+    def part(array: Any) -> pl.BlockSpec:
+        examples = array.shape[0] > 1
+        if array.ndim == 3:
+            return pl.BlockSpec((None, *array.shape[1:]), lambda b, n: (b * examples, 0, 0))
+        if array.ndim == 5:
+            return pl.BlockSpec((None, 3, None, D, T), lambda b, n: (b, 0, n, 0, 0))
+        heads = array.shape[1] > 1
         return pl.BlockSpec((None, None, *array.shape[2:]), lambda b, n: (b * examples, n * heads, 0, 0))
 
     size = sum(a.size * a.dtype.itemsize for a in (*inputs, *out_shapes))
-    flops = B * N * T * T * (2 * D * products + ELEMENTWISE)
+    flops = B * N * T * (T * (2 * D * products + ELEMENTWISE) + D * per_element)
     work = pl.CostEstimate(flops=flops, bytes_accessed=size, transcendentals=B * N * T * T)
     return pl.pallas_call(
         kernel,
         grid=(B, N),
-        in_specs=[per_head(a) for a in inputs],
-        out_specs=[per_head(a) for a in out_shapes],
+        in_specs=[part(a) for a in inputs],
+        out_specs=[part(a) for a in out_shapes],
         out_shape=out_shapes,
         cost_estimate=work,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20),
@@ -160,24 +226,26 @@ def _call(kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequ
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(scale: float, q_BxNxDxT: Array, k_BxNxDxT: Array, v_BxNxDxT: Array) -> Array:
-    return _forward(scale, q_BxNxDxT, k_BxNxDxT, v_BxNxDxT)[0]
+def _attention(eps: float, qkv_Bx3xNxDxT: Array, weights_BxDx2: Array, cos: Array, sin: Array) -> Array:
+    return _forward(eps, qkv_Bx3xNxDxT, weights_BxDx2, cos, sin)[0]
 
 
-def _forward(scale: float, q_BxNxDxT: Array, k_BxNxDxT: Array, v_BxNxDxT: Array) -> tuple[Array, tuple[Array, ...]]:
-    qkv = [q_BxNxDxT, k_BxNxDxT, v_BxNxDxT]
-    B, N, _, T = q_BxNxDxT.shape
-    shapes = [jax.ShapeDtypeStruct(q_BxNxDxT.shape, q_BxNxDxT.dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
-    out, lse = _call(partial(_forward_kernel, scale=scale), "attention", qkv, shapes, 2)
+def _forward(eps: float, *inputs: Array) -> tuple[Array, tuple[Array, ...]]:
+    B, _, N, D, T = inputs[0].shape
+    shapes = [jax.ShapeDtypeStruct((B, N, D, T), inputs[0].dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
+    out, lse = _call(partial(_forward_kernel, eps=eps), "attention", inputs, shapes, 2, 2 * PREPARE)
     # Named, so that rematerialization can save them: recomputing the forward kernel would cost more time.
     out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
-    return out, (*qkv, out, lse)
+    return out, (*inputs, out, lse)
 
 
-def _backward(scale: float, saved: tuple[Array, ...], do_BxNxDxT: Array) -> tuple[Array, ...]:
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in saved[:3]]
-    inputs = [*saved, do_BxNxDxT.astype(saved[0].dtype)]
-    return tuple(_call(partial(_backward_kernel, scale=scale), "attention_backward", inputs, shapes, 5))
+def _backward(eps: float, saved: tuple[Array, ...], do_BxNxDxT: Array) -> tuple[Array | None, ...]:
+    qkv = saved[0]
+    B, _, N, D, _ = qkv.shape
+    shapes = [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), jax.ShapeDtypeStruct((B, N, D, 2), jnp.float32)]
+    inputs, per_element = [*saved, do_BxNxDxT.astype(qkv.dtype)], 2 * (PREPARE + PREPARE_BACKWARD) + 2
+    dqkv, dweights = _call(partial(_backward_kernel, eps=eps), "attention_backward", inputs, shapes, 5, per_element)
+    return dqkv, dweights.sum(1), None, None
 
 
 _attention.defvjp(_forward, _backward)

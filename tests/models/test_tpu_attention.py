@@ -11,7 +11,7 @@ from helpers import GOLDENS
 
 from elfcli.models import tpu_attention
 from elfcli.models.encoder import encode_with
-from elfcli.models.layers import attention
+from elfcli.models.layers import apply_rope, attention, rms_norm, rope_angles
 from elfcli.weights.encoder import read_encoder
 
 T, D = 530, 10  # two blocks of queries; the last one is short
@@ -24,33 +24,37 @@ def interpreted(monkeypatch):
 
 @pytest.fixture(scope="module")
 def arrays():
-    keys = jax.random.split(jax.random.key(0), 4)
-    return [jax.random.normal(key, (2, T, 3, D)) for key in keys]
+    return [jax.random.normal(key, (2, T, 3, D)) for key in jax.random.split(jax.random.key(0), 3)]
 
 
 def error(found, expected) -> float:
     return float(jnp.abs(found - expected).max() / jnp.abs(expected).max())
 
 
-def test_fused_attention_and_its_gradients_are_exact(arrays):
-    *qkv, cotangent = arrays
+@pytest.mark.parametrize("positions", [T, (2, T)], ids=["shared", "per-example"])
+def test_projected_attention_and_its_gradients_are_exact(positions):
+    keys = jax.random.split(jax.random.key(0), 5)
+    qkv = jax.random.normal(keys[0], (2, T, 9 * D))
+    cotangent = jax.random.normal(keys[1], (2, T, 3 * D))
+    weights = [1 + 0.3 * jax.random.normal(key, (D,)) for key in keys[2:4]]
+    rope = rope_angles(jax.random.uniform(keys[4], np.atleast_1d(positions), maxval=100), D)
 
-    def loss(run):
-        return lambda *qkv: (run(*qkv) * cotangent).sum()
+    def fused(qkv, weights):
+        return tpu_attention.projected_attention(qkv, weights, rope, 3, 1e-6)
 
-    def fused(q, k, v):
-        return tpu_attention.fused_attention(q, k, v, D**-0.5)
+    def plain(qkv, weights):
+        q, k, v = (part.reshape(2, T, 3, D) for part in jnp.split(qkv, 3, axis=-1))
+        q, k = (apply_rope(rms_norm(a, weight, 1e-6), *rope) for a, weight in zip((q, k), weights, strict=True))
+        return attention((q, k, v)).reshape(2, T, -1)
 
-    def plain(*qkv):
-        return attention(qkv)
-
-    assert error(fused(*qkv), plain(*qkv)) < 1e-5
-    gradients = [jax.grad(loss(run), (0, 1, 2))(*qkv) for run in (fused, plain)]
-    assert max(map(error, *gradients)) < 1e-5
+    (found, pullback), (expected, plain_pullback) = (jax.vjp(run, qkv, weights) for run in (fused, plain))
+    assert error(found, expected) < 1e-5
+    gradients = zip(*(jax.tree.leaves(back(cotangent)) for back in (pullback, plain_pullback)), strict=True)
+    assert max(error(*pair) for pair in gradients) < 1e-5
 
 
 def test_frozen_attention_is_exact_with_bias_and_mask(arrays):
-    q, k, v, _ = arrays
+    q, k, v = arrays
     mask = jax.random.bernoulli(jax.random.key(5), 0.7, (2, 1, T, T))
     bias = jax.random.normal(jax.random.key(6), (1, 3, T, T))
     found = tpu_attention.frozen_attention(q, k, v, mask, bias, 1.0)
