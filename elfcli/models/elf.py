@@ -96,28 +96,24 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        qkv_BxTx3H, eps = self._project(x_BxTxH), self.q_norm.eps
-        weights = [interleaved_to_halves(norm.weight[...], 1) for norm in (self.q_norm, self.k_norm)]
+        kernel_Hx3H, bias_3H = map(self._reordered, (self.qkv.kernel[...], self.qkv.bias[...]))
+        weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
         if self.kernel == "tpu" and mask is None and fits_vmem(B, T):
-            return self.proj(projected_attention(qkv_BxTx3H, weights, rope, self.num_heads, eps))
+            qkv_Bx3HxT = self.qkv.product("bti,io->bot", x_BxTxH, kernel_Hx3H)
+            out_BxHxT = projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps)
+            return layers.add_bias(self.proj.product("bit,io->bto", out_BxHxT), self.proj.bias[...])
+        qkv_BxTx3H = self.qkv(x_BxTxH, kernel_Hx3H, bias_3H)
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(qkv_BxTx3H, 3, axis=-1))
-        q, k = (
-            layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True)
-        )
+        q, k = (layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
-    def _project(self, x_BxTxH: Array) -> Array:
-        """Return queries, keys and values (B, T, 3H); queries and keys are in the order of `apply_rope`.
+    def _reordered(self, weights: Array) -> Array:
+        """Return weights (..., 3H) of queries, keys and values; queries and keys are in the order of `apply_rope`.
 
         The weights are reordered, which is cheaper than reordering activations. Products q k do not change.
         """
-
-        def reordered(weights: Array) -> Array:
-            q, k, v = jnp.split(weights, 3, axis=-1)
-            return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
-
-        weights = nnx.to_pure_dict(nnx.state(self.qkv))
-        return self.qkv(x_BxTxH, reordered(weights["kernel"]), reordered(weights["bias"]))
+        q, k, v = jnp.split(weights, 3, axis=-1)
+        return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
 
 class SwiGLU(nnx.Module):

@@ -21,33 +21,34 @@ from jax.sharding import PartitionSpec
 MAX_BLOCK_LOGITS = 5 * 2**17  # 2.5 MiB in float32; a few arrays of this size fit into fast memory
 LANES = 128
 ELEMENTWISE = 5  # operations that XLA counts per logit of plain attention: scale, maximum, subtraction, sum, division
-PREPARE = 7  # operations for an element of normalized and rotated queries or keys
-PREPARE_BACKWARD = 11  # and of their gradients
+# Operations for the T D elements of a head, as many as XLA counts: biases (3), norm (4) and rotation (3) of queries and
+# keys; in the backward pass the gradients of norm (8), rotation (3) and biases (3), and the sum of out * dout (2).
+PREPARE = 3 + 2 * (4 + 3)
+PREPARE_BACKWARD = 2 * (8 + 3) + 3 + 2
 
 
 def projected_attention(
-    qkv_BxTxC: Array, weights: tuple[Array, Array], rope: tuple[Array, Array], num_heads: int, eps: float
+    product_BxCxT: Array, bias_C: Array, weights: Sequence[Array], rope: tuple[Array, Array], eps: float
 ) -> Array:
-    """Return attention (B, T, H) of all tokens to all tokens from the projection (B, T, 3H) of queries, keys, values.
+    """Return attention (B, H, T) of all tokens to all tokens; product + bias: queries, keys and values (B, 3H, T).
 
     Queries and keys are RMS-normalized with `weights`, (D,) each, and rotated as in `layers.apply_rope`, in float32.
     rope: cosines and sines, (T, D/2) or (1 or B, T, D/2) each. Under a mesh (`jax.set_mesh`), each device runs the
     kernel on its own examples.
     """
-    B, T, C = qkv_BxTxC.shape
-    D = C // num_heads // 3
+    (_, C, T), D = product_BxCxT.shape, len(weights[0])
+    N = C // 3 // D
     tables = [jnp.swapaxes(table.reshape(-1, T, D // 2), 1, 2) for table in rope]
-    # Queries carry the factor of the logits. Each example has its copy of the weights, as the kernel has their gradient.
-    weights_Dx2 = jnp.stack([weights[0] * D**-0.5, weights[1]], axis=-1)
-    weights_BxDx2 = jnp.broadcast_to(weights_Dx2.astype(jnp.float32), (B, D, 2))
+    of_queries_and_keys_NxDx2 = jnp.broadcast_to(jnp.stack([weights[0] * D**-0.5, weights[1]], axis=-1), (N, D, 2))
+    columns = [of_queries_and_keys_NxDx2, jnp.moveaxis(bias_C.reshape(3, N, D), 0, -1)]
+    params_1xNxDx5 = jnp.concatenate(columns, axis=-1, dtype=jnp.float32)[None]
 
-    def run(qkv: Array, *others: Array) -> Array:
-        heads_Bx3xNxDxT = jnp.swapaxes(qkv, 1, 2).reshape(len(qkv), 3, num_heads, D, T)
-        out_BxNxDxT = _attention(eps, heads_Bx3xNxDxT, *others)
-        return jnp.swapaxes(out_BxNxDxT.reshape(len(qkv), num_heads * D, T), 1, 2)
+    def run(product: Array, *others: Array) -> Array:
+        out_BxNxDxT = _attention(eps, product.reshape(-1, 3, N, D, T), *others)
+        return out_BxNxDxT.reshape(-1, N * D, T)
 
-    by_example = (True, True, *(len(table) > 1 for table in tables))
-    return _each_device(run, by_example)(qkv_BxTxC, weights_BxDx2, *tables)
+    by_example = (True, False, *(len(table) > 1 for table in tables))
+    return _each_device(run, by_example)(product_BxCxT, params_1xNxDx5, *tables)
 
 
 def frozen_attention(
@@ -123,29 +124,24 @@ def _normalize(x_DxT: Array, eps: float) -> tuple[Array, Array]:
     return x32_DxT * scale_1xT, scale_1xT
 
 
-def _prepare(x_DxT: Array, weight_Dx1: Array, rope: tuple[Array, Array], eps: float) -> Array:
-    """Return normalized and rotated queries or keys in x's dtype."""
-    return _rotate(_normalize(x_DxT, eps)[0] * weight_Dx1, *rope).astype(x_DxT.dtype)
+def _inputs(qkv_ref: Any, param_ref: Any, rope: tuple[Array, Array], eps: float) -> tuple[Array, Array, Array]:
+    """Return normalized and rotated queries (with the factor of the logits) and keys, and values, (D, T) each."""
+
+    def prepared(i: int) -> Array:
+        return _rotate(_normalize(_with_bias(qkv_ref, param_ref, i), eps)[0] * param_ref[:, i : i + 1], *rope)
+
+    q_DxT, k_DxT, v_DxT = prepared(0), prepared(1), _with_bias(qkv_ref, param_ref, 2)
+    return q_DxT.astype(qkv_ref.dtype), k_DxT.astype(qkv_ref.dtype), v_DxT.astype(qkv_ref.dtype)
 
 
-def _prepare_backward(
-    x_DxT: Array, weight_Dx1: Array, rope: tuple[Array, Array], eps: float, d_DxT: Array
-) -> tuple[Array, Array]:
-    """Return the gradients of x and weight, given that of `_prepare`'s result."""
-    normal_DxT, scale_1xT = _normalize(x_DxT, eps)
-    cos, sin = rope
-    d_DxT = _rotate(d_DxT, cos, -sin)
-    dnormal_DxT = d_DxT * weight_Dx1
-    mean_1xT = jnp.mean(dnormal_DxT * normal_DxT, axis=0, keepdims=True)
-    return (dnormal_DxT - normal_DxT * mean_1xT) * scale_1xT, jnp.sum(d_DxT * normal_DxT, axis=1, keepdims=True)
+def _with_bias(qkv_ref: Any, param_ref: Any, i: int) -> Array:
+    return qkv_ref[i].astype(jnp.float32) + param_ref[:, 2 + i : 3 + i]
 
 
 def _forward_kernel(
-    qkv_ref: Any, weight_ref: Any, cos_ref: Any, sin_ref: Any, o_ref: Any, lse_ref: Any, *, eps: float
+    qkv_ref: Any, param_ref: Any, cos_ref: Any, sin_ref: Any, o_ref: Any, lse_ref: Any, *, eps: float
 ) -> None:
-    rope = cos_ref[...], sin_ref[...]
-    q_DxT, k_DxT = (_prepare(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps) for i in range(2))
-    v_DxT = qkv_ref[2]
+    q_DxT, k_DxT, v_DxT = _inputs(qkv_ref, param_ref, (cos_ref[...], sin_ref[...]), eps)
     for block in _query_blocks(k_DxT.shape[1]):
         logits_TxQ = _dot(k_DxT, q_DxT[:, block], (0, 0))
         top_1xQ = jnp.max(logits_TxQ, axis=0, keepdims=True)
@@ -169,10 +165,9 @@ def _frozen_kernel(
 
 
 def _backward_kernel(*refs: Any, eps: float) -> None:
-    qkv_ref, weight_ref, cos_ref, sin_ref, o_ref, lse_ref, do_ref, dqkv_ref, dweight_ref = refs
-    rope = cos_ref[...], sin_ref[...]
-    q_DxT, k_DxT = (_prepare(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps) for i in range(2))
-    v_DxT = qkv_ref[2]
+    qkv_ref, param_ref, cos_ref, sin_ref, o_ref, lse_ref, do_ref, dqkv_ref, dparam_ref = refs
+    cos, sin = cos_ref[...], sin_ref[...]
+    q_DxT, k_DxT, v_DxT = _inputs(qkv_ref, param_ref, (cos, sin), eps)
     dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
     dq_parts = []
     for block in _query_blocks(k_DxT.shape[1]):
@@ -184,11 +179,17 @@ def _backward_kernel(*refs: Any, eps: float) -> None:
         dlogits_TxQ = (weights_TxQ * (dweights_TxQ - shift_1xQ)).astype(q_DxQ.dtype)
         dq_parts.append(_dot(k_DxT, dlogits_TxQ, (1, 0)))
         dk_DxT += _dot(q_DxQ, dlogits_TxQ, (1, 1))
-    dqkv_ref[2] = dv_DxT.astype(dqkv_ref.dtype)
-    for i, d_DxT in enumerate((jnp.concatenate(dq_parts, axis=1), dk_DxT)):
-        dx_DxT, dweight_Dx1 = _prepare_backward(qkv_ref[i], weight_ref[:, i : i + 1], rope, eps, d_DxT)
-        dqkv_ref[i] = dx_DxT.astype(dqkv_ref.dtype)
-        dweight_ref[:, i : i + 1] = dweight_Dx1
+    d_parts = [jnp.concatenate(dq_parts, axis=1), dk_DxT, dv_DxT]
+    for i in range(2):
+        d_DxT = _rotate(d_parts[i], cos, -sin)
+        normal_DxT, scale_1xT = _normalize(_with_bias(qkv_ref, param_ref, i), eps)
+        dparam_ref[:, i : i + 1] = jnp.sum(d_DxT * normal_DxT, axis=1, keepdims=True)
+        dnormal_DxT = d_DxT * param_ref[:, i : i + 1]
+        mean_1xT = jnp.mean(dnormal_DxT * normal_DxT, axis=0, keepdims=True)
+        d_parts[i] = (dnormal_DxT - normal_DxT * mean_1xT) * scale_1xT
+    for i, d_DxT in enumerate(d_parts):
+        dqkv_ref[i] = d_DxT.astype(dqkv_ref.dtype)
+        dparam_ref[:, 2 + i : 3 + i] = jnp.sum(d_DxT, axis=1, keepdims=True)
 
 
 def _call(
@@ -226,26 +227,26 @@ def _call(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(eps: float, qkv_Bx3xNxDxT: Array, weights_BxDx2: Array, cos: Array, sin: Array) -> Array:
-    return _forward(eps, qkv_Bx3xNxDxT, weights_BxDx2, cos, sin)[0]
+def _attention(eps: float, qkv_Bx3xNxDxT: Array, params_1xNxDx5: Array, cos: Array, sin: Array) -> Array:
+    """params: weights of the norms of queries and keys, biases of queries, keys and values."""
+    return _forward(eps, qkv_Bx3xNxDxT, params_1xNxDx5, cos, sin)[0]
 
 
 def _forward(eps: float, *inputs: Array) -> tuple[Array, tuple[Array, ...]]:
     B, _, N, D, T = inputs[0].shape
     shapes = [jax.ShapeDtypeStruct((B, N, D, T), inputs[0].dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
-    out, lse = _call(partial(_forward_kernel, eps=eps), "attention", inputs, shapes, 2, 2 * PREPARE)
+    out, lse = _call(partial(_forward_kernel, eps=eps), "attention", inputs, shapes, 2, PREPARE)
     # Named, so that rematerialization can save them: recomputing the forward kernel would cost more time.
     out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
     return out, (*inputs, out, lse)
 
 
 def _backward(eps: float, saved: tuple[Array, ...], do_BxNxDxT: Array) -> tuple[Array | None, ...]:
-    qkv = saved[0]
-    B, _, N, D, _ = qkv.shape
-    shapes = [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), jax.ShapeDtypeStruct((B, N, D, 2), jnp.float32)]
-    inputs, per_element = [*saved, do_BxNxDxT.astype(qkv.dtype)], 2 * (PREPARE + PREPARE_BACKWARD) + 2
-    dqkv, dweights = _call(partial(_backward_kernel, eps=eps), "attention_backward", inputs, shapes, 5, per_element)
-    return dqkv, dweights.sum(1), None, None
+    qkv, (B, N, D, _) = saved[0], do_BxNxDxT.shape
+    shapes = [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), jax.ShapeDtypeStruct((B, N, D, 5), jnp.float32)]
+    inputs, per_element = [*saved, do_BxNxDxT.astype(qkv.dtype)], PREPARE + PREPARE_BACKWARD
+    dqkv, dparams = _call(partial(_backward_kernel, eps=eps), "attention_backward", inputs, shapes, 5, per_element)
+    return dqkv, dparams.sum(0, keepdims=True), None, None
 
 
 _attention.defvjp(_forward, _backward)
