@@ -60,7 +60,8 @@ PATH_LINES = 2000
 PATH = ("models/", "flow/", "training/loop.py", "training/step.py", "optimizer.py", "data/batches.py")
 """What a reader follows to understand ELF; next to it, students, other judges than GPT-2, other encoders than T5
 and kernels."""
-NEXT_TO_IT = ("models/llama.py", "models/t5gemma.py", "models/tpu_attention.py", "flow/distill.py", "flow/mmd.py")
+NEXT_TO_IT = ("models/llama.py", "models/t5gemma.py", "models/tpu_attention.py", "models/tpu_products.py",
+              "flow/distill.py", "flow/mmd.py")  # fmt: skip
 SHAPED = ("flow/", "models/", "training/step.py", "sampling/generate.py")
 """Where arrays of more than one axis carry their shape in their name."""
 WORDS = re.compile(

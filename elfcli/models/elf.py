@@ -18,6 +18,7 @@ from jax import Array
 from elfcli.models import layers
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 from elfcli.models.tpu_attention import fits_vmem, projected_attention
+from elfcli.models.tpu_products import add_bias, product, swiglu, tokens_last_product
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -96,12 +97,12 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        kernel_Hx3H, bias_3H = map(self._reordered, (self.qkv.kernel[...], self.qkv.bias[...]))
+        kernel_Hx3H, bias_3H = map(self._reordered, self.qkv.parameters)
         weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
         if self.kernel == "tpu" and mask is None and fits_vmem(B, T):
-            qkv_Bx3HxT = self.qkv.product("bti,io->bot", x_BxTxH, kernel_Hx3H)
-            out_BxHxT = projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps)
-            return layers.add_bias(self.proj.product("bit,io->bto", out_BxHxT), self.proj.bias[...])
+            qkv_Bx3HxT = tokens_last_product(x_BxTxH, kernel_Hx3H, (3, self.num_heads))
+            kernel_HxH, bias_H = self.proj.parameters
+            return add_bias(product(projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps), kernel_HxH), bias_H)
         qkv_BxTx3H = self.qkv(x_BxTxH, kernel_Hx3H, bias_3H)
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(qkv_BxTx3H, 3, axis=-1))
         q, k = (layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
@@ -120,12 +121,15 @@ class SwiGLU(nnx.Module):
     """The MLP of a block; `drop` is the dropout of the hidden product."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs) -> None:
+        self.for_tpu = shape.attention == "tpu"
         self.w12 = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs)
         self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
-    def __call__(self, x: Array, drop: Callable[[Array], Array]) -> Array:
+    def __call__(self, x: Array, drop: Callable[[Array], Array] | None) -> Array:
+        if self.for_tpu and drop is None:
+            return swiglu(x, *self.w12.parameters, *self.w3.parameters)
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
-        return self.w3(drop(nnx.silu(gate) * value))
+        return self.w3((drop or (lambda y: y))(nnx.silu(gate) * value))
 
 
 class Block(nnx.Module):
@@ -146,7 +150,7 @@ class Block(nnx.Module):
             return y if key is None else layers.dropout(y, self.rate * active, key)
 
         x_BxTxH = x_BxTxH + drop(self.attn(self.norm1(x_BxTxH), rope, mask), keys[0])
-        return x_BxTxH + self.mlp(self.norm2(x_BxTxH), lambda y: drop(y, keys[1]))
+        return x_BxTxH + self.mlp(self.norm2(x_BxTxH), None if key is None else lambda y: drop(y, keys[1]))
 
 
 class FinalLayer(nnx.Module):

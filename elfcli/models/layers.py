@@ -4,7 +4,7 @@ Shapes: B batch, T tokens, H hidden width, N heads, D head size.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal
 
 import jax
@@ -13,7 +13,6 @@ from flax import nnx
 from jax import Array
 from jax import checkpoint_policies as policies
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from elfcli.models import tpu_attention
 
@@ -57,61 +56,17 @@ class Linear(nnx.Linear):
         kernel = self.kernel[...] if kernel is None else kernel
         if bias is None:
             bias = self.bias[...] if self.bias is not None else jnp.zeros(())
-        if not self._sums_float32:
+        if self.gradient_dtype != jnp.float32 and dtype != jnp.float32:
             return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
         # Named, because rematerialization does not see the product inside.
         return checkpoint_name(affine(x.astype(dtype), kernel, bias), "product")
 
-    def product(self, axes: str, x: Array, kernel: Maybe = None) -> Array:
-        """Return the product without bias. axes: as in einsum, such as `bti,io->bot` for tokens last."""
-        x = x.astype(self.dtype or jnp.float32)
-        kernel = self.kernel[...] if kernel is None else kernel
-        if not self._sums_float32:
-            return _activations(axes, x, kernel.astype(x.dtype))
-        return checkpoint_name(product(axes, x, kernel), "product")
-
     @property
-    def _sums_float32(self) -> bool:
-        return self.gradient_dtype == jnp.float32 or (self.dtype or jnp.float32) == jnp.float32
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(axes: str, x: Array, kernel_IxO: Array) -> Array:
-    """Return einsum(axes, x, kernel) in x's dtype; axes: `bti,io->bot` or others. The gradient of kernel is float32."""
-    return _activations(axes, x, kernel_IxO.astype(x.dtype))
-
-
-def _activations(axes: str, a: Array, b: Array) -> Array:
-    """Return einsum(axes, a, b). XLA writes tokens last without a copy if the product has them before the features."""
-    inputs, output = axes.split("->")
-    rows = "bt" + output.strip("bt")
-    y = jnp.einsum(f"{inputs}->{rows}", a, b)
-    return y if rows == output else with_layout_constraint(jnp.swapaxes(y, 1, 2), Layout((0, 1, 2)))
-
-
-def _product_forward(axes: str, x: Array, kernel_IxO: Array) -> tuple[Array, tuple[Array, ...]]:
-    return product(axes, x, kernel_IxO), (x, kernel_IxO)
-
-
-def _product_backward(axes: str, saved: tuple[Array, ...], g: Array) -> tuple[Array, Array]:
-    x, kernel_IxO = saved
-    of_x, of_kernel, of_g = axes.replace("->", ",").split(",")
-    dkernel_IxO = jnp.einsum(f"{of_x},{of_g}->{of_kernel}", x, g, preferred_element_type=jnp.float32)
-    return _activations(f"{of_g},{of_kernel}->{of_x}", g, kernel_IxO.astype(g.dtype)), dkernel_IxO
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-@jax.custom_vjp
-def add_bias(x: Array, bias_O: Array) -> Array:
-    """Return x (..., O) + bias (O,) in x's dtype; the gradient of bias is float32."""
-    return x + bias_O.astype(x.dtype)
-
-
-add_bias.defvjp(
-    lambda x, bias_O: (add_bias(x, bias_O), None), lambda _, g: (g, g.reshape(-1, g.shape[-1]).sum(0, jnp.float32))
-)
+    def parameters(self) -> tuple[Array, Array]:
+        """Kernel and bias in the type in which their gradients are summed, for `tpu_products`."""
+        dtype = jnp.float32 if self.gradient_dtype == jnp.float32 else self.dtype
+        assert self.bias is not None
+        return self.kernel[...].astype(dtype), self.bias[...].astype(dtype)
 
 
 @jax.custom_vjp

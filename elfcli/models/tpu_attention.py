@@ -30,25 +30,20 @@ PREPARE_BACKWARD = 2 * (8 + 3) + 3 + 2
 def projected_attention(
     product_BxCxT: Array, bias_C: Array, weights: Sequence[Array], rope: tuple[Array, Array], eps: float
 ) -> Array:
-    """Return attention (B, H, T) of all tokens to all tokens; product + bias: queries, keys and values (B, 3H, T).
+    """Return attention (B, T, H) of all tokens to all tokens; product + bias: queries, keys and values, C = 3H.
 
     Queries and keys are RMS-normalized with `weights`, (D,) each, and rotated as in `layers.apply_rope`, in float32.
     rope: cosines and sines, (T, D/2) or (1 or B, T, D/2) each. Under a mesh (`jax.set_mesh`), each device runs the
     kernel on its own examples.
     """
-    (_, C, T), D = product_BxCxT.shape, len(weights[0])
+    (B, C, T), D = product_BxCxT.shape, len(weights[0])
     N = C // 3 // D
     tables = [jnp.swapaxes(table.reshape(-1, T, D // 2), 1, 2) for table in rope]
-    of_queries_and_keys_NxDx2 = jnp.broadcast_to(jnp.stack([weights[0] * D**-0.5, weights[1]], axis=-1), (N, D, 2))
-    columns = [of_queries_and_keys_NxDx2, jnp.moveaxis(bias_C.reshape(3, N, D), 0, -1)]
-    params_1xNxDx5 = jnp.concatenate(columns, axis=-1, dtype=jnp.float32)[None]
-
-    def run(product: Array, *others: Array) -> Array:
-        out_BxNxDxT = _attention(eps, product.reshape(-1, 3, N, D, T), *others)
-        return out_BxNxDxT.reshape(-1, N * D, T)
-
-    by_example = (True, False, *(len(table) > 1 for table in tables))
-    return _each_device(run, by_example)(product_BxCxT, params_1xNxDx5, *tables)
+    norms_NxDx2 = jnp.broadcast_to(jnp.stack([weights[0] * D**-0.5, weights[1]], axis=-1), (N, D, 2))
+    biases_NxDx3 = jnp.moveaxis(bias_C.reshape(3, N, D), 0, -1)
+    params_1xNxDx5 = jnp.concatenate([norms_NxDx2, biases_NxDx3], axis=-1, dtype=jnp.float32)[None]
+    run = each_device(partial(_attention, eps), (True, False, *(len(table) > 1 for table in tables)))
+    return tokens_first(run(product_BxCxT.reshape(B, 3, N, D, T), params_1xNxDx5, *tables))
 
 
 def frozen_attention(
@@ -66,17 +61,22 @@ def frozen_attention(
         return _back(_call(partial(_frozen_kernel, scale=scale), "frozen_attention", inputs, shapes, 2)[0])
 
     mask_Bx1xTxT = jnp.broadcast_to(mask, (B, 1, T, T)).astype(jnp.int8)
-    run_everywhere = _each_device(run, (True, True, True, True, False))
+    run_everywhere = each_device(run, (True, True, True, True, False))
     return run_everywhere(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask_Bx1xTxT, bias_1xNxTxT)
 
 
-def _each_device(run: Callable[..., Array], by_example: tuple[bool, ...]) -> Callable[..., Array]:
+def each_device(run: Callable[..., Array], by_example: tuple[bool, ...]) -> Callable[..., Array]:
     """Return `run` for every device, which gets its part of the arguments that are sharded over examples."""
     if _on_one_device():
         return run
     part = PartitionSpec(_mesh().axis_names)
     specs = tuple(part if sharded else PartitionSpec() for sharded in by_example)
     return jax.shard_map(run, in_specs=specs, out_specs=part, check_vma=False)
+
+
+def tokens_first(x: Array) -> Array:
+    """Return x (B, ..., T) as (B, T, C)."""
+    return jnp.moveaxis(x, -1, 1).reshape(len(x), x.shape[-1], -1)
 
 
 def _tokens_last(x_BxTxNxD: Array) -> Array:
