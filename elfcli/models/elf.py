@@ -99,20 +99,18 @@ class Attention(nnx.Module):
         B, T, H = x_BxTxH.shape
         kernel_Hx3H, bias_3H = map(self._reordered, self.qkv.parameters)
         weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
-        if self.kernel == "tpu" and mask is None and fits_vmem(B, T):
+        if self.kernel == "tpu" and mask is None and fits_vmem(B, T, H // self.num_heads * x_BxTxH.dtype.itemsize):
             qkv_Bx3HxT = tokens_last_product(x_BxTxH, kernel_Hx3H, (3, self.num_heads))
             kernel_HxH, bias_H = self.proj.parameters
             return add_bias(product(projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps), kernel_HxH), bias_H)
-        qkv_BxTx3H = self.qkv(x_BxTxH, kernel_Hx3H, bias_3H)
-        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in jnp.split(qkv_BxTx3H, 3, axis=-1))
+        qkv = jnp.split(self.qkv(x_BxTxH, kernel_Hx3H, bias_3H), 3, axis=-1)
+        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in qkv)
         q, k = (layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _reordered(self, weights: Array) -> Array:
-        """Return weights (..., 3H) of queries, keys and values; queries and keys are in the order of `apply_rope`.
-
-        The weights are reordered, which is cheaper than reordering activations. Products q k do not change.
-        """
+        """Return weights (..., 3H) with queries and keys in the order of `apply_rope`; products q k do not change."""
+        # Cheaper than reordering activations.
         q, k, v = jnp.split(weights, 3, axis=-1)
         return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 

@@ -64,8 +64,8 @@ class Linear(nnx.Linear):
     @property
     def parameters(self) -> tuple[Array, Array]:
         """Kernel and bias in the type in which their gradients are summed, for `tpu_products`."""
-        dtype = jnp.float32 if self.gradient_dtype == jnp.float32 else self.dtype
         assert self.bias is not None
+        dtype = jnp.float32 if self.gradient_dtype == jnp.float32 else self.dtype
         return self.kernel[...].astype(dtype), self.bias[...].astype(dtype)
 
 
@@ -132,7 +132,8 @@ def attention(
     q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
-    if kernel == "tpu" and mask is not None and bias is not None and tpu_attention.fits_vmem(B, T):
+    fits = kernel == "tpu" and tpu_attention.fits_vmem(B, T, D * q_BxTxNxD.dtype.itemsize)
+    if fits and mask is not None and bias is not None:
         return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
     # cuDNN supports head sizes up to 128 that are multiples of 8; XLA computes ELF-M's 66.
     fits = bias is None and D % 8 == 0 and D <= 128

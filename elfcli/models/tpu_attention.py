@@ -20,6 +20,7 @@ from jax.sharding import PartitionSpec
 
 MAX_BLOCK_LOGITS = 5 * 2**17  # 2.5 MiB in float32; a few arrays of this size fit into fast memory
 LANES = 128
+MAX_UNROLLED = 4  # blocks of queries
 ELEMENTWISE = 5  # operations that XLA counts per logit of plain attention: scale, maximum, subtraction, sum, division
 # Operations for the T D elements of a head, as many as XLA counts: biases (3), norm (4) and rotation (3) of queries and
 # keys; in the backward pass the gradients of norm (8), rotation (3) and biases (3), and the sum of out * dout (2).
@@ -87,9 +88,13 @@ def _back(x_BxNxDxT: Array) -> Array:
     return jnp.transpose(x_BxNxDxT, (0, 3, 1, 2))
 
 
-def fits_vmem(batch_size: int, length: int) -> bool:
-    """Return whether the logits of a block of queries fit into fast memory and the devices divide the batch."""
-    return length * LANES <= MAX_BLOCK_LOGITS and (_on_one_device() or batch_size % _mesh().size == 0)
+def fits_vmem(batch_size: int, length: int, row_bytes: int) -> bool:
+    """Return whether a head and a block's logits fit into fast memory and the devices divide the batch.
+
+    row_bytes: bytes of a token's query.
+    """
+    fits = length * max(LANES, row_bytes) <= MAX_BLOCK_LOGITS
+    return fits and (_on_one_device() or batch_size % _mesh().size == 0)
 
 
 def _mesh() -> Any:
@@ -105,6 +110,16 @@ def _query_blocks(length: int) -> list[slice]:
     most = min(MAX_BLOCK_LOGITS // length, 4 * LANES) // LANES * LANES
     size = -(-length // -(-length // most) // LANES) * LANES
     return [slice(first, min(first + size, length)) for first in range(0, length, size)]
+
+
+def _for_each_block(length: int, run: Callable[[Any], None]) -> None:
+    """Run `run(slice)` for each block of queries; many blocks run in a loop, which compiles in less time."""
+    blocks = _query_blocks(length)
+    size, in_loop = blocks[0].stop, len(blocks) - 1 if len(blocks) > MAX_UNROLLED else 0
+    if in_loop:
+        jax.lax.fori_loop(0, in_loop, lambda i, _: run(pl.ds(pl.multiple_of(i * size, LANES), size)), None)
+    for block in blocks[in_loop:]:
+        run(block)
 
 
 def _dot(a: Array, b: Array, contract: tuple[int, int]) -> Array:
@@ -124,32 +139,33 @@ def _normalize(x_DxT: Array, eps: float) -> tuple[Array, Array]:
     return x32_DxT * scale_1xT, scale_1xT
 
 
-def _inputs(qkv_ref: Any, param_ref: Any, rope: tuple[Array, Array], eps: float) -> tuple[Array, Array, Array]:
-    """Return normalized and rotated queries (with the factor of the logits) and keys, and values, (D, T) each."""
-
-    def prepared(i: int) -> Array:
-        return _rotate(_normalize(_with_bias(qkv_ref, param_ref, i), eps)[0] * param_ref[:, i : i + 1], *rope)
-
-    q_DxT, k_DxT, v_DxT = prepared(0), prepared(1), _with_bias(qkv_ref, param_ref, 2)
-    return q_DxT.astype(qkv_ref.dtype), k_DxT.astype(qkv_ref.dtype), v_DxT.astype(qkv_ref.dtype)
+def _prepare(qkv_ref: Any, param_ref: Any, rope: tuple[Array, Array], eps: float, prepared_ref: Any) -> None:
+    """Write normalized and rotated queries (with the factor of the logits) and keys, and values, (3, D, T)."""
+    for i in range(2):
+        normal_DxT, _ = _normalize(_with_bias(qkv_ref, param_ref, i), eps)
+        prepared_ref[i] = _rotate(normal_DxT * param_ref[:, i : i + 1], *rope).astype(prepared_ref.dtype)
+    prepared_ref[2] = _with_bias(qkv_ref, param_ref, 2).astype(prepared_ref.dtype)
 
 
 def _with_bias(qkv_ref: Any, param_ref: Any, i: int) -> Array:
     return qkv_ref[i].astype(jnp.float32) + param_ref[:, 2 + i : 3 + i]
 
 
-def _forward_kernel(
-    qkv_ref: Any, param_ref: Any, cos_ref: Any, sin_ref: Any, o_ref: Any, lse_ref: Any, *, eps: float
-) -> None:
-    q_DxT, k_DxT, v_DxT = _inputs(qkv_ref, param_ref, (cos_ref[...], sin_ref[...]), eps)
-    for block in _query_blocks(k_DxT.shape[1]):
-        logits_TxQ = _dot(k_DxT, q_DxT[:, block], (0, 0))
+def _forward_kernel(*refs: Any, eps: float) -> None:
+    qkv_ref, param_ref, cos_ref, sin_ref, o_ref, lse_ref, prepared_ref = refs
+    _prepare(qkv_ref, param_ref, (cos_ref[...], sin_ref[...]), eps, prepared_ref)
+    k_DxT, v_DxT = prepared_ref[1], prepared_ref[2]
+
+    def run(block: Any) -> None:
+        logits_TxQ = _dot(k_DxT, prepared_ref[0, :, block], (0, 0))
         top_1xQ = jnp.max(logits_TxQ, axis=0, keepdims=True)
         weights_TxQ = jnp.exp(logits_TxQ - top_1xQ)
         total_1xQ = jnp.sum(weights_TxQ, axis=0, keepdims=True)
         out_DxQ = _dot(v_DxT, weights_TxQ.astype(v_DxT.dtype), (1, 0)) / total_1xQ
         o_ref[:, block] = out_DxQ.astype(o_ref.dtype)
         lse_ref[:, block] = top_1xQ + jnp.log(total_1xQ)
+
+    _for_each_block(k_DxT.shape[1], run)
 
 
 def _frozen_kernel(
@@ -165,40 +181,50 @@ def _frozen_kernel(
 
 
 def _backward_kernel(*refs: Any, eps: float) -> None:
-    qkv_ref, param_ref, cos_ref, sin_ref, o_ref, lse_ref, do_ref, dqkv_ref, dparam_ref = refs
+    qkv_ref, param_ref, cos_ref, sin_ref, o_ref, lse_ref, do_ref, dqkv_ref, dparam_ref, prepared_ref, sum_ref = refs
     cos, sin = cos_ref[...], sin_ref[...]
-    q_DxT, k_DxT, v_DxT = _inputs(qkv_ref, param_ref, (cos, sin), eps)
-    dk_DxT = dv_DxT = jnp.zeros(k_DxT.shape, jnp.float32)
-    dq_parts = []
-    for block in _query_blocks(k_DxT.shape[1]):
-        q_DxQ, do_DxQ = q_DxT[:, block], do_ref[:, block]
+    _prepare(qkv_ref, param_ref, (cos, sin), eps, prepared_ref)
+    k_DxT, v_DxT = prepared_ref[1], prepared_ref[2]
+    sum_ref[...] = jnp.zeros(sum_ref.shape, sum_ref.dtype)  # gradients of what _prepare wrote
+
+    def run(block: Any) -> None:
+        q_DxQ, do_DxQ = prepared_ref[0, :, block], do_ref[:, block]
         weights_TxQ = jnp.exp(_dot(k_DxT, q_DxQ, (0, 0)) - lse_ref[:, block])
-        dv_DxT += _dot(do_DxQ, weights_TxQ.astype(do_DxQ.dtype), (1, 1))
+        sum_ref[2] += _dot(do_DxQ, weights_TxQ.astype(do_DxQ.dtype), (1, 1))
         dweights_TxQ = _dot(v_DxT, do_DxQ, (0, 0))
         shift_1xQ = jnp.sum(o_ref[:, block].astype(jnp.float32) * do_DxQ, axis=0, keepdims=True)
         dlogits_TxQ = (weights_TxQ * (dweights_TxQ - shift_1xQ)).astype(q_DxQ.dtype)
-        dq_parts.append(_dot(k_DxT, dlogits_TxQ, (1, 0)))
-        dk_DxT += _dot(q_DxQ, dlogits_TxQ, (1, 1))
-    d_parts = [jnp.concatenate(dq_parts, axis=1), dk_DxT, dv_DxT]
-    for i in range(2):
-        d_DxT = _rotate(d_parts[i], cos, -sin)
-        normal_DxT, scale_1xT = _normalize(_with_bias(qkv_ref, param_ref, i), eps)
-        dparam_ref[:, i : i + 1] = jnp.sum(d_DxT * normal_DxT, axis=1, keepdims=True)
-        dnormal_DxT = d_DxT * param_ref[:, i : i + 1]
-        mean_1xT = jnp.mean(dnormal_DxT * normal_DxT, axis=0, keepdims=True)
-        d_parts[i] = (dnormal_DxT - normal_DxT * mean_1xT) * scale_1xT
-    for i, d_DxT in enumerate(d_parts):
+        sum_ref[0, :, block] = _dot(k_DxT, dlogits_TxQ, (1, 0))
+        sum_ref[1] += _dot(q_DxQ, dlogits_TxQ, (1, 1))
+
+    _for_each_block(k_DxT.shape[1], run)
+    for i in range(3):
+        d_DxT = sum_ref[i]
+        if i < 2:
+            d_DxT = _rotate(d_DxT, cos, -sin)
+            normal_DxT, scale_1xT = _normalize(_with_bias(qkv_ref, param_ref, i), eps)
+            dparam_ref[:, i : i + 1] = jnp.sum(d_DxT * normal_DxT, axis=1, keepdims=True)
+            d_DxT = d_DxT * param_ref[:, i : i + 1]
+            mean_1xT = jnp.mean(d_DxT * normal_DxT, axis=0, keepdims=True)
+            d_DxT = (d_DxT - normal_DxT * mean_1xT) * scale_1xT
         dqkv_ref[i] = d_DxT.astype(dqkv_ref.dtype)
         dparam_ref[:, 2 + i : 3 + i] = jnp.sum(d_DxT, axis=1, keepdims=True)
 
 
 def _call(
-    kernel: Callable, name: str, inputs: Sequence[Array], out_shapes: Sequence[Any], products: int, per_element: int = 0
+    kernel: Callable,
+    name: str,
+    inputs: Sequence[Array],
+    out_shapes: Sequence[Any],
+    products: int,
+    per_element: int = 0,
+    scratch: Sequence[Any] = (),
 ) -> Any:
     """Run a kernel for every (example, head).
 
     Arrays: (B, 3, N, D, T) of a projection, (B or 1, N or 1, ...) of heads, or (B or 1, ...); an axis of one is shared.
     products: number of products of size (T, T, D). per_element: operations for each of the T D elements of a head.
+    scratch: dtypes of arrays (3, D, T) in fast memory.
     """
     B, N, D, T = (inputs[0].shape[i] for i in (0, -3, -2, -1))
 
@@ -220,6 +246,7 @@ def _call(
         in_specs=[part(a) for a in inputs],
         out_specs=[part(a) for a in out_shapes],
         out_shape=out_shapes,
+        scratch_shapes=[pltpu.VMEM((3, D, T), dtype) for dtype in scratch],
         cost_estimate=work,
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=32 * 2**20),
         name=name,
@@ -235,7 +262,8 @@ def _attention(eps: float, qkv_Bx3xNxDxT: Array, params_1xNxDx5: Array, cos: Arr
 def _forward(eps: float, *inputs: Array) -> tuple[Array, tuple[Array, ...]]:
     B, _, N, D, T = inputs[0].shape
     shapes = [jax.ShapeDtypeStruct((B, N, D, T), inputs[0].dtype), jax.ShapeDtypeStruct((B, N, 1, T), jnp.float32)]
-    out, lse = _call(partial(_forward_kernel, eps=eps), "attention", inputs, shapes, 2, PREPARE)
+    scratch = [inputs[0].dtype]
+    out, lse = _call(partial(_forward_kernel, eps=eps), "attention", inputs, shapes, 2, PREPARE, scratch)
     # Named, so that rematerialization can save them: recomputing the forward kernel would cost more time.
     out, lse = (checkpoint_name(a, "attention") for a in (out, lse))
     return out, (*inputs, out, lse)
@@ -245,7 +273,8 @@ def _backward(eps: float, saved: tuple[Array, ...], do_BxNxDxT: Array) -> tuple[
     qkv, (B, N, D, _) = saved[0], do_BxNxDxT.shape
     shapes = [jax.ShapeDtypeStruct(qkv.shape, qkv.dtype), jax.ShapeDtypeStruct((B, N, D, 5), jnp.float32)]
     inputs, per_element = [*saved, do_BxNxDxT.astype(qkv.dtype)], PREPARE + PREPARE_BACKWARD
-    dqkv, dparams = _call(partial(_backward_kernel, eps=eps), "attention_backward", inputs, shapes, 5, per_element)
+    kernel, scratch = partial(_backward_kernel, eps=eps), [qkv.dtype, jnp.float32]
+    dqkv, dparams = _call(kernel, "attention_backward", inputs, shapes, 5, per_element, scratch)
     return dqkv, dparams.sum(0, keepdims=True), None, None
 
 

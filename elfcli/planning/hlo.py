@@ -89,11 +89,12 @@ def program_cost(compiled: Any, rates: Rates, trips: float | None = None) -> Cos
     loops whose number of trips is not in the program (a traced number of steps)."""
     analysis = compiled.cost_analysis()
     once, often = counted_once(compiled.as_text(), rates, trips)
-    beyond = often + once * -1
+    beyond, seconds = often + once * -1, analysis.get("optimal_seconds", 0.0)
     return Cost(
         flops=analysis.get("flops", 0.0) + beyond.flops,
         bytes=analysis.get("bytes accessed", 0.0) + beyond.bytes,
-        seconds=analysis.get("optimal_seconds", once.seconds) + beyond.seconds,
+        # Where libtpu has no estimate, as for some instructions of v6e, it counts -1 second.
+        seconds=(seconds if seconds > 0 else once.seconds) + beyond.seconds,
         collective_bytes=often.collective_bytes,
     )
 

@@ -121,5 +121,6 @@ def test_kernels_count_their_work_as_xla_counts_plain_attention(monkeypatch):
 
 
 def test_long_sequences_use_plain_attention():
-    assert tpu_attention.fits_vmem(1, 4096)
-    assert not tpu_attention.fits_vmem(1, 6000)
+    assert tpu_attention.fits_vmem(1, 5120, 2 * 64)
+    assert not tpu_attention.fits_vmem(1, 6000, 2 * 64)
+    assert not tpu_attention.fits_vmem(1, 5120, 4 * 64)
