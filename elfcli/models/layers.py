@@ -18,7 +18,7 @@ from elfcli.models import tpu_attention
 
 Maybe = Array | None
 xavier = nnx.initializers.xavier_uniform()
-MAX_LOGITS = 2**26  # 256 MiB in float32; argmax or logsumexp needs a few times as much
+MAX_LOGITS = 2**27  # 512 MiB in float32; argmax or logsumexp needs a few times as much
 
 
 class RMSNorm(nnx.Module):
