@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elfcli.sampling.generate import Options, decode_texts, program_of, sample_candidates, sampling_batches
+from elfcli.sampling.generate import Options, decoded_rows, program_of, sample_candidates, sampling_batches
 from elfcli.sampling.made_by import network_calls
 from elfcli.sampling.model import load_model
 from elfcli.sampling.settings import SamplingSetting, settings_of
@@ -28,10 +28,10 @@ from elfcli.scoring.bleu import corpus_bleu
 def sampled(model, sources, setting, options):
     """(tokens (R, S), texts) of all sources."""
     program, rows, texts = program_of(model, setting, options), [], []
-    for part in sampling_batches(model, sources.conditions, setting, options):
+    for part in sampling_batches(model, sources, setting, options):
         tokens = np.asarray(sample_candidates(program, [part])[0])
-        texts += decode_texts(model, tokens, part)
-        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: part.wanted])
+        texts += [row["generated"] for row in decoded_rows(model, tokens, part)]
+        rows.append(np.where(np.asarray(part.inputs.cond_BxS), -1, tokens)[: len(part.sources.conditions)])
     return np.concatenate(rows), texts
 
 

@@ -10,12 +10,14 @@ from elfcli.cli import options as o
 
 SENTENCES = 250
 ROUNDS, ROUND_STEPS, TEACHER_STEPS = "2,1", 40, 64
+GAP_SETTINGS = ["max_length=24", "pad_token=eos", "steps=1200"]
 
 
 def demo(
     output: Annotated[Path, o.option("--output -o", "DIR", "Folder to create.")] = Path("elf-demo"),
     seed: Annotated[int, o.option("--seed", "S", "Seed of data, training and sampling.", **o.SEEDS)] = 0,
     distill: Annotated[bool, o.option("--distill", "", "Also distill the model (two more minutes).")] = False,
+    gaps: Annotated[bool, o.option("--gaps", "", "Also train a model that fills gaps (two more minutes).")] = False,
 ) -> None:
     """Tokenize, train, resume, sample and score a small translation model in a few minutes.
 
@@ -33,7 +35,8 @@ def demo(
     start = time.monotonic()
 
     def stage(number: int, title: str, command: str) -> None:
-        say(f"\n[{number}/{7 if distill else 5}] {title}, {clock(time.monotonic() - start)} so far\n      {command}")
+        done, total = clock(time.monotonic() - start), 5 + 2 * distill + 2 * gaps
+        say(f"\n[{number}/{total}] {title}, {done} so far\n      {command}")
 
     run, data, samples_file = output / "run", output / "data", output / "samples.jsonl"
     stage(1, "generate and tokenize German-English sentences", f"elf tokenize --task toy-de-en --seed {seed} -o {data}")
@@ -66,6 +69,9 @@ def demo(
     show_scores(output, samples, time.monotonic() - start, seed)
     if distill:
         show_students(output, seed, stage)
+    if gaps:
+        show_gaps(output, seed, stage, 6 + 2 * distill)
+    if distill or gaps:
         say(f"{clock(time.monotonic() - start)} in total")
 
 
@@ -124,6 +130,44 @@ def show_students(output: Path, seed: int, stage: Callable[[int, str, str], None
     start_rounds(source, resolved_of(source, sets=[f"rounds=[{ROUNDS}]", f"round_steps={ROUND_STEPS}"]), students)
     stage(7, "translate the same sentences", f"elf sample {students}@round-2")
     compare(run, students, seed)
+
+
+def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], number: int) -> None:
+    """Train on English sentences with gaps, fill those of held-out ones, and count the sentences of the grammar."""
+    from elfcli.cli.output import show_samples
+    from elfcli.config.resolve import resolve
+    from elfcli.config.schema import GAP_SHARES
+    from elfcli.corpus.tokenize import Job, tokenize
+    from elfcli.corpus.toy import is_sentence
+    from elfcli.outputs import write_result
+    from elfcli.sampling.gaps import gap_sources
+    from elfcli.sampling.generate import Options, sample_rows
+    from elfcli.sampling.model import load_model
+    from elfcli.sampling.settings import settings_of
+    from elfcli.scoring.samples_file import write_samples
+    from elfcli.training.start import start_run
+
+    data, run, file = output / "text", output / "gaps", output / "filled.jsonl"
+    sets = [*GAP_SETTINGS, "num_live_samples=0"]
+    command = f"elf train --task toy-text --data {data} --gaps -o {run} -s {' -s '.join(GAP_SETTINGS)}"
+    stage(number, "train a model that continues and fills English sentences", command)
+    tokenize(Job(data, task="toy-text", seed=seed))
+    flags = {"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed, "gaps": GAP_SHARES}
+    start_run(resolve(task="toy-text", flags=flags, sets=sets), run)
+    stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -s 'metrics=[\"gaps\"]'")
+    model = load_model(str(run))
+    sources = gap_sources(model, None, SENTENCES)
+    rows = sample_rows(model, sources, settings_of(model.config.sampling)[0], Options(seed, batch_size=125))
+    write_samples(file, rows)
+    show_samples([{"input": row["template"], **row} for row in rows], 3)
+    right = {
+        kind: [is_sentence(row["generated"]) for row in rows if row["kind"] == kind]
+        for kind in dict.fromkeys(row["kind"] for row in rows)
+    }
+    shares = {kind: sum(some) / len(some) for kind, some in right.items()}
+    write_result(output / "gaps.json", {"seed": seed, "sentences": len(rows), "of_the_grammar": shares})
+    typer.echo("Sentences of the grammar after filling: "
+               + ", ".join(f"{share:.1%} ({kind})" for kind, share in shares.items()))  # fmt: skip
 
 
 def compare(run: Path, students: Path, seed: int) -> None:

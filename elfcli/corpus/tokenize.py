@@ -28,7 +28,6 @@ from elfcli.corpus.readers import Corpus, Keys, open_corpus, open_parallel, requ
 from elfcli.corpus.toy import TASKS, task_files
 from elfcli.corpus.vocabulary import train_tokenizer
 from elfcli.data.folder import METADATA_FILE
-from elfcli.data.gaps import RESERVED
 from elfcli.data.lengths import percentiles
 from elfcli.data.plain_text import Losses, check_unknown, keeps_whitespace
 from elfcli.data.tokenizers import TOKENIZER_FOLDER, eos_id, load_tokenizer, pad_id, vocab_size
@@ -258,9 +257,7 @@ def make_tokenizer(job: Job, corpora: dict[str, Corpus], folder: Path, progress:
             corpus.keep_space()
     if tokenizer is None:
         documents = with_progress(corpora["train"], "training the tokenizer", progress)
-        sentinels = RESERVED if len(corpora["train"].keys) == 1 else 0  # gaps are drawn from free texts
-        texts = chain.from_iterable(documents)
-        train_tokenizer(texts, folder, job.train_tokenizer, job.keep_whitespace, sentinels)
+        train_tokenizer(chain.from_iterable(documents), folder, job.train_tokenizer, job.keep_whitespace)
         return load_tokenizer(folder)
     pad_id(tokenizer), eos_id(tokenizer)
     tokenizer.save_pretrained(str(folder))

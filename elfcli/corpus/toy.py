@@ -6,6 +6,7 @@ grammar. `toy-summary`: a short story and its one-line summary. Everything is a 
 """
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -212,6 +213,39 @@ def draw_summary(random: Random) -> dict[str, str]:
     sentences.insert(random.randrange(3), english_clause(Clause(TRANSITIVE[1][0], other, irrelevant)))
     summary = english_clause(Clause(verb, hero, patient, adverb=adverb))
     return {"input": " ".join(" ".join([*words, "."]) for words in sentences), "output": " ".join(summary)}
+
+
+def phrases(nouns: tuple[Noun, ...]) -> str:
+    """Return a regular expression of the English phrases of these nouns."""
+    names = "|".join(noun.english for noun in nouns)
+    adjectives = "|".join(english for _, english in ADJECTIVES)
+    return rf"(?:the|an(?= [aeiou])|a(?! [aeiou])) (?:(?:{adjectives}) )?(?:{names})"
+
+
+def sentences() -> str:
+    """Return a regular expression of the sentences of `toy-text`, but for their length and what nouns may be equal."""
+    modals, adverbs = ("|".join(english for _, english in words) for words in (MODALS, ADVERBS))
+
+    def verbs(*some: Verb) -> str:
+        forms = [f"{verb.english}|(?:{modals}) {verb.english_infinitive}" for verb in some]
+        return f"(?:{'|'.join(forms)})"
+
+    people, things = phrases(PERSONS), phrases(THINGS)
+    clauses = [f"{phrases(subjects)} {verbs(verb)} {phrases(objects)}" for verb, subjects, objects in TRANSITIVE]
+    clauses += [f"{people} {verbs(HELPS)} {phrases(PERSONS + ANIMALS)}"]
+    clauses += [f"{people} {verbs(*DITRANSITIVE)} {things} to {people}"]
+    speakers = "|".join(f"{verb} {link}" for (_, verb), (_, link) in SPEAKERS)
+    return f"(?:{people} (?:{speakers}) )?(?:{'|'.join(clauses)})(?: (?:{adverbs}))?"
+
+
+def is_sentence(text: str) -> bool:
+    """Return whether the grammar produces a text of `toy-text`."""
+    words, names = text.split(), [noun.english for noun in PERSONS + ANIMALS + THINGS]
+    nouns = [word for word in words if word in names]
+    spoken = 1 if any(link in words for _, (_, link) in SPEAKERS) else 0
+    if not 4 <= len(words) <= 12 or not re.fullmatch(sentences(), " ".join(words)):
+        return False
+    return nouns[spoken] not in (nouns[:spoken] + nouns[spoken + 1 :])
 
 
 Example = dict[str, str]

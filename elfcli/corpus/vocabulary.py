@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from elfcli.data.gaps import SENTINEL
 from elfcli.errors import ElfError, InputError
 
 MAX_SENTENCES = 1_000_000
@@ -24,12 +23,10 @@ KEEP_WHITESPACE = {
 }
 
 
-def train_tokenizer(
-    texts: Iterable[str], folder: Path, size: int | None, keep_whitespace: bool = False, sentinels: int = 0
-) -> None:
+def train_tokenizer(texts: Iterable[str], folder: Path, size: int | None, keep_whitespace: bool = False) -> None:
     """Write a tokenizer into an existing folder; deterministic: one thread, first documents. size: of the whole unigram
     vocabulary, with `<pad>` 0, `</s>` 1, `<unk>` 2, or InputError if the texts do not yield it; None: each word is a
-    piece. sentinels: further pieces, which mark gaps. keep_whitespace: texts keep spaces, tabs and line breaks.
+    piece. keep_whitespace: texts keep spaces, tabs and line breaks.
     """
     import sentencepiece
 
@@ -68,15 +65,15 @@ def train_tokenizer(
             raise InputError(f"{option} is too small for this text: it needs at least {least[1]} pieces") from error
         raise ElfError(f"Training a tokenizer of {size} pieces failed: {message}") from error
     if keep_whitespace:
-        save_with_whitespace(model.getvalue(), folder, sentinels)
+        save_with_whitespace(model.getvalue(), folder)
         return
     (folder / "spiece.model").write_bytes(model.getvalue())
-    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": sentinels, "pad_token": "<pad>", "eos_token": "</s>",
+    settings = {"tokenizer_class": "T5Tokenizer", "extra_ids": 0, "pad_token": "<pad>", "eos_token": "</s>",
                 "unk_token": "<unk>"}  # fmt: skip
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def save_with_whitespace(model: bytes, folder: Path, sentinels: int) -> None:
+def save_with_whitespace(model: bytes, folder: Path) -> None:
     """Write the pieces of a SentencePiece model as a tokenizer of Hugging Face that leaves white space alone; the class
     of T5's tokenizer would normalize it."""
     import sentencepiece
@@ -90,5 +87,4 @@ def save_with_whitespace(model: bytes, folder: Path, sentinels: int) -> None:
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(**spaces), decoders.Metaspace(**spaces)
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **special)
-    tokenizer.add_special_tokens({"additional_special_tokens": [SENTINEL.format(i) for i in range(sentinels)]})
     tokenizer.save_pretrained(str(folder))

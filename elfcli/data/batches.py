@@ -90,19 +90,25 @@ def collate(examples: Sequence[Mapping[str, Any]], *, max_length: int, max_input
     """Join condition and text of each example into one padded row of length S = max_length.
 
     Return `input_ids` (B, S) int32, `cond_mask` (B, S) bool (True in the condition) and `valid_mask` (B, S) bool
-    (True before the padding).
+    (True before the padding). An example with gaps has `known` instead of a condition (see `Frame.example`); padding
+    in its gaps is not valid.
     """
     input_ids = np.full((len(examples), max_length), pad_id, np.int32)
-    condition_lengths, lengths = np.zeros((2, len(examples), 1), np.int64)
+    lengths = np.zeros((len(examples), 1), np.int64)
+    cond_mask = np.zeros((len(examples), max_length), bool)
     for row, example in enumerate(examples):
         condition = example.get("condition_input_ids", ())[: min(max_input_length, max_length)]
         text = example["input_ids"][: max_length - len(condition)]
         end = len(condition) + len(text)
         input_ids[row, : len(condition)] = condition
         input_ids[row, len(condition) : end] = text
-        condition_lengths[row], lengths[row] = len(condition), end
-    positions = np.arange(max_length)[None]
-    return {"input_ids": input_ids, "cond_mask": positions < condition_lengths, "valid_mask": positions < lengths}
+        cond_mask[row, : len(condition)], lengths[row] = True, end
+        if (known := example.get("known")) is not None:
+            cond_mask[row, :end], cond_mask[row, end:] = known[:end], known[-1]
+    valid_mask = np.arange(max_length)[None] < lengths
+    if any("known" in example for example in examples):
+        valid_mask &= cond_mask | (input_ids != pad_id)
+    return {"input_ids": input_ids, "cond_mask": cond_mask, "valid_mask": valid_mask}
 
 
 def steps_per_epoch(num_examples: int, batch_size: int) -> int:

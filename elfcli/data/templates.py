@@ -1,18 +1,21 @@
 r"""Templates: text with gaps, such as `Dear [..], thank you for [..].`, and their tokens.
 
-`[..]` is a gap, `[..8]` one of at most eight tokens, and `\[..]` the three marks themselves (`\\[..]`: a backslash and
-a gap). The known text is copied into what is generated; only gaps are decoded.
+`[..]` is a gap of at most eight tokens, `[..20]` one of at most 20, and `\[..]` the three marks themselves (`\\[..]`: a
+backslash and a gap). A `[..]` at the end may fill the rest of the sequence. The known text is copied into what is
+generated; only gaps are decoded.
 """
 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import chain, pairwise, takewhile
 from typing import Any, NamedTuple
 
-from elfcli.data.gaps import gaps_of, sentinels_of
+import numpy as np
+
+from elfcli.data.gaps import ROOM, Frame, Span
 from elfcli.data.plain_text import plain_encoder
-from elfcli.data.tokenizers import decoded
+from elfcli.data.tokenizers import decoded, eos_id, pad_id
 from elfcli.errors import InputError
 
 GAP = "[..]"
@@ -22,10 +25,16 @@ ANCHORS = (".", "a", "1", ")", "Z", "-")
 
 
 class Template(NamedTuple):
-    """known: one text more than gaps, each may be empty. limits: the most tokens of each gap, None for any number."""
+    """known: one text more than gaps, each may be empty. limits: the most tokens of each gap; None: ROOM, or at the end
+    of the text as many as the sequence has room for."""
 
     known: tuple[str, ...]
     limits: tuple[int | None, ...]
+
+    @property
+    def open_end(self) -> bool:
+        """Whether the last gap is at the end and as long as the sequence allows."""
+        return not self.known[-1] and self.limits[-1] is None
 
     def filled(self, gaps: Sequence[str]) -> str:
         """Return the whole text with these gaps."""
@@ -77,14 +86,15 @@ def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
     return [*plain_encoder(tokenizer)(texts[:1]), *(_after(tokenizer, text) for text in texts[1:])]
 
 
-def condition_of(tokenizer: Any, template: Template) -> list[int]:
-    """Return the tokens of the known text with a sentinel for each gap. Raises InputError for too many gaps."""
-    sentinels = sentinels_of(tokenizer)
-    if len(template.limits) > len(sentinels):
-        raise InputError(f"{len(template.limits)} gaps in {str(template)[:80]!r}, but the tokenizer has "
-                         f"{len(sentinels)} sentinels to mark them: use fewer gaps")  # fmt: skip
-    first, *rest = known_tokens(tokenizer, template)
-    return first + [token for mark, part in zip(sentinels, rest, strict=False) for token in (mark, *part)]
+def frame_of(tokenizer: Any, template: Template, pad: int) -> Frame:
+    """Return the tokens of the known text with padding in the gaps; an open last gap has none."""
+    parts, gaps, ids = known_tokens(tokenizer, template), list[tuple[int, int]](), list[int]()
+    for known, limit in zip(parts, [*template.limits, 0], strict=True):
+        ids += known
+        room = 0 if template.open_end and len(gaps) == len(template.limits) - 1 else ROOM if limit is None else limit
+        gaps.append((len(ids), len(ids) + room))
+        ids += [pad] * room
+    return Frame(np.array(ids, np.int32), tuple(gaps[:-1]), template.open_end)
 
 
 def _after(tokenizer: Any, text: str) -> list[int]:
@@ -112,10 +122,17 @@ def decoded_after(tokenizer: Any, rows: Sequence[Sequence[int]], clean_up: bool)
     return [text.removeprefix(start) for text in texts]
 
 
-def read_gaps(tokenizer: Any, template: Template, tokens: Sequence[int], clean_up: bool) -> list[str]:
-    """Return the text of each gap from a generated target, cut at the gap's limit."""
-    rows = gaps_of(tokens, sentinels_of(tokenizer), len(template.limits))
-    rows = [row[:limit] for row, limit in zip(rows, template.limits, strict=True)]
+def read_gaps(tokenizer: Any, template: Template, frame: Frame, tokens: Sequence[int], clean_up: bool) -> list[str]:
+    """Return the text of each gap from a sequence's tokens (S,), without its padding.
+
+    An open last gap ends at the first end of text.
+    """
+    ends = {eos_id(tokenizer), pad_id(tokenizer)}
+    rows = [list(tokens[start:stop]) for start, stop in frame.gaps]
+    if frame.open_end:
+        rest = tokens[frame.gaps[-1][0] :]
+        rows[-1] = list(takewhile(lambda token: token not in ends, rest))
+    rows = [[token for token in row if token not in ends] for row in rows]
     return gap_texts(tokenizer, template, rows, clean_up)
 
 
@@ -129,9 +146,9 @@ def gap_texts(tokenizer: Any, template: Template, rows: Sequence[Sequence[int]],
 
 
 def template_of(
-    tokenizer: Any, ids: Any, spans: Sequence[tuple[int, int]], clean_up: bool
+    tokenizer: Any, ids: Any, spans: Sequence[Span], limits: Sequence[int | None], clean_up: bool
 ) -> tuple[Template, list[str]]:
-    """Return the template of a text's tokens (length,) with these gaps, and the texts of the gaps."""
+    """Return the template of a text's tokens (length,) with these gaps and limits, and the texts of the gaps."""
     ends = [0, *(end for span in spans for end in span), len(ids)]
     parts = [[*ids[a:b]] for a, b in pairwise(ends)]
     (first,), later = decoded(tokenizer, parts[:1], clean_up), decoded_after(tokenizer, parts[1:], clean_up)
@@ -142,4 +159,4 @@ def template_of(
     for place, gap in enumerate(gaps):
         if gap.startswith(" "):
             known[place], gaps[place] = f"{known[place]} ", gap[1:]
-    return Template(tuple(known), (None,) * len(spans)), gaps
+    return Template(tuple(known), tuple(limits)), gaps

@@ -12,7 +12,8 @@ from flax import nnx
 from jax import Array
 
 from elfcli.data.folder import Examples
-from elfcli.data.gaps import pair_of, require_sentinels
+from elfcli.data.gaps import drawn_frame
+from elfcli.data.tokenizers import eos_id
 from elfcli.flow import objective, sampler
 from elfcli.models.elf import ELF
 from elfcli.models.encoder import encoder_mask
@@ -60,8 +61,9 @@ def on_examples(
     numbers = np.resize(numbers, round_up_to_devices(count))
     rows = [examples.tokens[i] for i in numbers.tolist()]
     if model.config.data.gaps:
-        gaps = gap_settings(model.config, require_sentinels(model.tokenizer))
-        rows = [pair_of(row["input_ids"], gaps, i, 0) for row, i in zip(rows, numbers.tolist(), strict=True)]
+        gaps = gap_settings(model.config, eos_id(model.tokenizer))
+        numbered = zip(rows, numbers.tolist(), strict=True)
+        rows = [drawn_frame(row["input_ids"], gaps, i, 0).example() for row, i in numbered]
     batch = padded_batch(model, rows)
     ids, cond, valid = (batch[name] for name in ("input_ids", "cond_mask", "valid_mask"))
     mask = np.asarray(encoder_mask(jnp.asarray(cond), jnp.asarray(valid), jnp.zeros(len(ids), bool)))

@@ -45,10 +45,10 @@ def encode_with(shape: Any) -> Callable[..., Array]:
 
 
 def encoder_mask(cond_BxS: Array, valid_BxS: Array, drop_B: Array) -> Array:
-    """Return (B, S, S) bool: condition rows attend to condition columns, other rows to all valid columns.
+    """Return (B, S, S) bool: condition rows attend to the condition's valid columns, other rows to all valid columns.
 
     Other rows do not attend to the condition in examples whose condition is dropped (drop_B).
     """
     row, column = cond_BxS[:, :, None], cond_BxS[:, None, :]
-    mask_BxSxS = jnp.where(row, column, valid_BxS[:, None, :])
+    mask_BxSxS = valid_BxS[:, None, :] & (~row | column)
     return mask_BxSxS & ~(drop_B[:, None, None] & ~row & column)

@@ -18,7 +18,7 @@ from elfcli.config.resolve import Resolved, changed, check_again
 from elfcli.config.schema import SECTION_OF, Config, SamplingPreset
 from elfcli.data.buckets import fitting_buckets, positions_needed
 from elfcli.data.folder import Examples
-from elfcli.data.gaps import MAX_GAPS, ROOM
+from elfcli.data.gaps import ROOM
 from elfcli.data.lengths import MAX_SUGGESTED_LENGTH, fitting_lengths
 from elfcli.flow.schedules import fitting_noise
 from elfcli.runs.length import run_length
@@ -86,9 +86,7 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     if resolved.config.data.gaps:
         length = min(longest + ROOM, MAX_SUGGESTED_LENGTH)
         resolved = with_defaults(resolved, FROM_DATA, max_length=length, pad_token="eos", sampling=(GAPS,))
-        if resolved.config.training.init_from is None:
-            resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_length - MAX_GAPS)
-        return with_defaults(resolved, RECIPE, metrics=("gaps",), decoder_noise_scale=1.0)
+        return with_defaults(resolved, RECIPE, metrics=("gaps",))
     if "condition_input_ids" not in lengths:
         resolved = with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
         return with_defaults(resolved, RECIPE, metrics=("ppl",))

@@ -1,22 +1,23 @@
 """Token vectors from co-occurrence in the data, computed in seconds and without a network.
 
-Latent semantic analysis (Deerwester et al. 1990) of positive pointwise mutual information (Levy and Goldberg 2014).
-A source and its target count as one text, so that a word and its translation get similar vectors (Dumais et al. 1997).
-Most of each vector is random: with purely semantic vectors samples repeat words, and the decoder cannot distinguish
-tokens that always occur together (docs/experiments.md).
+Factors of positive pointwise mutual information (Levy and Goldberg 2014). In pairs, a source and its target count as
+one text, so that a word and its translation get similar vectors (latent semantic analysis; Deerwester et al. 1990,
+Dumais et al. 1997). In free texts, tokens are similar if the same tokens stand before and after them, so that one that
+is taken for another still fits (Schuetze 1995). The rest of each vector is random: with purely semantic vectors samples
+repeat words, and the decoder cannot distinguish tokens that always occur together (docs/experiments.md).
 Shapes: V tokens of the vocabulary, P chunks of texts, E latent width.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack
 from scipy.sparse.linalg import svds
 
 from elfcli.data.batches import TokenTable
 
 VECTOR_WIDTH = 64
-SHARE = 0.3  # of a vector's mean square that comes from the data
+SHARE, TEXT_SHARE = 0.3, 0.8  # of a vector's mean square that comes from the data: of pairs, of free texts
 CHUNK = 32  # tokens of a text that count as near each other
 MAX_SCANNED_TOKENS = 4_000_000  # cap on tokens scanned; keeps this to a few seconds
 SMALL = 1000  # up to this vocabulary the whole matrix is factored; the iterative method is random with few factors
@@ -26,8 +27,10 @@ SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens
 def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = VECTOR_WIDTH) -> np.ndarray:
     """Return the table, float32 (V, width); each row has a mean square of 1, like the output of T5's last norm."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, width))
-    found_VxE = scaled(factors(information(token_chunks(tokens), vocab_size), width))
-    return scaled(SHARE**0.5 * found_VxE + (1 - SHARE) ** 0.5 * random_VxE).astype(np.float32)
+    paired = tokens.condition_input_ids is not None
+    share = SHARE if paired else TEXT_SHARE
+    found = information(token_chunks(tokens), vocab_size) if paired else neighbor_information(tokens, vocab_size)
+    return scaled(share**0.5 * scaled(factors(found, width)) + (1 - share) ** 0.5 * random_VxE).astype(np.float32)
 
 
 def scaled(table_VxE: np.ndarray) -> np.ndarray:
@@ -56,22 +59,44 @@ def information(chunks: Iterator[np.ndarray], vocab_size: int) -> csr_array:
     in_chunk_PxV = csr_array((np.ones(len(ids)), ids, ends_P), shape=(len(rows), vocab_size))
     together_VxV = (in_chunk_PxV.T @ in_chunk_PxV).tocoo()
     apart = together_VxV.row != together_VxV.col
-    one, other, count = (array[apart] for array in (together_VxV.row, together_VxV.col, together_VxV.data))
-    total_V = np.bincount(one, count, minlength=vocab_size)
-    smooth_V = total_V**SMOOTHING
-    value = np.log(count * smooth_V.sum() / (total_V[one] * smooth_V[other]))
-    likely = value > 0
-    found_VxV = csr_array((value[likely], (one[likely], other[likely])), shape=(vocab_size, vocab_size))
+    one, other, counts = (array[apart] for array in (together_VxV.row, together_VxV.col, together_VxV.data))
+    found_VxV = positive_information(one, other, counts, vocab_size)
     return (found_VxV + found_VxV.T) / 2
 
 
-def factors(matrix_VxV: csr_array, width: int) -> np.ndarray:
+def neighbor_information(tokens: TokenTable, vocab_size: int) -> csr_array:
+    """Return the positive pointwise mutual information of each token with the one before it and, in columns of their
+    own, with the one after it, (V, 2V + 2). Ends of texts count as a neighbor."""
+    end = np.array([vocab_size])
+    texts, seen = [end], 0
+    for row in range(len(tokens)):
+        texts += [tokens[row]["input_ids"], end]
+        if (seen := seen + len(texts[-2])) >= MAX_SCANNED_TOKENS:
+            break
+    running = np.concatenate(texts)
+    ones, size = np.ones(len(running) - 1), vocab_size + 1
+    before = positive_information(running[1:], running[:-1], ones, size)
+    after = positive_information(running[:-1], running[1:], ones, size)
+    return hstack([before, after], format="csr")[:vocab_size]
+
+
+def positive_information(one: np.ndarray, other: np.ndarray, counts: np.ndarray, size: int) -> csr_array:
+    """Return max(log(P(one, other) / (P(one) P(other))), 0) of counted pairs, (size, size); P(other) is smoothed."""
+    together = csr_array((counts, (one, other)), shape=(size, size)).tocoo()
+    total = np.bincount(together.row, together.data, minlength=size)
+    smooth = np.bincount(together.col, together.data, minlength=size) ** SMOOTHING
+    value = np.log(together.data * smooth.sum() / (total[together.row] * smooth[together.col]))
+    likely = value > 0
+    return csr_array((value[likely], (together.row[likely], together.col[likely])), shape=(size, size))
+
+
+def factors(matrix_VxC: csr_array, width: int) -> np.ndarray:
     """Return (V, width): the largest singular vectors times the roots of their values; zeros if there are fewer."""
-    size = matrix_VxV.shape[0]
+    size = matrix_VxC.shape[0]
     rank = min(width, size - 1)
     if size <= SMALL:
-        left_VxR, values_R, _ = np.linalg.svd(matrix_VxV.toarray())
+        left_VxR, values_R, _ = np.linalg.svd(matrix_VxC.toarray(), full_matrices=False)
         left_VxR, values_R = left_VxR[:, :rank], values_R[:rank]
     else:
-        left_VxR, values_R, _ = svds(matrix_VxV, k=rank, v0=np.ones(size))
+        left_VxR, values_R, _ = svds(matrix_VxC, k=rank, v0=np.ones(size))
     return np.pad(left_VxR * np.sqrt(values_R), ((0, 0), (0, width - rank)))

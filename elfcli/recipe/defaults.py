@@ -7,7 +7,7 @@ from elfcli.config.resolve import Resolved, changed
 from elfcli.corpus.public import default_folder
 from elfcli.corpus.toy import TASKS
 from elfcli.data.folder import METADATA_FILE, Examples
-from elfcli.data.gaps import MAX_GAPS, ROOM
+from elfcli.data.gaps import ROOM
 from elfcli.data.lengths import rounded
 from elfcli.errors import InputError
 from elfcli.runs.folder import is_run
@@ -98,7 +98,7 @@ def with_source_length(resolved: Resolved, examples: Examples) -> Resolved:
     """
     sources, origin = examples.tokens.condition_input_ids, resolved.origins["max_input_length"]
     if resolved.config.data.gaps:
-        return with_gap_length(resolved, examples)
+        check_gaps(resolved, examples)
     if sources is None or resolved.config.data.max_input_length:
         return resolved
     wanted = rounded(sources.lengths(), 100 if origin.layer == DEFAULT_LAYER else 99)
@@ -114,17 +114,11 @@ def with_source_length(resolved: Resolved, examples: Examples) -> Resolved:
     return changed(resolved, "data", "from the data", max_input_length=length)
 
 
-def with_gap_length(resolved: Resolved, examples: Examples) -> Resolved:
-    """Choose max_input_length for gaps: room for a text and its sentinels, because a gap may be empty.
-
-    Raises InputError if the data has sources, or if max_length has no room for gaps.
-    """
-    longest = resolved.config.data.max_length
+def check_gaps(resolved: Resolved, examples: Examples) -> None:
+    """Raise InputError if gaps cannot be drawn: from data with sources, or if max_length has no room for them."""
     if examples.tokens.condition_input_ids is not None:
         raise InputError(f"gaps: {examples.path} has pairs, but gaps are drawn from free texts: tokenize the texts "
                          "alone (--text-key KEY)")  # fmt: skip
-    if longest <= ROOM:
-        raise InputError(f"gaps: max_length {longest} leaves no room for text beside {ROOM} sentinels: increase it")
-    if resolved.origins["max_input_length"].layer != "default":
-        return resolved
-    return changed(resolved, "data", "from the data", max_input_length=longest - MAX_GAPS)
+    if (longest := resolved.config.data.max_length) <= ROOM:
+        raise InputError(f"gaps: max_length {longest} leaves no room for text beside {ROOM} positions of padding: "
+                         "increase it")  # fmt: skip

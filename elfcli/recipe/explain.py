@@ -25,7 +25,7 @@ def report_data(resolved: Resolved, examples: Examples) -> None:
         f"truncated: {truncated_shares(lengths, room, data.max_input_length)}")  # fmt: skip
     if data.gaps:
         shares = ", ".join(f"{share:.0%} {kind}" for share, kind in zip(data.gaps, GAP_KINDS, strict=True))
-        say(f"gaps, drawn anew for each epoch: {shares}; {ROOM} positions are for the sentinels that mark them")
+        say(f"gaps, drawn anew for each epoch: {shares}; {ROOM} positions are for padding in them")
     if data.buckets:
         buckets = ", ".join(map(str, data.buckets))
         say(f"length buckets: batches are padded to {buckets} or {data.max_length} positions, in the last "

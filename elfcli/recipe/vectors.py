@@ -14,19 +14,20 @@ from elfcli.models.layers import abstract
 from elfcli.models.t5 import T5Encoder, T5Shape
 from elfcli.outputs import folder_written_whole
 from elfcli.recipe.cooccurrence import VECTOR_WIDTH, token_vectors
-from elfcli.runs.folder import LATENTS_FILE, VECTORS_FOLDER
+from elfcli.runs.folder import LATENTS_FILE, TEXT_VECTORS_FOLDER, VECTORS_FOLDER
 from elfcli.ui.progress import say
 from elfcli.weights.t5 import save_encoder, t5_config, t5_to_huggingface
 
 
 def vectors_folder(examples: Examples) -> Path:
     """Return the folder of the data's token vectors, whether or not it exists."""
-    return Path(examples.path).absolute() / VECTORS_FOLDER
+    paired = examples.tokens.condition_input_ids is not None
+    return Path(examples.path).absolute() / (VECTORS_FOLDER if paired else TEXT_VECTORS_FOLDER)
 
 
 def will_be_vectors(encoder: str) -> bool:
     """Return whether an encoder's name is the folder of token vectors that are not computed yet."""
-    return Path(encoder).name == VECTORS_FOLDER and not (Path(encoder) / "config.json").is_file()
+    return Path(encoder).name in (VECTORS_FOLDER, TEXT_VECTORS_FOLDER) and not (Path(encoder) / "config.json").is_file()
 
 
 def make_vectors(examples: Examples) -> Path:

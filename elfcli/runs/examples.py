@@ -10,9 +10,9 @@ from elfcli.data.gaps import ROOM, GapSettings
 from elfcli.errors import InputError
 
 
-def gap_settings(config: Config, sentinels: tuple[int, ...]) -> GapSettings:
-    """Return how a run draws gaps."""
-    return GapSettings(config.data.gaps, sentinels, max(config.data.max_length - ROOM, 1), config.training.seed)
+def gap_settings(config: Config, pad: int) -> GapSettings:
+    """Return how a run draws gaps. pad: id of the padding."""
+    return GapSettings(config.data.gaps, pad, max(config.data.max_length - ROOM, 1), config.training.seed)
 
 
 def without_held_out(examples: Examples, most: int) -> tuple[Examples, Examples | None]:

@@ -24,10 +24,10 @@ DATA_FILE = "data.json"
 BEST_FILE = "best.json"
 LOCK_FILE, HOLDER_FILE = ".lock", ".lock.json"
 CHECKPOINT_FOLDER = "checkpoints"
-ENCODER_FOLDER, VECTORS_FOLDER = "encoder", "vectors"
-"""The encoder that `elf encoder` of 0.2.0 trained, and the token vectors that `elf train` makes next to the data. Both
-are copied into the runs."""
-LATENTS_FILE = "latents.json"  # in both of them: what they were made from
+ENCODER_FOLDER, VECTORS_FOLDER, TEXT_VECTORS_FOLDER = OWN_ENCODERS = "encoder", "vectors", "text_vectors"
+"""The encoder that `elf encoder` of 0.2.0 trained, and the token vectors that `elf train` makes next to pairs or free
+texts. All are copied into the runs."""
+LATENTS_FILE = "latents.json"  # in all of them: what they were made from
 PACKAGES = (
     *("elfcli", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint"),
     *("grain", "datasets", "transformers", "numpy"),
@@ -116,7 +116,7 @@ def record_start(folder: Path, step: int, tokenizer: Any, new_config: str | None
 def keep_encoder(encoder: str, folder: Path) -> None:
     """Copy the data's own encoder (no other kind) into the run, whole, so that the run does not depend on the data."""
     source = Path(encoder)
-    if source.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (source / LATENTS_FILE).is_file():
+    if source.name in OWN_ENCODERS and (source / LATENTS_FILE).is_file():
         with folder_written_whole(folder / source.name) as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
 

@@ -7,9 +7,10 @@ import numpy as np
 
 from elfcli.config.schema import GAP_KINDS
 from elfcli.corpus.files import Layout
-from elfcli.data.gaps import draw_spans
+from elfcli.data.gaps import draw_rooms, draw_spans
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
-from elfcli.data.templates import Template, condition_of, continuation, parsed, template_of
+from elfcli.data.templates import Template, continuation, frame_of, parsed, template_of
+from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.parallel.agree import run_on_all
 from elfcli.runs.examples import evaluation_examples, gap_settings
@@ -47,19 +48,20 @@ def sources_of_templates(
     if not model.config.data.gaps:
         raise InputError(f"{model.name}: was not trained with gaps, so it cannot continue or fill; train one with `elf "
                          f"train --data DIR --gaps`, from these weights with --init-from {model.name}")  # fmt: skip
-    conditions = []
+    frames = []
     for template in templates:
         known = [text for text in template.known if text.strip()]
         losses = LossFinder(model.tokenizer).losses(known, plain_encoder(model.tokenizer)(known), checked=0)
         check_unknown(losses, f"template {str(template)[:40]!r}", "use words of the training texts", allow_unknown)
-        conditions.append(condition_of(model.tokenizer, template))
-        needed, most = len(conditions[-1]) + len(template.limits), model.config.data.max_length
-        if needed > most or len(conditions[-1]) > model.config.data.max_input_length:
-            raise InputError(f"template {str(template)[:40]!r}: is {len(conditions[-1])} tokens long, which leaves no "
-                             f"room for its gaps in the model's max_length of {most}: shorten it")  # fmt: skip
+        frames.append(frame_of(model.tokenizer, template, eos_id(model.tokenizer)))
+        needed, most = len(frames[-1].ids) + template.open_end, model.config.data.max_length
+        if needed > most:
+            raise InputError(f"template {str(template)[:40]!r}: is {needed} tokens long with room for its gaps, but "
+                             f"max_length is {most}: shorten it, or give its gaps less room ([..4])")  # fmt: skip
     marked = [{"template": str(template)} for template in templates]
     before = [{"id": place} for place in range(len(templates))] if rows is None else rows
-    return Sources(conditions, [{**row, **one} for row, one in zip(before, marked, strict=True)], list(templates))
+    described = [{**row, **one} for row, one in zip(before, marked, strict=True)]
+    return Sources([frame.ids.tolist() for frame in frames], described, list(templates), frames)
 
 
 def templates_of_file(
@@ -79,17 +81,22 @@ def evaluation_sources(model: LoadedModel, data: str | None = None, count: int |
 
 
 def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
-    """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number. The rows have
-    the whole text as `reference`, the gaps' texts as `reference_gaps`, and their `kind`."""
+    """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number, as is their
+    room, so that a gap's limit tells little of its length. The rows have the whole text as `reference`, the gaps' texts
+    as `reference_gaps`, and their `kind`."""
     examples, clean_up = evaluation_examples(model.config, data), model.config.evaluation.clean_up
-    longest = gap_settings(model.config, ()).longest
+    longest = gap_settings(model.config, eos_id(model.tokenizer)).longest
     templates, rows = [], list[dict[str, Any]]()
     for number in range(min(count, len(examples))):
         ids, kind = examples.tokens[number]["input_ids"][:longest], DRAWN_KINDS[number % len(DRAWN_KINDS)]
-        spans = draw_spans(len(ids), kind, np.random.default_rng(number))
+        rng = np.random.default_rng(number)
+        spans = draw_spans(len(ids), kind, rng)
         if not spans:  # an empty text
             continue
-        template, gaps = template_of(model.tokenizer, ids, spans, clean_up)
+        rooms = draw_rooms(spans, rng)
+        limits = [None if kind == "prefix" else stop - start + room
+                  for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
+        template, gaps = template_of(model.tokenizer, ids, spans, limits, clean_up)
         templates.append(template)
         rows.append({"id": number, "kind": kind, "reference": template.filled(gaps), "reference_gaps": gaps})
     return sources_of_templates(model, templates, allow_unknown=True, rows=rows)

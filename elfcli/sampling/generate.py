@@ -20,11 +20,11 @@ from jax.sharding import Mesh
 
 from elfcli.config.schema import Config, ObjectiveSettings
 from elfcli.data.batches import Batch, collate
-from elfcli.data.templates import Template, read_gaps
+from elfcli.data.templates import read_gaps
 from elfcli.data.tokenizers import begins_with_eos, decoded, eos_id, pad_id
 from elfcli.errors import InputError
 from elfcli.flow import sampler
-from elfcli.flow.postprocess import shift_left, text_tokens
+from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
 from elfcli.models.elf import ELF, ElfShape
 from elfcli.models.encoder import encoder_mask
@@ -86,10 +86,10 @@ class Options:
 
 
 class Part(NamedTuple):
-    """One batch: the number of its first text, how many texts to return, and the lengths of their conditions."""
+    """One batch: the number of its first text, its sources, and the lengths of their conditions."""
 
     first: int
-    wanted: int
+    sources: Sources
     shift_B: np.ndarray
     inputs: SamplerArrays
 
@@ -120,14 +120,14 @@ def outputs(
     program, running = program_of(model, setting, options), None
     if setting.candidates > 1 and not any(map(len, sources.conditions)):
         raise InputError(f"--candidates {setting.candidates}: needs sources or templates, not free text")
-    for part in chain(sampling_batches(model, sources.conditions, setting, options), [None]):
+    for part in chain(sampling_batches(model, sources, setting, options), [None]):
         # The device works on this batch while the texts of the one before are decoded and compared.
         started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))
         if running is not None:
             finished, tokens = running
-            candidates = [decoded_rows(model, np.asarray(one), finished, sources.templates) for one in tokens]
+            candidates = [decoded_rows(model, np.asarray(one), finished) for one in tokens]
             yield from (rows[consensus(rows)] for rows in zip(*candidates, strict=True))
-            update(finished.first + finished.wanted)
+            update(finished.first + len(finished.sources.conditions))
         running = started
 
 
@@ -159,21 +159,22 @@ def program_of(model: LoadedModel, setting: SamplingSetting, options: Options) -
 
 
 def sampling_batches(
-    model: LoadedModel, conditions: Sequence, setting: SamplingSetting, options: Options
+    model: LoadedModel, sources: Sources, setting: SamplingSetting, options: Options
 ) -> Iterator[Part]:
     """Yield the batches, all of the same size."""
-    mesh = make_mesh()
-    batch_size = round_up_to_devices(min(options.batch_size, max(len(conditions), 1)))
+    mesh, total = make_mesh(), len(sources.conditions)
+    batch_size = round_up_to_devices(min(options.batch_size, max(total, 1)))
     shared = traced_inputs(model.config, setting, options.seed, options.longest)
-    for first in range(0, len(conditions), batch_size):
-        ours = conditions[first : first + batch_size]
-        padded = [*ours, *[()] * (batch_size - len(ours))]  # so that a short last batch needs no other compilation
-        batch = padded_batch(model, [{"condition_input_ids": np.asarray(c, np.int32), "input_ids": ()} for c in padded])
+    for first in range(0, total, batch_size):
+        ours = sources.between(first, first + batch_size)
+        examples = ours.examples()
+        # Padded, so that a short last batch needs no other compilation.
+        batch = padded_batch(model, [*examples, *[{"input_ids": ()}] * (batch_size - len(examples))])
         numbers = np.arange(first, first + batch_size, dtype=np.int32)
         rows = (batch["input_ids"], batch["cond_mask"], batch["valid_mask"], numbers)
         ids, cond, valid, numbers_B = (by_row(row, mesh) for row in rows)
         inputs = SamplerArrays(model.params, model.encoder.params, ids, cond, valid, numbers_B, **shared)
-        yield Part(first, len(ours), batch["cond_mask"].sum(axis=1), inputs)
+        yield Part(first, ours, batch["cond_mask"].sum(axis=1), inputs)
 
 
 def padded_batch(model: LoadedModel, examples: list) -> Batch:
@@ -195,21 +196,17 @@ def lengths(config: Config) -> dict[str, Any]:
     return {"max_length": config.data.max_length, "max_input_length": config.data.max_input_length}
 
 
-def decoded_rows(
-    model: LoadedModel, tokens_BxS: np.ndarray, part: Part, templates: Sequence[Template] = ()
-) -> list[dict]:
-    """Return the texts of a batch as `generated`. templates: of all sources; the tokens then hold their `gaps`."""
-    ends: dict[str, Any] = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer),
-            "eos_begins": begins_with_eos(model.tokenizer)}  # fmt: skip
-    room, clean_up = lengths(model.config), model.config.evaluation.clean_up
-    if model.config.data.gaps:  # a free text may fill the sequence, however long a condition may be
-        tokens_BxS, room["max_input_length"] = shift_left(tokens_BxS, part.shift_B, ends["pad_id"]), 0
-    rows = text_tokens(tokens_BxS, part.shift_B, **room, **ends)[: part.wanted]
+def decoded_rows(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list[dict]:
+    """Return the texts of a batch as `generated`, with the `gaps` of templates."""
+    clean_up, (conditions, _, templates, frames) = model.config.evaluation.clean_up, part.sources
     if not templates:
-        return [{"generated": text} for text in decoded(model.tokenizer, rows, clean_up)]
+        ends: dict[str, Any] = {"eos_id": eos_id(model.tokenizer), "pad_id": pad_id(model.tokenizer),
+                "eos_begins": begins_with_eos(model.tokenizer)}  # fmt: skip
+        texts = text_tokens(tokens_BxS, part.shift_B, **lengths(model.config), **ends)[: len(conditions)]
+        return [{"generated": text} for text in decoded(model.tokenizer, texts, clean_up)]
     filled = []
-    for template, row in zip(templates[part.first :], rows, strict=False):
-        gaps = read_gaps(model.tokenizer, template, row, clean_up)
+    for template, frame, tokens in zip(templates, frames, tokens_BxS.tolist(), strict=False):
+        gaps = read_gaps(model.tokenizer, template, frame, tokens, clean_up)
         filled.append({"generated": template.filled(gaps), "gaps": gaps})
     return filled
 

@@ -7,11 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from elfcli.config.schema import Config
 from elfcli.corpus.fetch import Report, local_files
 from elfcli.corpus.files import DEFAULT_LAYOUT, Layout
 from elfcli.corpus.readers import table_hint
 from elfcli.data.folder import Examples, keys_of, load_examples, read_metadata
+from elfcli.data.gaps import Frame
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
 from elfcli.data.templates import Template
 from elfcli.data.tokenizers import decoded
@@ -37,12 +40,25 @@ MAX_TRAINING_TEXTS = 20_000
 class Sources(NamedTuple):
     """Sources to sample for. conditions: token ids, none for free texts.
 
-    rows: {"id"}, with "input" and "reference" if known. templates: of models with gaps, one for each condition.
+    rows: {"id"}, with "input" and "reference" if known. templates, frames: of models with gaps, one for each condition,
+    which is then the frame's token ids.
     """
 
     conditions: Sequence[Sequence[int]]
     rows: list[dict]
     templates: Sequence[Template] = ()
+    frames: Sequence[Frame] = ()
+
+    def between(self, first: int, stop: int) -> "Sources":
+        """Return sources `first` to `stop - 1`."""
+        part = slice(first, stop)
+        return Sources(self.conditions[part], self.rows[part], self.templates[part], self.frames[part])
+
+    def examples(self) -> list[dict[str, Any]]:
+        """Return what `collate` takes."""
+        if self.frames:
+            return [frame.example() for frame in self.frames]
+        return [{"condition_input_ids": np.asarray(ids, np.int32), "input_ids": ()} for ids in self.conditions]
 
 
 def sources_of(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:

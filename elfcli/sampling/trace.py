@@ -92,52 +92,58 @@ def traced(
     update(traces of the batch so far, texts done): called after each record.
     """
     program, traces = g.program_of(model, setting, options), []
-    for part in g.sampling_batches(model, sources.conditions, setting, options):
-        rows = sources.rows[part.first : part.first + part.wanted]
-        part_sources = sources._replace(rows=rows)
-        batches = [
-            traced_batch(model, program, part_sources, one, update) for one in g.candidates_of(part, setting, options)
-        ]
+    for part in g.sampling_batches(model, sources, setting, options):
+        batches = [traced_batch(model, program, one, update) for one in g.candidates_of(part, setting, options)]
         best = [
             candidates[g.consensus([trace.row for trace in candidates])] for candidates in zip(*batches, strict=True)
         ]
         traces += best
-        update(best, part.first + part.wanted)
+        update(best, part.first + len(best))
     return traces
 
 
-def traced_batch(
-    model: LoadedModel, program: SamplerStatics, sources: Sources, part: Part, update: Callable
-) -> list[Trace]:
-    """Return the traces of one batch. sources: with the rows of the batch. update: as of `traced`."""
-    traces, marks = [Trace(dict(row)) for row in sources.rows], recorded_steps(int(part.inputs.num_steps))
+def traced_batch(model: LoadedModel, program: SamplerStatics, part: Part, update: Callable) -> list[Trace]:
+    """Return the traces of one batch. update: as of `traced`."""
+    traces, marks = [Trace(dict(row)) for row in part.sources.rows], recorded_steps(int(part.inputs.num_steps))
     condition, state, grid = begin(program, part.inputs)
     grid_BxM = np.asarray(grid)
     for before, mark in zip([0, *marks], marks, strict=False):
         state, *read = advance(program, part.inputs, condition, state, np.asarray([before, mark], np.int32))
         tokens_BxS, probabilities_BxS = map(np.asarray, read)
         for b, trace in enumerate(traces):
-            start = int(part.shift_B[b])
             trace.times.append(round(float(grid_BxM[b, mark]), 4))
-            trace.rows.append(pieces_of(model, tokens_BxS[b, start:], probabilities_BxS[b, start:]))
+            trace.rows.append(pieces_of(model, part, b, tokens_BxS[b], probabilities_BxS[b]))
         update(traces, part.first)
-    for trace, output in zip(traces, g.decoded_rows(model, tokens_BxS, part, sources.templates), strict=True):
+    for trace, output in zip(traces, g.decoded_rows(model, tokens_BxS, part), strict=True):
         trace.row = {"id": trace.row["id"]} | output | trace.row
     return traces
 
 
-def pieces_of(model: LoadedModel, tokens_S: np.ndarray, probabilities_S: np.ndarray) -> list[tuple[str, int]]:
-    """Return (piece, confidence in %) of the tokens that start at the text, up to its end, without padding."""
-    data = model.config.data
-    room = data.max_length - (data.max_input_length if data.takes_sources else 0)
+def pieces_of(
+    model: LoadedModel, part: Part, b: int, tokens_S: np.ndarray, probabilities_S: np.ndarray
+) -> list[tuple[str, int]]:
+    """Return (piece, confidence in %) of sample b's tokens, without its source, up to its end.
+
+    The known text of a template is sure. Padding in its gaps is an empty piece, so that all pieces keep their places.
+    """
+    data, length = model.config.data, 0
     eos, pad, begins = eos_id(model.tokenizer), pad_id(model.tokenizer), begins_with_eos(model.tokenizer)
+    start, stop = int(part.shift_B[b]), len(tokens_S)
+    if data.takes_sources:
+        stop = start + data.max_length - data.max_input_length
+    if part.sources.frames:
+        frame = part.sources.frames[b]
+        length, known = len(frame.ids), frame.example()["known"][:-1]
+        tokens_S = np.append(np.where(known, frame.ids, tokens_S[:length]), tokens_S[length:])
+        probabilities_S = np.append(np.where(known, 1.0, probabilities_S[:length]), probabilities_S[length:])
+        start, stop = 0, stop if frame.open_end else length
     pieces: list[tuple[str, int]] = []
-    for token, probability in zip(tokens_S[:room].tolist(), probabilities_S[:room].tolist(), strict=False):
-        if token == eos and (pieces or not begins):
+    for place, token in enumerate(tokens_S[start:stop].tolist()):
+        if token == eos and place >= length and (pieces or not begins):
             break
-        if token not in (pad, eos):
-            piece = str(model.tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ")
-            pieces.append((piece, round(100 * probability)))
+        piece = "" if token in (eos, pad) else str(model.tokenizer.convert_ids_to_tokens(token)).replace("\u2581", " ")
+        if piece or place < length:
+            pieces.append((piece, round(100 * float(probabilities_S[start + place]))))
     return pieces
 
 

@@ -13,7 +13,7 @@ from elfcli.config.schema import Config
 from elfcli.data import folder as data
 from elfcli.data.batches import Batch, batch_indices, collate, steps_per_epoch
 from elfcli.data.buckets import FULL_LENGTH_SHARE, Buckets, make_buckets, positions_needed
-from elfcli.data.gaps import ROOM, GapSettings, pair_of, require_sentinels
+from elfcli.data.gaps import ROOM, GapSettings, drawn_frame
 from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.flow import mmd, objective
@@ -68,7 +68,7 @@ def examples_of(inputs: RunInputs, rows: Iterable[int], epoch: int = 0) -> list[
     tokens, gaps = inputs.examples.tokens, inputs.gaps
     if gaps is None:
         return [tokens[row] for row in rows]
-    return [pair_of(tokens[row]["input_ids"], gaps, row, epoch) for row in rows]
+    return [drawn_frame(tokens[row]["input_ids"], gaps, row, epoch).example() for row in rows]
 
 
 def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunInputs:
@@ -83,7 +83,7 @@ def open_inputs(config: Config, examples: data.Examples, tokenizer: Any) -> RunI
         pad_id=pad_id(tokenizer) if config.data.pad_token == "pad" else eos_id(tokenizer),
     )
     encoder = load_encoder(config.encoder, vocab, *arithmetic(config))
-    gaps = gap_settings(config, require_sentinels(tokenizer)) if config.data.gaps else None
+    gaps = gap_settings(config, eos_id(tokenizer)) if config.data.gaps else None
     return RunInputs(examples, tokenizer, encoder, together, buckets_of(config, examples), gaps)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from elfcli.config.resolve import load_config
 from elfcli.config.schema import Config
 from elfcli.models.elf import ElfShape
-from elfcli.runs.folder import CONFIG_FILE, ENCODER_FOLDER, VECTORS_FOLDER
+from elfcli.runs.folder import CONFIG_FILE, ENCODER_FOLDER, OWN_ENCODERS
 from elfcli.weights.names import is_exported
 
 EXPORTED_ENCODER = ENCODER_FOLDER  # value of encoder_model_name in an exported folder that contains its encoder
@@ -38,7 +38,7 @@ def with_own_encoder(config: Config, folder: Path | None) -> Config:
     if folder is None or name != load_config(folder / CONFIG_FILE).encoder.encoder_model_name:
         return config
     own = folder / Path(name).name
-    copied = own.name in (ENCODER_FOLDER, VECTORS_FOLDER) and (own / "config.json").is_file()
+    copied = own.name in OWN_ENCODERS and (own / "config.json").is_file()
     if copied or (name == EXPORTED_ENCODER and is_exported(folder)):
         encoder = config.encoder.model_copy(update={"encoder_model_name": str(own)})
         config = config.model_copy(update={"encoder": encoder})

@@ -8,49 +8,50 @@ import pytest
 from elfcli.config.schema import GAP_KINDS
 from elfcli.corpus.vocabulary import train_tokenizer
 from elfcli.data.batches import collate
-from elfcli.data.gaps import MAX_GAPS, ROOM, GapSettings, draw_spans, gaps_of, pair_of, sentinels_of, with_sentinels
+from elfcli.data.gaps import MAX_GAPS, ROOM, GapSettings, draw_rooms, draw_spans, drawn_frame, with_room
 from elfcli.data.plain_text import plain_encoder
-from elfcli.data.templates import Template, condition_of, continuation, known_tokens, parsed, read_gaps, template_of
+from elfcli.data.templates import Template, continuation, frame_of, known_tokens, parsed, read_gaps, template_of
 from elfcli.data.tokenizers import decoded, load_tokenizer
 from elfcli.errors import InputError
+from elfcli.models.encoder import encoder_mask
 
-MARKS = tuple(range(100, 116))
-QUARTERS = GapSettings((0.25,) * 4, MARKS, 30, seed=1)
+PAD = 1
+QUARTERS = GapSettings((0.25,) * 4, PAD, 30, seed=1)
 TEXTS = ["the old man saw a red dog, and ran", "a cat sat on the mat; it was fun", "dear John, thank you for all"]
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    train_tokenizer(TEXTS * 20, folder, 36, sentinels=16)
+    train_tokenizer(TEXTS * 20, folder, 36)
     return load_tokenizer(folder)
 
 
-def test_the_pair_is_that_of_span_corruption():
-    condition, target = with_sentinels(np.arange(8), [(1, 2), (4, 4), (6, 8)], MARKS)
-    assert condition.tolist() == [0, 100, 2, 3, 101, 4, 5, 102]
-    assert target.tolist() == [100, 1, 101, 102, 6, 7]
-    assert gaps_of(target.tolist(), MARKS, 3) == [[1], [], [6, 7]]
-    assert [ids.tolist() for ids in with_sentinels(np.arange(3), [], MARKS)] == [[], [0, 1, 2]]
-
-
-def test_generated_targets_without_their_sentinels_are_read_as_far_as_they_go():
-    assert gaps_of([7, 101, 8], MARKS, 2) == [[7], [8]]
-    assert gaps_of([100, 7, 100, 8, 109, 9, 101, 5], MARKS, 2) == [[7], [5]]
+def test_known_tokens_stay_and_gaps_have_room():
+    frame = with_room(np.arange(10, 18), [(1, 2), (4, 4), (6, 8)], [1, 2, 0], PAD)
+    assert frame.ids.tolist() == [10, 11, PAD, 12, 13, PAD, PAD, 14, 15, 16, 17]
+    assert frame.gaps == ((1, 3), (5, 7), (9, 11))
+    batch = collate([frame.example(), {"input_ids": [5]}], max_length=13, max_input_length=0, pad_id=PAD)
+    assert np.flatnonzero(~batch["cond_mask"][0]).tolist() == [1, 2, 5, 6, 9, 10], "the padding at the end is known"
+    assert np.flatnonzero(~batch["valid_mask"][0]).tolist() == [2, 5, 6, 11, 12], "padding is not encoded"
+    assert not batch["cond_mask"][1].any() and batch["valid_mask"][1].sum() == 1
+    mask = encoder_mask(*(batch[name][:1] for name in ("cond_mask", "valid_mask")), np.zeros(1, bool))
+    assert np.flatnonzero(mask[0, 0]).tolist() == [0, 3, 4, 7, 8], "known tokens do not see what is to be written"
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 30])
 def test_every_draw_gives_the_text_back_and_fits(length):
-    ids, most = np.arange(length, dtype=np.int32), 0
+    ids, rooms = np.arange(2, length + 2, dtype=np.int32), set()
     for epoch in range(300):
-        condition, target = pair_of(ids, QUARTERS, 3, epoch).values()
-        marks = [token for token in condition.tolist() if token in MARKS]
-        assert marks == list(MARKS[: len(marks)]) and len(marks) <= MAX_GAPS
-        gaps = gaps_of(target.tolist(), MARKS, len(marks)) if marks else []
-        whole = [t for token in condition.tolist() for t in (gaps[token - 100] if token >= 100 else [token])]
-        assert (whole or target.tolist()) == ids.tolist()
-        most = max(most, len(condition) + len(target))
-    assert most <= length + ROOM
+        frame = drawn_frame(ids, QUARTERS, 3, epoch)
+        assert frame.ids[frame.ids != PAD].tolist() == ids.tolist() and len(frame.gaps) <= MAX_GAPS
+        example = frame.example()
+        inside = [place for start, stop in frame.gaps for place in range(start, stop)]
+        assert np.flatnonzero(~example["known"][:-1]).tolist() == inside
+        assert set(np.flatnonzero(frame.ids == PAD)) <= set(inside)
+        assert example["known"][-1] == (not frame.open_end)
+        rooms.add(len(frame.ids) - length)
+    assert rooms == set(range(ROOM + 1)) if length else {0}
 
 
 def test_kinds_of_gaps_have_their_shares_and_shapes():
@@ -64,18 +65,18 @@ def test_kinds_of_gaps_have_their_shares_and_shapes():
     assert {len(one) for one in spans["several"]} == {2, 3, 4}
     lengths = [stop - start for one in spans["several"] for start, stop in one]
     assert 3 < np.mean(lengths) < 6 and max(sum(b - a for a, b in one) for one in spans["several"]) <= 15
-    counts = Counter(len(pair_of(ids, QUARTERS, 0, epoch)["condition_input_ids"]) == 0 for epoch in range(2000))
+    counts = Counter(drawn_frame(ids, QUARTERS, 0, epoch).gaps == ((0, 30),) for epoch in range(2000))
     assert counts[True] / 2000 == pytest.approx(0.25, abs=0.03)
-    only = GapSettings((0.0, 1.0, 0.0, 0.0), MARKS, 30, 1)
-    assert all(pair_of(ids, only, 0, epoch)["condition_input_ids"][-1] == 100 for epoch in range(50))
+    only = GapSettings((0.0, 1.0, 0.0, 0.0), PAD, 30, 1)
+    assert all(drawn_frame(ids, only, 0, epoch).open_end for epoch in range(50))
 
 
 def test_draws_are_a_function_of_seed_example_and_epoch():
     ids = np.arange(30, dtype=np.int32)
 
     def drawn(seed, example, epoch):
-        settings = GapSettings(QUARTERS.shares, MARKS, 30, seed)
-        return [array.tolist() for array in pair_of(ids, settings, example, epoch).values()]
+        frame = drawn_frame(ids, GapSettings(QUARTERS.shares, PAD, 30, seed), example, epoch)
+        return frame.ids.tolist(), frame.gaps
 
     assert drawn(1, 2, 3) == drawn(1, 2, 3)
     others = [(1, 2, 4), (1, 2, 5), (1, 4, 3), (1, 5, 3), (2, 2, 3)]
@@ -83,10 +84,9 @@ def test_draws_are_a_function_of_seed_example_and_epoch():
 
 
 def test_long_texts_are_cut_to_what_fits():
-    example = pair_of(np.arange(99, dtype=np.int32), QUARTERS, 0, 0)
-    batch = collate([example], max_length=38, max_input_length=34, pad_id=1)
-    together = sum(map(len, example.values()))
-    assert together <= 38 and batch["valid_mask"].sum() == together
+    for epoch in range(9):
+        frame = drawn_frame(np.arange(2, 99, dtype=np.int32), QUARTERS, 0, epoch)
+        assert 30 <= len(frame.ids) <= 30 + ROOM
 
 
 @pytest.mark.parametrize(
@@ -118,44 +118,37 @@ def test_known_text_has_the_tokens_that_it_has_in_a_running_text(tokenizer):
     template = parsed("dear [..], thank you", "here")
     first, later = known_tokens(tokenizer, template)
     assert running[: len(first)] == first and running[-len(later) :] == later
-    mark = sentinels_of(tokenizer)[0]
-    assert condition_of(tokenizer, template) == [*first, mark, *later]
-    with pytest.raises(InputError, match=r"17 gaps in .* 16 sentinels"):
-        condition_of(tokenizer, parsed("a [..] " * 17, "here"))
+    frame = frame_of(tokenizer, template, PAD)
+    assert frame.ids.tolist() == [*first, *[PAD] * ROOM, *later] and not frame.open_end
+    assert frame.gaps == ((len(first), len(first) + ROOM),)
+    ended = frame_of(tokenizer, parsed("[..2] cat[..]", "here"), PAD)
+    assert ended.open_end and ended.gaps == ((0, 2), (len(ended.ids),) * 2)
+    assert not frame_of(tokenizer, parsed("a cat[..2]", "here"), PAD).open_end
 
 
 def test_the_known_part_is_copied_and_gaps_have_the_spaces_that_they_need(tokenizer):
-    mark = sentinels_of(tokenizer)[0]
-
     def filled(template, gap):
         (whole,) = plain_encoder(tokenizer)(["a" + gap])
-        tokens = whole[len(plain_encoder(tokenizer)(["a"])[0]) :]
-        return template.filled(read_gaps(tokenizer, template, [mark, *tokens], clean_up=False))
+        frame, tokens = frame_of(tokenizer, template, PAD), whole[len(plain_encoder(tokenizer)(["a"])[0]) :]
+        row = np.append(frame.ids, np.full(40, PAD))
+        row[frame.gaps[0][0] :][: len(tokens)] = tokens
+        row[frame.gaps[0][0] + len(tokens) + 1 :][: 2 * frame.open_end] = tokens[0]  # after the end of the text
+        return template.filled(read_gaps(tokenizer, template, frame, row.tolist(), clean_up=False))
 
     assert filled(parsed("dear  [..]; QQ!", "here"), " man") == "dear  man; QQ!"
     assert filled(continuation("a cat"), " sat") == "a cat sat"
     assert filled(continuation("a cat"), ", and") == "a cat, and"
     assert filled(parsed("[..] ran", "here"), " man") == "man ran"
-    (tokens,) = plain_encoder(tokenizer)(["on the mat"])
-    limited = read_gaps(tokenizer, parsed("a [..2]", "here"), [mark, *tokens], False)
-    assert len(tokens) > 2 and len(plain_encoder(tokenizer)(limited)[0]) <= 2
 
 
-def test_templates_of_real_texts_give_the_text_and_its_pair_back(tokenizer):
+def test_templates_of_real_texts_give_the_text_and_its_frame_back(tokenizer):
     for number, text in enumerate(TEXTS * 8):
         ids = np.array(plain_encoder(tokenizer)([text])[0], np.int32)
-        spans = draw_spans(len(ids), GAP_KINDS[1 + number % 3], np.random.default_rng(number))
-        template, gaps = template_of(tokenizer, ids, spans, clean_up=False)
+        rng = np.random.default_rng(number)
+        spans = draw_spans(len(ids), GAP_KINDS[1 + number % 3], rng)
+        rooms = draw_rooms(spans, rng)
+        limits = [stop - start + room for (start, stop), room in zip(spans, rooms, strict=True)]
+        template, gaps = template_of(tokenizer, ids, spans, limits, clean_up=False)
         assert template.filled(gaps) == decoded(tokenizer, [ids], False)[0] == text
-        _, target = with_sentinels(ids, spans, sentinels_of(tokenizer))
-        assert read_gaps(tokenizer, template, target.tolist(), False) == gaps
-
-
-def test_text_that_looks_like_a_gap_is_text(tokenizer, tmp_path):
-    train_tokenizer(["a [..] b <extra_id_0>", "xyz"] * 9, tmp_path, 101, keep_whitespace=True, sentinels=16)
-    for one in (tokenizer, load_tokenizer(tmp_path)):
-        marks = sentinels_of(one)
-        assert len(marks) == 16 and len(set(marks)) == 16
-        (ids,) = plain_encoder(one)(["a [..] b <extra_id_0>"])
-        assert not set(ids) & set(marks)
-    assert decoded(one, [ids], False) == ["a [..] b <extra_id_0>"]
+        frame = with_room(ids, spans, rooms, PAD)
+        assert read_gaps(tokenizer, template, frame, frame.ids.tolist(), False) == gaps

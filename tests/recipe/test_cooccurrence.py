@@ -5,7 +5,14 @@ import pytest
 
 from elfcli.data.batches import TokenTable, column_from_rows
 from elfcli.recipe import cooccurrence
-from elfcli.recipe.cooccurrence import CHUNK, VECTOR_WIDTH, information, token_chunks, token_vectors
+from elfcli.recipe.cooccurrence import (
+    CHUNK,
+    VECTOR_WIDTH,
+    information,
+    neighbor_information,
+    token_chunks,
+    token_vectors,
+)
 
 
 def pairs(count: int, words: int) -> TokenTable:
@@ -25,6 +32,31 @@ def test_a_word_is_near_its_translation(small, monkeypatch):
     near = table[:words] @ table[words : 2 * words].T / VECTOR_WIDTH
     assert np.mean(np.diag(near)) > 0.2 > 5 * abs(near.mean())
     np.testing.assert_array_equal(table, token_vectors(pairs(2000, words), 2 * words + unseen, seed=0))
+
+
+@pytest.mark.parametrize("small", [0, cooccurrence.SMALL])
+def test_a_word_of_a_free_text_is_near_those_that_fit_in_its_place(small, monkeypatch):
+    monkeypatch.setattr(cooccurrence, "SMALL", small)
+    rng = np.random.default_rng(0)
+    kinds = np.arange(60).reshape(3, 20)  # a text takes a word of each kind in turn
+    table = TokenTable(column_from_rows([[rng.choice(kinds[i % 3]) for i in range(6)] for _ in range(6000)]))
+    vectors = token_vectors(table, 90, seed=0)
+    np.testing.assert_allclose(np.mean(vectors**2, axis=1), 1, atol=1e-5)
+    near = (vectors @ vectors.T)[:60, :60] / VECTOR_WIDTH
+    same = np.repeat(np.eye(3), 20, 0).repeat(20, 1) - np.eye(60) > 0
+    assert near[same].mean() > 0.2 > 5 * abs(near[~same & ~np.eye(60, dtype=bool)].mean())
+
+
+def test_neighbors_are_counted_on_both_sides(monkeypatch):
+    monkeypatch.setattr(cooccurrence, "SMOOTHING", 1.0)
+    found = neighbor_information(TokenTable(column_from_rows([[0, 1], [0, 0]])), 2).toarray()
+    before, after = np.array([[1, 0, 2], [1, 0, 0]]), np.array([[1, 1, 1], [0, 0, 1]])
+    ends = np.array([[1, 1, 0], [2, 0, 0]])  # what stands before and after an end of text
+    for counts, end, part in ((before, ends[0], found[:, :3]), (after, ends[1], found[:, 3:])):
+        share = np.vstack([counts, end]) / 6
+        with np.errstate(divide="ignore"):
+            expected = np.log(share / np.outer(share.sum(1), share.sum(0)))
+        np.testing.assert_allclose(part, np.maximum(expected, 0)[:2], atol=1e-12)
 
 
 def test_information_is_that_of_the_definition(monkeypatch):
