@@ -18,7 +18,7 @@ from jax import Array
 from elfcli.models import layers
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 from elfcli.models.tpu_attention import fits_vmem, projected_attention
-from elfcli.models.tpu_products import add_bias, product, swiglu, tokens_last_product
+from elfcli.models.tpu_products import add_bias, parameters, product, swiglu, tokens_last_product
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -97,11 +97,11 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        kernel_Hx3H, bias_3H = map(self._reordered, self.qkv.parameters)
+        kernel_Hx3H, bias_3H = map(self._reordered, parameters(self.qkv))
         weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
         if self.kernel == "tpu" and mask is None and fits_vmem(B, T, H // self.num_heads * x_BxTxH.dtype.itemsize):
             qkv_Bx3HxT = tokens_last_product(x_BxTxH, kernel_Hx3H, (3, self.num_heads))
-            kernel_HxH, bias_H = self.proj.parameters
+            kernel_HxH, bias_H = parameters(self.proj)
             return add_bias(product(projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps), kernel_HxH), bias_H)
         qkv = jnp.split(self.qkv(x_BxTxH, kernel_Hx3H, bias_3H), 3, axis=-1)
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in qkv)
@@ -125,7 +125,7 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: Array, drop: Callable[[Array], Array] | None) -> Array:
         if self.for_tpu and drop is None:
-            return swiglu(x, *self.w12.parameters, *self.w3.parameters)
+            return swiglu(x, *parameters(self.w12), *parameters(self.w3))
         gate, value = jnp.split(self.w12(x), 2, axis=-1)
         return self.w3((drop or (lambda y: y))(nnx.silu(gate) * value))
 
@@ -264,7 +264,8 @@ class ELF(nnx.Module):
             return optax.softmax_cross_entropy_with_integer_labels(self.logits(features_BxSxH), ids_BxS)
 
         flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
-        return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat).reshape(ids_GxNxS.shape)
+        times = 2 if self.shape.attention == "tpu" else 1  # there, recomputing chunks would take 2% of a step
+        return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat, times=times).reshape(ids_GxNxS.shape)
 
     def tokens(self, features_BxSxH: Array) -> Array:
         """Return the most likely tokens (B, S) without holding all logits (8 GiB for 64 x 1,024 tokens) in memory."""

@@ -18,7 +18,7 @@ from elfcli.models import tpu_attention
 
 Maybe = Array | None
 xavier = nnx.initializers.xavier_uniform()
-MAX_LOGITS = 2**27  # 512 MiB in float32; argmax or logsumexp needs a few times as much
+MAX_LOGITS = 2**26  # 256 MiB in float32; argmax or logsumexp needs a few times as much
 
 
 class RMSNorm(nnx.Module):
@@ -60,13 +60,6 @@ class Linear(nnx.Linear):
             return x.astype(dtype) @ kernel.astype(dtype) + bias.astype(dtype)
         # Named, because rematerialization does not see the product inside.
         return checkpoint_name(affine(x.astype(dtype), kernel, bias), "product")
-
-    @property
-    def parameters(self) -> tuple[Array, Array]:
-        """Kernel and bias in the type in which their gradients are summed, for `tpu_products`."""
-        assert self.bias is not None
-        dtype = jnp.float32 if self.gradient_dtype == jnp.float32 else self.dtype
-        return self.kernel[...].astype(dtype), self.bias[...].astype(dtype)
 
 
 @jax.custom_vjp
@@ -141,15 +134,15 @@ def attention(
     return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale, implementation=fused)
 
 
-def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array) -> Any:
-    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device.
+def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array, times: int = 1) -> Any:
+    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of `times` MAX_LOGITS logits per device.
 
     The backward pass recomputes each chunk, so that not all logits are in memory there either.
     """
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
-    size = max(MAX_LOGITS // (examples * vocab_size), 1)
+    size = max(times * MAX_LOGITS // (examples * vocab_size), 1)
     if size >= S:
         return function(*arrays)
     count = -(-S // size)

@@ -14,7 +14,15 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from elfcli.models.layers import Linear
 from elfcli.models.tpu_attention import each_device, tokens_first
+
+
+def parameters(layer: Linear) -> tuple[Array, Array]:
+    """Return kernel and bias in the type in which their gradients are summed."""
+    assert layer.bias is not None
+    dtype = jnp.float32 if layer.gradient_dtype == jnp.float32 else layer.dtype
+    return layer.kernel[...].astype(dtype), layer.bias[...].astype(dtype)
 
 
 def product(x_BxTxI: Array, kernel_IxO: Array) -> Array:
