@@ -84,6 +84,12 @@ def test_scanned_and_unrolled_networks_count_alike(monkeypatch, remat):
     assert scanned == pytest.approx(count(), rel=0.03)
 
 
+def test_without_the_compilers_estimate_the_instructions_are_added_up():
+    compiled = jax.jit(lambda x: x @ x).lower(jax.ShapeDtypeStruct((64, 64), jnp.float32)).compile()
+    without = SimpleNamespace(as_text=compiled.as_text, cost_analysis=lambda: {"optimal_seconds": -28.0})  # v6e
+    assert program_cost(without, RATES).seconds == counted_once(compiled.as_text(), RATES)[1].seconds > 0
+
+
 def test_costs_add_up():
     assert Cost(1, 2, 3, 4) + Cost(1, 1, 1, 1) * 2 == Cost(3, 4, 5, 6)
 
