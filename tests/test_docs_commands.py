@@ -21,12 +21,13 @@ INSTALLS = "installs the package, as CI does; tests/cli/test_demo.py runs the de
 PODS = "needs several hosts; tests/parallel and tests/many_processes.py run their parts"
 NOT_RUN = {
     r"python3 -m venv ": INSTALLS,
-    r"pip install ": "installs libtpu, then runs tests",
+    r"pip install ": "installs a plugin, then runs tests or measurements",
     r"elf demo$": "takes minutes; tests/cli/test_demo.py runs it in small",
     r"elf .*\b(ELF-B-|google-t5/|google/)": HUB,
     r"elf push-to-hub ": HUB,
     r"elf (distill .*--objective mmd|sample .*@mmd)": "needs free text; tests/training/test_distill.py trains it",
     r"elf plan .*--topology v": "needs libtpu; tests/planning/test_plan.py compiles for slices where it is there",
+    r"elf plan .*--topology h100": "needs JAX's CUDA plugin; tests/planning/test_gpus.py compiles where it is there",
     r"gcloud ": PODS,
     r"#!/bin/bash\n#SBATCH ": PODS,
     r"elf train .*--coordinator ": PODS,

@@ -11,7 +11,7 @@ from elfcli.cli import options as o
 if TYPE_CHECKING:
     from elfcli.planning.plan import Estimate
 
-TOPOLOGY = "TPU slice, e.g. v5p-64, or `local` for this machine."
+TOPOLOGY = "TPU slice, e.g. v5p-64; GPUs, e.g. h100x8; or `local` for this machine."
 EXAMPLES = "Number of training examples, if the data is not available."
 TEXTS = "Number of texts, with --sampling."
 BATCH = "Examples per batch over all devices; texts with --sampling."

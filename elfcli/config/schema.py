@@ -168,6 +168,9 @@ class TrainingSettings(Section):
         "matrices are summed over examples and devices")  # fmt: skip
     remat: Literal["auto", "none", "dots", "full"] = setting("auto", "What the backward pass recomputes. none: "
         "nothing; dots: all but matmuls and fused attention; full: blocks; auto: none on CPU, else dots")  # fmt: skip
+    unroll: Literal["auto", "all", "none"] = setting("auto", "Blocks that the training step contains one by one, not "
+        "in a loop: a shorter step with more memory, longer to compile; auto: all on GPUs without remat=full, else "
+        "none")  # fmt: skip
     attention: Literal["auto", "plain", "tpu", "cudnn"] = setting("auto", "Attention kernel: plain XLA, or the fused "
         "kernel of TPUs or GPUs; auto: the backend's kernel, if any")  # fmt: skip
     fsdp_devices: Count | None = setting(None, "Devices that share one copy of weights, average and optimizer "

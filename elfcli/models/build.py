@@ -27,7 +27,7 @@ def arithmetic(config: Config, platform: str | None = None) -> tuple[Any, str]:
     if settings.attention not in ("auto", "plain", fused):
         raise InputError(f"attention={settings.attention} does not run on {platform}; use attention=auto or plain")
     kernel = "plain" if settings.attention == "plain" else fused
-    if kernel == "cudnn" and not (dtype == jnp.bfloat16 and cudnn_attention(jax.local_devices()[0])):
+    if kernel == "cudnn" and (dtype != jnp.bfloat16 or (here and not cudnn_attention(jax.local_devices()[0]))):
         kernel = "plain"
     return dtype, kernel
 
@@ -41,4 +41,6 @@ def elf_shape(config: Config, latent_dim: int, vocab: int, platform: str | None 
     sizes = config.network.model_dump(exclude={"model", "attn_dropout"})
     self_cond, gradient_dtype = config.objective.self_cond_prob > 0, jnp.dtype(config.training.gradient_dtype)
     arithmetic_of = {"dtype": dtype, "remat": remat, "attention": attention, "gradient_dtype": gradient_dtype}
-    return ElfShape(latent_dim, vocab, **sizes, self_cond=self_cond, **arithmetic_of)
+    automatic = (platform or jax.default_backend()) == "gpu" and remat != "full"
+    unroll = {"auto": automatic, "all": True, "none": False}[config.training.unroll]
+    return ElfShape(latent_dim, vocab, **sizes, self_cond=self_cond, unroll=unroll, **arithmetic_of)

@@ -11,11 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import Array
 
-from elfcli.models import layers
+from elfcli.models import gpu_layers, layers
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
 from elfcli.models.tpu_attention import fits_vmem, projected_attention
 from elfcli.models.tpu_products import add_bias, parameters, product, swiglu, tokens_last_product
@@ -46,6 +45,7 @@ class ElfShape:
     remat: str = "none"
     attention: str = "plain"  # kernel of layers.attention
     gradient_dtype: Any = jnp.float32  # as in layers.Linear
+    unroll: bool = False  # write out all blocks instead of a loop
 
     def linear(self, inputs: int, outputs: int, rngs: nnx.Rngs, **settings: Any) -> Linear:
         """Return a layer; settings: use_bias (True) and kernel_init (Xavier)."""
@@ -97,20 +97,22 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        kernel_Hx3H, bias_3H = map(self._reordered, parameters(self.qkv))
         weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
         if self.kernel == "tpu" and mask is None and fits_vmem(B, T, H // self.num_heads * x_BxTxH.dtype.itemsize):
+            kernel_Hx3H, bias_3H = map(self._reordered, parameters(self.qkv))
             qkv_Bx3HxT = tokens_last_product(x_BxTxH, kernel_Hx3H, (3, self.num_heads))
             kernel_HxH, bias_H = parameters(self.proj)
             return add_bias(product(projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps), kernel_HxH), bias_H)
-        qkv = jnp.split(self.qkv(x_BxTxH, kernel_Hx3H, bias_3H), 3, axis=-1)
-        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in qkv)
-        q, k = (layers.apply_rope(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
+        separate = self.kernel == "cudnn"
+        qkv = {name: self._reordered(w) for name, w in gpu_layers.weights_of(self.qkv, separate).items()}
+        qk, v = gpu_layers.split_output(self.qkv, x_BxTxH, (2 * H, H), separate, qkv)
+        q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in (*jnp.split(qk, 2, axis=-1), v))
+        turn = gpu_layers.rotated if separate else layers.apply_rope
+        q, k = (turn(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _reordered(self, weights: Array) -> Array:
-        """Return weights (..., 3H) with queries and keys in the order of `apply_rope`; products q k do not change."""
-        # Cheaper than reordering activations.
+        """Return weights (..., 3H) in the order of `apply_rope`: cheaper than reordering q and k; q k does not change."""
         q, k, v = jnp.split(weights, 3, axis=-1)
         return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
@@ -119,14 +121,13 @@ class SwiGLU(nnx.Module):
     """The MLP of a block; `drop` is the dropout of the hidden product."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs) -> None:
-        self.for_tpu = shape.attention == "tpu"
-        self.w12 = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs)
+        self.w12, self.kernel = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs), shape.attention
         self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
     def __call__(self, x: Array, drop: Callable[[Array], Array] | None) -> Array:
-        if self.for_tpu and drop is None:
+        if self.kernel == "tpu" and drop is None:
             return swiglu(x, *parameters(self.w12), *parameters(self.w3))
-        gate, value = jnp.split(self.w12(x), 2, axis=-1)
+        gate, value = gpu_layers.split_output(self.w12, x, (self.w3.in_features,) * 2, self.kernel == "cudnn")
         return self.w3((drop or (lambda y: y))(nnx.silu(gate) * value))
 
 
@@ -213,7 +214,7 @@ class ELF(nnx.Module):
     ) -> Array:
         """Return features (B, S, H) of hidden states. mask: True at attended positions; None: all."""
         shape, (P, S) = self.shape, (prefix_BxPxH.shape[1], text_BxSxH.shape[1])
-        x_BxTxH = jnp.concatenate([prefix_BxPxH, text_BxSxH], axis=1)
+        x_BxTxH = gpu_layers.in_row_order(jnp.concatenate([prefix_BxPxH, text_BxSxH], axis=1), shape.unroll)
         position = jnp.pad(self._positions(S, start_B), [(0, 0), (P, 0)])  # prefix tokens are not rotated
         rope = layers.rope_angles(position, shape.hidden_size // shape.num_heads)
         if mask_BxS is not None:
@@ -226,7 +227,7 @@ class ELF(nnx.Module):
             return block(x, rope, mask_BxS, active, key)
 
         # A loop copies the weights and activations of its blocks, which takes a tenth of the time on a CPU.
-        unroll = shape.depth if shape.remat == "none" and shape.depth <= MAX_UNROLLED else 1
+        unroll = shape.depth if shape.unroll or (shape.remat == "none" and shape.depth <= MAX_UNROLLED) else 1
         return layers.scan_blocks(body, x_BxTxH, self.blocks, active_L, *keys, remat=shape.remat, unroll=unroll)[:, P:]
 
     def _positions(self, S: int, start_B: Maybe) -> Array:
@@ -254,14 +255,13 @@ class ELF(nnx.Module):
         dtype = self.shape.dtype
         latent = features_BxSxH @ self.proj_kernel.astype(dtype) + self.proj_bias.astype(dtype)
         latent = nnx.gelu(latent, approximate=True)
-        logits = jnp.matmul(latent, self.unembed_kernel.astype(dtype), preferred_element_type=jnp.float32)
-        return logits + self.unembed_bias
+        return gpu_layers.float32_logits(latent, self.unembed_kernel[...]) + self.unembed_bias
 
     def cross_entropy(self, features_GxNxSxH: Array, ids_GxNxS: Array) -> Array:
         """Return -log softmax(logits) at the tokens, float32 (G, N, S), without holding all logits in memory."""
 
         def entropy(features_BxSxH: Array, ids_BxS: Array) -> Array:
-            return optax.softmax_cross_entropy_with_integer_labels(self.logits(features_BxSxH), ids_BxS)
+            return gpu_layers.token_entropy(self.logits(features_BxSxH), ids_BxS, self.shape.attention == "cudnn")
 
         flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
         times = 2 if self.shape.attention == "tpu" else 1  # there, recomputing chunks would take 2% of a step

@@ -5,7 +5,7 @@ Shapes: B batch, T tokens, H hidden width, N heads, D head size.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jax import Array
 from jax import checkpoint_policies as policies
 from jax.ad_checkpoint import checkpoint_name
 
-from elfcli.models import tpu_attention
+from elfcli.models import gpu_layers, tpu_attention
 
 Maybe = Array | None
 xavier = nnx.initializers.xavier_uniform()
@@ -128,10 +128,9 @@ def attention(
     fits = kernel == "tpu" and tpu_attention.fits_vmem(B, T, D * q_BxTxNxD.dtype.itemsize)
     if fits and mask is not None and bias is not None:
         return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
-    # cuDNN supports head sizes up to 128 that are multiples of 8; XLA computes ELF-M's 66.
-    fits = bias is None and D % 8 == 0 and D <= 128
-    fused: Literal["cudnn"] | None = "cudnn" if kernel == "cudnn" and fits else None
-    return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale, implementation=fused)
+    if kernel == "cudnn" and gpu_layers.fits_cudnn(D):
+        return gpu_layers.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
+    return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale)
 
 
 def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array, times: int = 1) -> Any:
@@ -173,10 +172,9 @@ def stack_blocks(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.R
     return nnx.vmap(make, in_axes=0, out_axes=0)(rngs.fork(split=depth))
 
 
+_both, _NAMED = policies.save_from_both_policies, policies.save_only_these_names("attention", "product")
 REMAT_POLICIES = {
-    "dots": policies.save_from_both_policies(
-        policies.dots_with_no_batch_dims_saveable, policies.save_only_these_names("attention", "product")
-    ),
+    "dots": _both(_both(policies.dots_with_no_batch_dims_saveable, _NAMED), gpu_layers.is_attention),
     "full": policies.nothing_saveable,
 }
 
@@ -185,7 +183,7 @@ def scan_blocks(body: Callable, x: Array, blocks: Any, *xs: Array, remat: str = 
     """Apply `x = body(block, x, *per_layer)` for each of the stacked blocks in a scan, which is compiled once.
 
     xs: arrays with a leading layer axis. remat: what the backward pass recomputes: `none`, `dots` (everything but
-    matrix products and attention) or `full` (whole blocks). unroll: number of blocks to unroll.
+    matrix products and attention; without a loop, XLA decides) or `full` (whole blocks). unroll: blocks to unroll.
     """
 
     def step(x: Array, layer: tuple) -> tuple[Array, None]:
@@ -193,7 +191,7 @@ def scan_blocks(body: Callable, x: Array, blocks: Any, *xs: Array, remat: str = 
         return body(block, x, *per_layer), None
 
     if remat != "none":
-        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=False)
+        step = jax.checkpoint(step, policy=REMAT_POLICIES[remat], prevent_cse=remat == "full" and unroll > 1)
     return jax.lax.scan(step, x, (blocks, *xs), unroll=unroll)[0]
 
 

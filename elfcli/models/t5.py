@@ -13,7 +13,8 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from elfcli.models.layers import RMSNorm, attention, scan_blocks, stack_blocks
+from elfcli.models.gpu_layers import bias_and_mask
+from elfcli.models.layers import Maybe, RMSNorm, attention, scan_blocks, stack_blocks
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,11 @@ class T5Block(nnx.Module):
             self.wi = linear(shape.d_model, shape.d_ff)
         self.wo = linear(shape.d_ff, shape.d_model)
 
-    def __call__(self, x_BxSxE: Array, bias_1xNxSxS: Array, mask: Array) -> Array:
+    def __call__(self, x_BxSxE: Array, bias_BxNxSxS: Array, mask: Maybe) -> Array:
         B, S, _ = x_BxSxE.shape
         normed = self.attn_norm(x_BxSxE)
         q, k, v = (f(normed).reshape(B, S, self.num_heads, -1) for f in (self.q, self.k, self.v))
-        attended = attention((q, k, v), mask, bias_1xNxSxS, scale=1.0, kernel=self.kernel)
+        attended = attention((q, k, v), mask, bias_BxNxSxS, scale=1.0, kernel=self.kernel)
         x_BxSxE += self.o(attended.reshape(B, S, -1))
         normed = self.mlp_norm(x_BxSxE)
         if self.gated:
@@ -102,8 +103,8 @@ class T5Encoder(nnx.Module):
             rel_LxKxN = self.rel_embedding[...]
             x_BxSxE = scan_blocks(lambda block, x, rel: block(x, bias(rel), mask), x_BxSxE, self.blocks, rel_LxKxN)
         else:
-            bias_1xNxSxS = bias(self.rel_embedding[...])
-            x_BxSxE = scan_blocks(lambda block, x: block(x, bias_1xNxSxS, mask), x_BxSxE, self.blocks)
+            both = bias_and_mask(bias(self.rel_embedding[...]), mask, shape.attention)
+            x_BxSxE = scan_blocks(lambda block, x: block(x, *both), x_BxSxE, self.blocks)
         return self.final_norm(x_BxSxE).astype(jnp.float32)
 
 

@@ -48,6 +48,8 @@ def cudnn_attention(device: jax.Device) -> bool:
         heads = jax.ShapeDtypeStruct((1, 128, 1, 64), jnp.bfloat16)
         attention = partial(jax.nn.dot_product_attention, implementation="cudnn")
         jax.jit(jax.grad(lambda q: attention(q, q, q).astype(jnp.float32).sum())).lower(heads).compile()
+        bias = jax.ShapeDtypeStruct((1, 1, 128, 128), jnp.bfloat16)
+        jax.jit(lambda q, bias: attention(q, q, q, bias)).lower(heads, bias).compile()
     except Exception as error:  # of the compiler, the driver or cuDNN
         say(f"cuDNN's attention does not work on this machine ({first_line(error)[:200]}): using plain attention")
         return False

@@ -11,6 +11,7 @@ from math import prod
 from typing import Any
 
 from elfcli.errors import ElfError
+from elfcli.planning.gpu_calls import call_flops, ring_bytes
 
 FREE_OPCODES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
                 "copy-done"}  # fmt: skip
@@ -43,10 +44,13 @@ class Cost:
 
 @dataclass(frozen=True)
 class Rates:
-    """Arithmetic operations and bytes of memory traffic per second of a chip."""
+    """Arithmetic operations and bytes of memory traffic per second of a chip. float32, attention: operations per second
+    of a GPU in float32 products and in fused attention; None for other chips."""
 
     flops: float
     bytes: float
+    float32: float | None = None
+    attention: float | None = None
 
     def cost(self, flops: float, size: float) -> Cost:
         """Return the cost of arithmetic operations and bytes of memory traffic at these rates."""
@@ -89,6 +93,8 @@ def program_cost(compiled: Any, rates: Rates, trips: float | None = None) -> Cos
     loops whose number of trips is not in the program (a traced number of steps)."""
     analysis = compiled.cost_analysis()
     once, often = counted_once(compiled.as_text(), rates, trips)
+    if rates.float32:  # XLA's analysis does not know the libraries of GPUs
+        return often
     beyond, seconds = often + once * -1, analysis.get("optimal_seconds", 0.0)
     return Cost(
         flops=analysis.get("flops", 0.0) + beyond.flops,
@@ -112,7 +118,7 @@ def counted_once(text: str, rates: Rates, trips: float | None = None) -> tuple[C
         for instruction in program.computations[name].values():
             if instruction.opcode == "while":
                 cost += total(instruction.attribute("body"), times) * times(instruction)
-            elif instruction.opcode in ("call", "conditional"):
+            elif instruction.opcode in ("call", "conditional", "async-start"):
                 branches = [total(called, times) for called in instruction.called]
                 cost += max(branches, key=lambda branch: branch.seconds, default=Cost())
             elif instruction.opcode not in FREE_OPCODES:
@@ -144,12 +150,12 @@ def instruction_cost(program: HloModule, computation: str, instruction: Instruct
 
     operands = [program.computations[computation][name] for name in instruction.operands]
     if instruction.opcode == "custom-call":
-        match = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
-        estimate = json.loads(match[1]) if match else {}
-        return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
-    if instruction.opcode.removesuffix("-start") in COLLECTIVES:
-        sent = sum(array_bytes(operand.shape) for operand in operands)
-        size = sent + array_bytes(instruction.shape)
+        return kernel_cost(instruction, [operand.shape for operand in operands], rates)
+    opcode = instruction.opcode.removesuffix("-start")
+    if opcode in COLLECTIVES:
+        own = sum(array_bytes(operand.shape) for operand in operands)
+        sent = ring_bytes(opcode, instruction.attributes, own) if rates.float32 else own
+        size = own + array_bytes(instruction.shape)
         return Cost(0.0, size, size / rates.bytes, sent)
     if instruction.opcode.endswith(("-done", "-update")):
         return Cost()
@@ -164,6 +170,23 @@ def instruction_cost(program: HloModule, computation: str, instruction: Instruct
     client = jax.local_devices(backend="cpu")[0].client
     analysis = xla.hlo_module_cost_analysis(client, hlo_module_from_text(text))
     return rates.cost(analysis.get("flops", 0.0), analysis.get("bytes accessed", 0.0))
+
+
+def kernel_cost(instruction: Instruction, operands: list[str], rates: Rates) -> Cost:
+    """Return the cost of a kernel: its own estimate, or that of a call of cuBLAS or cuDNN by its shapes."""
+    if match := re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes):
+        estimate = json.loads(match[1])
+        return rates.cost(float(estimate.get("flops", 0)), float(estimate.get("bytes_accessed", 0)))
+    target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
+    if target is None or rates.float32 is None or rates.attention is None:
+        return Cost()
+    flops = call_flops(target[1], instruction.attributes, instruction.shape, operands)
+    size = sum(map(array_bytes, operands)) + array_bytes(
+        re.sub(r"[su]8\[\d*\]", "", instruction.shape)
+    )  # no workspaces
+    speed = rates.float32 if operands and operands[0].startswith("f32") else rates.flops
+    speed = rates.attention if "fmha" in target[1] else speed
+    return Cost(flops, size, max(flops / speed, size / rates.bytes))
 
 
 def callees(program: HloModule, instruction: Instruction) -> list[str]:

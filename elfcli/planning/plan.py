@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from elfcli.config.cards import card_of
 from elfcli.config.check import check_devices
 from elfcli.config.resolve import Resolved, changed
 from elfcli.config.schema import Config
@@ -97,7 +98,8 @@ def settings_to_plan(resolved: Resolved, machine: Machine, keep_batch: bool = Fa
     """Return the settings that `elf train` would choose on this machine, with random vectors for those it would
     compute. keep_batch: do not count a batch size of the reference per device."""
     devices = 1 if keep_batch else len(machine.devices)
-    found = preview(resolved, machine=(machine.platform, devices))
+    card = card_of(getattr(machine.devices[0], "device_kind", ""))
+    found = preview(resolved, machine=(machine.platform, devices, card))
     if will_be_vectors(found.config.encoder.encoder_model_name):
         found = changed(found, "encoder", None, encoder_model_name="embedding", embedding_dim=VECTOR_WIDTH)
     if uses_recipe(resolved) and found is not resolved and found.config.data.data_path:
@@ -191,6 +193,8 @@ def estimate(
         seconds = time.monotonic() - start
         figures = compiled_figures(compiled, machine, trips)
         fits = figures["peak_bytes_per_chip"] <= machine.memory
+        if machine.gpus:
+            notes = (*notes, *machine.gpus.notes(compiled.as_text(), figures["collective_bytes_per_chip"]))
     except Exception as error:
         seconds, needed = time.monotonic() - start, over_memory(str(error))
         if needed is None:
@@ -254,6 +258,8 @@ def ways_to_fit(config: Config, machine: Machine, training: bool, fsdp: int) -> 
     if not training:
         return ["a smaller --batch-size"]
     ways = []
+    if machine.gpus and config.training.unroll == "auto" and config.training.remat != "full":
+        ways.append("-s unroll=none (the blocks in a loop, whose backward pass recomputes more: a longer step)")
     if config.training.remat != "full":
         first = "" if config.training.remat == "dots" or machine.platform != "cpu" else "remat=dots, then "
         ways.append(f"-s {first}remat=full (recomputes blocks in the backward pass: about a third more arithmetic)")

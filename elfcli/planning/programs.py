@@ -137,7 +137,9 @@ def sampling_batch(
 
     fields = traced_inputs(config, setting, 0)
     longest = setting.num_sampling_steps
-    program = SamplerStatics(shape, encoder.apply, config.objective, mesh, longest, *program_flags(config, setting))
+    program = SamplerStatics(
+        replace(shape, unroll=False), encoder.apply, config.objective, mesh, longest, *program_flags(config, setting)
+    )
     batch = row(jnp.int32, S), row(bool, S), row(bool, S), row(jnp.int32)
     # The condition is already encoded, so that the encoder's weights are not used.
     inputs = SamplerArrays(whole(abstract_params(shape)), (), *batch, **whole(fields))

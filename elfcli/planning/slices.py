@@ -1,4 +1,5 @@
-"""TPU slices by the names of Google Cloud. Does not import JAX, because libtpu's environment must be set first."""
+"""Names of machines: TPU slices as Google Cloud names them, and GPUs. Does not import JAX, because the environment of
+its compilers must be set first."""
 
 import os
 import re
@@ -9,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 
 from elfcli.errors import InputError, did_you_mean
+from elfcli.planning.gpus import card_names, find_gpus
 from elfcli.ui.progress import say
 
 GIB = 2**30
@@ -45,15 +47,29 @@ def names() -> list[str]:
 
 def check_name(name: str) -> None:
     """Raise InputError for an unknown machine."""
-    if name == LOCAL or name in names():
+    if name == LOCAL or name in names() or find_gpus(name):
         return
-    raise InputError(f"--topology {name}: unknown{did_you_mean(name, [LOCAL, *names()])}; "
-                     f"there are {LOCAL}, {', '.join(names())}")  # fmt: skip
+    known = [LOCAL, *names(), *card_names()]
+    near = did_you_mean(name, [*known, *(f"{card}x8" for card in card_names())])
+    raise InputError(f"--topology {name}: unknown{near}; there are {', '.join(known)}; "
+                     "several GPUs: h100x8, or h100x2x8 for two hosts of 8")  # fmt: skip
+
+
+# Untuned, the sizes of XLA's own kernels for products fail to compile: cuBLAS computes them.
+UNTUNED = "--xla_gpu_enable_triton_gemm=false --xla_gpu_autotune_level=0"
 
 
 def prepare_compiler(name: str) -> None:
-    """Let libtpu compile without a TPU. To be called before JAX is imported. Raise InputError if libtpu is missing."""
+    """Let XLA compile for a TPU or GPU that is not there. To be called before JAX is imported. Raise InputError if a
+    plugin of JAX is missing."""
     if name == LOCAL:
+        return
+    if find_gpus(name):
+        if not any(find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+            raise InputError(f"--topology {name}: compiling for GPUs needs JAX's plugin, not a GPU: "
+                             "pip install 'elfcli[cuda13]'")  # fmt: skip
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {UNTUNED}".strip()
+        os.environ |= {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         return
     if find_spec("libtpu") is None:
         raise InputError(f"--topology {name}: compiling for TPUs needs libtpu: pip install 'elfcli[tpu]'")

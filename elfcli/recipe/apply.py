@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from elfcli.config.cards import Card, card_of
 from elfcli.config.resolve import Resolved, changed, check_again, resolve, with_devices
 from elfcli.data.folder import Examples, keys_of
 from elfcli.parallel.agree import first_process_first
@@ -33,13 +34,14 @@ from elfcli.weights.open import open_source
 class Context:
     """What the steps of the pipeline look at.
 
-    backend, devices: the machine of the run. may_write: whether token vectors may be computed and written; otherwise
-    the folder that they would have is named.
+    backend, devices, card: the machine of the run; card: None if configs/gpus.toml does not list it. may_write: whether
+    token vectors may be computed and written; otherwise the folder that they would have is named.
     """
 
     examples: Examples
     backend: str
     devices: int
+    card: Card | None
     may_write: bool
 
 
@@ -72,23 +74,32 @@ def requested_settings(
     return resolved
 
 
-def complete(resolved: Resolved, *, machine: tuple[str, int] | None = None, may_write: bool = True) -> Completed:
+Machine = tuple[str, int, Card | None]
+"""Backend and number of devices, and which card they are if that is known."""
+
+
+def this_machine() -> Machine:
+    """Return the machine that JAX sees."""
+    return jax.default_backend(), jax.device_count(), card_of(jax.local_devices()[0].device_kind)
+
+
+def complete(resolved: Resolved, *, machine: Machine | None = None, may_write: bool = True) -> Completed:
     """Return the settings with what data and machine decide, and the training examples.
 
-    machine: backend and number of devices (default: this one). Process 0 goes first, so that the others find what it
+    machine: by default this one. Process 0 goes first, so that the others find what it
     writes. Raises InputError if the settings contradict each other, the data or the machine.
     """
-    backend, devices = machine or (jax.default_backend(), jax.device_count())
+    machine = machine or this_machine()
     with first_process_first():
         resolved = with_data(resolved) if may_write else with_local_data(resolved)
-        context = Context(open_examples(resolved.config), backend, devices, may_write)
+        context = Context(open_examples(resolved.config), *machine, may_write)
         recipe = choose.uses_recipe(resolved)
         for step in RECIPE_STEPS if recipe else STEPS:
             resolved = step(resolved, context)
     return Completed(check_again(resolved), context.examples, recipe)
 
 
-def preview(resolved: Resolved, *, machine: tuple[str, int] | None = None) -> Resolved:
+def preview(resolved: Resolved, *, machine: Machine | None = None) -> Resolved:
     """Return the settings that `elf train` would choose, except those that it measures. Writes nothing.
 
     What follows from the data is left out if the data is not available locally.
@@ -148,7 +159,7 @@ def _from_latents(resolved: Resolved, context: Context) -> Resolved:
 
 
 def _from_machine(resolved: Resolved, context: Context) -> Resolved:
-    return choose.from_machine(resolved, context.examples, context.backend, context.devices)
+    return choose.from_machine(resolved, context.examples, context.backend, context.devices, context.card)
 
 
 Step = Callable[[Resolved, Context], Resolved]

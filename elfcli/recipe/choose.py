@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from elfcli.config.cards import Card
 from elfcli.config.entries import Problems, SettingOrigin, file_entries
 from elfcli.config.presets import preset_path
 from elfcli.config.reference import DEFAULT_LAYER
@@ -21,6 +22,7 @@ from elfcli.data.folder import Examples
 from elfcli.data.gaps import ROOM
 from elfcli.data.lengths import MAX_SUGGESTED_LENGTH, fitting_lengths
 from elfcli.flow.schedules import fitting_noise
+from elfcli.recipe.card import most_positions
 from elfcli.runs.length import run_length
 
 FROM_DATA, FROM_MACHINE, FROM_LENGTH = "from the data", "from the machine", "from the run's length"
@@ -39,7 +41,7 @@ LEARNING_RATE, BATCH_EXPONENT = 8e-3, 0.146
 CPU_POSITIONS, CPU_BATCH = 2048, 32
 ACCELERATOR_POSITIONS, ACCELERATOR_BATCH, ACCELERATOR_STEPS = 2**18, 512, 10_000
 """Largest batches in positions and examples. On accelerators batches of small data are so small that PASSES over it are
-ACCELERATOR_STEPS steps, but not below a CPU's batch."""
+ACCELERATOR_STEPS steps, but not below a CPU's batch. On a known card, MAX_RECIPE_STEPS steps take a day at most."""
 EMA_SHARE = 20  # the average's horizon is the run's length divided by this
 
 
@@ -133,8 +135,11 @@ def lengths_of(examples: Examples) -> dict[str, np.ndarray]:
     return {"input_ids": examples.tokens.input_ids.lengths()} | sources
 
 
-def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: int) -> Resolved:
-    """Choose network and batch: what a CPU learns in an hour, or an accelerator in a day.
+def from_machine(
+    resolved: Resolved, examples: Examples, backend: str, devices: int, card: Card | None = None
+) -> Resolved:
+    """Choose network and batch: what a CPU learns in an hour, or an accelerator in a day. card: of the devices, if it
+    is known.
 
     The network stays as it is if its model is named, or if training starts from given weights.
     """
@@ -152,6 +157,8 @@ def from_machine(resolved: Resolved, examples: Examples, backend: str, devices: 
         if backend != "cpu":
             enough = max(PASSES * len(examples) // ACCELERATOR_STEPS, CPU_BATCH)
             positions, most = ACCELERATOR_POSITIONS, min(ACCELERATOR_BATCH, enough)
+        if card:
+            positions = min(positions, most_positions(resolved.config, card, devices, MAX_RECIPE_STEPS))
         few = len(examples) // (4 if training.overfit_examples else 2)
         batch = max(min(positions // data.max_length, most, few) // 8 * 8, 8)
         batch = max(min(batch, len(examples)) // devices, 1) * devices

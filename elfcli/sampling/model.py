@@ -76,7 +76,7 @@ def load_model(checkpoint: str | Path, *, ema: bool = True, step: int | None = N
     check_vocabulary(source, name, vocabulary)
     encoder = load_encoder(config.encoder, vocabulary, *arithmetic(config))
     check_latents(source, config.encoder.encoder_model_name, encoder.dim)
-    shape = elf_shape(config, encoder.dim, vocabulary)
+    shape = replace(elf_shape(config, encoder.dim, vocabulary), unroll=False)  # forward passes gain nothing from it
     check_tree(source.params, shape)
     encoder = replace(encoder, params=on_devices(encoder.params))
     return LoadedModel(config, shape, on_devices(source.params), encoder, tokenizer, source)

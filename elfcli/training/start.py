@@ -19,7 +19,8 @@ from elfcli.errors import InputError
 from elfcli.models.build import arithmetic, elf_shape
 from elfcli.parallel.agree import assert_same_on_all, barrier, broadcast_from_first, first_process_first, run_on_all
 from elfcli.parallel.backend import prepare
-from elfcli.recipe.apply import complete
+from elfcli.recipe.apply import complete, this_machine
+from elfcli.recipe.card import derived_report
 from elfcli.recipe.choose import FROM_MACHINE, from_length, with_measured_steps
 from elfcli.recipe.encoder import require_same_vocabulary
 from elfcli.recipe.explain import report_data, report_settings
@@ -94,6 +95,9 @@ def start_run(
     if completed.uses_recipe:
         resolved = from_length(resolved, len(examples))
     report_settings(resolved, len(examples))
+    *_, devices, card = this_machine()
+    if completed.uses_recipe and card and not resolved.config.timed:
+        say(derived_report(resolved.config, card, devices))
     with locked(folder):
         before()
         if is_first_process():

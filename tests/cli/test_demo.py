@@ -26,9 +26,10 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(f"ELF_{name}", str(value))
     monkeypatch.setattr("elfcli.cli.demo.ROUNDS", "8")
     monkeypatch.setattr("elfcli.cli.demo.ROUND_STEPS", 1)
-    assert demo(tmp_path / "demo", "--seed", "3", "--distill") == 0
+    monkeypatch.setattr("elfcli.cli.demo.GAP_SETTINGS", ["max_length=24", "pad_token=eos", "steps=2"])
+    assert demo(tmp_path / "demo", "--seed", "3", "--distill", "--gaps") == 0
     told = capsys.readouterr()
-    assert [f"[{number}/7]" in told.err for number in range(1, 8)] == [True] * 7
+    assert [f"[{number}/9]" in told.err for number in range(1, 10)] == [True] * 9
     assert "step 1 of 2" in told.err, "the second half is resumed from a checkpoint"
     result = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert result.keys() == {"bleu", "exact_match", "sentences", "seconds", "seed"}
@@ -39,6 +40,8 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
 
     rows = json.loads((tmp_path / "demo" / "students" / "demo.json").read_text())
     assert [(row["model"], row["steps"]) for row in rows] == [("teacher", 64), ("teacher", 8), ("student", 8)]
+    filled = json.loads((tmp_path / "demo" / "gaps.json").read_text())
+    assert filled["of_the_grammar"].keys() == {"prefix", "span", "several"} and filled["sentences"] >= 200
     before = (tmp_path / "demo" / "demo.json").read_bytes()
     assert demo(tmp_path / "demo") == 2, "a folder that is there is refused"
     assert (tmp_path / "demo" / "demo.json").read_bytes() == before

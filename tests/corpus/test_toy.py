@@ -141,3 +141,11 @@ def test_unknown_task_and_too_many_examples(monkeypatch):
     monkeypatch.setitem(toy.TASKS, "toy-text", lambda random: {"text": str(random.randrange(5))})
     with pytest.raises(InputError, match=r"toy-text .* train"):
         toy.generate("toy-text", num_train=4, num_validation=2)
+
+
+def test_sentences_are_told_from_others(pairs):
+    assert all(toy.is_sentence(pair["output"]) for pair in pairs)
+    for wrong in ("the man sees the man", "a apple sees the dog", "the apple sees the dog", "the man the dog sees",
+                  "the man says that the man laughs", "the man can sees the dog", "the man sees", ""):  # fmt: skip
+        assert not toy.is_sentence(wrong)
+    assert not any(toy.is_sentence(" ".join(reversed(pair["output"].split()))) for pair in pairs)

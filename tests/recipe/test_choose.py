@@ -13,6 +13,7 @@ import pytest
 from helpers import SHARED
 from tiny_run import tiny_run
 
+from elfcli.config.cards import read_cards
 from elfcli.config.resolve import changed, load_config, resolve
 from elfcli.config.schema import SECTION_OF
 from elfcli.corpus.tokenize import Job, tokenize
@@ -24,6 +25,7 @@ from elfcli.planning.plan import settings_to_plan
 from elfcli.recipe import choose as recipe
 from elfcli.recipe import explain
 from elfcli.recipe.apply import complete
+from elfcli.recipe.card import derived_report, position_seconds
 from elfcli.recipe.cooccurrence import token_vectors
 from elfcli.recipe.defaults import with_overfit_length
 from elfcli.recipe.encoder import encoder_of_vocabulary, require_same_vocabulary, with_encoder
@@ -363,3 +365,20 @@ def test_a_few_long_texts_are_told_with_lengths_that_train_faster(folders, monke
         assert ("-s max_length=16 training sees" in said) == told, said
     explain.report_data(settings(folders / "texts", "max_length=104"), examples)
     assert "padding" not in capsys.readouterr().err, "who chose the length needs no advice"
+
+
+def test_batches_on_a_known_card_follow_from_its_plan():
+    """`elf plan`: ELF-B, 64 examples of 1,024 tokens, takes 0.131 s and 23.4 GiB on an H100; ELF-L, 32: 0.390 s."""
+    h100, rtx4090 = (read_cards()[0][name] for name in ("h100", "rtx4090"))
+    for model, batch, seconds in (("ELF-B", 64, 0.131), ("ELF-M", 32, 0.213), ("ELF-L", 32, 0.390)):
+        config = resolve(model=model, sets=["max_length=1024", f"batch_size={batch}"], environ={}).config
+        estimate = batch * 1036 * position_seconds(config, h100)
+        assert estimate == pytest.approx(seconds, rel=0.05)
+    column = SimpleNamespace(lengths=lambda: np.array([10**9]))
+    table = SimpleNamespace(input_ids=column, condition_input_ids=None)
+    examples = type("Examples", (), {"tokens": table, "__len__": lambda self: 10**6})()
+    given = resolve(environ={}, sets=["max_length=1024"])
+    sizes = [recipe.from_machine(given, examples, "gpu", 1, card).config.global_batch for card in (h100, rtx4090, None)]
+    assert sizes == [256, 80, 256], "the slower card takes 100,000 steps a day with smaller batches"
+    text = derived_report(resolve(model="ELF-B", sets=["batch_size=64"], environ={}).config, h100, 1)
+    assert "not measured" in text and "NVIDIA H100 80GB HBM3" in text
