@@ -112,7 +112,7 @@ class Attention(nnx.Module):
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
     def _reordered(self, weights: Array) -> Array:
-        """Return weights (..., 3H) in the order of `apply_rope`: cheaper than reordering q and k; q k does not change."""
+        """Return weights (..., 3H) in the order of `apply_rope`: cheaper than reordering q and k; q k stays."""
         q, k, v = jnp.split(weights, 3, axis=-1)
         return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
