@@ -16,6 +16,8 @@ from jax import Array
 
 from elfcli.models import gpu_layers, layers
 from elfcli.models.layers import Linear, Maybe, RMSNorm, interleaved_to_halves
+from elfcli.models.tpu_attention import fits_vmem, projected_attention
+from elfcli.models.tpu_products import add_bias, parameters, product, swiglu, tokens_last_product
 
 SCALAR_FEATURES = 256
 MAX_UNROLLED = 4  # blocks; more take long to compile
@@ -95,38 +97,38 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BxTxH: Array, rope: Rope, mask: Maybe) -> Array:
         B, T, H = x_BxTxH.shape
-        qk, v = self._project(x_BxTxH)
+        weights, eps = [interleaved_to_halves(n.weight[...], 1) for n in (self.q_norm, self.k_norm)], self.q_norm.eps
+        if self.kernel == "tpu" and mask is None and fits_vmem(B, T, H // self.num_heads * x_BxTxH.dtype.itemsize):
+            kernel_Hx3H, bias_3H = map(self._reordered, parameters(self.qkv))
+            qkv_Bx3HxT = tokens_last_product(x_BxTxH, kernel_Hx3H, (3, self.num_heads))
+            kernel_HxH, bias_H = parameters(self.proj)
+            return add_bias(product(projected_attention(qkv_Bx3HxT, bias_3H, weights, rope, eps), kernel_HxH), bias_H)
+        separate = self.kernel == "cudnn"
+        qkv = {name: self._reordered(w) for name, w in gpu_layers.weights_of(self.qkv, separate).items()}
+        qk, v = gpu_layers.split_output(self.qkv, x_BxTxH, (2 * H, H), separate, qkv)
         q, k, v = (y.reshape(B, T, self.num_heads, -1) for y in (*jnp.split(qk, 2, axis=-1), v))
-        turn = gpu_layers.rotated if self.kernel == "cudnn" else layers.apply_rope
-        pairs = zip((q, k), (self.q_norm, self.k_norm), strict=True)
-        q, k = (turn(layers.rms_norm(y, interleaved_to_halves(n.weight[...], 1), n.eps), *rope) for y, n in pairs)
+        turn = gpu_layers.rotated if separate else layers.apply_rope
+        q, k = (turn(layers.rms_norm(y, w, eps), *rope) for y, w in zip((q, k), weights, strict=True))
         return self.proj(layers.attention((q, k, v), mask, kernel=self.kernel).reshape(B, T, H))
 
-    def _project(self, x_BxTxH: Array) -> list[Array]:
-        """Return queries and keys (B, T, 2H), which are in the order of `apply_rope`, and values (B, T, H).
-
-        The weights are reordered, which is cheaper than reordering activations. Products q k do not change.
-        """
-
-        def reordered(weights: Array) -> Array:
-            q, k, v = jnp.split(weights, 3, axis=-1)
-            return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
-
-        H, separate = x_BxTxH.shape[-1], self.kernel == "cudnn"
-        weights = {name: reordered(w) for name, w in gpu_layers.weights_of(self.qkv, separate).items()}
-        return gpu_layers.split_output(self.qkv, x_BxTxH, (2 * H, H), separate, weights)
+    def _reordered(self, weights: Array) -> Array:
+        """Return weights (..., 3H) in the order of `apply_rope`: cheaper than reordering q and k; q k stays."""
+        q, k, v = jnp.split(weights, 3, axis=-1)
+        return jnp.concatenate([*(interleaved_to_halves(w, self.num_heads) for w in (q, k)), v], axis=-1)
 
 
 class SwiGLU(nnx.Module):
     """The MLP of a block; `drop` is the dropout of the hidden product."""
 
     def __init__(self, shape: ElfShape, *, rngs: nnx.Rngs) -> None:
-        self.w12, self.separate = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs), shape.attention == "cudnn"
+        self.w12, self.kernel = shape.linear(shape.hidden_size, 2 * shape.mlp_dim, rngs), shape.attention
         self.w3 = shape.linear(shape.mlp_dim, shape.hidden_size, rngs)
 
-    def __call__(self, x: Array, drop: Callable[[Array], Array]) -> Array:
-        gate, value = gpu_layers.split_output(self.w12, x, (self.w3.in_features,) * 2, self.separate)
-        return self.w3(drop(nnx.silu(gate) * value))
+    def __call__(self, x: Array, drop: Callable[[Array], Array] | None) -> Array:
+        if self.kernel == "tpu" and drop is None:
+            return swiglu(x, *parameters(self.w12), *parameters(self.w3))
+        gate, value = gpu_layers.split_output(self.w12, x, (self.w3.in_features,) * 2, self.kernel == "cudnn")
+        return self.w3((drop or (lambda y: y))(nnx.silu(gate) * value))
 
 
 class Block(nnx.Module):
@@ -147,7 +149,7 @@ class Block(nnx.Module):
             return y if key is None else layers.dropout(y, self.rate * active, key)
 
         x_BxTxH = x_BxTxH + drop(self.attn(self.norm1(x_BxTxH), rope, mask), keys[0])
-        return x_BxTxH + self.mlp(self.norm2(x_BxTxH), lambda y: drop(y, keys[1]))
+        return x_BxTxH + self.mlp(self.norm2(x_BxTxH), None if key is None else lambda y: drop(y, keys[1]))
 
 
 class FinalLayer(nnx.Module):
@@ -262,7 +264,8 @@ class ELF(nnx.Module):
             return gpu_layers.token_entropy(self.logits(features_BxSxH), ids_BxS, self.shape.attention == "cudnn")
 
         flat = (array.reshape(-1, *array.shape[2:]) for array in (features_GxNxSxH, ids_GxNxS))
-        return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat).reshape(ids_GxNxS.shape)
+        times = 2 if self.shape.attention == "tpu" else 1  # there, recomputing chunks would take 2% of a step
+        return layers.map_position_chunks(entropy, self.shape.vocab_size, *flat, times=times).reshape(ids_GxNxS.shape)
 
     def tokens(self, features_BxSxH: Array) -> Array:
         """Return the most likely tokens (B, S) without holding all logits (8 GiB for 64 x 1,024 tokens) in memory."""

@@ -120,30 +120,28 @@ def attention(
 
     qkv: queries, keys and values, each (B, T, N, D). mask: bool, broadcastable to (B, N, T, T), True at attended keys.
     scale: factor of the logits, by default 1/sqrt(D). kernel: `tpu` or `cudnn` for that backend's fused kernel, which
-    is used if it supports the arguments. The TPU kernel takes mask and bias together (without gradient) or neither.
+    is used if it supports the arguments. The TPU kernel takes mask and bias together and has no gradient.
     """
     q_BxTxNxD, k_BxTxNxD, v_BxTxNxD = qkv
     B, T, _, D = q_BxTxNxD.shape
     scale = D**-0.5 if scale is None else scale
-    if kernel == "tpu" and tpu_attention.fits_vmem(B, T):
-        if mask is None and bias is None:
-            return tpu_attention.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, scale)
-        if mask is not None and bias is not None:
-            return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
+    fits = kernel == "tpu" and tpu_attention.fits_vmem(B, T, D * q_BxTxNxD.dtype.itemsize)
+    if fits and mask is not None and bias is not None:
+        return tpu_attention.frozen_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
     if kernel == "cudnn" and gpu_layers.fits_cudnn(D):
         return gpu_layers.fused_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, mask, bias, scale)
     return jax.nn.dot_product_attention(q_BxTxNxD, k_BxTxNxD, v_BxTxNxD, bias, mask, scale=scale)
 
 
-def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array) -> Any:
-    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of MAX_LOGITS logits per device.
+def map_position_chunks(function: Callable[..., Any], vocab_size: int, *arrays: Array, times: int = 1) -> Any:
+    """Return `function(*arrays)` of arrays (B, S, ...), in chunks of positions of `times` MAX_LOGITS logits per device.
 
     The backward pass recomputes each chunk, so that not all logits are in memory there either.
     """
     B, S = arrays[0].shape[:2]
     mesh = jax.sharding.get_abstract_mesh()
     examples = B if mesh.empty else -(-B // mesh.size)
-    size = max(MAX_LOGITS // (examples * vocab_size), 1)
+    size = max(times * MAX_LOGITS // (examples * vocab_size), 1)
     if size >= S:
         return function(*arrays)
     count = -(-S // size)

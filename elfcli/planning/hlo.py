@@ -95,11 +95,12 @@ def program_cost(compiled: Any, rates: Rates, trips: float | None = None) -> Cos
     once, often = counted_once(compiled.as_text(), rates, trips)
     if rates.float32:  # XLA's analysis does not know the libraries of GPUs
         return often
-    beyond = often + once * -1
+    beyond, seconds = often + once * -1, analysis.get("optimal_seconds", 0.0)
     return Cost(
         flops=analysis.get("flops", 0.0) + beyond.flops,
         bytes=analysis.get("bytes accessed", 0.0) + beyond.bytes,
-        seconds=analysis.get("optimal_seconds", once.seconds) + beyond.seconds,
+        # Where libtpu has no estimate, as for some instructions of v6e, it counts -1 second.
+        seconds=(seconds if seconds > 0 else once.seconds) + beyond.seconds,
         collective_bytes=often.collective_bytes,
     )
 
