@@ -18,6 +18,7 @@ from elfcli.data.batches import TokenTable
 
 VECTOR_WIDTH = 64
 SHARE, TEXT_SHARE = 0.3, 0.8  # of a vector's mean square that comes from the data: of pairs, of free texts
+FEW_USES = 20  # a token with as many has half of that share: what few uses say would draw samples to rare tokens
 CHUNK = 32  # tokens of a text that count as near each other
 MAX_SCANNED_TOKENS = 4_000_000  # cap on tokens scanned; keeps this to a few seconds
 SMALL = 1000  # up to this vocabulary the whole matrix is factored; the iterative method is random with few factors
@@ -27,10 +28,14 @@ SMOOTHING = 0.75  # exponent of the context's frequency, which keeps rare tokens
 def token_vectors(tokens: TokenTable, vocab_size: int, seed: int, width: int = VECTOR_WIDTH) -> np.ndarray:
     """Return the table, float32 (V, width); each row has a mean square of 1, like the output of T5's last norm."""
     random_VxE = np.random.default_rng(seed).standard_normal((vocab_size, width))
-    paired = tokens.condition_input_ids is not None
-    share = SHARE if paired else TEXT_SHARE
-    found = information(token_chunks(tokens), vocab_size) if paired else neighbor_information(tokens, vocab_size)
-    return scaled(share**0.5 * scaled(factors(found, width)) + (1 - share) ** 0.5 * random_VxE).astype(np.float32)
+    if tokens.condition_input_ids is not None:
+        found, share_Vx1 = information(token_chunks(tokens), vocab_size), np.full((vocab_size, 1), SHARE)
+    else:
+        running = running_text(tokens, vocab_size)
+        uses_Vx1 = np.bincount(running, minlength=vocab_size + 1)[:vocab_size, None]
+        found, share_Vx1 = neighbor_information(running, vocab_size), TEXT_SHARE * uses_Vx1 / (uses_Vx1 + FEW_USES)
+    found_VxE = scaled(factors(found, width))
+    return scaled(share_Vx1**0.5 * found_VxE + (1 - share_Vx1) ** 0.5 * random_VxE).astype(np.float32)
 
 
 def scaled(table_VxE: np.ndarray) -> np.ndarray:
@@ -64,16 +69,20 @@ def information(chunks: Iterator[np.ndarray], vocab_size: int) -> csr_array:
     return (found_VxV + found_VxV.T) / 2
 
 
-def neighbor_information(tokens: TokenTable, vocab_size: int) -> csr_array:
-    """Return the positive pointwise mutual information of each token with the one before it and, in columns of their
-    own, with the one after it, (V, 2V + 2). Ends of texts count as a neighbor."""
+def running_text(tokens: TokenTable, vocab_size: int) -> np.ndarray:
+    """Return the tokens of all texts in one row, with V before, between and after them; long data is cut."""
     end = np.array([vocab_size])
     texts, seen = [end], 0
     for row in range(len(tokens)):
         texts += [tokens[row]["input_ids"], end]
         if (seen := seen + len(texts[-2])) >= MAX_SCANNED_TOKENS:
             break
-    running = np.concatenate(texts)
+    return np.concatenate(texts)
+
+
+def neighbor_information(running: np.ndarray, vocab_size: int) -> csr_array:
+    """Return the positive pointwise mutual information of each token with the one before it and, in columns of their
+    own, with the one after it, (V, 2V + 2). Ends of texts count as a neighbor. running: as of `running_text`."""
     ones, size = np.ones(len(running) - 1), vocab_size + 1
     before = positive_information(running[1:], running[:-1], ones, size)
     after = positive_information(running[:-1], running[1:], ones, size)

@@ -10,6 +10,7 @@ from elfcli.recipe.cooccurrence import (
     VECTOR_WIDTH,
     information,
     neighbor_information,
+    running_text,
     token_chunks,
     token_vectors,
 )
@@ -44,12 +45,15 @@ def test_a_word_of_a_free_text_is_near_those_that_fit_in_its_place(small, monkey
     np.testing.assert_allclose(np.mean(vectors**2, axis=1), 1, atol=1e-5)
     near = (vectors @ vectors.T)[:60, :60] / VECTOR_WIDTH
     same = np.repeat(np.eye(3), 20, 0).repeat(20, 1) - np.eye(60) > 0
+    assert np.abs(vectors[:60] @ vectors[60:].T / VECTOR_WIDTH).mean() < 0.2, "unused tokens are random"
     assert near[same].mean() > 0.2 > 5 * abs(near[~same & ~np.eye(60, dtype=bool)].mean())
 
 
 def test_neighbors_are_counted_on_both_sides(monkeypatch):
     monkeypatch.setattr(cooccurrence, "SMOOTHING", 1.0)
-    found = neighbor_information(TokenTable(column_from_rows([[0, 1], [0, 0]])), 2).toarray()
+    running = running_text(TokenTable(column_from_rows([[0, 1], [0, 0]])), 2)
+    assert running.tolist() == [2, 0, 1, 2, 0, 0, 2]
+    found = neighbor_information(running, 2).toarray()
     before, after = np.array([[1, 0, 2], [1, 0, 0]]), np.array([[1, 1, 1], [0, 0, 1]])
     ends = np.array([[1, 1, 0], [2, 0, 0]])  # what stands before and after an end of text
     for counts, end, part in ((before, ends[0], found[:, :3]), (after, ends[1], found[:, 3:])):
