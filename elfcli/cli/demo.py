@@ -10,7 +10,7 @@ from elfcli.cli import options as o
 
 SENTENCES = 250
 ROUNDS, ROUND_STEPS, TEACHER_STEPS = "2,1", 40, 64
-GAP_SETTINGS = ["max_length=24", "pad_token=eos", "steps=1200"]
+GAP_SETTINGS = ["steps=1000", "batch_size=64", "buckets=[]"]
 
 
 def demo(
@@ -148,13 +148,13 @@ def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], n
     from elfcli.training.start import start_run
 
     data, run, file = output / "text", output / "gaps", output / "filled.jsonl"
-    sets = [*GAP_SETTINGS, "num_live_samples=0"]
-    command = f"elf train --task toy-text --data {data} --gaps -o {run} -s {' -s '.join(GAP_SETTINGS)}"
+    sets = [*GAP_SETTINGS, "num_live_samples=0", "eval_every_epochs=0"]
+    command = f"elf train --data {data} --gaps -o {run} -s {' -s '.join(GAP_SETTINGS)}"
     stage(number, "train a model that continues and fills English sentences", command)
     tokenize(Job(data, task="toy-text", seed=seed))
     flags = {"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed, "gaps": GAP_SHARES}
-    start_run(resolve(task="toy-text", flags=flags, sets=sets), run)
-    stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -s 'metrics=[\"gaps\"]'")
+    start_run(resolve(flags=flags, sets=sets), run)
+    stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -n {SENTENCES}")
     model = load_model(str(run))
     sources = gap_sources(model, None, SENTENCES)
     rows = sample_rows(model, sources, settings_of(model.config.sampling)[0], Options(seed, batch_size=125))

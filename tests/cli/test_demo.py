@@ -26,7 +26,7 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(f"ELF_{name}", str(value))
     monkeypatch.setattr("elfcli.cli.demo.ROUNDS", "8")
     monkeypatch.setattr("elfcli.cli.demo.ROUND_STEPS", 1)
-    monkeypatch.setattr("elfcli.cli.demo.GAP_SETTINGS", ["max_length=24", "pad_token=eos", "steps=2"])
+    monkeypatch.setattr("elfcli.cli.demo.GAP_SETTINGS", ["steps=2", "batch_size=8", "model=ELF-XS"])
     assert demo(tmp_path / "demo", "--seed", "3", "--distill", "--gaps") == 0
     told = capsys.readouterr()
     assert [f"[{number}/9]" in told.err for number in range(1, 10)] == [True] * 9
