@@ -123,15 +123,14 @@ def compiled_step(sizes: Sizes, batches: tuple[int, ...], *sets: str):
     from elfcli.planning.chips import find_machine
     from elfcli.planning.plan import compiled_figures
     from elfcli.planning.programs import training_step
-    from elfcli.recipe.card import KEPT, PREFIX
+    from elfcli.recipe.card import kept_bytes
     from elfcli.weights.published import VOCABULARY
 
     machine = find_machine("local")
     for batch in batches:
         found = [f"batch_size={batch * len(machine.devices)}", f"max_length={sizes.length}", *sizes.sets, *sets]
         config = resolve(task="owt", model="ELF-B", sets=found, environ={}).config
-        activations = KEPT * batch * (sizes.length + PREFIX) * config.network.depth * config.network.hidden_size
-        if batch != batches[-1] and activations > 0.9 * machine.memory:
+        if batch != batches[-1] and kept_bytes(config, batch) > 0.9 * machine.memory:
             continue  # not worth compiling
         planned = training_step(config, machine, VOCABULARY)
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -148,23 +149,19 @@ def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], n
     from elfcli.training.start import start_run
 
     data, run, file = output / "text", output / "gaps", output / "filled.jsonl"
-    sets = [*GAP_SETTINGS, "num_live_samples=0", "eval_every_epochs=0"]
     command = f"elf train --data {data} --gaps -o {run} -s {' -s '.join(GAP_SETTINGS)}"
     stage(number, "train a model that continues and fills English sentences", command)
     tokenize(Job(data, task="toy-text", seed=seed))
     flags = {"data_path": str(data.absolute()), "output_dir": str(run), "seed": seed, "gaps": GAP_SHARES}
-    start_run(resolve(flags=flags, sets=sets), run)
+    start_run(resolve(flags=flags, sets=[*GAP_SETTINGS, "num_live_samples=0", "eval_every_epochs=0"]), run)
     stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -n {SENTENCES}")
     model = load_model(str(run))
     sources = gap_sources(model, None, SENTENCES)
     rows = sample_rows(model, sources, settings_of(model.config.sampling)[0], Options(seed, batch_size=125))
     write_samples(file, rows)
-    show_samples([{"input": row["template"], **row} for row in rows], 3)
-    right = {
-        kind: [is_sentence(row["generated"]) for row in rows if row["kind"] == kind]
-        for kind in dict.fromkeys(row["kind"] for row in rows)
-    }
-    shares = {kind: sum(some) / len(some) for kind, some in right.items()}
+    show_samples(rows, 3)
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    shares = {kind: fmean(is_sentence(row["generated"]) for row in rows if row["kind"] == kind) for kind in kinds}
     write_result(output / "gaps.json", {"seed": seed, "sentences": len(rows), "of_the_grammar": shares})
     typer.echo("Sentences of the grammar after filling: "
                + ", ".join(f"{share:.1%} ({kind})" for kind, share in shares.items()))  # fmt: skip

@@ -55,7 +55,7 @@ def drawn_frame(ids: np.ndarray, gaps: GapSettings, example: int, epoch: int) ->
     kind = GAP_KINDS[int(np.searchsorted(np.cumsum(gaps.shares)[:-1], rng.random(), side="right"))]
     ids = ids[: gaps.longest]
     spans = draw_spans(len(ids), kind, rng)
-    if kind in ("free", "prefix") or not spans:
+    if not spans or kind == "prefix":
         return Frame(ids, tuple(spans) or ((0, len(ids)),), open_end=True)
     return with_room(ids, spans, draw_rooms(spans, rng), gaps.pad)
 
@@ -90,8 +90,7 @@ def draw_rooms(spans: Sequence[Span], rng: np.random.Generator) -> list[int]:
 
 def with_room(ids: np.ndarray, spans: Sequence[Span], rooms: Sequence[int], pad: int) -> Frame:
     """Return a text's tokens (length,) with as much padding at the end of each gap as its room says."""
-    stops = [stop for _, stop in spans]
     added = np.cumsum([0, *rooms]).tolist()
     gaps = [(start + before, stop + after)
             for (start, stop), before, after in zip(spans, added, added[1:], strict=False)]  # fmt: skip
-    return Frame(np.insert(ids, np.repeat(stops, rooms), pad), tuple(gaps))
+    return Frame(np.insert(ids, np.repeat([stop for _, stop in spans], rooms), pad), tuple(gaps))

@@ -88,13 +88,13 @@ def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
 
 def frame_of(tokenizer: Any, template: Template, pad: int) -> Frame:
     """Return the tokens of the known text with padding in the gaps; an open last gap has none."""
-    parts, gaps, ids = known_tokens(tokenizer, template), list[tuple[int, int]](), list[int]()
-    for known, limit in zip(parts, [*template.limits, 0], strict=True):
-        ids += known
-        room = 0 if template.open_end and len(gaps) == len(template.limits) - 1 else ROOM if limit is None else limit
+    first, *later = known_tokens(tokenizer, template)
+    ids, gaps = [*first], list[Span]()
+    for number, (limit, known) in enumerate(zip(template.limits, later, strict=True), 1):
+        room = 0 if template.open_end and number == len(later) else limit or ROOM
         gaps.append((len(ids), len(ids) + room))
-        ids += [pad] * room
-    return Frame(np.array(ids, np.int32), tuple(gaps[:-1]), template.open_end)
+        ids += [pad] * room + known
+    return Frame(np.array(ids, np.int32), tuple(gaps), template.open_end)
 
 
 def _after(tokenizer: Any, text: str) -> list[int]:

@@ -181,9 +181,8 @@ def kernel_cost(instruction: Instruction, operands: list[str], rates: Rates) -> 
     if target is None or rates.float32 is None or rates.attention is None:
         return Cost()
     flops = call_flops(target[1], instruction.attributes, instruction.shape, operands)
-    size = sum(map(array_bytes, operands)) + array_bytes(
-        re.sub(r"[su]8\[\d*\]", "", instruction.shape)
-    )  # no workspaces
+    results = re.sub(r"[su]8\[\d*\]", "", instruction.shape)  # without workspaces
+    size = sum(map(array_bytes, operands)) + array_bytes(results)
     speed = rates.float32 if operands and operands[0].startswith("f32") else rates.flops
     speed = rates.attention if "fmha" in target[1] else speed
     return Cost(flops, size, max(flops / speed, size / rates.bytes))

@@ -86,8 +86,8 @@ def this_machine() -> Machine:
 def complete(resolved: Resolved, *, machine: Machine | None = None, may_write: bool = True) -> Completed:
     """Return the settings with what data and machine decide, and the training examples.
 
-    machine: by default this one. Process 0 goes first, so that the others find what it
-    writes. Raises InputError if the settings contradict each other, the data or the machine.
+    machine: by default this one. Process 0 goes first, so that the others find what it writes. Raises InputError if the
+    settings contradict each other, the data or the machine.
     """
     machine = machine or this_machine()
     with first_process_first():

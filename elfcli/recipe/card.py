@@ -35,12 +35,17 @@ def most_positions(config: Config, card: Card, devices: int, steps: int) -> int:
     return int(devices * DAY / steps / position_seconds(config, card))
 
 
+def kept_bytes(config: Config, examples: int) -> float:
+    """Return the estimated bytes that the backward pass of these examples needs on one card."""
+    return KEPT * examples * (config.data.max_length + PREFIX) * config.network.depth * config.network.hidden_size
+
+
 def derived_report(config: Config, card: Card, devices: int) -> str:
     """Return a line on the estimated time and memory of a step."""
-    examples, network = config.global_batch // devices, config.network
+    examples = config.global_batch // devices
     positions = examples * (config.data.max_length + PREFIX)
     seconds = config.optimization.grad_accum_steps * positions * position_seconds(config, card)
-    memory = KEPT * positions * network.depth * network.hidden_size + STATE * block_weights(config)
+    memory = kept_bytes(config, examples) + STATE * block_weights(config)
     usable = read_cards()[1].usable * card.memory / 2**30
     return (f"derived from the data sheet of {card.name} and the compiler's plans, not measured: about "
             f"{60 / seconds:,.0f} steps a minute and {memory / 2**30:.1f} of {usable:.0f} GiB")  # fmt: skip

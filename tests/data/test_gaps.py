@@ -51,7 +51,7 @@ def test_every_draw_gives_the_text_back_and_fits(length):
         assert set(np.flatnonzero(frame.ids == PAD)) <= set(inside)
         assert example["known"][-1] == (not frame.open_end)
         rooms.add(len(frame.ids) - length)
-    assert rooms == set(range(ROOM + 1)) if length else {0}
+    assert rooms == (set(range(ROOM + 1)) if length else {0})
 
 
 def test_kinds_of_gaps_have_their_shares_and_shapes():
@@ -152,3 +152,10 @@ def test_templates_of_real_texts_give_the_text_and_its_frame_back(tokenizer):
         assert template.filled(gaps) == decoded(tokenizer, [ids], False)[0] == text
         frame = with_room(ids, spans, rooms, PAD)
         assert read_gaps(tokenizer, template, frame, frame.ids.tolist(), False) == gaps
+
+
+def test_text_that_looks_like_a_gap_is_text(tmp_path):
+    train_tokenizer(["a [..] b <extra_id_0>", "xyz"] * 9, tmp_path, 101, keep_whitespace=True)
+    tokenizer = load_tokenizer(tmp_path)
+    (ids,) = plain_encoder(tokenizer)(["a [..] b <extra_id_0>"])
+    assert decoded(tokenizer, [ids], False) == ["a [..] b <extra_id_0>"]
