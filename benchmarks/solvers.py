@@ -27,7 +27,7 @@ from elfcli.scoring.bleu import corpus_bleu
 
 def sampled(model, sources, setting, options):
     """(tokens (R, S), texts) of all sources."""
-    program, rows, texts = program_of(model, setting, options), [], []
+    program, rows, texts = program_of(model, setting, options, sources), [], []
     for part in sampling_batches(model, sources, setting, options):
         tokens = np.asarray(sample_candidates(program, [part])[0])
         texts += [row["generated"] for row in decoded_rows(model, tokens, part)]

@@ -118,7 +118,7 @@ class Model:
 
         `[..8]`: a gap of at most eight tokens. `\\[..]`: these characters. options: those of `generate` that say how.
 
-        Raises elfcli.InputError if the model was not trained with gaps, or if a template or an option is wrong.
+        Raises elfcli.InputError if the model generates from sources, or if a template or an option is wrong.
         """
         return self._filled(templates, (), **options)
 
@@ -133,7 +133,7 @@ class Model:
         from elfcli.sampling.settings import setting_of_options
 
         found = templates_of(templates, prompts, ("templates", "prompts"))
-        sources = sources_of_templates(self.loaded, found, allow_unknown)
+        sources = sources_of_templates(self.loaded, found, allow_unknown, seed=seed)
         return self._sampled(sources, setting_of_options(self.config, how), seed, batch_size)
 
     def _sampled(self, sources: "Sources", setting: "SamplingSetting", seed: int, batch_size: int) -> list[str]:

@@ -16,7 +16,7 @@ INPUT = ("Sources: JSON lines, CSV, TSV, Parquet, text lines; an address; a spli
 TRACE = "Page or animation of the denoising to write; the samples stay the same."
 SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
-PROMPT = "Beginning to continue, by a model trained with gaps; repeatable."
+PROMPT = "Beginning to continue; repeatable."
 TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens; \\[..]: the text [..]; repeatable."
 TEMPLATE_KEY = "Column of templates in the input."
 
@@ -92,9 +92,11 @@ def sample(
     broadcast_from_first(lambda: check_meta(path, overwrite))
     sources = chosen_sources(
         loaded, prompt or (), template or (), input_, source_key=source_key, template_key=template_key, data=data,
-        count=num_samples, layout=read_as, allow_unknown=allow_unknown,
+        count=num_samples, layout=read_as, allow_unknown=allow_unknown, seed=seed,
     )  # fmt: skip
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
+    if sources.frames and not loaded.config.data.gaps:
+        say("not trained with gaps: the known text guides the sampling, which is approximate and takes longer")
     options = Options(seed, batch_size)
     if trace is not None or watch:
         samples = traced_samples(loaded, sources, setting, options, trace, watch, overwrite)
@@ -122,6 +124,7 @@ def chosen_sources(
     count: int | None,
     layout: "Layout",
     allow_unknown: bool,
+    seed: int,
 ) -> "Sources":
     """Return what the options say is sampled."""
     from elfcli.errors import InputError
@@ -132,11 +135,11 @@ def chosen_sources(
         raise InputError("--template-key and --source-key exclude each other: a column holds templates or sources")
     if prompts or templates:
         found = templates_of(templates, prompts, ("--template", "--prompt"))[:count]
-        return sources_of_templates(loaded, found, allow_unknown)
+        return sources_of_templates(loaded, found, allow_unknown, seed=seed)
     if input_ is None:
         return sources_of(loaded, data, count)
     if template_key is not None:
-        return templates_of_file(loaded, input_, template_key, count, layout, allow_unknown)
+        return templates_of_file(loaded, input_, template_key, count, layout, allow_unknown, seed)
     require_sources(loaded)
     return rows_of_file(loaded, input_, source_key, count, layout, allow_unknown)
 

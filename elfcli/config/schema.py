@@ -306,8 +306,7 @@ class Config(Section):
     @property
     def evaluates_free_texts(self) -> bool:
         """Return whether an evaluation samples texts for which nothing is known: neither sources nor gaps to fill."""
-        fills = self.data.gaps and "gaps" in self.evaluation.metrics
-        return not self.data.takes_sources and not fills
+        return not self.data.takes_sources and "gaps" not in self.evaluation.metrics
 
     @property
     def timed(self) -> bool:

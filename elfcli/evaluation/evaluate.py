@@ -98,7 +98,7 @@ def check_metrics(job: EvaluationJob) -> None:
         if one.needs == "references" and not all("reference" in row for row in rows):
             raise InputError(f"metrics: {one.name} compares with references, which free samples do not have; use ppl")
         if one.needs == "gaps" and not all("template" in row for row in rows):
-            raise InputError("metrics: gaps scores filled templates, which only models trained with gaps have; use ppl")
+            raise InputError("metrics: gaps scores filled gaps, which models of sources do not have; use bleu or rouge")
         real = len(real_texts(job.model, job.sources, job.data)) if one.needs == "real" else 0
         protocol_of(one, config)
         one.check(len(rows), real, judge_of(config, one.name) if one.uses_judge else None)

@@ -7,7 +7,7 @@ import numpy as np
 
 from elfcli.config.schema import GAP_KINDS
 from elfcli.corpus.files import Layout
-from elfcli.data.gaps import draw_rooms, draw_spans
+from elfcli.data.gaps import ROOM, draw_rooms, draw_spans
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
 from elfcli.data.templates import Template, continuation, frame_of, parsed, template_of
 from elfcli.data.tokenizers import eos_id
@@ -39,21 +39,27 @@ def templates_of(texts: Sequence[str], prompts: Sequence[str], names: tuple[str,
 
 
 def sources_of_templates(
-    model: LoadedModel, templates: Sequence[Template], allow_unknown: bool = False, rows: Sequence[dict] | None = None
+    model: LoadedModel,
+    templates: Sequence[Template],
+    allow_unknown: bool = False,
+    rows: Sequence[dict] | None = None,
+    seed: int = 0,
 ) -> Sources:
     """Return templates as sources. rows: of the same templates, with what else is known.
 
-    Raises InputError if the model was not trained with gaps, or if a template does not fit or is mostly unknown.
+    A model that was not trained with gaps fills as many tokens as a gap's limit; seed: for gaps without a limit.
+    Raises InputError if the model generates from sources, or if a template does not fit or is mostly unknown.
     """
-    if not model.config.data.gaps:
-        raise InputError(f"{model.name}: was not trained with gaps, so it cannot continue or fill; train one with `elf "
-                         f"train --data DIR --gaps`, from these weights with --init-from {model.name}")  # fmt: skip
-    frames = []
+    if model.config.data.takes_sources:
+        raise InputError(f"{model.name}: generates from sources, so it cannot continue or fill; train a model of free "
+                         "texts")  # fmt: skip
+    frames, rng = [], np.random.default_rng(seed)
     for template in templates:
         known = [text for text in template.known if text.strip()]
         losses = LossFinder(model.tokenizer).losses(known, plain_encoder(model.tokenizer)(known), checked=0)
         check_unknown(losses, f"template {str(template)[:40]!r}", "use words of the training texts", allow_unknown)
-        frames.append(frame_of(model.tokenizer, template, eos_id(model.tokenizer)))
+        sized = template if model.config.data.gaps else with_lengths(template, rng)
+        frames.append(frame_of(model.tokenizer, sized, eos_id(model.tokenizer)))
         needed, most = len(frames[-1].ids) + template.open_end, model.config.data.max_length
         if needed > most:
             raise InputError(f"template {str(template)[:40]!r}: is {needed} tokens long with room for its gaps, but "
@@ -64,28 +70,35 @@ def sources_of_templates(
     return Sources([frame.ids.tolist() for frame in frames], described, list(templates), frames)
 
 
+def with_lengths(template: Template, rng: np.random.Generator) -> Template:
+    """Return a template whose gaps without a limit, except an open last one, have 1 to ROOM tokens, as drawn."""
+    drawn = [limit or int(rng.integers(1, ROOM + 1)) for limit in template.limits]
+    return template._replace(limits=(*drawn[:-1], None if template.open_end else drawn[-1]))
+
+
 def templates_of_file(
-    model: LoadedModel, path: str, key: str, count: int | None, layout: Layout, allow_unknown: bool
+    model: LoadedModel, path: str, key: str, count: int | None, layout: Layout, allow_unknown: bool, seed: int
 ) -> Sources:
     """Return the templates in a column of the first `count` lines of a file, with their references."""
     rows = file_rows(path, [key], "template", count, layout)
     templates = [parsed(row.pop("input"), f"{path}: template {place}") for place, row in enumerate(rows, 1)]
-    return sources_of_templates(model, templates, allow_unknown, rows)
+    return sources_of_templates(model, templates, allow_unknown, rows, seed)
 
 
 def evaluation_sources(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:
-    """Return what a model is evaluated on: for one with gaps whose metrics score them, held-out texts with gaps."""
-    if not model.config.data.gaps or model.config.evaluates_free_texts:
+    """Return what a model is evaluated on: if its metrics score gaps, held-out texts with gaps."""
+    if model.config.data.takes_sources or model.config.evaluates_free_texts:
         return sources_of(model, data, count)
     return run_on_all(lambda: gap_sources(model, data, count or model.config.evaluation.num_samples))
 
 
 def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
     """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number, as is their
-    room, so that a gap's limit tells little of its length. The rows have the whole text as `reference`, the gaps' texts
-    as `reference_gaps`, and their `kind`."""
+    room, so that a gap's limit tells little of its length; a model that was not trained with gaps has no room, so it
+    gets the length. The rows have the whole text as `reference`, the gaps' texts as `reference_gaps`, and their `kind`.
+    """
     examples, clean_up = evaluation_examples(model.config, data), model.config.evaluation.clean_up
-    longest = gap_settings(model.config, eos_id(model.tokenizer)).longest
+    trained, longest = model.config.data.gaps, gap_settings(model.config, eos_id(model.tokenizer)).longest
     templates, rows = [], list[dict[str, Any]]()
     for number in range(min(count, len(examples))):
         ids, kind = examples.tokens[number]["input_ids"][:longest], DRAWN_KINDS[number % len(DRAWN_KINDS)]
@@ -93,7 +106,7 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         spans = draw_spans(len(ids), kind, rng)
         if not spans:  # an empty text
             continue
-        rooms = draw_rooms(spans, rng)
+        rooms = draw_rooms(spans, rng) if trained else [start == stop for start, stop in spans]
         limits = [None if kind == "prefix" else stop - start + room
                   for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(model.tokenizer, ids, spans, limits, clean_up)

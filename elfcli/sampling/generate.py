@@ -44,6 +44,7 @@ class SamplerStatics:
 
     longest: the most steps of the settings that share the compilation. use_cfg, use_w: as of `sampler.make_predict`.
     solver: function of flow/sampler.py, `euler`, `multistep` or `refine`. resample_noise: as of `sampler.refine`.
+    guided: whether known text guides a network that was not trained with gaps.
     """
 
     shape: ElfShape
@@ -55,6 +56,7 @@ class SamplerStatics:
     use_w: bool = False
     solver: str = "euler"
     resample_noise: bool = False
+    guided: bool = False
 
 
 class SamplerArrays(NamedTuple):
@@ -117,7 +119,7 @@ def outputs(
 
     update(done): called after each batch with the number of texts done.
     """
-    program, running = program_of(model, setting, options), None
+    program, running = program_of(model, setting, options, sources), None
     if setting.candidates > 1 and not any(map(len, sources.conditions)):
         raise InputError(f"--candidates {setting.candidates}: needs sources or templates, not free text")
     for part in chain(sampling_batches(model, sources, setting, options), [None]):
@@ -151,11 +153,18 @@ def sample_rows(
     return [{"id": row["id"]} | output | row for row, output in zip(sources.rows, written, strict=True)]
 
 
-def program_of(model: LoadedModel, setting: SamplingSetting, options: Options) -> SamplerStatics:
+def program_of(model: LoadedModel, setting: SamplingSetting, options: Options, sources: Sources) -> SamplerStatics:
     """Return the static arguments for a setting. Raises InputError if the model does not allow the setting."""
     check_sampling_setting(model.config, setting)
+    guided = bool(sources.frames) and not model.config.data.gaps
+    if guided and setting.sampling_method == "refine":
+        raise InputError(
+            "--sampler refine: cannot continue or fill, because all its passes are at t = 0: use sde or ode"
+        )
     longest, flags = options.longest or setting.num_sampling_steps, program_flags(model.config, setting)
-    return SamplerStatics(model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *flags)
+    return SamplerStatics(
+        model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *flags, guided
+    )
 
 
 def sampling_batches(
@@ -179,8 +188,11 @@ def sampling_batches(
 
 def padded_batch(model: LoadedModel, examples: list) -> Batch:
     """Return examples (token ids by column) as arrays (B, S), padded as in training."""
-    pad = pad_id if model.config.data.pad_token == "pad" else eos_id
-    return collate(examples, **lengths(model.config), pad_id=pad(model.tokenizer))
+    pads = model.config.data.pad_token == "pad"
+    for example in examples if pads else ():
+        if "known" in example:  # a model that never saw the end of a text writes on after it
+            example["known"][-1] = False
+    return collate(examples, **lengths(model.config), pad_id=(pad_id if pads else eos_id)(model.tokenizer))
 
 
 def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Iterator[Part]:
@@ -249,9 +261,13 @@ def traced_inputs(config: Config, setting: SamplingSetting, seed: int, longest: 
 
 
 class Flow(NamedTuple):
-    """What solves one batch from noise to latents. noise_at(i): noise of step i; -1: where sampling starts."""
+    """What solves one batch from noise to latents. noise_at(i): noise of step i; -1: where sampling starts.
+
+    condition: what is not denoised; nothing where known text only guides.
+    """
 
     model: ELF
+    condition: sampler.Condition
     predict: sampler.Predict
     noise_at: sampler.Noise
     grid_BxM: Array
@@ -280,24 +296,29 @@ def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
         key = jax.random.fold_in(grid_key, number)
         return time_grid(key, inputs.num_steps, inputs.even_M, objective.denoiser_p_mean, objective.denoiser_p_std)
 
+    known = condition
+    if program.guided:
+        condition = condition._replace(mask_BxS=jnp.zeros_like(known.mask_BxS))
     predict = sampler.make_predict(
         model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
     )
-    return Flow(model, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
+    if program.guided:
+        predict = sampler.guided_by(predict, known, objective.denoiser_noise_scale, objective.t_eps)
+    return Flow(model, condition, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
 
 
-def step_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition, flow: Flow) -> sampler.Step:
+def step_of(program: SamplerStatics, inputs: SamplerArrays, flow: Flow) -> sampler.Step:
     """Return the step of the program's solver."""
     if program.solver == "refine":
-        return sampler.refine(flow.predict, condition, flow.noise_at, program.resample_noise)
+        return sampler.refine(flow.predict, flow.condition, flow.noise_at, program.resample_noise)
     if program.solver == "multistep":
-        return sampler.multistep(flow.predict, condition, flow.grid_BxM)
-    return sampler.euler(flow.predict, condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
+        return sampler.multistep(flow.predict, flow.condition, flow.grid_BxM)
+    return sampler.euler(flow.predict, flow.condition, flow.grid_BxM, flow.noise_at, inputs.gamma)
 
 
 def encoding_of(program: SamplerStatics) -> SamplerStatics:
     """Return the static arguments of `encode_batch`, the same for all settings."""
-    return replace(program, longest=0, use_cfg=False, use_w=False, solver="euler", resample_noise=False)
+    return replace(program, longest=0, use_cfg=False, use_w=False, solver="euler", resample_noise=False, guided=False)
 
 
 @jit_on_mesh
@@ -310,7 +331,7 @@ def encode_batch(program: SamplerStatics, inputs: SamplerArrays) -> sampler.Cond
 def sample_batch(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.Condition) -> Array:
     """Return the tokens (B, S) of one batch. Each device computes its own rows; all devices receive all tokens."""
     flow = flow_of(program, inputs, condition)
-    step = step_of(program, inputs, condition, flow)
-    z_BxSxE = sampler.integrate(step, flow.noise_at(-1), condition, flow.grid_BxM).z_BxSxE
-    tokens_BxS = sampler.decode(flow.model, z_BxSxE, condition, inputs.guidance)
+    step = step_of(program, inputs, flow)
+    z_BxSxE = sampler.integrate(step, flow.noise_at(-1), flow.condition, flow.grid_BxM).z_BxSxE
+    tokens_BxS = sampler.decode(flow.model, z_BxSxE, flow.condition, inputs.guidance)
     return everywhere(program, tokens_BxS)

@@ -197,11 +197,7 @@ def without_repeats(settings: Iterable[SamplingSetting]) -> list[SamplingSetting
 
 
 def check_sampling_setting(config: Config, setting: SamplingSetting) -> None:
-    """Raise InputError for candidates of free text, for refinement without self-conditioning, and for more guidance
-    than a student was trained for."""
-    sourced = config.data.max_input_length or config.data.gaps  # with gaps it depends on what is sampled
-    if setting.candidates > 1 and not sourced:
-        raise InputError(f"--candidates {setting.candidates}: needs sources, but this model generates free text")
+    """Raise InputError for refinement without self-conditioning, or more guidance than a student was trained for."""
     if setting.sampling_method == "refine" and not config.objective.self_cond_prob:
         raise InputError("--sampler refine: each pass sees the last estimate, but this model was trained without "
                          "self-conditioning (self_cond_prob 0): use ode, sde or multistep")  # fmt: skip

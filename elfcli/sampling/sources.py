@@ -40,7 +40,7 @@ MAX_TRAINING_TEXTS = 20_000
 class Sources(NamedTuple):
     """Sources to sample for. conditions: token ids, none for free texts.
 
-    rows: {"id"}, with "input" and "reference" if known. templates, frames: of models with gaps, one for each condition,
+    rows: {"id"}, with "input" and "reference" if known. templates, frames: of texts with gaps, one for each condition,
     which is then the frame's token ids.
     """
 

@@ -58,8 +58,8 @@ def recorded_steps(num_steps: int, most: int = MAX_TIMES) -> list[int]:
 def begin(program: SamplerStatics, inputs: SamplerArrays) -> tuple[sampler.Condition, sampler.State, Array]:
     """Return (condition, state before the first step, grid (B, M))."""
     condition = g.encode_condition(program, inputs)
-    _, _, noise_at, grid_BxM = g.flow_of(program, inputs, condition)
-    return condition, sampler.initial(noise_at(-1), condition), everywhere(program, grid_BxM)
+    flow = g.flow_of(program, inputs, condition)
+    return condition, sampler.initial(flow.noise_at(-1), flow.condition), everywhere(program, flow.grid_BxM)
 
 
 @jit_on_mesh
@@ -68,14 +68,14 @@ def advance(
 ) -> tuple[sampler.State, Array, Array]:
     """Return (state, tokens read from it (B, S), their probabilities (B, S)) after steps `steps[0]` to `steps[1]`."""
     flow = g.flow_of(program, inputs, condition)
-    state = jax.lax.fori_loop(steps[0], steps[1], g.step_of(program, inputs, condition, flow), state)
+    state = jax.lax.fori_loop(steps[0], steps[1], g.step_of(program, inputs, flow), state)
 
     def read(features: Array) -> Array:
         logits = flow.model.logits(features)
         probability = jnp.exp(jnp.max(jax.nn.log_softmax(logits), axis=-1))
         return jnp.stack([jnp.argmax(logits, axis=-1).astype(jnp.float32), probability], axis=-1)  # ids below 2^24
 
-    features = sampler.decode_features(flow.model, state.z_BxSxE, condition, inputs.guidance)
+    features = sampler.decode_features(flow.model, state.z_BxSxE, flow.condition, inputs.guidance)
     both = map_position_chunks(read, program.shape.vocab_size, features)
     return state, *everywhere(program, (both[..., 0].astype(jnp.int32), both[..., 1]))
 
@@ -91,7 +91,7 @@ def traced(
 
     update(traces of the batch so far, texts done): called after each record.
     """
-    program, traces = g.program_of(model, setting, options), []
+    program, traces = g.program_of(model, setting, options, sources), []
     for part in g.sampling_batches(model, sources, setting, options):
         batches = [traced_batch(model, program, one, update) for one in g.candidates_of(part, setting, options)]
         best = [

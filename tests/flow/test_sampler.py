@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from elfcli.flow.objective import velocity
-from elfcli.flow.sampler import Condition, euler, integrate, multistep, refine, solve
+from elfcli.flow.sampler import Condition, euler, guided_by, integrate, multistep, refine, solve
 
 B, S, E = 2, 3, 4
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(B, S, E)), jnp.float32)
@@ -156,3 +156,27 @@ def test_a_refinement_pass_sees_the_noise_and_the_last_estimate_at_time_zero(res
     step = refine(predict, condition, lambda i: jnp.full((B, S, E), 4.0 * jnp.maximum(i, 0) + 1), resample)
     z = np.asarray(integrate(step, Z, condition, grids).z_BxSxE)
     assert (z[:, 0] == 7).all() and (z[:, 1:] == 100 * seen[0] + 10 * seen[1] + seen[2]).all()
+
+
+def test_known_latents_pull_those_that_depend_on_them():
+    """Two positions of normal latents with correlation 0.8, whose exact estimate is linear; the first is known."""
+    rows, scale, covariance = 64, 0.7, jnp.asarray([[1, 0.8], [0.8, 1]])
+    noise = jax.random.normal(jax.random.key(0), (34, rows, 2, E)) * scale
+    latents = jnp.zeros((rows, 2, E)).at[:, 0].set(jax.random.normal(jax.random.key(1), (rows, E)))
+    known = Condition(jnp.broadcast_to(jnp.asarray([True, False]), (rows, 2)), latents)
+    nothing = Condition(jnp.zeros((rows, 2), bool), jnp.zeros((rows, 2, E)))
+    grid = jnp.tile(jnp.linspace(0, 1, 33), (rows, 1))
+
+    def predict(z, estimate, t_B):
+        t = t_B[:, None, None]
+        x = t * covariance @ jnp.linalg.inv(t**2 * covariance + ((1 - t) * scale) ** 2 * jnp.eye(2)) @ z
+        return x, velocity(x, z, t_B, 1e-6)
+
+    def slope(network):
+        step = euler(network, nothing, grid, lambda i: noise[i], 1.0)
+        z = integrate(step, noise[-1], nothing, grid).z_BxSxE
+        return z, float(jnp.sum(z[:, 1] * latents[:, 0]) / jnp.sum(latents[:, 0] ** 2))
+
+    z, pulled = slope(guided_by(predict, known, scale, 1e-6))
+    np.testing.assert_allclose(z[:, 0], latents[:, 0], atol=1e-5)
+    assert abs(slope(predict)[1]) < 0.15 and 0.7 < pulled < 1.0, pulled

@@ -170,9 +170,51 @@ def test_what_cannot_be_filled_is_one_line(run, elf, tmp_path, arguments, why):
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_model_without_gaps_says_what_to_do(elf, tmp_path):
+def test_a_model_of_pairs_cannot_fill(elf, tmp_path):
     code, _, err = elf("sample", tiny_run(), "--template", "a [..]", "-o", tmp_path / "out.jsonl")
-    assert code == 2 and "was not trained with gaps" in err and "elf train --data DIR --gaps" in err
+    assert code == 2 and "generates from sources, so it cannot continue or fill" in err
+
+
+@pytest.fixture(scope="module")
+def free_run(folder, settings):
+    sets = [
+        *WORDS,
+        "model=ELF-XS",
+        "num_live_samples=0",
+        f"data_path={folder / 'data'}",
+        "encoder_model_name=embedding",
+    ]
+    return start_run(resolve(sets=sets, environ={}), folder / "free")
+
+
+def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf, tmp_path):
+    how = ("sample", free_run, "--steps", 2, "-o", tmp_path / "out.jsonl")
+    code, _, err = elf(*how, "--template", "one [..2] and", "--prompt", "one word", "--trace", tmp_path / "t.html")
+    assert code == 0 and "the known text guides the sampling" in err, err
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert re.fullmatch("one .*and", rows[0]["generated"]) and rows[1]["generated"].startswith("one word")
+    assert all(parsed(row["template"], "").filled(row["gaps"]) == row["generated"] for row in rows)
+    code, _, err = elf(*how, "--overwrite", "--sampler", "refine", "--prompt", "one")
+    assert code == 2 and "all its passes are at t = 0" in err
+
+
+def test_gaps_without_a_limit_get_a_length_by_the_seed(free_run):
+    model = elfcli.load(free_run).loaded
+    lengths = [
+        sources_of_templates(model, [parsed("one [..] and [..2]", "")], seed=seed).frames[0].gaps for seed in range(9)
+    ]
+    sizes = {stop - start for (start, stop), _ in lengths}
+    assert sizes <= set(range(1, ROOM + 1)) and len(sizes) > 2 and {stop - start for _, (start, stop) in lengths} == {2}
+
+
+def test_gaps_of_a_free_model_are_evaluated_at_their_length(free_run, elf, tmp_path):
+    model = elfcli.load(free_run, sets=['metrics=["gaps"]']).loaded
+    sources = evaluation_sources(model, None, 6)
+    for row, frame in zip(sources.rows, sources.frames, strict=True):
+        assert row["kind"] == "prefix" or "[..0]" not in row["template"]
+        assert frame.open_end == (row["kind"] == "prefix")
+    code, out, err = elf("eval", free_run, "-n", 3, "-s", 'metrics=["gaps"]', "-o", tmp_path / "eval")
+    assert code == 0 and "by kind of gap" in out, err
 
 
 def test_what_cannot_be_trained_with_gaps():
