@@ -105,13 +105,14 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     if resolved.config.training.init_from is None:
         # A word and its translation are then equally far apart in every pair.
         resolved = with_defaults(resolved, RECIPE, text_position=resolved.config.data.max_input_length)
-    return with_defaults(resolved, RECIPE, label_drop_prob=0.1, decoder_noise_scale=1.0)
+    # As published: a source tells what the text is, through any noise.
+    return with_defaults(resolved, RECIPE, label_drop_prob=0.1, denoiser_noise_scale=2.0, decoder_noise_scale=1.0)
 
 
 def from_latents(resolved: Resolved, width: int) -> Resolved:
     """Choose the noise scales that hide as much of latents of this width as the paper's do of T5-small's.
 
-    Pairs keep the decoder's scale of the published conditional recipe.
+    Pairs already have those of the published conditional recipe.
     """
     denoiser, decoder = (float(f"{scale:.2g}") for scale in fitting_noise(width))
     return with_defaults(resolved, FROM_LATENTS, denoiser_noise_scale=denoiser, decoder_noise_scale=decoder)

@@ -233,12 +233,12 @@ def test_a_batch_that_the_recipe_chose_is_divided(folders, monkeypatch):
 
 @pytest.mark.parametrize(("width", "scales"), [(64, [0.71, 1.0]), (128, [1.0, 1.4]), (512, [2.0, 2.8])])
 def test_the_noise_fits_the_latents(folders, width, scales):
-    """As much of a token is hidden as by the paper's scale at T5-small's width; pairs keep the decoder's scale."""
-    names, layer = ("denoiser_noise_scale", "decoder_noise_scale"), "from the latents"
-    for kind, decoder in (("texts", scales[1]), ("pairs", 1.0)):
+    """As much of a token is hidden as by the paper's scale at T5-small's width; pairs keep the published scales."""
+    names = ("denoiser_noise_scale", "decoder_noise_scale")
+    for kind, expected, layer in (("texts", scales, "from the latents"), ("pairs", [2.0, 1.0], "recipe for custom data")):
         given = resolve(sets=[f"embedding_dim={width}"], flags={"data_path": str(folders / kind)}, environ={})
         found = complete(given, may_write=False).resolved
-        assert [*values(found, *names).values()] == [scales[0], decoder]
+        assert [*values(found, *names).values()] == expected
         assert found.origins["denoiser_noise_scale"].layer == layer
     paper = resolve(task="owt", environ={})
     assert [*values(paper, *names).values()] == [2.0, 5.0]
