@@ -235,7 +235,10 @@ def test_a_batch_that_the_recipe_chose_is_divided(folders, monkeypatch):
 def test_the_noise_fits_the_latents(folders, width, scales):
     """As much of a token is hidden as by the paper's scale at T5-small's width; pairs keep the published scales."""
     names = ("denoiser_noise_scale", "decoder_noise_scale")
-    for kind, expected, layer in (("texts", scales, "from the latents"), ("pairs", [2.0, 1.0], "recipe for custom data")):
+    for kind, expected, layer in (
+        ("texts", scales, "from the latents"),
+        ("pairs", [2.0, 1.0], "recipe for custom data"),
+    ):
         given = resolve(sets=[f"embedding_dim={width}"], flags={"data_path": str(folders / kind)}, environ={})
         found = complete(given, may_write=False).resolved
         assert [*values(found, *names).values()] == expected
