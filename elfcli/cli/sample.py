@@ -95,8 +95,6 @@ def sample(
         count=num_samples, layout=read_as, allow_unknown=allow_unknown, seed=seed,
     )  # fmt: skip
     say(f"{setting.name}, {len(sources.rows)} texts to {path}")
-    if sources.frames and not loaded.config.data.gaps:
-        say("not trained with gaps: the known text guides the sampling, which is approximate and takes longer")
     options = Options(seed, batch_size)
     if trace is not None or watch:
         samples = traced_samples(loaded, sources, setting, options, trace, watch, overwrite)

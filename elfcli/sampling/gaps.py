@@ -16,6 +16,7 @@ from elfcli.parallel.agree import run_on_all
 from elfcli.runs.examples import evaluation_examples, gap_settings
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.sources import Sources, file_rows, sources_of
+from elfcli.ui.progress import say
 
 DRAWN_KINDS = GAP_KINDS[1:]
 """Kinds of gaps that held-out texts get, one after the other."""
@@ -53,6 +54,8 @@ def sources_of_templates(
     if model.config.data.takes_sources:
         raise InputError(f"{model.name}: generates from sources, so it cannot continue or fill; train a model of free "
                          "texts")  # fmt: skip
+    if not model.config.data.gaps:
+        say("not trained with gaps: the known text guides the sampling, which is approximate and takes longer")
     frames, rng = [], np.random.default_rng(seed)
     for template in templates:
         known = [text for text in template.known if text.strip()]

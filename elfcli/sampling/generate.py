@@ -24,6 +24,7 @@ from elfcli.data.templates import read_gaps
 from elfcli.data.tokenizers import begins_with_eos, decoded, eos_id, pad_id
 from elfcli.errors import InputError
 from elfcli.flow import sampler
+from elfcli.flow.known_text import guided_by
 from elfcli.flow.postprocess import text_tokens
 from elfcli.flow.schedules import even_grid, time_grid
 from elfcli.models.elf import ELF, ElfShape
@@ -303,7 +304,7 @@ def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
         model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
     )
     if program.guided:
-        predict = sampler.guided_by(predict, known, objective.denoiser_noise_scale, objective.t_eps)
+        predict = guided_by(predict, known, objective.denoiser_noise_scale, objective.t_eps)
     return Flow(model, condition, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
 
 

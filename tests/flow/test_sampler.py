@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from elfcli.flow.known_text import guided_by
 from elfcli.flow.objective import velocity
-from elfcli.flow.sampler import Condition, euler, guided_by, integrate, multistep, refine, solve
+from elfcli.flow.sampler import Condition, euler, integrate, multistep, refine, solve
 
 B, S, E = 2, 3, 4
 Z = jnp.asarray(np.random.default_rng(0).normal(size=(B, S, E)), jnp.float32)
