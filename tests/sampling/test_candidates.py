@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from tiny_run import tiny_run
 
-from elfcli.errors import InputError
 from elfcli.sampling import generate as g
 from elfcli.sampling.candidates import draw_keys, most_alike
 from elfcli.sampling.generate import Options, sample_rows
@@ -59,10 +58,3 @@ def test_no_two_candidates_share_a_key():
     grid, noise = jax.random.split(jax.random.key(3))
     for key, before in zip(draw_keys(3), (noise, grid), strict=True):
         np.testing.assert_array_equal(key, jax.random.key_data(before))
-
-
-def test_free_texts_have_no_candidates():
-    model = load_model(str(tiny_run()))
-    free = model.config.model_copy(update={"data": model.config.data.model_copy(update={"max_input_length": 0})})
-    with pytest.raises(InputError, match="--candidates 2"):
-        g.check_sampling_setting(free, SamplingSetting(candidates=2))

@@ -196,6 +196,8 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
     assert all(parsed(row["template"], "").filled(row["gaps"]) == row["generated"] for row in rows)
     code, _, err = elf(*how, "--overwrite", "--sampler", "refine", "--prompt", "one")
     assert code == 2 and "all its passes are at t = 0" in err
+    code, _, err = elf(*how, "--overwrite", "--candidates", 2, "-n", 1)
+    assert code == 2 and "--candidates 2: needs sources or templates, not free text" in err
 
 
 def test_gaps_without_a_limit_get_a_length_by_the_seed(free_run):
