@@ -161,4 +161,4 @@ def split_sampled(config: Any, data: str | None, input_: str | None, known: bool
 
     if input_ is not None:
         return f"file {Path(input_).name}"
-    return "templates" if known else "free" if config.data.gaps else split_of(config, data)
+    return "templates" if known else "free" if not config.data.takes_sources else split_of(config, data)

@@ -24,7 +24,7 @@ from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import assert_same_on_all, broadcast_from_first, run_on_all
 from elfcli.parallel.hashes import tree_hash
 from elfcli.runs.lock import locked
-from elfcli.sampling.generate import Options, sample_rows
+from elfcli.sampling.generate import Options, check_sources, sample_rows
 from elfcli.sampling.made_by import origin_of, split_of
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
@@ -150,6 +150,7 @@ def open_results(job: EvaluationJob, overwrite: bool = False) -> Iterator[list[d
     """
     for setting in job.settings:
         check_sampling_setting(job.model.config, setting)
+        check_sources(job.model.config, setting, job.sources)
     broadcast_from_first(partial(check_folder, job.folder))
     run_on_all(lambda: check_metrics(job))
     with locked(job.folder):

@@ -121,8 +121,6 @@ def outputs(
     update(done): called after each batch with the number of texts done.
     """
     program, running = program_of(model, setting, options, sources), None
-    if setting.candidates > 1 and not any(map(len, sources.conditions)):
-        raise InputError(f"--candidates {setting.candidates}: needs sources or templates, not free text")
     for part in chain(sampling_batches(model, sources, setting, options), [None]):
         # The device works on this batch while the texts of the one before are decoded and compared.
         started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))
@@ -157,15 +155,26 @@ def sample_rows(
 def program_of(model: LoadedModel, setting: SamplingSetting, options: Options, sources: Sources) -> SamplerStatics:
     """Return the static arguments for a setting. Raises InputError if the model does not allow the setting."""
     check_sampling_setting(model.config, setting)
-    guided = bool(sources.frames) and not model.config.data.gaps
-    if guided and setting.sampling_method == "refine":
-        raise InputError(
-            "--sampler refine: cannot continue or fill, because all its passes are at t = 0: use sde or ode"
-        )
+    check_sources(model.config, setting, sources)
+    guided = known_text_guides(model.config, sources)
     longest, flags = options.longest or setting.num_sampling_steps, program_flags(model.config, setting)
     return SamplerStatics(
         model.shape, model.encoder.apply, model.config.objective, make_mesh(), longest, *flags, guided
     )
+
+
+def known_text_guides(config: Config, sources: Sources) -> bool:
+    """Return whether known text guides the network, which was then not trained with gaps."""
+    return bool(sources.frames) and not config.data.gaps
+
+
+def check_sources(config: Config, setting: SamplingSetting, sources: Sources) -> None:
+    """Raise InputError if what is sampled does not allow a setting."""
+    if setting.candidates > 1 and not any(map(len, sources.conditions)):
+        raise InputError(f"--candidates {setting.candidates}: needs sources or templates, not free text")
+    if setting.sampling_method == "refine" and known_text_guides(config, sources):
+        raise InputError("--sampler refine: cannot continue or fill, because all its passes are at t = 0: use sde or "
+                         "ode")  # fmt: skip
 
 
 def sampling_batches(
@@ -190,10 +199,10 @@ def sampling_batches(
 def padded_batch(model: LoadedModel, examples: list) -> Batch:
     """Return examples (token ids by column) as arrays (B, S), padded as in training."""
     pads = model.config.data.pad_token == "pad"
-    for example in examples if pads else ():
-        if "known" in example:  # a model that never saw the end of a text writes on after it
-            example["known"][-1] = False
-    return collate(examples, **lengths(model.config), pad_id=(pad_id if pads else eos_id)(model.tokenizer))
+    batch = collate(examples, **lengths(model.config), pad_id=(pad_id if pads else eos_id)(model.tokenizer))
+    if pads:  # a model that never saw the end of a text writes on after known text
+        batch["cond_mask"] &= batch["valid_mask"]
+    return batch
 
 
 def candidates_of(part: Part, setting: SamplingSetting, options: Options) -> Iterator[Part]:
@@ -297,15 +306,13 @@ def flow_of(program: SamplerStatics, inputs: SamplerArrays, condition: sampler.C
         key = jax.random.fold_in(grid_key, number)
         return time_grid(key, inputs.num_steps, inputs.even_M, objective.denoiser_p_mean, objective.denoiser_p_std)
 
-    known = condition
-    if program.guided:
-        condition = condition._replace(mask_BxS=jnp.zeros_like(known.mask_BxS))
+    given = condition._replace(mask_BxS=jnp.zeros_like(condition.mask_BxS)) if program.guided else condition
     predict = sampler.make_predict(
-        model, condition, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
+        model, given, inputs.guidance, objective.t_eps, use_cfg=program.use_cfg, use_w=program.use_w
     )
     if program.guided:
-        predict = guided_by(predict, known, objective.denoiser_noise_scale, objective.t_eps)
-    return Flow(model, condition, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
+        predict = guided_by(predict, condition, objective.denoiser_noise_scale, objective.t_eps)
+    return Flow(model, given, predict, noise_at, jax.vmap(grid_of)(inputs.numbers_B))
 
 
 def step_of(program: SamplerStatics, inputs: SamplerArrays, flow: Flow) -> sampler.Step:

@@ -198,6 +198,9 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
     assert code == 2 and "all its passes are at t = 0" in err
     code, _, err = elf(*how, "--overwrite", "--candidates", 2, "-n", 1)
     assert code == 2 and "--candidates 2: needs sources or templates, not free text" in err
+    results = tmp_path / "sweep"
+    code, _, err = elf("sweep", free_run, "--candidates", "1,2", "--steps", 2, "-n", 1, "-o", results)
+    assert code == 2 and "--candidates 2: needs sources" in err and not results.exists(), "refused before any sampling"
 
 
 def test_gaps_without_a_limit_get_a_length_by_the_seed(free_run):
