@@ -134,7 +134,7 @@ class Model:
 
         found = templates_of(templates, prompts, ("templates", "prompts"))
         sources = sources_of_templates(self.loaded, found, allow_unknown, seed=seed)
-        return self._sampled(sources, setting_of_options(self.config, how), seed, batch_size)
+        return self._sampled(sources, setting_of_options(self.config, how, fills=True), seed, batch_size)
 
     def _sampled(self, sources: "Sources", setting: "SamplingSetting", seed: int, batch_size: int) -> list[str]:
         from elfcli.sampling.generate import Options, sample_rows

@@ -32,6 +32,11 @@ def looks_like_a_path(name: str) -> bool:
     return marked or name.count("/") > 1 or Path(name).exists()
 
 
+def is_local(data: str | None) -> bool:
+    """Return whether data is a folder that is here."""
+    return data is not None and Path(data).expanduser().is_dir()
+
+
 @contextmanager
 def from_hub(what: str, advice: str = "") -> Iterator[None]:
     """Turn any error of the Hub client into an InputError of one line, which ends with the advice."""

@@ -82,7 +82,7 @@ def sample(
     from elfcli.scoring.samples_file import write_samples
     from elfcli.scoring.text_quality import shortcomings
 
-    setting = one_setting(loaded.config, given)
+    setting = one_setting(loaded.config, given, fills=known or template_key is not None)
     if setting_options["sampler"] == "sde" and setting_options["gamma"] is None:
         say(f"no --gamma: using {setting.sde_gamma:g}, from the nearest SDE setting of this or published models")
     what = name_of(input_, [*(template or ()), *(prompt or ())])
@@ -103,7 +103,7 @@ def sample(
             samples = sample_rows(loaded, sources, setting, options, update)
     broadcast_from_first(lambda: write_samples(path, samples, overwrite))
     split = split_sampled(loaded.config, data, input_, known)
-    broadcast_from_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split), overwrite))
+    broadcast_from_first(lambda: write_meta(path, origin_of(loaded, setting, seed, split, sources), overwrite))
     if line := shortcomings([row["generated"] for row in samples]):
         say(line)
     if is_first_process():

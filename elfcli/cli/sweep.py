@@ -53,7 +53,7 @@ def sweep(
     from elfcli.outputs import write_result
     from elfcli.sampling.gaps import evaluation_sources
     from elfcli.sampling.generate import Options
-    from elfcli.sampling.settings import check_used, combinations, option_values, settings_of, without_repeats
+    from elfcli.sampling.settings import check_used, combinations, for_templates, option_values
     from elfcli.scoring import check_metric_names
     from elfcli.scoring.comparison import REAL, best_first, perplexity_at, seeds_of, wanted_entropy
     from elfcli.scoring.plots import check_plot, draw
@@ -76,7 +76,7 @@ def sweep(
 
     loaded = api.load(checkpoint, **layers).loaded
     presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
-    compared = without_repeats(settings_of(presets)) if configs is not None else combinations(presets, wanted)
+    compared = combinations(presets, wanted)
     check_used(loaded.config, wanted, compared)
     if not scores:
         raise InputError("no metrics to score by: pass --metrics, or --task")
@@ -85,6 +85,7 @@ def sweep(
     entropy = wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed_list[0]}"
     sources, options = evaluation_sources(loaded, data, num_samples), Options(seed_list[0], batch_size)
+    compared = [for_templates(one, wanted) for one in compared] if sources.templates else compared
     job = EvaluationJob(loaded, tuple(compared), sources, scores, folder, options, data)
     results = run_seeds("sweep", job, seed_list, overwrite)
     if not is_first_process():

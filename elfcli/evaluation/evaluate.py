@@ -20,6 +20,7 @@ import xxhash
 
 from elfcli.config.schema import Config
 from elfcli.errors import ElfError, InputError
+from elfcli.hub_access import is_local
 from elfcli.outputs import check_output_file, write_whole
 from elfcli.parallel.agree import assert_same_on_all, broadcast_from_first, run_on_all
 from elfcli.parallel.hashes import tree_hash
@@ -72,11 +73,6 @@ def judge_of(config: Config, name: str) -> Any:
     if name == "mauve":
         return replace(judge, model=Judge.model)
     return replace(judge, tokenizer=data.tokenizer_name, data=data.data_path)
-
-
-def is_local(data: str | None) -> bool:
-    """Return whether data is a folder that is here."""
-    return data is not None and Path(data).expanduser().is_dir()
 
 
 def protocol_of(one: Metric, config: Config) -> str:
@@ -245,7 +241,7 @@ def evaluate(
         if line := shortcomings(generated):
             say(f"{setting.name}: {line}")
         result = {"setting": asdict(setting), "name": setting.name, "of": of, "seconds": time.monotonic() - start}
-        origin = origin_of(model, setting, options.seed, split_of(model.config, job.data))
+        origin = origin_of(model, setting, options.seed, split_of(model.config, job.data), sources)
         result |= score_samples(job, setting, Texts(generated, references, real, origin, seen, samples))
         file = job.folder / f"{setting.name}.jsonl"
         write_rows(file, samples)

@@ -1,17 +1,28 @@
-"""Several candidates per source: their random keys, and the choice of the consensus candidate.
+"""Several candidates per source: their random keys, and the choice of one.
 
-The choice is minimum Bayes risk decoding (Kumar and Byrne 2004) with sentence BLEU as the gain.
+Of translations and summaries the consensus is kept: minimum Bayes risk decoding (Kumar and Byrne 2004) with sentence
+BLEU as the gain. A gap has many good answers, which need not agree, so of filled templates the likeliest is kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from elfcli.config.schema import Config
+from elfcli.hub_access import is_local
+from elfcli.sampling.settings import SamplingSetting
+from elfcli.sampling.sources import Sources
 from elfcli.scoring.bleu import bleu_metric
+from elfcli.scoring.ngram import NgramJudge, load_ngram_judge, row_totals
 from elfcli.scoring.protocol import bleu_tokenizer
 from elfcli.scoring.text_quality import degenerate
+from elfcli.ui.progress import say
+
+JUDGE, CONSENSUS = "n-gram judge", "consensus"
+Choice = Callable[[Sequence[str]], int]  # the candidates of one text -> index of the one that is kept
 
 
 def draw_keys(seed: int, candidate: int = 0) -> tuple[Any, Any]:
@@ -36,5 +47,36 @@ def most_alike(texts: Sequence[str]) -> int:
         others = [text for other, text in enumerate(texts) if other != index]
         return sum(metric.sentence_score(texts[index], [other]).score for other in others)
 
-    sound = [index for index, text in enumerate(texts) if text.strip() and not degenerate(text)]
-    return max(sound or range(len(texts)), key=agreement)
+    return max(sound(texts), key=agreement)
+
+
+def likeliest(judge: NgramJudge, texts: Sequence[str]) -> int:
+    """Return the index of the sound text with the lowest perplexity by the n-gram judge, the first of equals."""
+    rows = judge.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    nll, counts = row_totals(judge.model, rows)
+    return min(sound(texts), key=lambda index: nll[index] / counts[index])
+
+
+def sound(texts: Sequence[str]) -> Sequence[int]:
+    """Return the indices of the texts that are neither empty nor degenerate, or of all texts if none is."""
+    return [index for index, text in enumerate(texts) if text.strip() and not degenerate(text)] or range(len(texts))
+
+
+def chosen_by(config: Config, setting: SamplingSetting, sources: Sources) -> str | None:
+    """Return what chooses between the candidates of a text: for templates, the judge, if the training texts are here.
+
+    None if there is one candidate.
+    """
+    if setting.candidates == 1:
+        return None
+    return JUDGE if sources.templates and is_local(config.data.data_path) else CONSENSUS
+
+
+def choice_of(config: Config, setting: SamplingSetting, sources: Sources) -> Choice:
+    """Return what chooses between the candidates of a text."""
+    chooser = chosen_by(config, setting, sources)
+    if chooser == JUDGE:
+        return partial(likeliest, load_ngram_judge(config.data.data_path))
+    if chooser and sources.templates:
+        say("the training texts are not here: of the candidates, the consensus is kept, not the likeliest")
+    return most_alike

@@ -33,7 +33,7 @@ from elfcli.models.layers import graphdef_of
 from elfcli.parallel.agree import assert_same_on_all
 from elfcli.parallel.hashes import digest
 from elfcli.parallel.mesh import by_row, everywhere, jit_on_mesh, make_mesh, round_up_to_devices
-from elfcli.sampling.candidates import draw_keys, most_alike
+from elfcli.sampling.candidates import choice_of, draw_keys
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting, check_sampling_setting
 from elfcli.sampling.sources import Sources
@@ -121,13 +121,14 @@ def outputs(
     update(done): called after each batch with the number of texts done.
     """
     program, running = program_of(model, setting, options, sources), None
+    choose = choice_of(model.config, setting, sources)
     for part in chain(sampling_batches(model, sources, setting, options), [None]):
         # The device works on this batch while the texts of the one before are decoded and compared.
         started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))
         if running is not None:
             finished, tokens = running
             candidates = [decoded_rows(model, np.asarray(one), finished) for one in tokens]
-            yield from (rows[consensus(rows)] for rows in zip(*candidates, strict=True))
+            yield from (rows[choose([row["generated"] for row in rows])] for rows in zip(*candidates, strict=True))
             update(finished.first + len(finished.sources.conditions))
         running = started
 
@@ -231,11 +232,6 @@ def decoded_rows(model: LoadedModel, tokens_BxS: np.ndarray, part: Part) -> list
         gaps = read_gaps(model.tokenizer, template, frame, tokens, clean_up)
         filled.append({"generated": template.filled(gaps), "gaps": gaps})
     return filled
-
-
-def consensus(candidates: Sequence[dict]) -> int:
-    """Return the index of the row whose text is most like the others'."""
-    return most_alike([row["generated"] for row in candidates])
 
 
 def passes(config: Config, setting: SamplingSetting) -> tuple[bool, bool]:

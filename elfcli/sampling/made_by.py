@@ -5,9 +5,11 @@ from typing import Any
 
 from elfcli.config.schema import Config
 from elfcli.data.folder import split_names
+from elfcli.sampling.candidates import chosen_by
 from elfcli.sampling.generate import passes
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting
+from elfcli.sampling.sources import Sources
 from elfcli.scoring.samples_file import SampleProvenance
 
 
@@ -18,10 +20,11 @@ def network_calls(config: Config, setting: SamplingSetting) -> int:
     return setting.candidates * (setting.num_sampling_steps * 2 ** (use_cfg + use_w) + 1)
 
 
-def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict[str, Any]:
+def made_by(model: LoadedModel, setting: SamplingSetting, seed: int, sources: Sources) -> dict[str, Any]:
     """Return the record that is written with scores.
 
-    ema_horizon: steps that the average spans, 1 / (1 - decay); None if the decay is unknown.
+    chosen_by: what chose between the candidates. ema_horizon: steps that the average spans, 1 / (1 - decay); None if
+    the decay is unknown.
     """
     source, decay = model.source, model.config.optimization.ema_decay
     averaged = source.kind in ("run", "exported") and source.ema and decay < 1
@@ -38,13 +41,16 @@ def made_by(model: LoadedModel, setting: SamplingSetting, seed: int) -> dict[str
         "w": setting.self_cond_scale,
         "cfg": setting.cfg,
         "candidates": setting.candidates,
+        "chosen_by": chosen_by(model.config, setting, sources),
         "seed": seed,
     }
 
 
-def origin_of(model: LoadedModel, setting: SamplingSetting, seed: int, split: str | None) -> SampleProvenance:
+def origin_of(
+    model: LoadedModel, setting: SamplingSetting, seed: int, split: str | None, sources: Sources
+) -> SampleProvenance:
     """Return the provenance of a samples file."""
-    return SampleProvenance(made_by(model, setting, seed), model.config.evaluation.clean_up, split)
+    return SampleProvenance(made_by(model, setting, seed, sources), model.config.evaluation.clean_up, split)
 
 
 def split_of(config: Config, data: str | None) -> str:

@@ -27,6 +27,8 @@ OPTION_FIELDS = {
 PRESET_LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_scale": "self_cond_scales"}
 """Fields that are lists in a preset, and the names of the lists."""
 MAX_SETTINGS = 1000
+FILL_CANDIDATES = 8
+"""Candidates of a template if nothing sets them."""
 
 
 @dataclass(frozen=True)
@@ -157,19 +159,31 @@ def combinations(presets: Sequence[SamplingPreset], wanted: Mapping[str, list]) 
     )
 
 
-def setting_of_options(config: Config, options: Mapping[str, Any]) -> SamplingSetting:
-    """Return the setting that options of `Model.generate` choose; None: not given. Raises InputError for others."""
+def setting_of_options(config: Config, options: Mapping[str, Any], fills: bool = False) -> SamplingSetting:
+    """Return the setting that options of `Model.generate` choose; None: not given. Raises InputError for others.
+
+    fills: as of `one_setting`.
+    """
     for name in options.keys() - OPTION_FIELDS.keys():
         raise InputError(f"{name}: not an option{did_you_mean(name, OPTION_FIELDS)}: {', '.join(OPTION_FIELDS)}")
     texts = {name: None if value is None else str(value) for name, value in options.items()}
-    return one_setting(config, one_value_each(texts))
+    return one_setting(config, one_value_each(texts), fills)
 
 
-def one_setting(config: Config, given: Mapping[str, Any]) -> SamplingSetting:
-    """Return the setting that the given fields choose. Raises InputError for a given field without effect."""
+def one_setting(config: Config, given: Mapping[str, Any], fills: bool = False) -> SamplingSetting:
+    """Return the setting that the given fields choose. Raises InputError for a given field without effect.
+
+    fills: whether it is for templates.
+    """
     setting = chosen_setting(config.sampling, given)
     check_used(config, given, [setting])
-    return setting
+    return for_templates(setting, given) if fills else setting
+
+
+def for_templates(setting: SamplingSetting, given: Collection[str] = ()) -> SamplingSetting:
+    """Return the setting with the candidates of templates, if neither the preset nor a given field sets them."""
+    is_set = "candidates" in given or setting.candidates > 1
+    return setting if is_set else replace(setting, candidates=FILL_CANDIDATES)
 
 
 def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:

@@ -18,6 +18,7 @@ from elfcli.flow import sampler
 from elfcli.models.layers import map_position_chunks
 from elfcli.parallel.mesh import everywhere, jit_on_mesh
 from elfcli.sampling import generate as g
+from elfcli.sampling.candidates import choice_of
 from elfcli.sampling.generate import Options, Part, SamplerArrays, SamplerStatics
 from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting
@@ -92,11 +93,10 @@ def traced(
     update(traces of the batch so far, texts done): called after each record.
     """
     program, traces = g.program_of(model, setting, options, sources), []
+    choose = choice_of(model.config, setting, sources)
     for part in g.sampling_batches(model, sources, setting, options):
         batches = [traced_batch(model, program, one, update) for one in g.candidates_of(part, setting, options)]
-        best = [
-            candidates[g.consensus([trace.row for trace in candidates])] for candidates in zip(*batches, strict=True)
-        ]
+        best = [drawn[choose([trace.row["generated"] for trace in drawn])] for drawn in zip(*batches, strict=True)]
         traces += best
         update(best, part.first + len(best))
     return traces

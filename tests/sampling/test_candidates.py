@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from tiny_run import tiny_run
 
+from elfcli.sampling import candidates
 from elfcli.sampling import generate as g
 from elfcli.sampling.candidates import draw_keys, most_alike
 from elfcli.sampling.generate import Options, sample_rows
@@ -36,7 +37,7 @@ def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
     setting = SamplingSetting("sde", 3, 1.5, sde_gamma=1.0, candidates=3)
     sources = sources_of(model, model.config.data.data_path, 6)
     chosen = []
-    monkeypatch.setattr(g, "most_alike", lambda texts: chosen.append(texts) or len(chosen) % 3)
+    monkeypatch.setattr(candidates, "most_alike", lambda texts: chosen.append(texts) or len(chosen) % 3)
     encoded, encode = [], g.encode_batch
     monkeypatch.setattr(g, "encode_batch", lambda *arguments: encoded.append(1) or encode(*arguments))
     texts = [row["generated"] for row in sample_rows(model, sources, setting, Options(5, batch_size=4))]
@@ -46,7 +47,7 @@ def test_candidates_are_drawn_by_seed_and_number(monkeypatch):
     alone = sample_rows(model, sources, SamplingSetting("sde", 3, 1.5, sde_gamma=1.0), Options(5))
     assert [row["generated"] for row in alone] == [drawn[0] for drawn in chosen[:6]]
     assert any(len(set(drawn)) > 1 for drawn in chosen), "candidates differ"
-    monkeypatch.setattr(g, "most_alike", lambda texts: 2)
+    monkeypatch.setattr(candidates, "most_alike", lambda texts: 2)
     traces = traced(model, sources, setting, Options(5))
     assert [trace.row["generated"] for trace in traces] == [drawn[2] for drawn in chosen[:6]]
     assert network_calls(model.config, setting) == 3 * 7

@@ -20,10 +20,12 @@ from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import InputError
 from elfcli.recipe.apply import complete
 from elfcli.runs.examples import open_examples
+from elfcli.sampling.candidates import likeliest
 from elfcli.sampling.gaps import evaluation_sources, sources_of_templates
 from elfcli.sampling.generate import Options, decoded_rows, sampling_batches
-from elfcli.sampling.settings import SamplingSetting
+from elfcli.sampling.settings import FILL_CANDIDATES, SamplingSetting
 from elfcli.sampling.trace import pieces_of, traced
+from elfcli.scoring.ngram import load_ngram_judge
 from elfcli.training.inputs import batch_rows, load_batch, open_inputs
 from elfcli.training.start import start_run
 
@@ -194,6 +196,15 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert re.fullmatch("one .*and", rows[0]["generated"]) and rows[1]["generated"].startswith("one word")
     assert all(parsed(row["template"], "").filled(row["gaps"]) == row["generated"] for row in rows)
+    made = json.loads((tmp_path / "out.jsonl.meta.json").read_text())["made_by"]
+    assert made["candidates"] == FILL_CANDIDATES and made["chosen_by"] == "n-gram judge"
+    judge = load_ngram_judge(str(free_run.parent / "data"))
+    drawn = [elfcli.load(free_run).fill(["one [..2] and"], steps=2, candidates=1, seed=seed) for seed in range(3)]
+    assert likeliest(judge, ["one and and and", *(text for (text,) in drawn), "one word 3 and"]) == 4
+    assert likeliest(judge, ["", "it it it it it it", "3 word and one"]) == 2, "the first two are not sound"
+    code, _, err = elf(*how, "--overwrite", "--prompt", "one", "-s", "data_path=moved")
+    assert code == 0 and "of the candidates, the consensus is kept" in err, err
+    assert json.loads((tmp_path / "out.jsonl.meta.json").read_text())["made_by"]["chosen_by"] == "consensus"
     code, _, err = elf(*how, "--overwrite", "--sampler", "refine", "--prompt", "one")
     assert code == 2 and "all its passes are at t = 0" in err
     code, _, err = elf(*how, "--overwrite", "--candidates", 2, "-n", 1)
