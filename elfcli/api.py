@@ -87,7 +87,7 @@ class Model:
           steps: network steps. sampler: "ode", "sde", "multistep" or "refine". gamma: noise put back by the SDE.
           cfg: guidance scale of the source, 1 is off. w: self-conditioning guidance scale (sc_cfg: its former name).
           time_schedule: "logit_normal", "uniform" or "shifted" (by time_shift).
-          candidates: texts drawn per source, of which the consensus one is kept.
+          candidates: texts drawn per source or template, of which one is kept (docs/sampling.md).
           resample_noise: draw new noise for each pass of "refine" after the first.
             Options that are None come from the model's sampling preset.
           seed: seed of sampling; text n depends on the seed and on n, not on the other texts.

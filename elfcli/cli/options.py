@@ -192,7 +192,7 @@ sampling_options = option_group(
             str | None, option("--time-shift", "S", "Shift of a shifted grid; above 1: more steps early.", **SAMPLING)
         ],
         "candidates": Annotated[
-            str | None, option("--candidates", "N", "Texts drawn per source; the consensus one is kept.", **SAMPLING)
+            str | None, option("--candidates", "N", "Texts drawn per source or template; one is kept.", **SAMPLING)
         ],
         "resample_noise": Annotated[
             bool, option("--resample-noise", "", "New noise for each pass of `refine` after the first.", **SAMPLING)
