@@ -13,6 +13,7 @@ import numpy as np
 
 from elfcli.config.schema import Config
 from elfcli.hub_access import is_local
+from elfcli.sampling.model import LoadedModel
 from elfcli.sampling.settings import SamplingSetting
 from elfcli.sampling.sources import Sources
 from elfcli.scoring.bleu import bleu_metric
@@ -72,11 +73,11 @@ def chosen_by(config: Config, setting: SamplingSetting, sources: Sources) -> str
     return JUDGE if sources.templates and is_local(config.data.data_path) else CONSENSUS
 
 
-def choice_of(config: Config, setting: SamplingSetting, sources: Sources) -> Choice:
+def choice_of(model: LoadedModel, setting: SamplingSetting, sources: Sources) -> Choice:
     """Return what chooses between the candidates of a text."""
-    chooser = chosen_by(config, setting, sources)
-    if chooser == JUDGE:
-        return partial(likeliest, load_ngram_judge(config.data.data_path))
+    chooser = chosen_by(model.config, setting, sources)
+    if chooser == JUDGE:  # with the model's own tokenizer, because the data's may have to be downloaded
+        return partial(likeliest, load_ngram_judge(model.config.data.data_path, model.tokenizer.name_or_path))
     if chooser and sources.templates:
         say("the training texts are not here: of the candidates, the consensus is kept, not the likeliest")
     return most_alike

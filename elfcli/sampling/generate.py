@@ -121,7 +121,7 @@ def outputs(
     update(done): called after each batch with the number of texts done.
     """
     program, running = program_of(model, setting, options, sources), None
-    choose = choice_of(model.config, setting, sources)
+    choose = choice_of(model, setting, sources)
     for part in chain(sampling_batches(model, sources, setting, options), [None]):
         # The device works on this batch while the texts of the one before are decoded and compared.
         started = part and (part, sample_candidates(program, [*candidates_of(part, setting, options)]))

@@ -93,7 +93,7 @@ def traced(
     update(traces of the batch so far, texts done): called after each record.
     """
     program, traces = g.program_of(model, setting, options, sources), []
-    choose = choice_of(model.config, setting, sources)
+    choose = choice_of(model, setting, sources)
     for part in g.sampling_batches(model, sources, setting, options):
         batches = [traced_batch(model, program, one, update) for one in g.candidates_of(part, setting, options)]
         best = [drawn[choose([trace.row["generated"] for trace in drawn])] for drawn in zip(*batches, strict=True)]
