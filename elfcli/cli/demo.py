@@ -18,7 +18,7 @@ def demo(
     output: Annotated[Path, o.option("--output -o", "DIR", "Folder to create.")] = Path("elf-demo"),
     seed: Annotated[int, o.option("--seed", "S", "Seed of data, training and sampling.", **o.SEEDS)] = 0,
     distill: Annotated[bool, o.option("--distill", "", "Also distill the model (two more minutes).")] = False,
-    gaps: Annotated[bool, o.option("--gaps", "", "Also train a model that fills gaps (two more minutes).")] = False,
+    gaps: Annotated[bool, o.option("--gaps", "", "Also train a model that fills gaps (some more minutes).")] = False,
 ) -> None:
     """Tokenize, train, resume, sample and score a small translation model in a few minutes.
 
