@@ -238,11 +238,8 @@ class SamplingPreset(Section):
     time_shift: Positive = setting(1.0, "Shift of a `shifted` grid, u/(u + shift (1 - u)) for even u; above 1: more "
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise added back per unit of time (SDE only)")
-    candidates: Size = setting(
-        1,
-        "Texts drawn per source; the one most similar to the others is kept (templates: the "
-        "likeliest, of 8 if this is 1)",
-    )
+    candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept (of templates "
+        "the likeliest, of 8 if this is 1)")  # fmt: skip
     resample_noise: bool = setting(False, "Draw the noise anew for each pass of `refine` after the first")
 
 
