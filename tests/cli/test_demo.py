@@ -52,10 +52,9 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_promised_score(tmp_path, seed):
-    """`pytest -m slow tests/cli/test_demo.py`: BLEU 98 for 13.5 TFLOP of training.
+    """`pytest -m slow tests/cli/test_demo.py`: BLEU 98 within five minutes on two cores.
 
-    Two cores of 25 GFLOP/s, a third of what small products reach, compute that in 4.5 of the promised five minutes.
-    Minutes themselves would measure the machine: the same run took 4:43, 5:35 and 8:25 on three.
+    The minutes depend on the machine, so the work is bounded as well: 13.5 TFLOP, 4.5 minutes at 25 GFLOP/s per core.
     """
     assert demo(tmp_path / "demo", "--seed", str(seed)) == 0
     result = json.loads((tmp_path / "demo" / "demo.json").read_text())
@@ -63,3 +62,4 @@ def test_the_promised_score(tmp_path, seed):
     config = load_model(str(tmp_path / "demo" / "run")).config
     planned = plan_training(config, "local")
     assert planned.flops_per_chip * config.training.steps <= 300 * 0.9 * 2 * 25e9
+    assert result["seconds"] <= 300
