@@ -183,6 +183,7 @@ def sampling_rows(model: LoadedModel, data: DoctorData, options: Options, count:
     paired, sources = model.config.data.takes_sources, example_sources(model, data.held_out, count)
     references = [row["reference"] for row in sources.rows]
     usual = settings_of(model.config.sampling)[0]
+    usual = usual if paired else replace(usual, candidates=1)  # free texts have none to choose from
     plain = replace(usual, sampling_method="ode", num_sampling_steps=32, cfg=1.0, candidates=1)
     others = [replace(plain, num_sampling_steps=steps) for steps in (8, 32, 64)]
     others += [replace(plain, cfg=cfg) for cfg in (1.5, 2.0)] if paired else []
