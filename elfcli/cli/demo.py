@@ -95,7 +95,7 @@ def show_scores(output: Path, samples: list[dict], seconds: float, seed: int) ->
 
 
 def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dict]:
-    """Return the run's translations of held-out sentences: by the first setting of its preset, or one each in `steps`."""
+    """Return the run's translations of held-out sentences: by its preset's first setting, or one each in `steps`."""
     from dataclasses import replace
 
     from elfcli.sampling.generate import Options, sample_rows
