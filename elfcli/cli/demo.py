@@ -95,7 +95,7 @@ def show_scores(output: Path, samples: list[dict], seconds: float, seed: int) ->
 
 
 def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dict]:
-    """Return the run's translations of held-out sentences: by its preset's first setting, or one each in `steps`."""
+    """Return the run's translations of held-out sentences, by the first setting of its preset, or with other steps."""
     from dataclasses import replace
 
     from elfcli.sampling.generate import Options, sample_rows
@@ -107,8 +107,7 @@ def held_out_samples(run: Path, seed: int, steps: int | None = None) -> list[dic
     model = load_model(str(run))
     sources = sources_of(model, None, SENTENCES)
     setting = settings_of(model.config.sampling)[0]
-    if steps:
-        setting = replace(setting, num_sampling_steps=steps, candidates=1)
+    setting = replace(setting, num_sampling_steps=steps or setting.num_sampling_steps)
     with progress("sample", SENTENCES) as update:
         options = Options(seed, batch_size=125, longest=TEACHER_STEPS if steps else None)  # one compilation for all
         return sample_rows(model, sources, setting, options, update)

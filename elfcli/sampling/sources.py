@@ -167,7 +167,7 @@ def recorded_keys(config: Config) -> tuple[list[str], list[str]]:
 def require_sources(model: LoadedModel) -> None:
     """Raise InputError for a model without sources."""
     if not model.config.data.takes_sources:
-        instead = "--num-samples, --prompt, --template or --template-key"
+        instead = "--template-key, --template, --prompt or --num-samples"
         raise InputError(f"{model.name}: an unconditional model takes no input; pass {instead} instead")
 
 
