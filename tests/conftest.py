@@ -17,8 +17,8 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf"
 
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))  # subprocesses inherit it
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# Of tiny programs compiling is what takes time, of the trainings of `-m slow` it is not. Workers inherit what is set here
-# and do not see the arguments.
+# Of tiny programs compiling is what takes time, of the trainings of `-m slow` it is not. Workers inherit what is
+# set here and do not see the arguments.
 if "slow" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # a third less time
