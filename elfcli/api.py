@@ -116,7 +116,8 @@ class Model:
     def fill(self, templates: Sequence[str], **options: Any) -> list[str]:
         """Return templates with their gaps filled, such as "Dear [..], thank you for [..8]."; the known text is copied.
 
-        `[..8]`: a gap of at most eight tokens. `\\[..]`: these characters. options: those of `generate` that say how.
+        `[..8]`: a gap of at most eight tokens; `[2..5]`: of two to five. `\\[..]`: these characters. options: those of
+        `generate` that say how.
 
         Raises elfcli.InputError if the model generates from sources, or if a template or an option is wrong.
         """

@@ -17,7 +17,7 @@ TRACE = "Page or animation of the denoising to write; the samples stay the same.
 SOURCE_KEY = "Column of the sources (default: `input`, `source`, or the training data's)."
 
 PROMPT = "Beginning to continue; repeatable."
-TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens; \\[..]: the text [..]; repeatable."
+TEMPLATE = "Text to fill: [..] is a gap, [..8] one of at most 8 tokens, [2..5] of 2 to 5, \\[..] is none; repeatable."
 TEMPLATE_KEY = "Column of templates in the input."
 
 

@@ -1,8 +1,9 @@
 """Gaps in free texts, so that one model writes freely, continues and fills.
 
-Known tokens stay at their places. A gap has room for its text and some padding, which tells a model where the text
-ends. Everything that is not known is denoised. What is drawn is a function of (seed, example, epoch): a resumed run
-draws the same, and no tokens are stored twice.
+Known tokens stay at their places. A gap is as long as its text, or it has room for padding, so that a model learns
+where the text ends; one known position of padding at its end tells that it has. Everything that is not known is
+denoised. What is drawn is a function of (seed, example, epoch): a resumed run draws the same, and no tokens are stored
+twice.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from elfcli.config.schema import GAP_KINDS
 MAX_GAPS = 4
 ROOM = 8
 """Positions for padding in the gaps of a text, together; those of an example are drawn, up to this number."""
+EXACT = 0.5  # share of texts whose gaps are as long as their texts
 MIN_MEAN, MAX_MEAN = 3, 8  # mean tokens of short gaps, drawn for each text
 Span = tuple[int, int]  # first token of a gap, and the one after it
 
@@ -82,15 +84,23 @@ def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
 
 
 def draw_rooms(spans: Sequence[Span], rng: np.random.Generator) -> list[int]:
-    """Return the padding of each gap, together at most ROOM positions; an empty gap has at least one."""
-    empty = np.array([start == stop for start, stop in spans], int)
-    count = rng.integers(empty.sum(), ROOM + 1)
-    return (empty + rng.multinomial(count - empty.sum(), np.full(len(spans), 1 / len(spans)))).tolist()
+    """Return the padding of each gap: none, or for each gap at least one position, together at most ROOM.
+
+    Texts with an empty gap always have padding.
+    """
+    exact, count = rng.random() < EXACT, len(spans)
+    if exact and all(start < stop for start, stop in spans):
+        return [0] * count
+    more = rng.multinomial(rng.integers(ROOM + 1 - count), np.full(count, 1 / count))
+    return (1 + more).tolist()
 
 
 def with_room(ids: np.ndarray, spans: Sequence[Span], rooms: Sequence[int], pad: int) -> Frame:
-    """Return a text's tokens (length,) with as much padding at the end of each gap as its room says."""
+    """Return a text's tokens (length,) with as much padding at the end of each gap as its room says.
+
+    The last position of a room is known.
+    """
     added = np.cumsum([0, *rooms]).tolist()
-    gaps = [(start + before, stop + after)
-            for (start, stop), before, after in zip(spans, added, added[1:], strict=False)]  # fmt: skip
+    gaps = [(start + before, stop + before + max(room - 1, 0))
+            for (start, stop), before, room in zip(spans, added, rooms, strict=False)]  # fmt: skip
     return Frame(np.insert(ids, np.repeat([stop for _, stop in spans], rooms), pad), tuple(gaps))

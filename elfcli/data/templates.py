@@ -1,8 +1,8 @@
 r"""Templates: text with gaps, such as `Dear [..], thank you for [..].`, and their tokens.
 
-`[..]` is a gap of at most eight tokens, `[..20]` one of at most 20, and `\[..]` the three marks themselves (`\\[..]`: a
-backslash and a gap). A `[..]` at the end may fill the rest of the sequence. The known text is copied into what is
-generated; only gaps are decoded.
+`[..]` is a gap of at most eight tokens, `[..20]` one of at most 20, `[3..3]` one of three tokens, `[2..5]` one of two
+to five, and `\[..]` the three marks themselves (`\\[..]`: a backslash and a gap). A `[..]` at the end may fill the rest
+of the sequence. The known text is copied into what is generated; only gaps are decoded.
 """
 
 import re
@@ -19,22 +19,34 @@ from elfcli.data.tokenizers import decoded, eos_id, pad_id
 from elfcli.errors import InputError
 
 GAP = "[..]"
-MARK = re.compile(r"(\\*)\[\.\.(\d*)\]")
+MARK = re.compile(r"(\\*)\[(\d*)\.\.(\d*)\]")
 ANCHORS = (".", "a", "1", ")", "Z", "-")
 """Texts before which nothing stands; the tokens of a text after one of them have no space of a text's beginning."""
 
 
+class Size(NamedTuple):
+    """The fewest and most tokens of a gap.
+
+    least: 0 if the model decides. most: None for ROOM, or at the end of a text for all that the sequence has room for.
+    """
+
+    least: int = 0
+    most: int | None = None
+
+    def __str__(self) -> str:
+        return f"[{self.least or ''}..{'' if self.most is None else self.most}]"
+
+
 class Template(NamedTuple):
-    """known: one text more than gaps, each may be empty. limits: the most tokens of each gap; None: ROOM, or at the end
-    of the text as many as the sequence has room for."""
+    """known: one text more than gaps, each may be empty. sizes: of the gaps."""
 
     known: tuple[str, ...]
-    limits: tuple[int | None, ...]
+    sizes: tuple[Size, ...]
 
     @property
     def open_end(self) -> bool:
         """Whether the last gap is at the end and as long as the sequence allows."""
-        return not self.known[-1] and self.limits[-1] is None
+        return not self.known[-1] and self.sizes[-1].most is None
 
     def filled(self, gaps: Sequence[str]) -> str:
         """Return the whole text with these gaps."""
@@ -47,15 +59,15 @@ class Template(NamedTuple):
 
     def __str__(self) -> str:
         """Return the template as `parsed` reads it."""
-        marks = [GAP if limit is None else f"[..{limit}]" for limit in self.limits]
+        marks = map(str, self.sizes)
         known = [MARK.sub(lambda at: 2 * at[1] + "\\" + at[0][len(at[1]) :], text) for text in self.known]
         ends = [re.sub(r"\\+$", lambda at: 2 * at[0], text) for text in known[:-1]] + known[-1:]
         return ends[0] + "".join(mark + text for mark, text in zip(marks, ends[1:], strict=True))
 
 
 def parsed(text: str, where: str) -> Template:
-    """Return the template of a text. where: its name in messages. Raises InputError for no gap, or one of no tokens."""
-    known, limits, end = [""], list[int | None](), 0
+    """Return the template of a text. where: its name in messages. Raises InputError for no or a wrong gap."""
+    known, sizes, end = [""], list[Size](), 0
     for mark in MARK.finditer(text):
         slashes = mark[1]
         known[-1] += text[end : mark.start()] + slashes[: len(slashes) // 2]
@@ -63,19 +75,22 @@ def parsed(text: str, where: str) -> Template:
         if len(slashes) % 2:
             known[-1] += mark[0][len(slashes) :]
             continue
-        if mark[2] and not int(mark[2]):
+        size = Size(int(mark[2] or 0), int(mark[3]) if mark[3] else None)
+        if size.most == 0:
             raise InputError(f"{where}: a gap of at most 0 tokens; write {GAP}, or a number such as [..8]")
-        limits.append(int(mark[2]) if mark[2] else None)
+        if size.least > (size.most or 0):
+            raise InputError(f"{where}: {size}: write the fewest and the most tokens, such as [2..5] or [3..3]")
+        sizes.append(size)
         known.append("")
     known[-1] += text[end:]
-    if not limits:
+    if not sizes:
         raise InputError(f"{where}: no gap in {text[:80]!r}; mark one with {GAP}")
-    return Template(tuple(known), tuple(limits))
+    return Template(tuple(known), tuple(sizes))
 
 
 def continuation(text: str) -> Template:
     """Return the template of a beginning that is to be continued."""
-    return Template((text, ""), (None,))
+    return Template((text, ""), (Size(),))
 
 
 def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
@@ -87,13 +102,17 @@ def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
 
 
 def frame_of(tokenizer: Any, template: Template, pad: int) -> Frame:
-    """Return the tokens of the known text with padding in the gaps; an open last gap has none."""
+    """Return the tokens of the known text with padding in the gaps; an open last gap has none.
+
+    After a gap whose size the model decides there is one known position of padding, as in training.
+    """
     first, *later = known_tokens(tokenizer, template)
     ids, gaps = [*first], list[Span]()
-    for number, (limit, known) in enumerate(zip(template.limits, later, strict=True), 1):
-        room = 0 if template.open_end and number == len(later) else limit or ROOM
-        gaps.append((len(ids), len(ids) + room))
-        ids += [pad] * room + known
+    for number, (size, known) in enumerate(zip(template.sizes, later, strict=True), 1):
+        last_is_open = template.open_end and number == len(later)
+        length = 0 if last_is_open else size.most or ROOM
+        gaps.append((len(ids), len(ids) + length))
+        ids += [pad] * (length if size.least or last_is_open else length + 1) + known
     return Frame(np.array(ids, np.int32), tuple(gaps), template.open_end)
 
 
@@ -146,9 +165,9 @@ def gap_texts(tokenizer: Any, template: Template, rows: Sequence[Sequence[int]],
 
 
 def template_of(
-    tokenizer: Any, ids: Any, spans: Sequence[Span], limits: Sequence[int | None], clean_up: bool
+    tokenizer: Any, ids: Any, spans: Sequence[Span], sizes: Sequence[Size], clean_up: bool
 ) -> tuple[Template, list[str]]:
-    """Return the template of a text's tokens (length,) with these gaps and limits, and the texts of the gaps."""
+    """Return the template of a text's tokens (length,) with gaps of these sizes, and the texts of the gaps."""
     ends = [0, *(end for span in spans for end in span), len(ids)]
     parts = [[*ids[a:b]] for a, b in pairwise(ends)]
     (first,), later = decoded(tokenizer, parts[:1], clean_up), decoded_after(tokenizer, parts[1:], clean_up)
@@ -159,4 +178,4 @@ def template_of(
     for place, gap in enumerate(gaps):
         if gap.startswith(" "):
             known[place], gaps[place] = f"{known[place]} ", gap[1:]
-    return Template(tuple(known), tuple(limits)), gaps
+    return Template(tuple(known), tuple(sizes)), gaps

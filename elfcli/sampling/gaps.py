@@ -9,7 +9,7 @@ from elfcli.config.schema import GAP_KINDS
 from elfcli.corpus.files import Layout
 from elfcli.data.gaps import ROOM, draw_rooms, draw_spans
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
-from elfcli.data.templates import Template, continuation, frame_of, parsed, template_of
+from elfcli.data.templates import Size, Template, continuation, frame_of, parsed, template_of
 from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.parallel.agree import run_on_all
@@ -48,7 +48,8 @@ def sources_of_templates(
 ) -> Sources:
     """Return templates as sources. rows: of the same templates, with what else is known.
 
-    A model that was not trained with gaps fills as many tokens as a gap's limit; seed: for gaps without a limit.
+    seed: for the lengths of gaps that may have several. A model that was trained with gaps decides itself, unless the
+    least length is given.
     Raises InputError if the model generates from sources, or if a template does not fit or is mostly unknown.
     """
     if model.config.data.takes_sources:
@@ -61,7 +62,7 @@ def sources_of_templates(
         known = [text for text in template.known if text.strip()]
         losses = LossFinder(model.tokenizer).losses(known, plain_encoder(model.tokenizer)(known), checked=0)
         check_unknown(losses, f"template {str(template)[:40]!r}", "use words of the training texts", allow_unknown)
-        sized = template if model.config.data.gaps else with_lengths(template, rng)
+        sized = with_lengths(template, rng, decides=bool(model.config.data.gaps))
         frames.append(frame_of(model.tokenizer, sized, eos_id(model.tokenizer)))
         needed, most = len(frames[-1].ids) + template.open_end, model.config.data.max_length
         if needed > most:
@@ -73,10 +74,17 @@ def sources_of_templates(
     return Sources([frame.ids.tolist() for frame in frames], described, list(templates), frames)
 
 
-def with_lengths(template: Template, rng: np.random.Generator) -> Template:
-    """Return a template whose gaps without a limit, except an open last one, have 1 to ROOM tokens, as drawn."""
-    drawn = [limit or int(rng.integers(1, ROOM + 1)) for limit in template.limits]
-    return template._replace(limits=(*drawn[:-1], None if template.open_end else drawn[-1]))
+def with_lengths(template: Template, rng: np.random.Generator, decides: bool) -> Template:
+    """Return a template whose gaps have one length each, drawn from those that they may have, except an open last one.
+
+    decides: leave gaps as they are whose length the model may decide.
+    """
+    sizes = list(template.sizes)
+    for place, size in enumerate(sizes[: len(sizes) - template.open_end]):
+        if size.least or not decides:
+            length = int(rng.integers(max(size.least, 1), (size.most or ROOM) + 1))
+            sizes[place] = Size(length, length)
+    return template._replace(sizes=tuple(sizes))
 
 
 def templates_of_file(
@@ -96,9 +104,11 @@ def evaluation_sources(model: LoadedModel, data: str | None = None, count: int |
 
 
 def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
-    """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number, as is their
-    room, so that a gap's limit tells little of its length; a model that was not trained with gaps has no room, so it
-    gets the length. The rows have the whole text as `reference`, the gaps' texts as `reference_gaps`, and their `kind`.
+    """Return the first `count` held-out texts with gaps of each kind in turn, drawn by the text's number.
+
+    So is their room, as in training: a model that was trained with gaps gets the length of the gaps of some texts, and
+    a limit that tells little of it in others. Other models always get the length. The rows have the whole text as
+    `reference`, the gaps' texts as `reference_gaps`, and their `kind`.
     """
     examples, clean_up = evaluation_examples(model.config, data), model.config.evaluation.clean_up
     trained, longest = model.config.data.gaps, gap_settings(model.config, eos_id(model.tokenizer)).longest
@@ -109,10 +119,15 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         spans = draw_spans(len(ids), kind, rng)
         if not spans:  # an empty text
             continue
-        rooms = draw_rooms(spans, rng) if trained else [start == stop for start, stop in spans]
-        limits = [None if kind == "prefix" else stop - start + room
-                  for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
-        template, gaps = template_of(model.tokenizer, ids, spans, limits, clean_up)
+        rooms = draw_rooms(spans, rng) if trained else [0] * len(spans)
+        sizes = [Size() if kind == "prefix" else held_out_size(stop - start, room)
+                 for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
+        template, gaps = template_of(model.tokenizer, ids, spans, sizes, clean_up)
         templates.append(template)
         rows.append({"id": number, "kind": kind, "reference": template.filled(gaps), "reference_gaps": gaps})
     return sources_of_templates(model, templates, allow_unknown=True, rows=rows)
+
+
+def held_out_size(length: int, room: int) -> Size:
+    """Return the size of a gap whose real text has `length` tokens. room: 0 for a gap as long as its text."""
+    return Size(0, max(length + room - 1, 1)) if room else Size(max(length, 1), max(length, 1))

@@ -72,7 +72,7 @@ def gap_rows(rows: Sequence[dict], where: str = "samples") -> list[GapRow]:
             if not isinstance(row.get("reference"), str):
                 raise InputError(f"{at}: neither 'reference_gaps' nor a 'reference', the whole real text")
             real = template.read(row["reference"])
-        if real is None or len(real) != len(template.limits) or len(row["gaps"]) != len(real):
+        if real is None or len(real) != len(template.sizes) or len(row["gaps"]) != len(real):
             raise InputError(f"{at}: its gaps or real text do not fit its template {row['template'][:60]!r}")
         found.append(GapRow(template, row["gaps"], real, str(row.get("kind", ""))))
     if not found:

@@ -1,5 +1,6 @@
 """Gaps: what is drawn, the pair that follows, and what is read back; templates as text and as tokens."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from elfcli.corpus.vocabulary import train_tokenizer
 from elfcli.data.batches import collate
 from elfcli.data.gaps import MAX_GAPS, ROOM, GapSettings, draw_rooms, draw_spans, drawn_frame, with_room
 from elfcli.data.plain_text import plain_encoder
-from elfcli.data.templates import Template, continuation, frame_of, known_tokens, parsed, read_gaps, template_of
+from elfcli.data.templates import Size, Template, continuation, frame_of, known_tokens, parsed, read_gaps, template_of
 from elfcli.data.tokenizers import decoded, load_tokenizer
 from elfcli.errors import InputError
 from elfcli.models.encoder import encoder_mask
@@ -28,15 +29,15 @@ def tokenizer(tmp_path_factory):
 
 
 def test_known_tokens_stay_and_gaps_have_room():
-    frame = with_room(np.arange(10, 18), [(1, 2), (4, 4), (6, 8)], [1, 2, 0], PAD)
-    assert frame.ids.tolist() == [10, 11, PAD, 12, 13, PAD, PAD, 14, 15, 16, 17]
-    assert frame.gaps == ((1, 3), (5, 7), (9, 11))
-    batch = collate([frame.example(), {"input_ids": [5]}], max_length=13, max_input_length=0, pad_id=PAD)
-    assert np.flatnonzero(~batch["cond_mask"][0]).tolist() == [1, 2, 5, 6, 9, 10], "the padding at the end is known"
-    assert np.flatnonzero(~batch["valid_mask"][0]).tolist() == [2, 5, 6, 11, 12], "padding is not encoded"
+    frame = with_room(np.arange(10, 18), [(1, 2), (4, 4), (6, 8)], [2, 3, 0], PAD)
+    assert frame.ids.tolist() == [10, 11, PAD, PAD, 12, 13, PAD, PAD, PAD, 14, 15, 16, 17]
+    assert frame.gaps == ((1, 3), (6, 8), (11, 13)), "the last padding of a room is known"
+    batch = collate([frame.example(), {"input_ids": [5]}], max_length=15, max_input_length=0, pad_id=PAD)
+    assert np.flatnonzero(~batch["cond_mask"][0]).tolist() == [1, 2, 6, 7, 11, 12], "the padding at the end is known"
+    assert np.flatnonzero(~batch["valid_mask"][0]).tolist() == [2, 6, 7, 13, 14], "padding is not encoded"
     assert not batch["cond_mask"][1].any() and batch["valid_mask"][1].sum() == 1
     mask = encoder_mask(*(batch[name][:1] for name in ("cond_mask", "valid_mask")), np.zeros(1, bool))
-    assert np.flatnonzero(mask[0, 0]).tolist() == [0, 3, 4, 7, 8], "known tokens do not see what is to be written"
+    assert np.flatnonzero(mask[0, 0]).tolist() == [0, 3, 4, 5, 8, 9, 10], "known tokens do not see what is written"
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 5, 30])
@@ -48,7 +49,9 @@ def test_every_draw_gives_the_text_back_and_fits(length):
         example = frame.example()
         inside = [place for start, stop in frame.gaps for place in range(start, stop)]
         assert np.flatnonzero(~example["known"][:-1]).tolist() == inside
-        assert set(np.flatnonzero(frame.ids == PAD)) <= set(inside)
+        ends = [stop for _, stop in frame.gaps] if len(frame.ids) > length else []
+        assert set(np.flatnonzero(frame.ids == PAD)) <= {*inside, *ends}
+        assert all(frame.ids[stop] == PAD for stop in ends), "each gap with room says so"
         assert example["known"][-1] == (not frame.open_end)
         rooms.add(len(frame.ids) - length)
     assert rooms == (set(range(ROOM + 1)) if length else {0})
@@ -90,15 +93,16 @@ def test_long_texts_are_cut_to_what_fits():
 
 
 @pytest.mark.parametrize(
-    ("text", "known", "limits"),
+    ("text", "known", "sizes"),
     [
-        ("Dear [..], thank you [..8].", ("Dear ", ", thank you ", "."), (None, 8)),
-        (r"a \[..] b[..]", ("a [..] b", ""), (None,)),
-        (r"C:\\[..] \\\[..9]", ("C:\\", " \\[..9]"), (None,)),
+        ("Dear [..], thank you [..8].", ("Dear ", ", thank you ", "."), (Size(), Size(0, 8))),
+        (r"a \[..] b[..]", ("a [..] b", ""), (Size(),)),
+        (r"C:\\[..] \\\[..9]", ("C:\\", " \\[..9]"), (Size(),)),
+        (r"\[1..5] of [3..3][2..5]", ("[1..5] of ", "", ""), (Size(3, 3), Size(2, 5))),
     ],
 )
-def test_templates_are_read_and_written(text, known, limits):
-    assert parsed(text, "here") == Template(known, limits)
+def test_templates_are_read_and_written(text, known, sizes):
+    assert parsed(text, "here") == Template(known, sizes)
     assert str(parsed(text, "here")) == text
 
 
@@ -106,11 +110,12 @@ def test_what_a_template_may_hold():
     for text in ("no gap", r"\[..]"):
         with pytest.raises(InputError, match=r"here: no gap .*\[\.\.\]"):
             parsed(text, "here")
-    with pytest.raises(InputError, match="at most 0 tokens"):
-        parsed("[..0]", "here")
+    for text, why in (("[..0]", "at most 0 tokens"), ("[5..3]", "[5..3]: write the fewest"), ("[3..]", "here: [3..]")):
+        with pytest.raises(InputError, match=re.escape(why)):
+            parsed(text, "here")
     assert parsed(str(continuation(r"literal [..] and \ ")), "here") == continuation(r"literal [..] and \ ")
-    assert Template(("a ", " b ", "."), (None, None)).read("a x y b z.") == ["x y", "z"]
-    assert Template(("a ", "."), (None,)).read("b x.") is None
+    assert Template(("a ", " b ", "."), (Size(), Size())).read("a x y b z.") == ["x y", "z"]
+    assert Template(("a ", "."), (Size(),)).read("b x.") is None
 
 
 def test_known_text_has_the_tokens_that_it_has_in_a_running_text(tokenizer):
@@ -119,11 +124,13 @@ def test_known_text_has_the_tokens_that_it_has_in_a_running_text(tokenizer):
     first, later = known_tokens(tokenizer, template)
     assert running[: len(first)] == first and running[-len(later) :] == later
     frame = frame_of(tokenizer, template, PAD)
-    assert frame.ids.tolist() == [*first, *[PAD] * ROOM, *later] and not frame.open_end
+    assert frame.ids.tolist() == [*first, *[PAD] * (ROOM + 1), *later] and not frame.open_end
     assert frame.gaps == ((len(first), len(first) + ROOM),)
     ended = frame_of(tokenizer, parsed("[..2] cat[..]", "here"), PAD)
     assert ended.open_end and ended.gaps == ((0, 2), (len(ended.ids),) * 2)
     assert not frame_of(tokenizer, parsed("a cat[..2]", "here"), PAD).open_end
+    exact = frame_of(tokenizer, parsed("dear [3..3], thank you", "here"), PAD)
+    assert exact.ids.tolist() == [*first, *[PAD] * 3, *later], "nothing says that the text may end before"
 
 
 def test_the_known_part_is_copied_and_gaps_have_the_spaces_that_they_need(tokenizer):
@@ -147,8 +154,7 @@ def test_templates_of_real_texts_give_the_text_and_its_frame_back(tokenizer):
         rng = np.random.default_rng(number)
         spans = draw_spans(len(ids), GAP_KINDS[1 + number % 3], rng)
         rooms = draw_rooms(spans, rng)
-        limits = [stop - start + room for (start, stop), room in zip(spans, rooms, strict=True)]
-        template, gaps = template_of(tokenizer, ids, spans, limits, clean_up=False)
+        template, gaps = template_of(tokenizer, ids, spans, [Size()] * len(spans), clean_up=False)
         assert template.filled(gaps) == decoded(tokenizer, [ids], False)[0] == text
         frame = with_room(ids, spans, rooms, PAD)
         assert read_gaps(tokenizer, template, frame, frame.ids.tolist(), False) == gaps

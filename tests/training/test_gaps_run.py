@@ -76,8 +76,9 @@ def test_batches_are_the_same_after_a_resume_and_others_in_each_epoch(settings, 
         length, rows, epoch = batch_rows(config, inputs, number)
         batch = load_batch(config, inputs, number, everything)
         assert batch["input_ids"].shape == (8, length)
-        for row, ids in zip(rows.tolist(), batch["input_ids"].tolist(), strict=True):
-            drawn.setdefault(row, []).append((epoch, str(ids)))
+        frames = zip(batch["input_ids"].tolist(), batch["cond_mask"].tolist(), strict=True)
+        for row, frame in zip(rows.tolist(), frames, strict=True):
+            drawn.setdefault(row, []).append((epoch, str(frame)))
     twice = [one for one in drawn.values() if len(one) == 2]
     assert len(twice) == 32 and sum(a[1] != b[1] for a, b in twice) > 16
     half = load_batch(config, inputs, 1, slice(4, 8))
@@ -156,6 +157,7 @@ def test_evaluation_scores_gaps(run, elf, tmp_path):
     [
         (["--template", "no gap"], "no gap in 'no gap'; mark one with [..]"),
         (["--template", "[..0]"], "at most 0 tokens"),
+        (["--template", "one [4..2]"], "[4..2]: write the fewest and the most tokens"),
         (["--prompt", " "], "--prompt: is empty"),
         (["--template", "[..9] and " * 7], "give its gaps less room"),
         (["--prompt", "one word " * 20], "shorten it"),
@@ -217,10 +219,11 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
 def test_gaps_without_a_limit_get_a_length_by_the_seed(free_run):
     model = elfcli.load(free_run).loaded
     lengths = [
-        sources_of_templates(model, [parsed("one [..] and [..2]", "")], seed=seed).frames[0].gaps for seed in range(9)
+        sources_of_templates(model, [parsed("one [..] and [4..5]", "")], seed=seed).frames[0].gaps for seed in range(9)
     ]
     sizes = {stop - start for (start, stop), _ in lengths}
-    assert sizes <= set(range(1, ROOM + 1)) and len(sizes) > 2 and {stop - start for _, (start, stop) in lengths} == {2}
+    assert sizes <= set(range(1, ROOM + 1)) and len(sizes) > 2
+    assert {stop - start for _, (start, stop) in lengths} == {4, 5}
 
 
 def test_gaps_of_a_free_model_are_evaluated_at_their_length(free_run, elf, tmp_path):
@@ -228,6 +231,8 @@ def test_gaps_of_a_free_model_are_evaluated_at_their_length(free_run, elf, tmp_p
     sources = evaluation_sources(model, None, 6)
     for row, frame in zip(sources.rows, sources.frames, strict=True):
         assert row["kind"] == "prefix" or "[..0]" not in row["template"]
+        gaps = sum(stop - start for start, stop in frame.gaps)
+        assert frame.open_end or len(frame.ids) == gaps + sum(frame.example()["known"][:-1]), "no room"
         assert frame.open_end == (row["kind"] == "prefix")
     code, out, err = elf("eval", free_run, "-n", 3, "-s", 'metrics=["gaps"]', "-o", tmp_path / "eval")
     assert code == 0 and "by kind of gap" in out, err
