@@ -51,6 +51,7 @@ class DataSettings(Section):
         "from the data: 0 without sources")  # fmt: skip
     gaps: tuple[Probability, ...] = setting((), "Train on free texts with gaps: shares of texts of which nothing is "
         "known, the beginning, all but one gap, or all but several; `elf train --gaps`: a quarter each")  # fmt: skip
+    gaps_after: Probability = setting(0.0, "Share of a run with gaps in which all texts are free, before any gaps")
     buckets: tuple[Size, ...] = setting((), "Bucket lengths below max_length for batches of similar-length examples; "
         "the last quarter of a run uses max_length only")  # fmt: skip
     pad_token: Literal["pad", "eos"] = setting("pad", "Padding token; with `eos` the model learns to end texts")

@@ -18,6 +18,7 @@ MAX_GAPS = 4
 ROOM = 8
 """Positions for padding in the gaps of a text, together; those of an example are drawn, up to this number."""
 EXACT = 0.5  # share of texts whose gaps are as long as their texts
+FREE = (1.0, 0.0, 0.0, 0.0)  # shares of GAP_KINDS without any gaps
 MIN_MEAN, MAX_MEAN = 3, 8  # mean tokens of short gaps, drawn for each text
 Span = tuple[int, int]  # first token of a gap, and the one after it
 

@@ -31,6 +31,7 @@ RECIPE, FROM_WEIGHTS, FROM_LATENTS = "recipe for custom data", "from init_from",
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=0.75)
 GAPS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(1.0,), sde_gamma=1.5)
+FREE_FIRST = 0.5  # of a run with gaps: free texts alone, which then are written better, and gaps as well as without
 MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run if nothing sets it: PASSES over the data, within these steps."""
 MIN_BUCKET_STEPS, MIN_BUCKET_MINUTES = 500, 10.0  # shorter runs lose more to compiling buckets than they gain
@@ -88,7 +89,8 @@ def from_data(resolved: Resolved, examples: Examples) -> Resolved:
     if resolved.config.data.gaps:
         length = min(longest + ROOM, MAX_SUGGESTED_LENGTH)
         resolved = with_defaults(resolved, FROM_DATA, max_length=length, pad_token="eos", sampling=(GAPS,))
-        return with_defaults(resolved, RECIPE, metrics=("gaps",))
+        first = 0.0 if resolved.config.training.init_from else FREE_FIRST
+        return with_defaults(resolved, RECIPE, metrics=("gaps",), gaps_after=first)
     if "condition_input_ids" not in lengths:
         resolved = with_defaults(resolved, FROM_DATA, max_length=longest, pad_token="eos", sampling=(TEXTS,))
         return with_defaults(resolved, RECIPE, metrics=("ppl",))

@@ -25,7 +25,8 @@ def report_data(resolved: Resolved, examples: Examples) -> None:
         f"truncated: {truncated_shares(lengths, room, data.max_input_length)}")  # fmt: skip
     if data.gaps:
         shares = ", ".join(f"{share:.0%} {kind}" for share, kind in zip(data.gaps, GAP_KINDS, strict=True))
-        say(f"gaps, drawn anew for each epoch: {shares}; {ROOM} positions are for padding in them")
+        after = f", after {data.gaps_after:.0%} of the run" if data.gaps_after else ""
+        say(f"gaps, drawn anew for each epoch{after}: {shares}; {ROOM} positions are for padding in them")
     if data.buckets:
         buckets = ", ".join(map(str, data.buckets))
         say(f"length buckets: batches are padded to {buckets} or {data.max_length} positions, in the last "

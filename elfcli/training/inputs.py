@@ -1,7 +1,7 @@
 """The inputs of a run: examples, tokenizer and frozen encoder, checked before anything is written."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from elfcli.config.schema import Config
 from elfcli.data import folder as data
 from elfcli.data.batches import Batch, batch_indices, collate, steps_per_epoch
 from elfcli.data.buckets import FULL_LENGTH_SHARE, Buckets, make_buckets, positions_needed
-from elfcli.data.gaps import ROOM, GapSettings, drawn_frame
+from elfcli.data.gaps import FREE, ROOM, GapSettings, drawn_frame
 from elfcli.data.tokenizers import eos_id, pad_id, vocab_size
 from elfcli.errors import InputError
 from elfcli.flow import mmd, objective
@@ -60,14 +60,19 @@ def batch_rows(config: Config, inputs: RunInputs, number: int) -> tuple[int, np.
 def load_batch(config: Config, inputs: RunInputs, number: int, mine: slice) -> Batch:
     """Return the arrays of a batch of the run, of this process's part of its examples. number: 0-based."""
     length, rows, epoch = batch_rows(config, inputs, number)
-    return inputs.collate(examples_of(inputs, rows[mine].tolist(), epoch), max_length=length)
+    steps = run_length(config, len(inputs.examples)).total_steps
+    free = number < config.data.gaps_after * steps * config.optimization.grad_accum_steps
+    return inputs.collate(examples_of(inputs, rows[mine].tolist(), epoch, free), max_length=length)
 
 
-def examples_of(inputs: RunInputs, rows: Iterable[int], epoch: int = 0) -> list[dict[str, np.ndarray]]:
-    """Return examples, with the gaps of this epoch if the run draws any."""
+def examples_of(
+    inputs: RunInputs, rows: Iterable[int], epoch: int = 0, free: bool = False
+) -> list[dict[str, np.ndarray]]:
+    """Return examples, with the gaps of this epoch if the run draws any. free: of such a run, without gaps."""
     tokens, gaps = inputs.examples.tokens, inputs.gaps
     if gaps is None:
         return [tokens[row] for row in rows]
+    gaps = replace(gaps, shares=FREE) if free else gaps
     return [drawn_frame(tokens[row]["input_ids"], gaps, row, epoch).example() for row in rows]
 
 

@@ -61,7 +61,7 @@ def test_lengths_follow_from_the_longest_text(settings):
 @pytest.mark.parametrize("buckets", [(), (16,)])
 def test_batches_are_the_same_after_a_resume_and_others_in_each_epoch(settings, folder, buckets):
     config = complete(settings).resolved.config
-    data = config.data.model_copy(update={"buckets": buckets})
+    data = config.data.model_copy(update={"buckets": buckets, "gaps_after": 0.0})
     training = config.training.model_copy(update={"steps": 99})
     config = config.model_copy(update={"data": data, "training": training})
     examples = open_examples(config)
@@ -83,6 +83,17 @@ def test_batches_are_the_same_after_a_resume_and_others_in_each_epoch(settings, 
     assert len(twice) == 32 and sum(a[1] != b[1] for a, b in twice) > 16
     half = load_batch(config, inputs, 1, slice(4, 8))
     assert np.array_equal(half["input_ids"], first["input_ids"][4:]), "a process draws what one process would"
+
+
+def test_texts_are_free_before_gaps_are_drawn(settings, folder):
+    config = complete(settings).resolved.config
+    assert config.data.gaps_after == 0.5, "the recipe's"
+    training = config.training.model_copy(update={"steps": 8})
+    optimization = config.optimization.model_copy(update={"grad_accum_steps": 2})
+    config = config.model_copy(update={"training": training, "optimization": optimization})
+    inputs = open_inputs(config, open_examples(config), load_tokenizer(folder / "data/tokenizer"))
+    known = [load_batch(config, inputs, number, slice(None))["cond_mask"].any() for number in range(16)]
+    assert known == [False] * 8 + [True] * 8
 
 
 def test_a_model_fills_continues_and_writes_freely(run, elf, tmp_path):
