@@ -64,7 +64,10 @@ def drawn_frame(ids: np.ndarray, gaps: GapSettings, example: int, epoch: int) ->
 
 
 def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
-    """Return the gaps of a text of `length` tokens, in order, with known tokens between them. Gaps may be empty."""
+    """Return the gaps of a text of `length` tokens, in order, with known tokens between them.
+
+    Gaps may be empty, except at the beginning, where a fill would need a space that the text does not have.
+    """
     if kind == "free" or length == 0:
         return []
     if kind == "prefix":
@@ -72,14 +75,17 @@ def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
     half = length // 2
     if kind == "span":
         size = int(rng.integers(half + 1))
-        start = int(rng.integers(length - size + 1))
+        start = int(rng.integers(int(size == 0), length - size + 1))
         return [(start, start + size)]
     count = int(rng.integers(2, MAX_GAPS + 1))
     sizes = rng.poisson(rng.integers(MIN_MEAN, MAX_MEAN + 1), count)
     sizes = sizes * min(half / max(sizes.sum(), 1), 1) // 1  # together at most half of the text
     known = length - int(sizes.sum())
-    count = min(count, known + 1)
-    before = np.sort(rng.choice(known + 1, count, replace=False))  # known tokens before each gap
+    first = int(not sizes.any())
+    count = min(count, known + 1 - first)
+    before = np.sort(rng.choice(known + 1 - first, count, replace=False)) + first  # known tokens before each gap
+    if before[0] == 0:
+        sizes = np.sort(sizes)[::-1]
     starts = before + np.cumsum(sizes[:count]) - sizes[:count]
     return [(int(start), int(start + size)) for start, size in zip(starts, sizes, strict=False)]
 

@@ -54,6 +54,7 @@ def test_every_draw_gives_the_text_back_and_fits(length):
         assert all(frame.ids[stop] == PAD for stop in ends), "each gap with room says so"
         assert example["known"][-1] == (not frame.open_end)
         rooms.add(len(frame.ids) - length)
+        assert not length or frame.gaps[0] != (0, 0)
     assert rooms == (set(range(ROOM + 1)) if length else {0})
 
 
@@ -68,6 +69,8 @@ def test_kinds_of_gaps_have_their_shares_and_shapes():
     assert {len(one) for one in spans["several"]} == {2, 3, 4}
     lengths = [stop - start for one in spans["several"] for start, stop in one]
     assert 3 < np.mean(lengths) < 6 and max(sum(b - a for a, b in one) for one in spans["several"]) <= 15
+    starts = [one[0] for kind in ("span", "several") for one in spans[kind]]
+    assert (0, 0) not in starts and any(start == 0 for start, _ in starts), "no empty gap at the beginning"
     counts = Counter(drawn_frame(ids, QUARTERS, 0, epoch).gaps == ((0, 30),) for epoch in range(2000))
     assert counts[True] / 2000 == pytest.approx(0.25, abs=0.03)
     only = GapSettings((0.0, 1.0, 0.0, 0.0), PAD, 30, 1)
