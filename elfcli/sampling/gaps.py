@@ -120,14 +120,10 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         if not spans:  # an empty text
             continue
         rooms = draw_rooms(spans, rng) if trained else [0] * len(spans)
-        sizes = [Size() if kind == "prefix" else held_out_size(stop - start, room)
-                 for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
+        real = [max(stop - start, 1) for start, stop in spans]
+        sizes = [Size() if kind == "prefix" else Size(0, length + room - 1) if room else Size(length, length)
+                 for length, room in zip(real, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(model.tokenizer, ids, spans, sizes, clean_up)
         templates.append(template)
         rows.append({"id": number, "kind": kind, "reference": template.filled(gaps), "reference_gaps": gaps})
     return sources_of_templates(model, templates, allow_unknown=True, rows=rows)
-
-
-def held_out_size(length: int, room: int) -> Size:
-    """Return the size of a gap whose real text has `length` tokens. room: 0 for a gap as long as its text."""
-    return Size(0, max(length + room - 1, 1)) if room else Size(max(length, 1), max(length, 1))
