@@ -93,13 +93,13 @@ def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
 def draw_rooms(spans: Sequence[Span], rng: np.random.Generator) -> list[int]:
     """Return the padding of each gap: none, or for each gap at least one position, together at most ROOM.
 
-    Texts with an empty gap always have padding.
+    Texts with an empty gap always have padding, two positions at least in that gap: one of them is known.
     """
-    exact, count = rng.random() < EXACT, len(spans)
-    if exact and all(start < stop for start, stop in spans):
-        return [0] * count
-    more = rng.multinomial(rng.integers(ROOM + 1 - count), np.full(count, 1 / count))
-    return (1 + more).tolist()
+    least = np.array([1 + (start == stop) for start, stop in spans])
+    if rng.random() < EXACT and least.max() == 1:
+        return [0] * len(spans)
+    more = rng.multinomial(rng.integers(ROOM + 1 - least.sum()), np.full(len(spans), 1 / len(spans)))
+    return (least + more).tolist()
 
 
 def with_room(ids: np.ndarray, spans: Sequence[Span], rooms: Sequence[int], pad: int) -> Frame:

@@ -120,7 +120,7 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
         if not spans:  # an empty text
             continue
         rooms = draw_rooms(spans, rng) if trained else [0] * len(spans)
-        real = [max(stop - start, 1) for start, stop in spans]
+        real = [max(stop - start, int(not trained)) for start, stop in spans]
         sizes = [Size() if kind == "prefix" else Size(0, length + room - 1) if room else Size(length, length)
                  for length, room in zip(real, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(model.tokenizer, ids, spans, sizes, clean_up)
