@@ -11,7 +11,7 @@ from elfcli.cli import options as o
 
 SENTENCES = 250
 ROUNDS, ROUND_STEPS, TEACHER_STEPS = "2,1", 40, 64
-GAP_SETTINGS = ["steps=1000", "batch_size=64", "buckets=[]"]
+GAP_SETTINGS = ["steps=1000", "batch_size=64", "buckets=[]", "gaps_after=0.0"]  # few steps: gaps from the start
 
 
 def demo(
