@@ -263,7 +263,7 @@ NOUNS, VERBS, ENDS = "dog cat man bird tree boat", "sees likes finds hears", "to
 
 @pytest.mark.slow
 def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
-    """Measured: all continuations, 95% of texts with one gap and 65% of those with several are of the grammar."""
+    """Measured: all continuations and 98% of the texts with one gap and with several are of the grammar."""
     draw = random.Random(0)
 
     def phrase():
@@ -292,4 +292,4 @@ def test_a_model_of_a_small_grammar_fills_and_continues_by_it(elf, tmp_path):
         right[row["kind"]].append(grammar.fullmatch(" ".join(row["generated"].split())) is not None)
     shares = {kind: sum(some) / len(some) for kind, some in right.items()}
     print(shares)
-    assert shares["prefix"] > 0.9 and shares["span"] > 0.8 and shares["several"] > 0.5, shares
+    assert shares["prefix"] > 0.9 and shares["span"] > 0.9 and shares["several"] > 0.9, shares
