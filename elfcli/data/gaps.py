@@ -84,7 +84,7 @@ def draw_spans(length: int, kind: str, rng: np.random.Generator) -> list[Span]:
     first = int(not sizes.any())
     count = min(count, known + 1 - first)
     before = np.sort(rng.choice(known + 1 - first, count, replace=False)) + first  # known tokens before each gap
-    if before[0] == 0:
+    if before[0] == 0:  # the largest gap first, so that it is not empty
         sizes = np.sort(sizes)[::-1]
     starts = before + np.cumsum(sizes[:count]) - sizes[:count]
     return [(int(start), int(start + size)) for start, size in zip(starts, sizes, strict=False)]

@@ -24,7 +24,7 @@ ANCHORS = (".", "a", "1", ")", "Z", "-")
 """Texts before which nothing stands; the tokens of a text after one of them have no space of a text's beginning."""
 
 
-class Size(NamedTuple):
+class GapSize(NamedTuple):
     """The fewest and most tokens of a gap.
 
     least: 0 if the model decides. most: None for ROOM, or at the end of a text for all that the sequence has room for.
@@ -41,7 +41,7 @@ class Template(NamedTuple):
     """known: one text more than gaps, each may be empty. sizes: of the gaps."""
 
     known: tuple[str, ...]
-    sizes: tuple[Size, ...]
+    sizes: tuple[GapSize, ...]
 
     @property
     def open_end(self) -> bool:
@@ -67,7 +67,7 @@ class Template(NamedTuple):
 
 def parsed(text: str, where: str) -> Template:
     """Return the template of a text. where: its name in messages. Raises InputError for no or a wrong gap."""
-    known, sizes, end = [""], list[Size](), 0
+    known, sizes, end = [""], list[GapSize](), 0
     for mark in MARK.finditer(text):
         slashes = mark[1]
         known[-1] += text[end : mark.start()] + slashes[: len(slashes) // 2]
@@ -75,7 +75,7 @@ def parsed(text: str, where: str) -> Template:
         if len(slashes) % 2:
             known[-1] += mark[0][len(slashes) :]
             continue
-        size = Size(int(mark[2] or 0), int(mark[3]) if mark[3] else None)
+        size = GapSize(int(mark[2] or 0), int(mark[3]) if mark[3] else None)
         if size.most == 0:
             raise InputError(f"{where}: a gap of at most 0 tokens; write {GAP}, or a number such as [..8]")
         if size.least > (size.most or 0):
@@ -90,7 +90,7 @@ def parsed(text: str, where: str) -> Template:
 
 def continuation(text: str) -> Template:
     """Return the template of a beginning that is to be continued."""
-    return Template((text, ""), (Size(),))
+    return Template((text, ""), (GapSize(),))
 
 
 def known_tokens(tokenizer: Any, template: Template) -> list[list[int]]:
@@ -165,7 +165,7 @@ def gap_texts(tokenizer: Any, template: Template, rows: Sequence[Sequence[int]],
 
 
 def template_of(
-    tokenizer: Any, ids: Any, spans: Sequence[Span], sizes: Sequence[Size], clean_up: bool
+    tokenizer: Any, ids: Any, spans: Sequence[Span], sizes: Sequence[GapSize], clean_up: bool
 ) -> tuple[Template, list[str]]:
     """Return the template of a text's tokens (length,) with gaps of these sizes, and the texts of the gaps."""
     ends = [0, *(end for span in spans for end in span), len(ids)]

@@ -9,7 +9,7 @@ from elfcli.config.schema import GAP_KINDS
 from elfcli.corpus.files import Layout
 from elfcli.data.gaps import ROOM, draw_rooms, draw_spans
 from elfcli.data.plain_text import LossFinder, check_unknown, plain_encoder
-from elfcli.data.templates import Size, Template, continuation, frame_of, parsed, template_of
+from elfcli.data.templates import GapSize, Template, continuation, frame_of, parsed, template_of
 from elfcli.data.tokenizers import eos_id
 from elfcli.errors import InputError
 from elfcli.parallel.agree import run_on_all
@@ -83,7 +83,7 @@ def with_lengths(template: Template, rng: np.random.Generator, decides: bool) ->
     for place, size in enumerate(sizes[: len(sizes) - template.open_end]):
         if size.least or not decides:
             length = int(rng.integers(max(size.least, 1), (size.most or ROOM) + 1))
-            sizes[place] = Size(length, length)
+            sizes[place] = GapSize(length, length)
     return template._replace(sizes=tuple(sizes))
 
 
@@ -121,8 +121,9 @@ def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:
             continue
         rooms = draw_rooms(spans, rng) if trained else [0] * len(spans)
         real = [max(stop - start, int(not trained)) for start, stop in spans]
-        sizes = [Size() if kind == "prefix" else Size(0, length + room - 1) if room else Size(length, length)
+        sizes = [GapSize(0, length + room - 1) if room else GapSize(length, length)
                  for length, room in zip(real, rooms, strict=True)]  # fmt: skip
+        sizes = [GapSize()] if kind == "prefix" else sizes
         template, gaps = template_of(model.tokenizer, ids, spans, sizes, clean_up)
         templates.append(template)
         rows.append({"id": number, "kind": kind, "reference": template.filled(gaps), "reference_gaps": gaps})

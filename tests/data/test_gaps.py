@@ -11,7 +11,16 @@ from elfcli.corpus.vocabulary import train_tokenizer
 from elfcli.data.batches import collate
 from elfcli.data.gaps import MAX_GAPS, ROOM, GapSettings, draw_rooms, draw_spans, drawn_frame, with_room
 from elfcli.data.plain_text import plain_encoder
-from elfcli.data.templates import Size, Template, continuation, frame_of, known_tokens, parsed, read_gaps, template_of
+from elfcli.data.templates import (
+    GapSize,
+    Template,
+    continuation,
+    frame_of,
+    known_tokens,
+    parsed,
+    read_gaps,
+    template_of,
+)
 from elfcli.data.tokenizers import decoded, load_tokenizer
 from elfcli.errors import InputError
 from elfcli.models.encoder import encoder_mask
@@ -99,10 +108,10 @@ def test_long_texts_are_cut_to_what_fits():
 @pytest.mark.parametrize(
     ("text", "known", "sizes"),
     [
-        ("Dear [..], thank you [..8].", ("Dear ", ", thank you ", "."), (Size(), Size(0, 8))),
-        (r"a \[..] b[..]", ("a [..] b", ""), (Size(),)),
-        (r"C:\\[..] \\\[..9]", ("C:\\", " \\[..9]"), (Size(),)),
-        (r"\[1..5] of [3..3][2..5]", ("[1..5] of ", "", ""), (Size(3, 3), Size(2, 5))),
+        ("Dear [..], thank you [..8].", ("Dear ", ", thank you ", "."), (GapSize(), GapSize(0, 8))),
+        (r"a \[..] b[..]", ("a [..] b", ""), (GapSize(),)),
+        (r"C:\\[..] \\\[..9]", ("C:\\", " \\[..9]"), (GapSize(),)),
+        (r"\[1..5] of [3..3][2..5]", ("[1..5] of ", "", ""), (GapSize(3, 3), GapSize(2, 5))),
     ],
 )
 def test_templates_are_read_and_written(text, known, sizes):
@@ -118,8 +127,8 @@ def test_what_a_template_may_hold():
         with pytest.raises(InputError, match=re.escape(why)):
             parsed(text, "here")
     assert parsed(str(continuation(r"literal [..] and \ ")), "here") == continuation(r"literal [..] and \ ")
-    assert Template(("a ", " b ", "."), (Size(), Size())).read("a x y b z.") == ["x y", "z"]
-    assert Template(("a ", "."), (Size(),)).read("b x.") is None
+    assert Template(("a ", " b ", "."), (GapSize(), GapSize())).read("a x y b z.") == ["x y", "z"]
+    assert Template(("a ", "."), (GapSize(),)).read("b x.") is None
 
 
 def test_known_text_has_the_tokens_that_it_has_in_a_running_text(tokenizer):
@@ -158,7 +167,7 @@ def test_templates_of_real_texts_give_the_text_and_its_frame_back(tokenizer):
         rng = np.random.default_rng(number)
         spans = draw_spans(len(ids), GAP_KINDS[1 + number % 3], rng)
         rooms = draw_rooms(spans, rng)
-        sizes = [Size(0, stop - start + room - 1) if room else Size(stop - start, stop - start)
+        sizes = [GapSize(0, stop - start + room - 1) if room else GapSize(stop - start, stop - start)
                  for (start, stop), room in zip(spans, rooms, strict=True)]  # fmt: skip
         template, gaps = template_of(tokenizer, ids, spans, sizes, clean_up=False)
         assert parsed(str(template), "here").sizes == template.sizes, "a size that a template may have"
