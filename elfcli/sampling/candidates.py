@@ -23,6 +23,7 @@ from elfcli.scoring.text_quality import degenerate
 from elfcli.ui.progress import say
 
 JUDGE, CONSENSUS = "n-gram judge", "consensus"
+JUDGE_ORDER = 6  # above a score's, because a trigram model does not see that a noun comes twice
 Choice = Callable[[Sequence[str]], int]  # the candidates of one text -> index of the one that is kept
 
 
@@ -77,7 +78,8 @@ def choice_of(model: LoadedModel, setting: SamplingSetting, sources: Sources) ->
     """Return what chooses between the candidates of a text."""
     chooser = chosen_by(model.config, setting, sources)
     if chooser == JUDGE:  # with the model's own tokenizer, because the data's may have to be downloaded
-        return partial(likeliest, load_ngram_judge(model.config.data.data_path, model.tokenizer.name_or_path))
+        path, tokenizer = model.config.data.data_path, model.tokenizer.name_or_path
+        return partial(likeliest, load_ngram_judge(path, tokenizer, JUDGE_ORDER))
     if chooser and sources.templates:
         say("the training texts are not here: of the candidates, the consensus is kept, not the likeliest")
     return most_alike

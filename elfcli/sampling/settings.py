@@ -81,20 +81,11 @@ def flag(option: str) -> str:
 def settings_of(presets: Sequence[SamplingPreset]) -> list[SamplingSetting]:
     """Return every combination of every preset."""
     return [
-        SamplingSetting(
-            one.sampling_method,
-            steps,
-            cfg,
-            w,
-            one.time_schedule,
-            one.sde_gamma,
-            one.time_shift,
-            one.candidates,
-            one.resample_noise,
-        )
+        SamplingSetting(one.sampling_method, steps, cfg, w, one.time_schedule, one.sde_gamma, one.time_shift,
+                        one.candidates, one.resample_noise)
         for one in presets
         for steps, cfg, w in product(one.num_sampling_steps, one.cfgs, one.self_cond_scales)
-    ]
+    ]  # fmt: skip
 
 
 def option_values(texts: Mapping[str, str | None]) -> dict[str, list]:

@@ -1,5 +1,5 @@
-"""The n-gram judge: an interpolated trigram model of a data folder's training texts. It needs no download and takes
-seconds.
+"""The n-gram judge: an interpolated n-gram model of a data folder's training texts, a trigram model where it scores. It
+needs no download and takes seconds.
 
 Smoothing of Witten and Bell (1991), interpolated as in Chen and Goodman (1999): with counts c, the number d of distinct
 tokens after a history h, and h' the history without its first token,
@@ -7,6 +7,7 @@ P(w | h) = (c(h w) + d(h) P(w | h')) / (c(h) + d(h)), and below unigrams the uni
 Shapes: T predicted tokens, R texts. A text has an edge on both sides: its end is predicted, too.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from elfcli.data.tokenizers import load_tokenizer, vocab_size
 from elfcli.errors import InputError
 from elfcli.hub_access import looks_like_a_path
 
-ORDER = 3
+ORDER = 3  # of the judge that scores
 MAX_COUNTED_TOKENS = 10_000_000  # of the training split, from its start
 MAX_POOLED_TEXTS = 300  # texts whose tokens together give the entropy
 
@@ -51,7 +52,7 @@ class NgramJudge(NamedTuple):
 
 
 @lru_cache(maxsize=2)
-def load_ngram_judge(data: str | None, tokenizer: str | None = None) -> NgramJudge:
+def load_ngram_judge(data: str | None, tokenizer: str | None = None, order: int = ORDER) -> NgramJudge:
     """Count the training split of a data folder. tokenizer: None: the data's. Raises InputError if there is none."""
     if data is None or (looks_like_a_path(data) and not Path(data).expanduser().is_dir()):
         raise InputError(f"the n-gram judge counts the training texts, but {data or 'their folder'} is not here: name "
@@ -60,14 +61,15 @@ def load_ngram_judge(data: str | None, tokenizer: str | None = None) -> NgramJud
     loaded, column = load_tokenizer(tokenizer or recorded_tokenizer(examples)), examples.tokens.input_ids
     lengths = column.lengths()
     count = max(int(np.searchsorted(np.cumsum(lengths), MAX_COUNTED_TOKENS, side="right")), 1)
-    model = fit((column[row] for row in range(min(count, len(column)))), vocab_size(loaded))
+    model = fit((column[row] for row in range(min(count, len(column)))), vocab_size(loaded), order)
     return NgramJudge(model, loaded, examples.fingerprint, int(lengths[:count].sum()))
 
 
-def fit(rows: Iterable[Sequence[int] | np.ndarray], vocab_size: int) -> NgramModel:
-    """Count the n-grams of token rows."""
+def fit(rows: Iterable[Sequence[int] | np.ndarray], vocab_size: int, order: int = ORDER) -> NgramModel:
+    """Count the n-grams of token rows, up to this order if all are int64 numbers, else up to the highest that is."""
     base = vocab_size + 1
-    return NgramModel(tuple(map(_counts, gram_keys(rows, base), [base] * ORDER)), base)
+    order = min(order, int(63 / math.log2(base)))
+    return NgramModel(tuple(_counts(keys_T, base) for keys_T in gram_keys(rows, base, order)), base)
 
 
 def _counts(keys_T: np.ndarray, base: int) -> Counts:
@@ -76,14 +78,14 @@ def _counts(keys_T: np.ndarray, base: int) -> Counts:
     return Counts(grams, counts, histories, np.add.reduceat(counts, first), np.diff(first, append=len(grams)))
 
 
-def gram_keys(rows: Iterable[Sequence[int] | np.ndarray], base: int) -> list[np.ndarray]:
+def gram_keys(rows: Iterable[Sequence[int] | np.ndarray], base: int, order: int) -> list[np.ndarray]:
     """Return for each order the n-gram that ends at each predicted token, as a number to this base, (T,) int64."""
-    before, edge = np.full(ORDER - 1, base - 1), np.array([base - 1])
+    before, edge = np.full(order - 1, base - 1), np.array([base - 1])
     padded = [np.concatenate([before, np.asarray(row, np.int64), edge]) for row in rows]
     stream = np.concatenate(padded)
-    predicted = np.concatenate([np.arange(len(row)) >= ORDER - 1 for row in padded]).nonzero()[0]
+    predicted = np.concatenate([np.arange(len(row)) >= order - 1 for row in padded]).nonzero()[0]
     keys = [stream[predicted]]
-    for back in range(1, ORDER):
+    for back in range(1, order):
         keys.append(stream[predicted - back] * base**back + keys[-1])
     return keys
 
@@ -91,7 +93,7 @@ def gram_keys(rows: Iterable[Sequence[int] | np.ndarray], base: int) -> list[np.
 def next_nll(model: NgramModel, rows: Iterable[Sequence[int]]) -> np.ndarray:
     """Return -ln P (T,) of every token and end of the rows, one row after the other."""
     p_T: Any = 1 / model.base
-    for counts, keys_T in zip(model.orders, gram_keys(rows, model.base), strict=True):
+    for counts, keys_T in zip(model.orders, gram_keys(rows, model.base, len(model.orders)), strict=True):
         history_T = keys_T // model.base
         total_T = _at(counts.histories, counts.totals, history_T)
         distinct_T = _at(counts.histories, counts.distinct, history_T)

@@ -21,8 +21,8 @@ def plain_probability(history: tuple, token: int) -> float:
     """P(token | history) straight from the formula, by recursion."""
     followers: dict = defaultdict(Counter)
     for row in TRAIN:
-        padded = [EDGE, EDGE, *row, EDGE]
-        for i in range(2, len(padded)):
+        padded = [EDGE] * len(history) + [*row, EDGE]
+        for i in range(len(history), len(padded)):
             followers[tuple(padded[i - len(history) : i])][padded[i]] += 1
     shorter = plain_probability(history[1:], token) if history else 1 / (VOCABULARY + 1)
     counts = followers[history]
@@ -30,18 +30,28 @@ def plain_probability(history: tuple, token: int) -> float:
     return (counts[token] + distinct * shorter) / (counts.total() + distinct) if distinct else shorter
 
 
-def test_probabilities_are_those_of_the_formula():
-    model, rows = fit(TRAIN, VOCABULARY), [[0, 1, 0], [3, 3], [], [2, 2, 2, 1]]
-    expected = []
+@pytest.mark.parametrize("order", [3, 5])
+def test_probabilities_are_those_of_the_formula(order):
+    model, rows = fit(TRAIN, VOCABULARY, order), [[0, 1, 0], [3, 3], [], [2, 2, 2, 1]]
+    expected, edges = [], [EDGE] * (order - 1)
     for row in rows:
-        padded = [EDGE, EDGE, *row, EDGE]
-        expected.append([plain_probability(tuple(padded[i - 2 : i]), padded[i]) for i in range(2, len(padded))])
+        padded = [*edges, *row, EDGE]
+        histories = [tuple(padded[i : i + order - 1]) for i in range(len(row) + 1)]
+        expected.append([plain_probability(*pair) for pair in zip(histories, [*row, EDGE], strict=True)])
     np.testing.assert_allclose(np.exp(-next_nll(model, rows)), np.concatenate(expected), rtol=1e-12)
     nll, counts = row_totals(model, rows)
     np.testing.assert_allclose(nll, [-np.log(row).sum() for row in expected], rtol=1e-12)
     assert counts.tolist() == [4, 3, 1, 5]
     after_01 = [np.exp(-next_nll(model, [[0, 1, token]])[2]) for token in range(4)]
     assert sum(after_01) + np.exp(-next_nll(model, [[0, 1]])[2]) == pytest.approx(1)
+
+
+def test_a_large_vocabulary_lowers_the_order():
+    """Each n-gram is one int64."""
+    for size, order in ((60, 6), (4_000, 5), (32_128, 4), (150_000, 3)):
+        model = fit([[0, size - 1, size - 1], [size - 1]], size, 6)
+        assert len(model.orders) == order
+        assert np.exp(-next_nll(model, [[0, size - 1]]))[1] > 0.5, "seen every time after this beginning"
 
 
 def test_the_entropy_is_of_all_tokens_together():
