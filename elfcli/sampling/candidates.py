@@ -23,7 +23,8 @@ from elfcli.scoring.text_quality import degenerate
 from elfcli.ui.progress import say
 
 JUDGE, CONSENSUS = "n-gram judge", "consensus"
-JUDGE_ORDER = 6  # above a score's, because a trigram model does not see that a noun comes twice
+JUDGE_ORDER = 8  # above that of a score, because a trigram model does not see that a noun comes twice
+LENGTH_POWER = 0.8  # 0 prefers short texts, 1 long ones
 Choice = Callable[[Sequence[str]], int]  # the candidates of one text -> index of the one that is kept
 
 
@@ -53,10 +54,13 @@ def most_alike(texts: Sequence[str]) -> int:
 
 
 def likeliest(judge: NgramJudge, texts: Sequence[str]) -> int:
-    """Return the index of the sound text with the lowest perplexity by the n-gram judge, the first of equals."""
+    """Return the index of the likeliest sound text by the n-gram judge, the first of equals.
+
+    Its score is -ln P over the number of tokens to the power LENGTH_POWER (Wu et al. 2016, without their constants).
+    """
     rows = judge.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     nll, counts = row_totals(judge.model, rows)
-    return min(sound(texts), key=lambda index: nll[index] / counts[index])
+    return min(sound(texts), key=lambda index: nll[index] / counts[index] ** LENGTH_POWER)
 
 
 def sound(texts: Sequence[str]) -> Sequence[int]:

@@ -7,13 +7,14 @@ from tiny_run import tiny_run
 
 from elfcli.sampling import candidates
 from elfcli.sampling import generate as g
-from elfcli.sampling.candidates import draw_keys, most_alike
+from elfcli.sampling.candidates import JUDGE_ORDER, draw_keys, likeliest, most_alike
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.made_by import network_calls
 from elfcli.sampling.model import load_model
 from elfcli.sampling.settings import SamplingSetting
 from elfcli.sampling.sources import sources_of
 from elfcli.sampling.trace import traced
+from elfcli.scoring.ngram import NgramJudge, fit, row_totals
 
 
 @pytest.mark.parametrize(
@@ -59,3 +60,28 @@ def test_no_two_candidates_share_a_key():
     grid, noise = jax.random.split(jax.random.key(3))
     for key, before in zip(draw_keys(3), (noise, grid), strict=True):
         np.testing.assert_array_equal(key, jax.random.key_data(before))
+
+
+def judge_of(texts, order):
+    """An n-gram judge of texts, whose tokens are their words."""
+    words = {word: number for number, word in enumerate(sorted({word for text in texts for word in text.split()}))}
+
+    def tokenizer(some, add_special_tokens):
+        return {"input_ids": [[words[word] for word in text.split()] for text in some]}
+
+    return NgramJudge(fit(tokenizer(texts, False)["input_ids"], len(words), order), tokenizer, "", 0)
+
+
+def test_the_judge_of_candidates_sees_both_ends_of_a_text():
+    texts = ["anna shows it to otto", "otto shows it to anna"]
+    fills = ["otto shows it to otto", texts[0]]
+    for order, better in ((JUDGE_ORDER, 1), (3, 0)):  # for a trigram model both are equal, and the first is kept
+        judge = judge_of(texts, order)
+        assert (likeliest(judge, fills), likeliest(judge, fills[::-1])) == (better, 0)
+
+
+def test_the_judge_of_candidates_prefers_neither_short_nor_long_texts():
+    fills = ["a b", "c d e f g", "h i j k l m n o p q r"]
+    judge = judge_of([fills[0]] * 740 + [fills[1]] * 440 + [fills[2]] * 120 + ["z"] * 700, JUDGE_ORDER)
+    nll, counts = row_totals(judge.model, judge.tokenizer(fills, add_special_tokens=False)["input_ids"])
+    assert (np.argmin(nll), np.argmin(nll / counts), likeliest(judge, fills)) == (0, 2, 1)
