@@ -115,7 +115,7 @@ def files_to_fetch(name: str, files: list[str], step: int | None) -> list[str]:
 
 def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     """Return (run, step or None: the newest) that `FOLDER@NAME` means. Raise InputError for an unknown name. NAME:
-    `best`, of a run or of the last student, or a round of a folder of `elf distill`."""
+    `best` or a step, of a run or of the last student, or a round of a folder of `elf distill`."""
     rounds = round_runs(folder)
     if name in rounds:
         return rounds[name], None
@@ -123,6 +123,8 @@ def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     best = best_of(run) if is_run(run) else None
     if name == "best" and best is not None:
         return run, best["step"]
+    if name.isdecimal() and is_run(run):
+        return run, int(name)
     known = [*rounds, *(["best"] if best else [])]
     hint = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
     if name == "best" and is_run(run):

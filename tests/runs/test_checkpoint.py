@@ -213,8 +213,8 @@ def test_the_best_checkpoint_is_kept_besides_the_last(copy, monkeypatch, capsys)
     err = capsys.readouterr().err
     assert f"{copy}@best" in err and "val_loss 0.4" in err
     best = load_weights(copy, step=5)
-    assert open_source(f"{copy}@best").step == 5
-    for name, at_step, message in (("best", 7, "step 5, not 7"), ("bset", None, "'best'")):
+    assert open_source(f"{copy}@best").step == 5 and open_source(f"{copy}@7").step == 7
+    for name, at_step, message in (("best", 7, "step 5, not 7"), ("bset", None, "'best'"), ("6", None, "5, 7")):
         with pytest.raises(InputError, match=message):
             open_source(f"{copy}@{name}", step=at_step)
     resume_run(copy, sets=["steps=9"])
