@@ -24,7 +24,7 @@ from elfcli.ui.progress import say
 
 JUDGE, CONSENSUS = "n-gram judge", "consensus"
 JUDGE_ORDER = 8  # above that of a score, because a trigram model does not see that a noun comes twice
-LENGTH_POWER = 0.8  # 0 prefers short texts, 1 long ones
+LENGTH_POWER = 0.8  # 0 prefers short texts, 1 long ones (Wu et al. 2016, without their constants)
 Choice = Callable[[Sequence[str]], int]  # the candidates of one text -> index of the one that is kept
 
 
@@ -54,10 +54,7 @@ def most_alike(texts: Sequence[str]) -> int:
 
 
 def likeliest(judge: NgramJudge, texts: Sequence[str]) -> int:
-    """Return the index of the likeliest sound text by the n-gram judge, the first of equals.
-
-    Its score is -ln P over the number of tokens to the power LENGTH_POWER (Wu et al. 2016, without their constants).
-    """
+    """Return the index of the sound text with the lowest -ln P / tokens ** LENGTH_POWER, the first of equals."""
     rows = judge.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
     nll, counts = row_totals(judge.model, rows)
     return min(sound(texts), key=lambda index: nll[index] / counts[index] ** LENGTH_POWER)
