@@ -26,13 +26,20 @@ def resumed(tmp_path_factory) -> Path:
     return folder
 
 
+def assert_continued(folder: Path, version: Path, steps: list[int]) -> None:
+    """Each figure of each step is the recorded one, within 1e-5 of the figure's largest value: processors round
+    differently, and of a loss of 1e-4 five digits are rounding."""
+    found = [row for row in run.read_metrics(folder) if row["step"] >= steps[0]]
+    recorded = [json.loads(line) for line in (version / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in found] == [row["step"] for row in recorded] == steps
+    for name in (*FIGURES, "learning_rate"):
+        bound = 1e-5 * max(abs(row[name]) for row in recorded)
+        for ours, theirs in zip(found, recorded, strict=True):
+            assert ours[name] == pytest.approx(theirs[name], rel=0, abs=bound), (ours["step"], name)
+
+
 def test_an_old_run_continues_as_it_did(resumed):
-    found = run.read_metrics(resumed)
-    recorded = [json.loads(line) for line in (OLD / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in found] == [row["step"] for row in recorded] == list(range(1, 25))
-    for ours, theirs in zip(found, recorded, strict=True):
-        for name in FIGURES:
-            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), (ours["step"], name)
+    assert_continued(resumed, OLD, list(range(1, 25)))
 
 
 def test_an_old_export_is_read(elf, tmp_path):
@@ -98,12 +105,7 @@ def recent(tmp_path_factory) -> Path:
 
 
 def test_a_recent_run_continues_as_it_did(recent):
-    found = {row["step"]: row for row in run.read_metrics(recent)}
-    recorded = [json.loads(line) for line in (RECENT / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in recorded] == list(range(201, 241))
-    for row in recorded:
-        for name in (*FIGURES, "learning_rate"):
-            assert found[row["step"]][name] == pytest.approx(row[name], rel=1e-5), (row["step"], name)
+    assert_continued(recent, RECENT, list(range(201, 241)))
 
 
 @pytest.mark.parametrize("name", RECENT_SAMPLES)
