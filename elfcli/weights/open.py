@@ -120,15 +120,17 @@ def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
     if name in rounds:
         return rounds[name], None
     run = last_student(folder) if rounds else folder
-    best = best_of(run) if is_run(run) else None
-    if name == "best" and best is not None:
-        return run, best["step"]
-    if name.isdecimal() and is_run(run):
-        return run, int(name)
-    known = [*rounds, *(["best"] if best else [])]
+    known = list(rounds)
+    if is_run(run):
+        if name.isdecimal():
+            return run, int(name)
+        best = best_of(run)
+        if name == "best":
+            if best is not None:
+                return run, best["step"]
+            raise InputError(f"{folder}@best: no evaluation during training has chosen a best checkpoint yet")
+        known += [*(["best"] if best else []), "the number of a step"]
     hint = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
-    if name == "best" and is_run(run):
-        hint = ": no evaluation during training has chosen a best checkpoint yet"
     raise InputError(f"{folder}@{name}: {folder} has no checkpoint of this name{hint}")
 
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 from tiny_run import SETTINGS, tiny_run
@@ -28,6 +29,7 @@ from elfcli.sampling.trace import pieces_of, traced
 from elfcli.scoring.ngram import load_ngram_judge
 from elfcli.training.inputs import batch_rows, load_batch, open_inputs
 from elfcli.training.start import start_run
+from elfcli.weights.open import open_source
 
 WORDS = [*(text for text in SETTINGS if not text.startswith(("max_", "text_", "steps"))), "steps=2", "pad_token=eos"]
 
@@ -225,6 +227,20 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
     results = tmp_path / "sweep"
     code, _, err = elf("sweep", free_run, "--candidates", "1,2", "--steps", 2, "-n", 1, "-o", results)
     assert code == 2 and "--candidates 2: needs sources" in err and not results.exists(), "refused before any sampling"
+
+
+def test_a_free_model_is_trained_on_with_gaps(free_run, folder):
+    """From its weights, with its network and encoder, and with gaps from the first step."""
+    sets = ["num_live_samples=0", "num_workers=0", "batch_size=8", "steps=1", "lr=1e-9", "pad_token=eos"]
+    flags = {"data_path": str(folder / "data"), "init_from": str(free_run), "gaps": (0.25,) * 4}
+    fine = open_source(start_run(resolve(sets=sets, flags=flags, environ={}), folder / "fine"))
+    free = open_source(free_run)
+    assert fine.config.network == free.config.network and fine.config.data.gaps_after == 0
+    assert fine.config.data.max_length == free.config.data.max_length + ROOM
+    for ours, theirs in zip(jax.tree.leaves(fine.params), jax.tree.leaves(free.params), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    (filled,) = elfcli.load(folder / "fine").fill(["one [..] and"], steps=2, candidates=1)
+    assert filled.startswith("one ") and filled.endswith(" and")
 
 
 def test_gaps_without_a_limit_get_a_length_by_the_seed(free_run):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from elfcli.config.resolve import load_config, resolve
+from elfcli.corpus import toy
 from elfcli.corpus.tokenize import Job, tokenize
 from elfcli.data.tokenizers import load_tokenizer
 from elfcli.errors import ElfError, InputError, Stopped
@@ -32,7 +33,9 @@ TINY = ["depth=2", "hidden_size=32", "num_heads=2", "bottleneck_dim=8", "embeddi
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "toy"
-    tokenize(Job(folder, task="toy-de-en"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(toy.generate.__kwdefaults__, "num_train", 2000)
+        tokenize(Job(folder, task="toy-de-en"))
     return folder
 
 
@@ -147,7 +150,7 @@ def test_a_longer_run_goes_on(straight, tmp_path):
 
 def test_an_epoch_counts_every_batch_of_an_optimiser_step(data, tmp_path):
     folder = start_run(settings(data, "grad_accum_steps=2", "steps=2"), tmp_path / "run")
-    assert metrics(folder)[-1]["epoch"] == pytest.approx(2 * 2 * 4 / 20000)
+    assert metrics(folder)[-1]["epoch"] == pytest.approx(2 * 2 * 4 / 2000)
 
 
 def test_adamw_at_the_rates_of_a_cosine(data, tmp_path):
