@@ -130,7 +130,7 @@ def named_in(folder: Path, name: str) -> tuple[Path, int | None]:
                 return run, best["step"]
             raise InputError(f"{folder}@best: no evaluation during training has chosen a best checkpoint yet")
         known += [*(["best"] if best else []), "the number of a step"]
-    hint = f"{did_you_mean(name, known)}; there are {', '.join(known)}" if known else ": it has no named parts"
+    hint = f"{did_you_mean(name, known)}; expected {', '.join(known)}" if known else ": it has no named parts"
     raise InputError(f"{folder}@{name}: {folder} has no checkpoint of this name{hint}")
 
 
