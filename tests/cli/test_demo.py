@@ -5,6 +5,7 @@ import json
 import pytest
 
 from elfcli.__main__ import main
+from elfcli.cli.demo import SENTENCES
 from elfcli.corpus import toy
 from elfcli.planning.plan import plan_training
 from elfcli.sampling.model import load_model
@@ -28,6 +29,7 @@ def test_stages_and_result(tmp_path, monkeypatch, capsys):
     }.items():
         monkeypatch.setenv(f"ELF_{name}", str(value))
     monkeypatch.setitem(toy.generate.__kwdefaults__, "num_train", 2000)
+    assert SENTENCES >= 200, "a user's, of which this test takes a tenth"
     monkeypatch.setattr("elfcli.cli.demo.SENTENCES", 25)
     monkeypatch.setattr("elfcli.cli.demo.ROUNDS", "8")
     monkeypatch.setattr("elfcli.cli.demo.ROUND_STEPS", 1)

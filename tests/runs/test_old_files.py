@@ -27,15 +27,15 @@ def resumed(tmp_path_factory) -> Path:
 
 
 def assert_continued(folder: Path, version: Path, steps: list[int]) -> None:
-    """Each figure of each step is the recorded one, within 1e-5 of the figure's largest value: processors round
-    differently, and of a loss of 1e-4 five digits are rounding."""
+    """Each figure of each step is the recorded one, to five digits. Below 0.01 the bound is that of float32 sums of
+    numbers near 1, which processors round differently."""
     found = [row for row in run.read_metrics(folder) if row["step"] >= steps[0]]
     recorded = [json.loads(line) for line in (version / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in found] == [row["step"] for row in recorded] == steps
-    for name in (*FIGURES, "learning_rate"):
-        bound = 1e-5 * max(abs(row[name]) for row in recorded)
-        for ours, theirs in zip(found, recorded, strict=True):
-            assert ours[name] == pytest.approx(theirs[name], rel=0, abs=bound), (ours["step"], name)
+    for ours, theirs in zip(found, recorded, strict=True):
+        for name in FIGURES:
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5, abs=1e-7), (ours["step"], name)
+        assert ours["learning_rate"] == pytest.approx(theirs["learning_rate"], rel=1e-5), ours["step"]
 
 
 def test_an_old_run_continues_as_it_did(resumed):
