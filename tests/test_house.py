@@ -55,7 +55,7 @@ TALKS = (
 )
 """Where processes exchange what they decide; elsewhere code computes the same in all and writes in process 0."""
 ROOM_FILES, MODULE_LINES, FUNCTION_LINES, PARAMETERS = 16, 400, 60, 8
-PACKAGE_LINES = 22_950  # raise it for a feature, lower it with every simplification
+PACKAGE_LINES = 22_970  # raise it for a feature, lower it with every simplification
 PATH_LINES = 2000
 PATH = ("models/", "flow/", "training/loop.py", "training/step.py", "optimizer.py", "data/batches.py")
 """What a reader follows to understand ELF; next to it, students, known text, other judges than GPT-2, other encoders

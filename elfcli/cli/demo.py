@@ -157,7 +157,7 @@ def show_gaps(output: Path, seed: int, stage: Callable[[int, str, str], None], n
     stage(number + 1, f"fill gaps in {SENTENCES} held-out sentences", f"elf eval {run} -n {SENTENCES}")
     model = load_model(str(run))
     sources = gap_sources(model, None, SENTENCES)
-    rows = sample_rows(model, sources, for_templates(settings_of(model.config.sampling)[0]), Options(seed, 125))
+    rows = sample_rows(model, sources, settings_of(for_templates(model.config.sampling))[0], Options(seed, 125))
     write_samples(file, rows)
     show_samples(rows, 3)
     kinds = dict.fromkeys(row["kind"] for row in rows)

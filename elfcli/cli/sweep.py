@@ -53,7 +53,7 @@ def sweep(
     from elfcli.outputs import write_result
     from elfcli.sampling.gaps import evaluation_sources
     from elfcli.sampling.generate import Options
-    from elfcli.sampling.settings import check_used, combinations, for_templates, option_values
+    from elfcli.sampling.settings import check_used, combinations, evaluated, option_values
     from elfcli.scoring import check_metric_names
     from elfcli.scoring.comparison import REAL, best_first, perplexity_at, seeds_of, wanted_entropy
     from elfcli.scoring.plots import check_plot, draw
@@ -75,8 +75,7 @@ def sweep(
     check_plot(plot)
 
     loaded = api.load(checkpoint, **layers).loaded
-    presets, scores = loaded.config.sampling, loaded.config.evaluation.metrics
-    compared = combinations(presets, wanted)
+    scores, compared = loaded.config.evaluation.metrics, combinations(evaluated(loaded.config), wanted)
     check_used(loaded.config, wanted, compared)
     if not scores:
         raise InputError("no metrics to score by: pass --metrics, or --task")
@@ -85,7 +84,6 @@ def sweep(
     entropy = wanted_entropy(at_entropy, scores)
     folder = output or loaded.folder / "sweep" / f"step{loaded.step}-seed{seed_list[0]}"
     sources, options = evaluation_sources(loaded, data, num_samples), Options(seed_list[0], batch_size)
-    compared = [for_templates(one, wanted) for one in compared] if sources.templates else compared
     job = EvaluationJob(loaded, tuple(compared), sources, scores, folder, options, data)
     results = run_seeds("sweep", job, seed_list, overwrite)
     if not is_first_process():

@@ -25,12 +25,15 @@ def to_toml(resolved: Resolved | Config, origins: bool = True, describe: bool = 
         lines += ["", f"[{section}]"]
         for name, value in getattr(config, section):
             lines += [f"# {SECTIONS[section].model_fields[name].description}"] if describe else []
-            text = f"# {name} is not set" if value is None else f"{name} = {literal(value)}"
-            lines.append(text + _comment(came_from, name))
+            lines.append(_assignment(name, value) + _comment(came_from, name))
     for item in config.sampling:
         lines += ["", "[[sampling]]" + _comment(came_from, "sampling")]
-        lines += [f"{name} = {literal(value)}" for name, value in item]
+        lines += [_assignment(name, value) for name, value in item]
     return "\n".join(lines) + "\n"
+
+
+def _assignment(name: str, value: Any) -> str:
+    return f"# {name} is not set" if value is None else f"{name} = {literal(value)}"
 
 
 def as_recorded(resolved: Resolved, path: Path) -> Resolved:

@@ -239,6 +239,7 @@ class SamplingPreset(Section):
     time_shift: Positive = setting(1.0, "Shift of a `shifted` grid, u/(u + shift (1 - u)) for even u; above 1: more "
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise added back per unit of time (SDE only)")
+    fill_gamma: NonNegative | None = setting(None, "sde_gamma when gaps are filled; None: the same")
     candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept (of templates "
         "the likeliest, of 8 if this is 1)")  # fmt: skip
     resample_noise: bool = setting(False, "Draw the noise anew for each pass of `refine` after the first")
@@ -308,7 +309,12 @@ class Config(Section):
     @property
     def evaluates_free_texts(self) -> bool:
         """Return whether an evaluation samples texts for which nothing is known: neither sources nor gaps to fill."""
-        return not self.data.takes_sources and "gaps" not in self.evaluation.metrics
+        return not (self.data.takes_sources or self.evaluates_gaps)
+
+    @property
+    def evaluates_gaps(self) -> bool:
+        """Return whether an evaluation fills gaps in texts."""
+        return not self.data.takes_sources and "gaps" in self.evaluation.metrics
 
     @property
     def timed(self) -> bool:

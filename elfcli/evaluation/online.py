@@ -11,7 +11,7 @@ from elfcli.runs.checkpoint import RankingMetric
 from elfcli.sampling.gaps import evaluation_sources
 from elfcli.sampling.generate import Options, sample_rows
 from elfcli.sampling.model import LoadedModel, with_weights
-from elfcli.sampling.settings import settings_of
+from elfcli.sampling.settings import evaluated, for_templates, settings_of
 from elfcli.sampling.sources import first_sources
 from elfcli.scoring import metric
 from elfcli.ui.progress import say
@@ -43,7 +43,7 @@ def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, flo
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
 
     def compute() -> list[dict]:
-        settings, options = tuple(settings_of(config.sampling)), Options(seed)
+        settings, options = tuple(settings_of(evaluated(config, candidates=1))), Options(seed)
         now = with_weights(model, ema, step)
         evaluation = EvaluationJob(now, settings, evaluation_sources(now), config.evaluation.metrics, folder, options)
         with open_results(evaluation, overwrite=True):
@@ -81,11 +81,12 @@ def figure_of(config: Config, figures: dict[str, float]) -> RankingMetric | None
 def shown_samples(model: LoadedModel, ema: dict, step: int) -> list[dict]:
     """Return a few texts, for the first held-out sources or texts with gaps, otherwise for training sources."""
     now, count = with_weights(model, ema, step), model.config.evaluation.num_live_samples
-    setting = settings_of(model.config.sampling)[0]
     try:
         sources = evaluation_sources(now, None, count)
     except InputError:
         sources = first_sources(now, count)
+    presets = model.config.sampling
+    setting = settings_of(for_templates(presets, candidates=1) if sources.templates else presets)[0]
     return sample_rows(now, sources, setting, Options(model.config.training.seed))
 
 

@@ -11,7 +11,7 @@ from elfcli.parallel.agree import broadcast_from_first
 from elfcli.sampling.gaps import evaluation_sources
 from elfcli.sampling.generate import Options
 from elfcli.sampling.model import LoadedModel
-from elfcli.sampling.settings import for_templates, settings_of
+from elfcli.sampling.settings import evaluated, settings_of
 from elfcli.scoring import check_metric_names
 from elfcli.scoring.comparison import over_seeds
 from elfcli.ui.progress import progress, say
@@ -48,8 +48,7 @@ def evaluate_preset(
         raise InputError(f"no metrics to score by: pass --task, or --set 'metrics=[\"{suggested}\"]'")
     check_metric_names(metrics, "metrics")
     folder = output or loaded.folder / "eval" / f"step{loaded.step}-seed{seeds[0]}"
-    settings, sources = settings_of(loaded.config.sampling), evaluation_sources(loaded, data, num_samples)
-    settings = [for_templates(one) for one in settings] if sources.templates else settings
+    settings, sources = settings_of(evaluated(loaded.config)), evaluation_sources(loaded, data, num_samples)
     job = EvaluationJob(loaded, tuple(settings), sources, metrics, folder, Options(seeds[0], batch_size), data)
     return without_draws(run_seeds("eval", job, seeds, overwrite))
 

@@ -81,8 +81,8 @@ def write_files(source: Source, config: Config, folder: Path, options: ExportOpt
         write_weights(other, folder / "checkpoints" / str(step) / WEIGHTS_FILE, options.torch_names)
     write_tokenizer(source, config, folder / "tokenizer")
     names = {"self_cond_scales": "self_cond_cfg_scales"}  # the reference's
-    presets = [{names.get(name, name): value for name, value in setting.model_dump(mode="json").items()}
-               for setting in config.sampling]  # fmt: skip
+    presets = [{names.get(name, name): value for name, value in one.model_dump(mode="json", exclude_none=True).items()}
+               for one in config.sampling]  # fmt: skip
     (folder / CONFIG_FILE).write_text(to_toml(shared), encoding="utf-8")
     (folder / "sampling.yaml").write_text(yaml.safe_dump(presets, sort_keys=False), encoding="utf-8")
     (folder / "README.md").write_text(model_card(source, shared, name, options.license), encoding="utf-8")

@@ -98,9 +98,9 @@ def templates_of_file(
 
 def evaluation_sources(model: LoadedModel, data: str | None = None, count: int | None = None) -> Sources:
     """Return what a model is evaluated on: if its metrics score gaps, held-out texts with gaps."""
-    if model.config.data.takes_sources or model.config.evaluates_free_texts:
-        return sources_of(model, data, count)
-    return run_on_all(lambda: gap_sources(model, data, count or model.config.evaluation.num_samples))
+    if model.config.evaluates_gaps:
+        return run_on_all(lambda: gap_sources(model, data, count or model.config.evaluation.num_samples))
+    return sources_of(model, data, count)
 
 
 def gap_sources(model: LoadedModel, data: str | None, count: int) -> Sources:

@@ -166,15 +166,25 @@ def one_setting(config: Config, given: Mapping[str, Any], fills: bool = False) -
 
     fills: whether it is for templates.
     """
-    setting = chosen_setting(config.sampling, given)
+    setting = chosen_setting(for_templates(config.sampling) if fills else config.sampling, given)
     check_used(config, given, [setting])
-    return for_templates(setting, given) if fills else setting
+    return setting
 
 
-def for_templates(setting: SamplingSetting, given: Collection[str] = ()) -> SamplingSetting:
-    """Return the setting with the candidates of templates, if neither the preset nor a given field sets them."""
-    is_set = "candidates" in given or setting.candidates > 1
-    return setting if is_set else replace(setting, candidates=FILL_CANDIDATES)
+def for_templates(presets: Sequence[SamplingPreset], candidates: int = FILL_CANDIDATES) -> list[SamplingPreset]:
+    """Return the presets with their gamma of filled gaps, and with `candidates` if they draw only one."""
+    return [
+        one.model_copy(update={
+            "sde_gamma": one.sde_gamma if one.fill_gamma is None else one.fill_gamma,
+            "candidates": one.candidates if one.candidates > 1 else candidates,
+        })
+        for one in presets
+    ]  # fmt: skip
+
+
+def evaluated(config: Config, candidates: int = FILL_CANDIDATES) -> Sequence[SamplingPreset]:
+    """Return the presets of an evaluation. candidates: as of `for_templates`."""
+    return for_templates(config.sampling, candidates) if config.evaluates_gaps else config.sampling
 
 
 def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:

@@ -11,10 +11,10 @@ from hub_server import published
 from tiny_run import SETTINGS, tiny_run
 
 from elfcli.config.resolve import resolve
-from elfcli.config.schema import SamplingPreset
+from elfcli.config.schema import Config, SamplingPreset
 from elfcli.errors import InputError
 from elfcli.recipe.defaults import with_data
-from elfcli.sampling.settings import SamplingSetting, chosen_setting
+from elfcli.sampling.settings import FILL_CANDIDATES, SamplingSetting, chosen_setting, one_setting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 from elfcli.weights.newest import chosen_checkpoint
@@ -78,6 +78,19 @@ def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
     ode = (SamplingPreset(cfgs=(2.0,)),)
     if flags.get("sampling_method"):
         assert chosen_setting(ode, flags) == SamplingSetting("sde", steps, cfg=2.0, sde_gamma=gamma)
+
+
+def test_filled_gaps_have_a_gamma_of_their_own():
+    config = Config(sampling=(SamplingPreset(sampling_method="sde", sde_gamma=1.5, fill_gamma=3.0),))
+    one = config.model_copy(update={"sampling": (SamplingPreset(sampling_method="sde", sde_gamma=1.5, candidates=2),)})
+    found = {(name, fills): one_setting(config, given, fills)
+             for name, given in (("preset", {}), ("given", {"sde_gamma": 1.0, "candidates": 1}))
+             for fills in (False, True)}  # fmt: skip
+    chosen = {how: (setting.sde_gamma, setting.candidates) for how, setting in found.items()}
+    assert chosen == {("preset", False): (1.5, 1), ("preset", True): (3.0, FILL_CANDIDATES),
+                      ("given", False): (1.0, 1), ("given", True): (1.0, 1)}  # fmt: skip
+    own = one_setting(one, {}, fills=True)
+    assert (own.sde_gamma, own.candidates) == (1.5, 2), "a preset of its own, or of an older run"
 
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):
