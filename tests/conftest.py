@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -29,6 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ[SESSION] = tempfile.mkdtemp(prefix="elf-tests-")  # the workers inherit it
     atexit.register(shutil.rmtree, os.environ[SESSION], ignore_errors=True)
 
+gc.set_threshold(100_000)  # tracing makes millions of objects that stay: an eighth of the time
 typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 

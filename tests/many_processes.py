@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tiny_run import SETTINGS
 
+FEW_COLLECTIONS = "import gc; gc.set_threshold(100_000)"  # as in conftest.py
 FLAGS = "--xla_force_host_platform_device_count={}"
 
 
@@ -40,7 +41,7 @@ def start(count: int, *arguments, devices: int = 1, code: str = "") -> list[subp
     for process in range(count):
         place = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", count, "--process-id", process]
         words = [str(word) for word in (*arguments, *(place if count > 1 else ()))]
-        program = f"process = {process}\n{code}\nfrom elfcli.__main__ import main\nmain()"
+        program = f"process = {process}\n{code}\n{FEW_COLLECTIONS}\nfrom elfcli.__main__ import main\nmain()"
         processes.append(
             subprocess.Popen([sys.executable, "-c", program, *words], env=environment(devices), text=True,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)

@@ -239,9 +239,10 @@ class SamplingPreset(Section):
     time_shift: Positive = setting(1.0, "Shift of a `shifted` grid, u/(u + shift (1 - u)) for even u; above 1: more "
         "steps near the noise")  # fmt: skip
     sde_gamma: NonNegative = setting(0.0, "Noise added back per unit of time (SDE only)")
+    fill_steps: Size | None = setting(None, "Network steps when gaps are filled; None: num_sampling_steps")
     fill_gamma: NonNegative | None = setting(None, "sde_gamma when gaps are filled; None: the same")
-    candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept (of templates "
-        "the likeliest, of 8 if this is 1)")  # fmt: skip
+    fill_candidates: Size = setting(8, "Candidates when gaps are filled, if `candidates` is 1; the likeliest is kept")
+    candidates: Size = setting(1, "Texts drawn per source; the one most similar to the others is kept")
     resample_noise: bool = setting(False, "Draw the noise anew for each pass of `refine` after the first")
 
 

@@ -43,7 +43,7 @@ def online_evaluation(model: LoadedModel, ema: dict, step: int) -> dict[str, flo
     folder = model.folder / "eval" / f"step{step}-seed{seed}"
 
     def compute() -> list[dict]:
-        settings, options = tuple(settings_of(evaluated(config, candidates=1))), Options(seed)
+        settings, options = tuple(settings_of(evaluated(config, choose=False))), Options(seed)
         now = with_weights(model, ema, step)
         evaluation = EvaluationJob(now, settings, evaluation_sources(now), config.evaluation.metrics, folder, options)
         with open_results(evaluation, overwrite=True):
@@ -85,9 +85,8 @@ def shown_samples(model: LoadedModel, ema: dict, step: int) -> list[dict]:
         sources = evaluation_sources(now, None, count)
     except InputError:
         sources = first_sources(now, count)
-    presets = model.config.sampling
-    setting = settings_of(for_templates(presets, candidates=1) if sources.templates else presets)[0]
-    return sample_rows(now, sources, setting, Options(model.config.training.seed))
+    presets = for_templates(model.config.sampling, choose=False) if sources.templates else model.config.sampling
+    return sample_rows(now, sources, settings_of(presets)[0], Options(model.config.training.seed))
 
 
 def show_samples(model: LoadedModel, ema: dict, step: int) -> str | None:

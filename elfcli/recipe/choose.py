@@ -30,7 +30,8 @@ RECIPE, FROM_WEIGHTS, FROM_LATENTS = "recipe for custom data", "from init_from",
 """Origins of what is chosen in this file."""
 PAIRS = SamplingPreset(sampling_method="sde", num_sampling_steps=(8,), cfgs=(1.5,), sde_gamma=1.5, candidates=8)
 TEXTS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), self_cond_scales=(3.0,), sde_gamma=0.75)
-GAPS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), sde_gamma=1.5, fill_gamma=3.0)
+GAPS = SamplingPreset(sampling_method="sde", num_sampling_steps=(32,), sde_gamma=1.5, fill_steps=8, fill_gamma=3.0,
+                      fill_candidates=32)  # fmt: skip
 FREE_FIRST = 0.5  # of a run with gaps: free texts alone, which then are written better, and gaps as well as without
 MIN_RECIPE_STEPS, MAX_RECIPE_STEPS, PASSES = 2000, 100_000, 30
 """Length of a run if nothing sets it: PASSES over the data, within these steps."""

@@ -27,8 +27,6 @@ OPTION_FIELDS = {
 PRESET_LISTS = {"num_sampling_steps": "num_sampling_steps", "cfg": "cfgs", "self_cond_scale": "self_cond_scales"}
 """Fields that are lists in a preset, and the names of the lists."""
 MAX_SETTINGS = 1000
-FILL_CANDIDATES = 8
-"""Candidates of a template if nothing sets them."""
 
 
 @dataclass(frozen=True)
@@ -171,20 +169,24 @@ def one_setting(config: Config, given: Mapping[str, Any], fills: bool = False) -
     return setting
 
 
-def for_templates(presets: Sequence[SamplingPreset], candidates: int = FILL_CANDIDATES) -> list[SamplingPreset]:
-    """Return the presets with their gamma of filled gaps, and with `candidates` if they draw only one."""
+def for_templates(presets: Sequence[SamplingPreset], choose: bool = True) -> list[SamplingPreset]:
+    """Return the presets with their steps, gamma and candidates of filled gaps.
+
+    choose: whether several are drawn; to choose, the n-grams of the training texts must be counted.
+    """
     return [
         one.model_copy(update={
+            "num_sampling_steps": one.num_sampling_steps if one.fill_steps is None else (one.fill_steps,),
             "sde_gamma": one.sde_gamma if one.fill_gamma is None else one.fill_gamma,
-            "candidates": one.candidates if one.candidates > 1 else candidates,
+            "candidates": one.fill_candidates if choose and one.candidates == 1 else one.candidates,
         })
         for one in presets
     ]  # fmt: skip
 
 
-def evaluated(config: Config, candidates: int = FILL_CANDIDATES) -> Sequence[SamplingPreset]:
-    """Return the presets of an evaluation. candidates: as of `for_templates`."""
-    return for_templates(config.sampling, candidates) if config.evaluates_gaps else config.sampling
+def evaluated(config: Config, choose: bool = True) -> Sequence[SamplingPreset]:
+    """Return the presets of an evaluation. choose: as of `for_templates`."""
+    return for_templates(config.sampling, choose) if config.evaluates_gaps else config.sampling
 
 
 def check_used(config: Config, given: Collection[str], settings: Sequence[SamplingSetting]) -> None:

@@ -14,7 +14,7 @@ from elfcli.config.resolve import resolve
 from elfcli.config.schema import Config, SamplingPreset
 from elfcli.errors import InputError
 from elfcli.recipe.defaults import with_data
-from elfcli.sampling.settings import FILL_CANDIDATES, SamplingSetting, chosen_setting, one_setting
+from elfcli.sampling.settings import SamplingSetting, chosen_setting, for_templates, one_setting
 from elfcli.training.inputs import tokenizer_of
 from elfcli.training.start import start_run
 from elfcli.weights.newest import chosen_checkpoint
@@ -80,17 +80,21 @@ def test_gamma_comes_from_the_preset_of_the_steps(flags, steps, gamma):
         assert chosen_setting(ode, flags) == SamplingSetting("sde", steps, cfg=2.0, sde_gamma=gamma)
 
 
-def test_filled_gaps_have_a_gamma_of_their_own():
-    config = Config(sampling=(SamplingPreset(sampling_method="sde", sde_gamma=1.5, fill_gamma=3.0),))
-    one = config.model_copy(update={"sampling": (SamplingPreset(sampling_method="sde", sde_gamma=1.5, candidates=2),)})
-    found = {(name, fills): one_setting(config, given, fills)
-             for name, given in (("preset", {}), ("given", {"sde_gamma": 1.0, "candidates": 1}))
-             for fills in (False, True)}  # fmt: skip
-    chosen = {how: (setting.sde_gamma, setting.candidates) for how, setting in found.items()}
-    assert chosen == {("preset", False): (1.5, 1), ("preset", True): (3.0, FILL_CANDIDATES),
-                      ("given", False): (1.0, 1), ("given", True): (1.0, 1)}  # fmt: skip
-    own = one_setting(one, {}, fills=True)
-    assert (own.sde_gamma, own.candidates) == (1.5, 2), "a preset of its own, or of an older run"
+def test_filled_gaps_have_settings_of_their_own():
+    sde = SamplingPreset(sampling_method="sde", sde_gamma=1.5)
+    both = sde.model_copy(update={"fill_steps": 8, "fill_gamma": 3.0, "fill_candidates": 32})
+    given = {"num_sampling_steps": 4, "sde_gamma": 1.0, "candidates": 1}
+
+    def chosen(preset: SamplingPreset, given: dict, fills: bool) -> tuple:
+        setting = one_setting(Config(sampling=(preset,)), given, fills)
+        return setting.num_sampling_steps, setting.sde_gamma, setting.candidates
+
+    assert chosen(both, {}, fills=False) == (64, 1.5, 1) and chosen(both, {}, fills=True) == (8, 3.0, 32)
+    assert chosen(both, given, fills=False) == chosen(both, given, fills=True) == (4, 1.0, 1)
+    older = sde.model_copy(update={"candidates": 2})
+    assert chosen(older, {}, fills=True) == (64, 1.5, 2) and chosen(sde, {}, fills=True) == (64, 1.5, 8)
+    (alone,) = for_templates([both], choose=False)
+    assert (alone.fill_steps, alone.candidates) == (8, 1), "training does not count n-grams to show a few texts"
 
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):

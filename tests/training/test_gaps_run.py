@@ -24,7 +24,7 @@ from elfcli.runs.examples import open_examples
 from elfcli.sampling.candidates import likeliest
 from elfcli.sampling.gaps import evaluation_sources, sources_of_templates
 from elfcli.sampling.generate import Options, decoded_rows, sampling_batches
-from elfcli.sampling.settings import FILL_CANDIDATES, SamplingSetting, one_setting
+from elfcli.sampling.settings import SamplingSetting, one_setting
 from elfcli.sampling.trace import pieces_of, traced
 from elfcli.scoring.ngram import load_ngram_judge
 from elfcli.training.inputs import batch_rows, load_batch, open_inputs
@@ -106,7 +106,8 @@ def test_a_model_fills_continues_and_writes_freely(run, elf, tmp_path):
     continued = model.continue_text(["one word [..]", "and 3"], seed=1)
     assert continued[0].startswith("one word [..]") and continued[1].startswith("and 3")
     assert len(model.generate(num_samples=2)) == 2
-    assert one_setting(model.config, {}).sde_gamma == 1.5, "more noise would cost free texts their variety"
+    free = one_setting(model.config, {})
+    assert (free.num_sampling_steps, free.sde_gamma) == (32, 1.5), "more noise would cost free texts their variety"
     lines = [{"t": templates[0], "reference": "one a and b [..]"}, {"t": templates[1], "reference": "so it is"}]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     file = tmp_path / "out.jsonl"
@@ -117,7 +118,7 @@ def test_a_model_fills_continues_and_writes_freely(run, elf, tmp_path):
     assert [row["generated"] for row in rows] == filled and [row["template"] for row in rows] == templates
     assert [parsed(row["template"], "").filled(row["gaps"]) for row in rows] == filled
     made = json.loads(file.with_name("out.jsonl.meta.json").read_text())["made_by"]
-    assert (made["gamma"], made["candidates"]) == (3, 2)
+    assert (made["steps"], made["gamma"], made["candidates"]) == (8, 3, 2)
     code, out, err = elf("eval-gaps", file, "--data", run.parent / "data")
     assert code == 0 and "bigram" in out and "real text" in out, err
 
@@ -162,7 +163,7 @@ def test_evaluation_scores_gaps(run, elf, tmp_path):
     assert code == 0, err
     (score,) = json.loads((tmp_path / "s.json").read_text())[0]["scores"]
     assert score["metric"] == "gaps" and score["made_by"]["checkpoint"] == str(run) and "metric:bleu" not in err
-    assert score["made_by"]["gamma"] == 3 and score["made_by"]["candidates"] == FILL_CANDIDATES
+    assert score["made_by"]["gamma"] == 3 and score["made_by"]["candidates"] == 32
     fills = {(one["kind"], one["fill"]): one for one in score["details"]["by_kind"]}
     assert {kind for kind, _ in fills} == {"all", "prefix", "span", "several"}
     assert fills["all", "real text"]["exact"] == 100 and fills["all", "filled"]["exact"] == score["exact"]
@@ -216,7 +217,7 @@ def test_known_text_guides_a_model_that_was_not_trained_with_gaps(free_run, elf,
     assert re.fullmatch("one .*and", rows[0]["generated"]) and rows[1]["generated"].startswith("one word")
     assert all(parsed(row["template"], "").filled(row["gaps"]) == row["generated"] for row in rows)
     made = json.loads((tmp_path / "out.jsonl.meta.json").read_text())["made_by"]
-    assert made["candidates"] == FILL_CANDIDATES and made["chosen_by"] == "n-gram judge"
+    assert made["candidates"] == 8 and made["chosen_by"] == "n-gram judge"
     assert made["gamma"] == 0.75, "what guides needs less noise"
     judge = load_ngram_judge(str(free_run.parent / "data"))
     drawn = [elfcli.load(free_run).fill(["one [..2] and"], steps=2, candidates=1, seed=seed) for seed in range(3)]
