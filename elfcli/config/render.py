@@ -78,7 +78,7 @@ def to_edit(resolved: Resolved, heading: str) -> str:
             if value is not None:
                 lines += [f"# {field.description}", f"{name} = {literal(value)}"]
     for item in config.sampling:
-        lines += ["", "[[sampling]]", *(f"{name} = {literal(value)}" for name, value in item)]
+        lines += ["", "[[sampling]]", *(_assignment(name, value) for name, value in item)]
     return "\n".join(lines) + "\n"
 
 
