@@ -199,7 +199,7 @@ def test_hostile_settings_are_refused_in_one_go(tmp_path, name, data):
     path = tmp_path / name
     path.write_bytes(data)
     resolve(environ={})  # the schema is made once
-    start = time.monotonic()
+    start = time.process_time()  # a busy machine is not the reader's fault
     tracemalloc.start()
     try:
         with pytest.raises(InputError) as refused:
@@ -208,7 +208,7 @@ def test_hostile_settings_are_refused_in_one_go(tmp_path, name, data):
     finally:
         tracemalloc.stop()
     assert all(name in line for line in str(refused.value).splitlines())
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 50_000, "[" * 5000, "[" + "9" * 5000 + "]"])
