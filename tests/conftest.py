@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from helpers import SESSION, SHARED
+from helpers import COLLECT_AFTER, SESSION, SHARED
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elf" / "jax-tests"
 
@@ -30,7 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ[SESSION] = tempfile.mkdtemp(prefix="elf-tests-")  # the workers inherit it
     atexit.register(shutil.rmtree, os.environ[SESSION], ignore_errors=True)
 
-gc.set_threshold(100_000)  # tracing makes millions of objects that stay: an eighth of the time
+gc.set_threshold(COLLECT_AFTER)
 typer.main.get_command = functools.cache(typer.main.get_command)  # once a process, as for a user, not once a call
 
 

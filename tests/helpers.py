@@ -12,6 +12,7 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 """Corpora, tokenizers and the larger set of goldens, beside the checkout where they are present."""
 T5 = SHARED / "t5-small"
 GPT2_TOKENIZER = SHARED / "gpt2-large-tokenizer"
+COLLECT_AFTER = 100_000  # objects: tracing makes millions that stay, and looking at them takes an eighth of the time
 SESSION = "TESTS_SESSION_FOLDER"
 GOLDENS = Path(__file__).with_name("goldens")
 """One golden of each kind; goldens/README.md says how they were made."""

@@ -9,9 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from helpers import COLLECT_AFTER
 from tiny_run import SETTINGS
 
-FEW_COLLECTIONS = "import gc; gc.set_threshold(100_000)"  # as in conftest.py
+FEW_COLLECTIONS = f"import gc; gc.set_threshold({COLLECT_AFTER})"
 FLAGS = "--xla_force_host_platform_device_count={}"
 
 

@@ -94,7 +94,7 @@ def test_filled_gaps_have_settings_of_their_own():
     older = sde.model_copy(update={"candidates": 2})
     assert chosen(older, {}, fills=True) == (64, 1.5, 2) and chosen(sde, {}, fills=True) == (64, 1.5, 8)
     (alone,) = for_templates([both], choose=False)
-    assert (alone.fill_steps, alone.candidates) == (8, 1), "training does not count n-grams to show a few texts"
+    assert (alone.num_sampling_steps, alone.candidates) == ((8,), 1), "to show a few texts, training counts no n-grams"
 
 
 def test_short_lines_without_a_network_say_what_they_chose_and_end(here, elf):
